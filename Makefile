@@ -1,0 +1,65 @@
+# Every command of the project. `make help` lists them; CI calls the same ones.
+# Needs Python >= 3.11, git, make and a package index. The first command sets up .venv by itself.
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+SRC   := aetheris_server aetheris_worker aetheris_client
+
+# Recursive (=), so that the search only runs when the virtual environment must be made.
+PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	>/dev/null 2>&1 && { command -v $$p; break; }; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv proto proto-check buf lint types check test demo bench dev clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+
+venv: $(STAMP) ## Make .venv with everything in it (repeated only when pyproject.toml changes)
+
+$(STAMP): pyproject.toml
+	@test -x $(PY) || test -n "$(PYTHON)" || { \
+		echo "error: found no Python >= 3.11 (tried python3, python3.14 .. python3.11);" \
+			"install one or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(PY) || { echo "setting up $(VENV) (about a minute, once)" >&2; \
+		"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "error: $(PYTHON) -m venv failed; on Debian and Ubuntu install python3-venv" >&2; exit 1; }; }
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+proto: $(STAMP) ## Generate proto/gen from proto/aetheris
+	@sh proto/generate.sh $(VENV)/bin proto/gen
+
+proto-check: $(STAMP) ## Fail if proto/gen is stale
+	@sh proto/generate.sh --check $(VENV)/bin proto/gen
+
+buf: $(STAMP) ## Lint the protos, check their format and their compatibility with main
+	@sh proto/buf.sh $(VENV)/bin
+
+lint: $(STAMP) ## Ruff (lint, format) and the import rules
+	@$(VENV)/bin/ruff check --quiet
+	@$(VENV)/bin/ruff format --check --quiet
+	@$(VENV)/bin/lint-imports --no-logo
+
+types: $(STAMP) ## Pyright
+	@$(VENV)/bin/pyright --warnings
+
+check: lint types buf proto-check ## All static checks
+
+test: $(STAMP) ## Set up what is missing and run the tests (ARGS='-k name' passes options on)
+	@$(PY) -m pytest $(ARGS)
+
+demo: $(STAMP) ## Watch a real job survive kill -9 of its worker and its server
+	@$(PY) -m examples.census.demo $(ARGS)
+
+bench: $(STAMP) ## Measure the simple workflow
+	@$(PY) -m tests.bench $(ARGS)
+
+dev: $(STAMP) ## A server with its own Postgres and Redis, for development
+	@$(VENV)/bin/aetheris-server dev $(ARGS)
+
+clean: ## Remove .venv and the caches
+	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The Aetheris client SDK."""

@@ -1,0 +1,1 @@
+"""The Aetheris server: frontend, history and matching on Postgres and Redis."""

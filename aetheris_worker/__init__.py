@@ -1,0 +1,1 @@
+"""The Aetheris worker SDK."""
