@@ -1,0 +1,382 @@
+"""The server's settings: what can be set, from where, and what a mistake in them reads like.
+
+A value comes from a flag, else the environment (`AETHERIS_POSTGRES__DSN`), else the settings file, else
+the default here. Every key and value is checked before anything starts; `ConfigError` names the key,
+where it came from, what was found and what was expected. Settings are frozen, and building them from
+code (`Settings(grpc=GrpcSettings(port=0))`) reads neither environment nor files. Whether a value
+is enough for a command is the command's affair (`Settings.require_stores`).
+"""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, cast
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+__all__ = [
+    "ConfigError",
+    "GrpcSettings",
+    "HistorySettings",
+    "HttpSettings",
+    "LimitSettings",
+    "LogSettings",
+    "MatchingSettings",
+    "PostgresSettings",
+    "RedisSettings",
+    "Settings",
+    "load_settings",
+]
+
+ENV_PREFIX = "AETHERIS_"
+ENV_DELIMITER = "__"
+CONFIG_FILE_VARIABLE = "AETHERIS_CONFIG"
+# Read by the clients, which often share an environment with a server.
+_CLIENT_VARIABLES = frozenset({"AETHERIS_ADDRESS", "AETHERIS_NAMESPACE"})
+_TEST_PREFIX = "AETHERIS_TEST_"
+
+_MIB = 1024 * 1024
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class ConfigError(Exception):
+    """A setting is unknown, badly formed or missing: the operator's mistake, never the program's.
+
+    Attributes:
+        key: The dotted key (`grpc.port`), the variable, or the file at fault.
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key}: {problem}")
+        self.key = key
+
+
+def _parse_seconds(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        return value
+    return float(match[1]) * _UNIT_SECONDS[match[2]]
+
+
+def _parse_port(value: object) -> object:
+    return None if value in (-1, "-1", "off", False) else value
+
+
+Seconds = Annotated[float, BeforeValidator(_parse_seconds), Field(gt=0, allow_inf_nan=False)]
+"""A positive number of seconds; text may carry a unit: 250ms, 10s, 5m, 1h, 7d."""
+
+SecondsOrZero = Annotated[float, BeforeValidator(_parse_seconds), Field(ge=0, allow_inf_nan=False)]
+
+ByteCount = Annotated[ByteSize, Field(gt=0)]
+"""A positive number of bytes; text may carry a unit: 64KiB, 8MiB."""
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+"""A TCP port; 0 lets the system pick one."""
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class PostgresSettings(_Section):
+    """Where the log is stored."""
+
+    # Not in any repr: a DSN may carry a password.
+    dsn: str = Field(default="", repr=False)
+    pool_max_size: Count = 10
+    statement_timeout: Seconds = 30.0
+
+
+class RedisSettings(_Section):
+    """Where the backlog is kept."""
+
+    url: str = Field(default="", repr=False)
+    key_prefix: str = "aetheris"
+
+
+class GrpcSettings(_Section):
+    """The public gRPC endpoint.
+
+    `advertised_address` is the host:port by which other servers reach this one; None means the one
+    that it is bound to.
+    """
+
+    host: str = "127.0.0.1"
+    port: Port = 7233
+    advertised_address: str | None = None
+    max_message_bytes: ByteCount = ByteSize(8 * _MIB)
+    drain_timeout: SecondsOrZero = 10.0
+
+
+class HttpSettings(_Section):
+    """The endpoint for /metrics, /healthz and /readyz; `port` None (in text: -1 or off) is no endpoint."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[Port | None, BeforeValidator(_parse_port)] = 7280
+
+
+class HistorySettings(_Section):
+    """The history service.
+
+    `shard_count` is fixed when a cluster is created; None leaves the choice to the command.
+    """
+
+    shard_count: Annotated[int, Field(ge=1, le=16384)] | None = None
+    lease_timeout: Seconds = 10.0
+    heartbeat_interval: Seconds = 2.0
+    cache_max_runs: Count = 20_000
+    snapshot_interval_records: Count = 256
+    watermark_interval: Seconds = 1.0
+
+
+class MatchingSettings(_Section):
+    """The matching service.
+
+    A poll is answered empty after `poll_timeout`. A poll that allows several tasks waits `linger`
+    after the first for more. A task handed out from the backlog and not started within
+    `lease_timeout` goes back to it.
+    """
+
+    poll_timeout: Seconds = 60.0
+    linger: SecondsOrZero = 0.02
+    lease_timeout: Seconds = 30.0
+
+
+class LimitSettings(_Section):
+    """Bounds on what a request may carry and on how far a run may grow."""
+
+    id_max_bytes: ByteCount = ByteSize(1000)
+    payload_max_bytes: ByteCount = ByteSize(2 * _MIB)
+    history_max_events: Count = 200_000
+    page_max_size: Count = 1000
+    poll_max_tasks: Count = 100
+
+
+class LogSettings(_Section):
+    """What is logged, in which form, and where; `file` None is standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "console"
+    file: Path | None = None
+
+
+class Settings(_Section):
+    """All settings of a server process. `data_dir` is used by `dev` only."""
+
+    postgres: PostgresSettings = PostgresSettings()
+    redis: RedisSettings = RedisSettings()
+    grpc: GrpcSettings = GrpcSettings()
+    http: HttpSettings = HttpSettings()
+    history: HistorySettings = HistorySettings()
+    matching: MatchingSettings = MatchingSettings()
+    limits: LimitSettings = LimitSettings()
+    log: LogSettings = LogSettings()
+    data_dir: Path = Path(".aetheris")
+
+    def with_stores(self, postgres_dsn: str, redis_url: str) -> "Settings":
+        """These settings with other stores."""
+        return self.model_copy(
+            update={
+                "postgres": self.postgres.model_copy(update={"dsn": postgres_dsn}),
+                "redis": self.redis.model_copy(update={"url": redis_url}),
+            }
+        )
+
+    def require_stores(self) -> None:
+        """Check that both stores are named.
+
+        Raises:
+            ConfigError: `postgres.dsn` or `redis.url` is empty.
+        """
+        for key, value in (("postgres.dsn", self.postgres.dsn), ("redis.url", self.redis.url)):
+            if not value:
+                raise ConfigError(
+                    key, f"expected a value, found none; set it by {_variable_of(key)} or in the settings file"
+                )
+
+
+class _LoadedSettings(Settings, BaseSettings):
+    """Settings whose constructor also reads the environment and the file's data.
+
+    Only `load_settings` builds it.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=ENV_DELIMITER,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del dotenv_settings, file_secret_settings
+        # The constructor's arguments are {"flags": ..., "file": ...}: one per source.
+        by_source = cast("dict[str, dict[str, Any]]", init_settings())
+        return (
+            InitSettingsSource(settings_cls, by_source["flags"]),
+            env_settings,
+            InitSettingsSource(settings_cls, by_source["file"]),
+        )
+
+
+def load_settings(config_file: Path | None = None, flags: Mapping[str, object] | None = None) -> Settings:
+    """Read the settings of this process.
+
+    Args:
+        config_file: YAML, TOML or JSON by its suffix; None takes AETHERIS_CONFIG, and without that no file.
+        flags: Values by dotted key (`{"grpc.port": 7233}`); those that are None were not given.
+
+    Raises:
+        ConfigError: A key is unknown, a value is bad, or the file cannot be read.
+    """
+    _check_environment(os.environ)
+    if config_file is None and os.environ.get(CONFIG_FILE_VARIABLE):
+        config_file = Path(os.environ[CONFIG_FILE_VARIABLE])
+    from_file = {} if config_file is None else _read_file(config_file)
+    from_flags = _nest({key: value for key, value in (flags or {}).items() if value is not None})
+    try:
+        return _LoadedSettings(**{"flags": from_flags, "file": from_file})
+    except SettingsError as error:
+        raise ConfigError("environment", str(error)) from error
+    except ValidationError as error:
+        _raise_config_error(error.errors()[0], from_flags, config_file)
+
+
+def _keys() -> Iterator[str]:
+    """Every dotted key that can be set."""
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, _Section):
+            yield from (f"{name}.{key}" for key in section.model_fields)
+        else:
+            yield name
+
+
+def _variable_of(key: str) -> str:
+    return ENV_PREFIX + key.replace(".", ENV_DELIMITER).upper()
+
+
+def _check_environment(environ: Mapping[str, str]) -> None:
+    known = {_variable_of(key) for key in _keys()}
+    for name in environ:
+        variable = name.upper()
+        if not variable.startswith(ENV_PREFIX) or variable.startswith(_TEST_PREFIX):
+            continue
+        if variable in known or variable in _CLIENT_VARIABLES or variable == CONFIG_FILE_VARIABLE:
+            continue
+        raise ConfigError(name, f"unknown environment variable{_suggestion(variable, known)}")
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"the settings file cannot be read: {error}") from error
+    try:
+        match path.suffix.lower():
+            case ".yaml" | ".yml":
+                data = yaml.safe_load(text)
+            case ".toml":
+                data = tomllib.loads(text)
+            case ".json":
+                data = json.loads(text)
+            case suffix:
+                raise ConfigError(
+                    str(path), f"expected a file ending in .yaml, .yml, .toml or .json, found {suffix!r}"
+                )
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(str(path), f"the settings file is not well formed: {error}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(str(path), f"expected a mapping of sections, found {_shown(data)}")
+    # An empty section (`postgres:` and nothing below) parses to None and means its defaults.
+    sections = cast("dict[object, Any]", data)
+    return {str(name): {} if value is None else value for name, value in sections.items()}
+
+
+def _nest(flat: Mapping[str, object]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, leaf = key.split(".")
+        node = nested
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[leaf] = value
+    return nested
+
+
+def _raise_config_error(
+    details: ErrorDetails, from_flags: Mapping[str, Any], config_file: Path | None
+) -> NoReturn:
+    key = ".".join(_model_path(details["loc"]))
+    origin = _origin(key, from_flags, config_file)
+    if details["type"] == "extra_forbidden":
+        raise ConfigError(key, f"unknown key ({origin}){_suggestion(key, set(_keys()))}")
+    if details["type"] == "model_type":
+        raise ConfigError(key, f"expected a section of keys, found {_shown(details['input'])} ({origin})")
+    expected = details["msg"].replace("Input should be", "expected").replace("Value error, ", "")
+    if not expected.startswith("expected"):
+        expected = f"bad value: {expected}"
+    raise ConfigError(key, f"{expected}, found {_shown(details['input'])} ({origin})")
+
+
+def _model_path(location: tuple[int | str, ...]) -> Iterator[str]:
+    """The key's own names: pydantic adds the tag of a union's member behind them."""
+    model: object = Settings
+    for part in location:
+        yield str(part)
+        if not (isinstance(model, type) and issubclass(model, _Section)):
+            return
+        field = model.model_fields.get(str(part))
+        model = field.annotation if field is not None else None
+        if not (isinstance(model, type) and issubclass(model, _Section)):
+            return
+
+
+def _origin(key: str, from_flags: Mapping[str, Any], config_file: Path | None) -> str:
+    node: Any = from_flags
+    for part in key.split("."):
+        node = cast("dict[str, Any]", node).get(part) if isinstance(node, dict) else None
+    if node is not None:
+        return f"flag for {key}"
+    variable = _variable_of(key)
+    if variable in {name.upper() for name in os.environ}:
+        return variable
+    return f"file {config_file}" if config_file is not None else "default"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _suggestion(name: str, known: set[str]) -> str:
+    close = get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
