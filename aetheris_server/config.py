@@ -75,7 +75,8 @@ def _parse_seconds(value: object) -> object:
 
 
 def _parse_port(value: object) -> object:
-    return None if value in (-1, "-1", "off", False) else value
+    # YAML reads `off` as False, which equals 0, the port that lets the system choose.
+    return None if value is False or value in (-1, "-1", "off") else value
 
 
 Seconds = Annotated[float, BeforeValidator(_parse_seconds), Field(gt=0, allow_inf_nan=False)]
