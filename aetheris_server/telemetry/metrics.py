@@ -6,7 +6,10 @@ A metric is defined once, at the top of the module it is about. Label values com
 
 from collections.abc import Sequence
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+
+# Prometheus has no use for the `_created` series, which double what a scrape carries.
+disable_created_metrics()
 
 _NAMESPACE = "aetheris"
 # From half a millisecond, what a local commit takes, to a minute, the longest poll.
