@@ -1,10 +1,10 @@
 """The server's settings: what can be set, from where, and what a mistake in them reads like.
 
-A value comes from a flag, else the environment (`AETHERIS_POSTGRES__DSN`), else the settings file, else
-the default here. Every key and value is checked before anything starts; `ConfigError` names the key,
-where it came from, what was found and what was expected. Settings are frozen, and building them from
-code (`Settings(grpc=GrpcSettings(port=0))`) reads neither environment nor files. Whether a value
-is enough for a command is the command's affair (`Settings.require_stores`).
+A value comes from a flag, else the environment (`AETHERIS_POSTGRES__DSN`), else the settings file,
+else the default here. Every key and value is checked before anything starts; `ConfigError` names
+the key, where it came from, what was found and what was expected. Settings are frozen, and building
+them from code (`Settings(grpc=GrpcSettings(port=0))`) reads neither environment nor files. Whether
+a value is enough for a command is the command's affair (`Settings.require_stores`).
 """
 
 import json
@@ -128,7 +128,7 @@ class GrpcSettings(_Section):
 
 
 class HttpSettings(_Section):
-    """The endpoint for /metrics, /healthz and /readyz; `port` None (in text: -1 or off) is no endpoint."""
+    """The endpoint for /metrics, /healthz and /readyz; `port` None (as text, -1 or off) is none."""
 
     host: str = "127.0.0.1"
     port: Annotated[Port | None, BeforeValidator(_parse_port)] = 7280
@@ -210,7 +210,8 @@ class Settings(_Section):
         for key, value in (("postgres.dsn", self.postgres.dsn), ("redis.url", self.redis.url)):
             if not value:
                 raise ConfigError(
-                    key, f"expected a value, found none; set it by {_variable_of(key)} or in the settings file"
+                    key,
+                    f"expected a value, found none; set {_variable_of(key)} or the file's key",
                 )
 
 
@@ -246,11 +247,13 @@ class _LoadedSettings(Settings, BaseSettings):
         )
 
 
-def load_settings(config_file: Path | None = None, flags: Mapping[str, object] | None = None) -> Settings:
+def load_settings(
+    config_file: Path | None = None, flags: Mapping[str, object] | None = None
+) -> Settings:
     """Read the settings of this process.
 
     Args:
-        config_file: YAML, TOML or JSON by its suffix; None takes AETHERIS_CONFIG, and without that no file.
+        config_file: YAML, TOML or JSON by its suffix; None takes that in AETHERIS_CONFIG, if any.
         flags: Values by dotted key (`{"grpc.port": 7233}`); those that are None were not given.
 
     Raises:
@@ -262,7 +265,7 @@ def load_settings(config_file: Path | None = None, flags: Mapping[str, object] |
     from_file = {} if config_file is None else _read_file(config_file)
     from_flags = _nest({key: value for key, value in (flags or {}).items() if value is not None})
     try:
-        return _LoadedSettings(**{"flags": from_flags, "file": from_file})
+        return _LoadedSettings(flags=from_flags, file=from_file)
     except SettingsError as error:
         raise ConfigError("environment", str(error)) from error
     except ValidationError as error:
@@ -309,7 +312,8 @@ def _read_file(path: Path) -> dict[str, Any]:
                 data = json.loads(text)
             case suffix:
                 raise ConfigError(
-                    str(path), f"expected a file ending in .yaml, .yml, .toml or .json, found {suffix!r}"
+                    str(path),
+                    f"expected a file ending in .yaml, .yml, .toml or .json, found {suffix!r}",
                 )
     except (yaml.YAMLError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
         raise ConfigError(str(path), f"the settings file is not well formed: {error}") from error
@@ -341,7 +345,9 @@ def _raise_config_error(
     if details["type"] == "extra_forbidden":
         raise ConfigError(key, f"unknown key ({origin}){_suggestion(key, set(_keys()))}")
     if details["type"] == "model_type":
-        raise ConfigError(key, f"expected a section of keys, found {_shown(details['input'])} ({origin})")
+        raise ConfigError(
+            key, f"expected a section of keys, found {_shown(details['input'])} ({origin})"
+        )
     expected = details["msg"].replace("Input should be", "expected").replace("Value error, ", "")
     if not expected.startswith("expected"):
         expected = f"bad value: {expected}"

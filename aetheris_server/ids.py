@@ -16,8 +16,9 @@ class _RunIds:
     """UUIDv7 values that never repeat and never go back within one process.
 
     Source:
-        RFC 9562, 6.2, method 3: milliseconds with twelve bits of finer time below them. Where two calls
-        fall into one step, or the wall clock steps back, the next value after the last is taken.
+        RFC 9562, 6.2, method 3: milliseconds with twelve bits of finer time below them. Where two
+        calls fall into one step, or the wall clock steps back, the next value after the last is
+        taken.
     """
 
     def __init__(self) -> None:
@@ -37,20 +38,24 @@ _run_ids = _RunIds()
 
 
 def new_run_id() -> str:
-    """A new run id: a UUIDv7 in its usual text form, greater than every one made before in this process."""
+    """A new run id: a UUIDv7 in its usual text form, greater than every one made before in this
+    process.
+    """
     return str(_run_ids.make())
 
 
 def shard_of(namespace_id: str, workflow_id: str, shard_count: int) -> int:
     """The shard, 0 .. shard_count - 1, that owns every run of a workflow id.
 
-    The result is part of the stored format: it must never change for a given triple, on any platform
-    or Python. It is the first eight bytes, big-endian, of BLAKE2b (digest size 8) over the length of
-    the namespace id in bytes (four bytes, big-endian), the namespace id and the workflow id, modulo
-    shard_count. The length keeps ("ab", "c") and ("a", "bc") apart.
+    The result is part of the stored format: it must never change for a given triple, on any
+    platform or Python. It is the first eight bytes, big-endian, of BLAKE2b (digest size 8) over the
+    length of the namespace id in bytes (four bytes, big-endian), the namespace id and the workflow
+    id, modulo shard_count. The length keeps ("ab", "c") and ("a", "bc") apart.
     """
     namespace = namespace_id.encode()
     digest = blake2b(
-        len(namespace).to_bytes(4) + namespace + workflow_id.encode(), digest_size=8, usedforsecurity=False
+        len(namespace).to_bytes(4) + namespace + workflow_id.encode(),
+        digest_size=8,
+        usedforsecurity=False,
     ).digest()
     return int.from_bytes(digest) % shard_count

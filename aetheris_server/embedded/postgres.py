@@ -1,10 +1,10 @@
 """A PostgreSQL server from a wheel, in a folder.
 
-Invariant: at most one server works in the folder, whoever started it. A server that outlived its owner
-is taken over as it is, if it runs with the options asked for, and restarted if not. Durability is on
-(fsync, synchronous_commit) unless the options turn it off. Only the binaries of the wheel are used: its
-Python wrapper shares servers between processes and stops them from exit hooks, and makes every folder
-above the data readable.
+Invariant: at most one server works in the folder, whoever started it. A server that outlived its
+owner is taken over as it is, if it runs with the options asked for, and restarted if not.
+Durability is on (fsync, synchronous_commit) unless the options turn it off. Only the binaries of
+the wheel are used: its Python wrapper shares servers between processes and stops them from exit
+hooks, and makes every folder above the data readable.
 """
 
 import os
@@ -23,7 +23,13 @@ import psutil
 from aetheris_server.embedded.account import Account
 from aetheris_server.embedded.data_dir import check_socket_dir
 from aetheris_server.embedded.errors import EmbeddedMissingError, EmbeddedStartError
-from aetheris_server.embedded.processes import find_servers, is_alive, rotate_log, stop_server, wait_for
+from aetheris_server.embedded.processes import (
+    find_servers,
+    is_alive,
+    rotate_log,
+    stop_server,
+    wait_for,
+)
 
 POSTGRES_MAJOR: Final = 18
 
@@ -59,9 +65,12 @@ class EmbeddedPostgres:
 
     @property
     def dsn(self) -> str:
-        """Where to connect, as the superuser. Good for other processes and accounts of this machine."""
+        """Where to connect, as the superuser. Good for other processes and accounts of this
+        machine.
+        """
         password = (self._folder / "password").read_text().strip()
-        return f"postgresql://{_USER}:{password}@/postgres?host={quote(str(self._socket_dir), safe='')}"
+        host = quote(str(self._socket_dir), safe="")
+        return f"postgresql://{_USER}:{password}@/postgres?host={host}"
 
     def start(self) -> None:
         """Start the server, or take over the one that runs, and wait until it accepts connections.
@@ -115,7 +124,7 @@ class EmbeddedPostgres:
             [
                 *(self._programs / "initdb", "--pgdata", workspace / "data"),
                 *("--username", _USER, "--pwfile", password, "--auth", "scram-sha-256"),
-                # The password is random and long, so hashing it many times at every connection adds nothing.
+                # The password is random and long: hashing it many times adds nothing.
                 *("--set", "scram_iterations=1"),
                 # The same order of text on every machine, whatever locales that has.
                 *("--encoding", "UTF8", "--locale", "C"),
@@ -133,8 +142,8 @@ class EmbeddedPostgres:
         )
         if result.returncode != 0:
             raise EmbeddedStartError("PostgreSQL", f"initdb failed:\n{result.stdout}")
-        os.replace(password, self._folder / "password")
-        os.replace(workspace / "data", self._data)
+        password.replace(self._folder / "password")
+        (workspace / "data").replace(self._data)
         workspace.rmdir()
 
     def _check_version(self) -> None:
@@ -155,16 +164,16 @@ class EmbeddedPostgres:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # find_servers knows the server by this folder, so it works there from the first moment.
+                # find_servers knows the server by this folder, so from its first moment.
                 cwd=self._data,
                 env=_environment(),
-                # Ctrl-C at the terminal is for the owner, who stops the server when its time has come.
+                # Ctrl-C at the terminal is for the owner, who then stops the server.
                 start_new_session=True,
                 **self._identity(),
             )
 
     def _remove_stale_pid_file(self) -> None:
-        """Postgres refuses to start if the file's pid has since gone to another process of its account."""
+        """Postgres does not start if the file's pid has since gone to another of its processes."""
         pid_file = self._data / "postmaster.pid"
         try:
             owner = psutil.Process(int(pid_file.read_text().split("\n", 1)[0]))
@@ -179,7 +188,9 @@ class EmbeddedPostgres:
     def _wait_ready(self, process: psutil.Process) -> bool:
         """Wait until the server accepts connections; False if it ended instead."""
         if not wait_for(lambda: self._is_ready(process) or not is_alive(process), _START_TIMEOUT):
-            raise EmbeddedStartError("PostgreSQL", f"not ready after {_START_TIMEOUT:.0f} s", self._log)
+            raise EmbeddedStartError(
+                "PostgreSQL", f"not ready after {_START_TIMEOUT:.0f} s", self._log
+            )
         return is_alive(process)
 
     def _is_ready(self, process: psutil.Process) -> bool:

@@ -1,10 +1,9 @@
 """Server processes that may outlive the process that started them.
 
-A server is recognised by its name and working folder, not by a pid on disk: a pid file may be stale and
-its pid belong to somebody else by now.
+A server is recognised by its name and working folder, not by a pid on disk: a pid file may be stale
+and its pid belong to somebody else by now.
 """
 
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -52,8 +51,8 @@ def stop_server(process: psutil.Process, signals: Sequence[tuple[signal.Signals,
             process.send_signal(number)
         except psutil.NoSuchProcess:
             break
-        # Not process.wait(): of a server that we did not start, somebody else has to collect the exit
-        # status, and may take seconds to.
+        # Not process.wait(): of a server that we did not start, somebody else has to collect the
+        # exit status, and may take seconds to.
         if wait_for(lambda: not is_alive(process), timeout):
             break
     if isinstance(process, psutil.Popen):
@@ -63,7 +62,7 @@ def stop_server(process: psutil.Process, signals: Sequence[tuple[signal.Signals,
 def rotate_log(log: Path) -> None:
     """Put the log of the previous start aside, so that no log grows without bound."""
     if log.exists():
-        os.replace(log, log.with_name(f"{log.name}.old"))
+        log.replace(log.with_name(f"{log.name}.old"))
 
 
 def _works_in(process: psutil.Process, name: str, folder: Path) -> bool:

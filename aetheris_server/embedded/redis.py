@@ -1,7 +1,7 @@
 """A Redis server from PATH or from a wheel, in a folder.
 
-Invariant: at most one server works in the folder, whoever started it; one that outlived its owner is
-taken over with what it holds. Nothing is written to disk: what Redis holds is a hint.
+Invariant: at most one server works in the folder, whoever started it; one that outlived its owner
+is taken over with what it holds. Nothing is written to disk: what Redis holds is a hint.
 """
 
 import shutil
@@ -15,7 +15,13 @@ from urllib.parse import quote
 import psutil
 
 from aetheris_server.embedded.errors import EmbeddedMissingError, EmbeddedStartError
-from aetheris_server.embedded.processes import find_servers, is_alive, rotate_log, stop_server, wait_for
+from aetheris_server.embedded.processes import (
+    find_servers,
+    is_alive,
+    rotate_log,
+    stop_server,
+    wait_for,
+)
 
 _NAME = "redis-server"
 _START_TIMEOUT = 30.0
@@ -79,9 +85,11 @@ class EmbeddedRedis:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # find_servers knows the server by this folder, so it works there from the first moment.
+                # find_servers knows the server by this folder, so it works there from the first
+                # moment.
                 cwd=self._folder,
-                # Ctrl-C at the terminal is for the owner, who stops the server when its time has come.
+                # Ctrl-C at the terminal is for the owner, who stops the server when its time has
+                # come.
                 start_new_session=True,
             )
 

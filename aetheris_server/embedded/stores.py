@@ -26,7 +26,9 @@ class EmbeddedStores:
         """
         self._data_dir = data_dir.resolve()
         sockets = socket_dir(self._data_dir)
-        self._postgres = EmbeddedPostgres(self._data_dir / "postgres", sockets, postgres_options or {})
+        self._postgres = EmbeddedPostgres(
+            self._data_dir / "postgres", sockets, postgres_options or {}
+        )
         self._redis = EmbeddedRedis(self._data_dir / "redis", sockets)
         self._lock: DataDirLock | None = None
 
@@ -72,7 +74,10 @@ class EmbeddedStores:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 

@@ -1,8 +1,8 @@
 """Logs, metrics and health: what a running server tells the people who run it.
 
 Owns the process's logging configuration, the naming and the buckets of metrics, and the small HTTP
-endpoint that serves them. Which events are logged and which metrics exist is left to the modules they
-are about; they call `get_logger`, `counter`, `gauge` and `histogram`.
+endpoint that serves them. Which events are logged and which metrics exist is left to the modules
+they are about; they call `get_logger`, `counter`, `gauge` and `histogram`.
 """
 
 from aetheris_server.telemetry.http import HttpEndpoint, Readiness, serve_http

@@ -41,11 +41,13 @@ class _Response:
 
 
 @asynccontextmanager
-async def serve_http(settings: HttpSettings, readiness: Readiness) -> AsyncIterator[HttpEndpoint | None]:
+async def serve_http(
+    settings: HttpSettings, readiness: Readiness
+) -> AsyncIterator[HttpEndpoint | None]:
     """Serve /metrics, /healthz and /readyz until the block is left.
 
-    Yields where it listens (the port that was picked, if the settings leave that open), or None where
-    the settings turn it off.
+    Yields where it listens (the port that was picked, if the settings leave that open), or None
+    where the settings turn it off.
 
     Raises:
         ConfigError: The address cannot be bound.
@@ -64,7 +66,8 @@ async def serve_http(settings: HttpSettings, readiness: Readiness) -> AsyncItera
         server = await asyncio.start_server(accept, settings.host, settings.port)
     except OSError as error:
         raise ConfigError(
-            "http.port", f"{settings.host}:{settings.port} cannot be bound: {error.strerror or error}"
+            "http.port",
+            f"{settings.host}:{settings.port} cannot be bound: {error.strerror or error}",
         ) from error
     host, port = server.sockets[0].getsockname()[:2]
     try:
@@ -77,7 +80,9 @@ async def serve_http(settings: HttpSettings, readiness: Readiness) -> AsyncItera
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, readiness: Readiness) -> None:
+async def _answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, readiness: Readiness
+) -> None:
     try:
         async with asyncio.timeout(_REQUEST_TIMEOUT):
             head = await reader.readuntil(b"\r\n\r\n")
@@ -86,7 +91,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, re
     except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
         # The other side went away, or does not speak HTTP.
         _log.debug("http request dropped", error=repr(error))
-    except Exception:
+    except Exception:  # noqa: BLE001 - a fault in one request must not end the endpoint
         _log.exception("http request failed")
     finally:
         writer.close()
@@ -105,7 +110,9 @@ def _respond(head: bytes, readiness: Readiness) -> _Response:
             waiting_for = readiness()
             if waiting_for is None:
                 return _Response(HTTPStatus.OK, b"ok\n")
-            return _Response(HTTPStatus.SERVICE_UNAVAILABLE, f"waiting for {waiting_for}\n".encode())
+            return _Response(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"waiting for {waiting_for}\n".encode()
+            )
         case _:
             return _Response(HTTPStatus.NOT_FOUND, b"there are /metrics, /healthz and /readyz\n")
 

@@ -1,7 +1,7 @@
 """Structured logs: one event per line, as JSON for programs or coloured text for people.
 
-structlog's events and the standard library's records leave through the same handler in the same form.
-Never logs payloads or credentials: callers pass ids, counts and durations.
+structlog's events and the standard library's records leave through the same handler in the same
+form. Never logs payloads or credentials: callers pass ids, counts and durations.
 """
 
 import logging
@@ -32,12 +32,15 @@ _TRACEBACKS_AS_JSON = structlog.processors.ExceptionRenderer(
 
 
 def get_logger(name: str, **values: object) -> Logger:
-    """A logger called `name` that adds `values` to each of its events; usable before `configure_logging`."""
+    """A logger called `name` that adds `values` to each of its events; usable before
+    `configure_logging`.
+    """
     return cast(Logger, structlog.stdlib.get_logger(name, **values))
 
 
 def configure_logging(settings: LogSettings) -> None:
-    """Send every log event of this process to where the settings say. Replaces an earlier configuration.
+    """Send every log event of this process to where the settings say. Replaces an earlier
+    configuration.
 
     Raises:
         ConfigError: The log file cannot be opened.

@@ -1,7 +1,7 @@
 """Prometheus metrics, all named `aetheris_*`.
 
-A metric is defined once, at the top of the module it is about. Label values come from small fixed sets
-(an RPC, a result), never from users: an id as a label would grow without bound.
+A metric is defined once, at the top of the module it is about. Label values come from small fixed
+sets (an RPC, a result), never from users: an id as a label would grow without bound.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,71 @@
+"""Fixtures that every kind of test may use."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tests.support.clock import ManualClock
+from tests.support.databases import (
+    create_database,
+    database_name,
+    drop_database,
+    drop_leftovers,
+)
+from tests.support.stores import SessionStores, session_stores
+
+
+@pytest.fixture(scope="session")
+def stores() -> Iterator[SessionStores]:
+    """The servers of this session. Tests take `postgres_dsn` and `redis_url` instead."""
+    with session_stores() as running:
+        if running.are_ours:
+            drop_leftovers(running.postgres_dsn)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def session_name() -> str:
+    """Keeps this session's databases and keys apart from another's on the same servers."""
+    return secrets.token_hex(4)
+
+
+@pytest.fixture(scope="module")
+def module_postgres_dsn(
+    stores: SessionStores, session_name: str, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """An empty database for this module's tests to share."""
+    yield from _database(stores, database_name(session_name, request.node.name))
+
+
+@pytest.fixture
+def postgres_dsn(stores: SessionStores, session_name: str) -> Iterator[str]:
+    """An empty database for this test alone."""
+    yield from _database(stores, database_name(session_name, secrets.token_hex(4)))
+
+
+@pytest.fixture
+def redis_url(stores: SessionStores) -> str:
+    """A Redis. Empty if it is this session's own; keys go under `redis_key_prefix` in any case."""
+    if stores.are_ours:
+        with redis.Redis.from_url(stores.redis_url) as client:
+            client.flushall()
+    return stores.redis_url
+
+
+@pytest.fixture
+def redis_key_prefix(session_name: str) -> str:
+    """A prefix for the Redis keys of this test alone."""
+    return f"test-{session_name}-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that the test moves."""
+    return ManualClock()
+
+
+def _database(stores: SessionStores, name: str) -> Iterator[str]:
+    yield create_database(stores.postgres_dsn, name)
+    drop_database(stores.postgres_dsn, name)
