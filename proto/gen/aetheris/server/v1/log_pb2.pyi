@@ -71,6 +71,7 @@ class Fact(_message.Message):
     WORKFLOW_TASK_ATTEMPT_FAILED_FIELD_NUMBER: _builtins.int
     WORKFLOW_TASK_ATTEMPT_SCHEDULED_FIELD_NUMBER: _builtins.int
     SHARD_ACQUIRED_FIELD_NUMBER: _builtins.int
+    BUFFER_FLUSHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event_buffered(self) -> _history_pb2.HistoryEvent:
         """An event waits for the workflow task in flight to close; its id is 0."""
@@ -99,6 +100,10 @@ class Fact(_message.Message):
     def shard_acquired(self) -> Global___ShardAcquired:
         """A host took the shard."""
 
+    @_builtins.property
+    def buffer_flushed(self) -> Global___BufferFlushed:
+        """The buffered events were written: those among this record's events, the others were withdrawn."""
+
     def __init__(
         self,
         *,
@@ -109,12 +114,13 @@ class Fact(_message.Message):
         workflow_task_attempt_failed: Global___WorkflowTaskAttemptFailed | None = ...,
         workflow_task_attempt_scheduled: Global___WorkflowTaskAttemptScheduled | None = ...,
         shard_acquired: Global___ShardAcquired | None = ...,
+        buffer_flushed: Global___BufferFlushed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "event_buffered", b"event_buffered", "fact", b"fact", "shard_acquired", b"shard_acquired", "workflow_task_attempt_failed", b"workflow_task_attempt_failed", "workflow_task_attempt_scheduled", b"workflow_task_attempt_scheduled"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "buffer_flushed", b"buffer_flushed", "event_buffered", b"event_buffered", "fact", b"fact", "shard_acquired", b"shard_acquired", "workflow_task_attempt_failed", b"workflow_task_attempt_failed", "workflow_task_attempt_scheduled", b"workflow_task_attempt_scheduled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "event_buffered", b"event_buffered", "fact", b"fact", "shard_acquired", b"shard_acquired", "workflow_task_attempt_failed", b"workflow_task_attempt_failed", "workflow_task_attempt_scheduled", b"workflow_task_attempt_scheduled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "buffer_flushed", b"buffer_flushed", "event_buffered", b"event_buffered", "fact", b"fact", "shard_acquired", b"shard_acquired", "workflow_task_attempt_failed", b"workflow_task_attempt_failed", "workflow_task_attempt_scheduled", b"workflow_task_attempt_scheduled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["event_buffered", "activity_attempt_failed", "activity_attempt_started", "activity_heartbeat_recorded", "workflow_task_attempt_failed", "workflow_task_attempt_scheduled", "shard_acquired"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["event_buffered", "activity_attempt_failed", "activity_attempt_started", "activity_heartbeat_recorded", "workflow_task_attempt_failed", "workflow_task_attempt_scheduled", "shard_acquired", "buffer_flushed"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 
@@ -279,20 +285,43 @@ class WorkflowTaskAttemptScheduled(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     """From 2."""
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """When it may be given out."""
+
     def __init__(
         self,
         *,
         attempt: _builtins.int = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "due_time", b"due_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkflowTaskAttemptScheduled: _TypeAlias = WorkflowTaskAttemptScheduled  # noqa: Y015
+
+@_typing.final
+class BufferFlushed(_message.Message):
+    """The buffer of events is empty again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BufferFlushed: _TypeAlias = BufferFlushed  # noqa: Y015
 
 @_typing.final
 class ShardAcquired(_message.Message):

@@ -145,7 +145,7 @@ class WorkflowTaskState(_message.Message):
     """From 1."""
     @_builtins.property
     def scheduled_time(self) -> _timestamp_pb2.Timestamp:
-        """When this attempt was scheduled."""
+        """When this attempt was, or is, due."""
 
     @_builtins.property
     def last_failure(self) -> _failure_pb2.Failure:
