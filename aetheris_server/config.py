@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, NoReturn, cast
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -264,8 +265,9 @@ def load_settings(
         config_file = Path(os.environ[CONFIG_FILE_VARIABLE])
     from_file = {} if config_file is None else _read_file(config_file)
     from_flags = _nest({key: value for key, value in (flags or {}).items() if value is not None})
+    by_source: dict[str, Any] = {"flags": from_flags, "file": from_file}
     try:
-        return _LoadedSettings(flags=from_flags, file=from_file)
+        return _LoadedSettings(**by_source)
     except SettingsError as error:
         raise ConfigError("environment", str(error)) from error
     except ValidationError as error:
@@ -275,11 +277,11 @@ def load_settings(
 def _keys() -> Iterator[str]:
     """Every dotted key that can be set."""
     for name, field in Settings.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, _Section):
-            yield from (f"{name}.{key}" for key in section.model_fields)
-        else:
+        section = _section_of(field)
+        if section is None:
             yield name
+        else:
+            yield from (f"{name}.{key}" for key in section.model_fields)
 
 
 def _variable_of(key: str) -> str:
@@ -356,15 +358,17 @@ def _raise_config_error(
 
 def _model_path(location: tuple[int | str, ...]) -> Iterator[str]:
     """The key's own names: pydantic adds the tag of a union's member behind them."""
-    model: object = Settings
+    section: type[_Section] | None = Settings
     for part in location:
+        if section is None:
+            return
         yield str(part)
-        if not (isinstance(model, type) and issubclass(model, _Section)):
-            return
-        field = model.model_fields.get(str(part))
-        model = field.annotation if field is not None else None
-        if not (isinstance(model, type) and issubclass(model, _Section)):
-            return
+        section = _section_of(section.model_fields.get(str(part)))
+
+
+def _section_of(field: FieldInfo | None) -> type[_Section] | None:
+    kind = field.annotation if field is not None else None
+    return kind if isinstance(kind, type) and issubclass(kind, _Section) else None
 
 
 def _origin(key: str, from_flags: Mapping[str, Any], config_file: Path | None) -> str:

@@ -35,6 +35,11 @@ class Account:
         entry = pwd.getpwnam(_UNPRIVILEGED)
         return cls(entry.pw_uid, entry.pw_gid)
 
+    @property
+    def extra_groups(self) -> list[int] | None:
+        """The further groups to run with: none for another account, this process's for its own."""
+        return None if self.uid is None else []
+
     def make_dir(self, folder: Path, mode: int) -> None:
         """Make `folder`, if it does not exist, as this account's own."""
         folder.mkdir(mode=mode, exist_ok=True)

@@ -138,7 +138,9 @@ class EmbeddedPostgres:
             check=False,
             cwd=workspace,
             env=_environment(),
-            **self._identity(),
+            user=self._account.uid,
+            group=self._account.gid,
+            extra_groups=self._account.extra_groups,
         )
         if result.returncode != 0:
             raise EmbeddedStartError("PostgreSQL", f"initdb failed:\n{result.stdout}")
@@ -169,7 +171,9 @@ class EmbeddedPostgres:
                 env=_environment(),
                 # Ctrl-C at the terminal is for the owner, who then stops the server.
                 start_new_session=True,
-                **self._identity(),
+                user=self._account.uid,
+                group=self._account.gid,
+                extra_groups=self._account.extra_groups,
             )
 
     def _remove_stale_pid_file(self) -> None:
@@ -203,11 +207,6 @@ class EmbeddedPostgres:
     def _has_our_arguments(self) -> bool:
         started_with = (self._data / "postmaster.opts").read_text().strip()
         return started_with.endswith("".join(f' "{argument}"' for argument in self._arguments))
-
-    def _identity(self) -> dict[str, int | list[int]]:
-        if self._account.uid is None or self._account.gid is None:
-            return {}
-        return {"user": self._account.uid, "group": self._account.gid, "extra_groups": []}
 
 
 def _find_programs() -> Path:

@@ -1,7 +1,7 @@
 """Both stores of one data folder, under one owner."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -85,7 +85,7 @@ class EmbeddedStores:
 @asynccontextmanager
 async def embedded_stores(
     data_dir: Path, postgres_options: Mapping[str, str] | None = None
-) -> AsyncIterator[EmbeddedStores]:
+) -> AsyncGenerator[EmbeddedStores]:
     """`EmbeddedStores` for asyncio: the loop goes on while servers start and stop.
 
     Cancelling it leaves nothing running: a start under way is waited for and undone.

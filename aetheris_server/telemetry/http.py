@@ -6,7 +6,7 @@ closed and no request is left running.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -43,7 +43,7 @@ class _Response:
 @asynccontextmanager
 async def serve_http(
     settings: HttpSettings, readiness: Readiness
-) -> AsyncIterator[HttpEndpoint | None]:
+) -> AsyncGenerator[HttpEndpoint | None]:
     """Serve /metrics, /healthz and /readyz until the block is left.
 
     Yields where it listens (the port that was picked, if the settings leave that open), or None

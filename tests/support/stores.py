@@ -9,7 +9,7 @@ sessions at once get one each, and a killed session leaves nothing that the next
 import importlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ class SessionStores:
 
 
 @contextmanager
-def session_stores() -> Iterator[SessionStores]:
+def session_stores() -> Generator[SessionStores]:
     """The stores of this session, until the block is left."""
     postgres_dsn = os.environ.get("AETHERIS_TEST_POSTGRES")
     redis_url = os.environ.get("AETHERIS_TEST_REDIS")

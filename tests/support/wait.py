@@ -1,10 +1,9 @@
 """The one place in the tests that polls: everything else waits here, with a deadline."""
 
 import asyncio
-import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
@@ -26,11 +25,10 @@ async def wait_until(
     """
     deadline = time.monotonic() + timeout
     while True:
-        value = predicate()
-        if inspect.isawaitable(value):
-            value = await value
+        answer = predicate()
+        value = await answer if isinstance(answer, Awaitable) else answer
         if value:
-            return value
+            return cast(T, value)
         if time.monotonic() >= deadline:
             raise AssertionError(
                 f"waited {timeout} s for {what or predicate}; last value: {value!r}"
