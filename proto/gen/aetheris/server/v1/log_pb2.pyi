@@ -68,8 +68,7 @@ class Fact(_message.Message):
     ACTIVITY_ATTEMPT_FAILED_FIELD_NUMBER: _builtins.int
     ACTIVITY_ATTEMPT_STARTED_FIELD_NUMBER: _builtins.int
     ACTIVITY_HEARTBEAT_RECORDED_FIELD_NUMBER: _builtins.int
-    WORKFLOW_TASK_ATTEMPT_FAILED_FIELD_NUMBER: _builtins.int
-    WORKFLOW_TASK_ATTEMPT_SCHEDULED_FIELD_NUMBER: _builtins.int
+    WORKFLOW_TASK_RETRY_SCHEDULED_FIELD_NUMBER: _builtins.int
     SHARD_ACQUIRED_FIELD_NUMBER: _builtins.int
     BUFFER_FLUSHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
@@ -89,12 +88,8 @@ class Fact(_message.Message):
         """An activity told what its next attempt should know."""
 
     @_builtins.property
-    def workflow_task_attempt_failed(self) -> Global___WorkflowTaskAttemptFailed:
-        """A workflow task failed again, after a failure that is an event."""
-
-    @_builtins.property
-    def workflow_task_attempt_scheduled(self) -> Global___WorkflowTaskAttemptScheduled:
-        """A workflow task is needed, but scheduling it is not an event yet: it is one of a row of failed attempts."""
+    def workflow_task_retry_scheduled(self) -> Global___WorkflowTaskRetryScheduled:
+        """A workflow task failed and is tried again; the events of the new attempt are written when it succeeds."""
 
     @_builtins.property
     def shard_acquired(self) -> Global___ShardAcquired:
@@ -111,16 +106,15 @@ class Fact(_message.Message):
         activity_attempt_failed: Global___ActivityAttemptFailed | None = ...,
         activity_attempt_started: Global___ActivityAttemptStarted | None = ...,
         activity_heartbeat_recorded: Global___ActivityHeartbeatRecorded | None = ...,
-        workflow_task_attempt_failed: Global___WorkflowTaskAttemptFailed | None = ...,
-        workflow_task_attempt_scheduled: Global___WorkflowTaskAttemptScheduled | None = ...,
+        workflow_task_retry_scheduled: Global___WorkflowTaskRetryScheduled | None = ...,
         shard_acquired: Global___ShardAcquired | None = ...,
         buffer_flushed: Global___BufferFlushed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "buffer_flushed", b"buffer_flushed", "event_buffered", b"event_buffered", "fact", b"fact", "shard_acquired", b"shard_acquired", "workflow_task_attempt_failed", b"workflow_task_attempt_failed", "workflow_task_attempt_scheduled", b"workflow_task_attempt_scheduled"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "buffer_flushed", b"buffer_flushed", "event_buffered", b"event_buffered", "fact", b"fact", "shard_acquired", b"shard_acquired", "workflow_task_retry_scheduled", b"workflow_task_retry_scheduled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "buffer_flushed", b"buffer_flushed", "event_buffered", b"event_buffered", "fact", b"fact", "shard_acquired", b"shard_acquired", "workflow_task_attempt_failed", b"workflow_task_attempt_failed", "workflow_task_attempt_scheduled", b"workflow_task_attempt_scheduled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "buffer_flushed", b"buffer_flushed", "event_buffered", b"event_buffered", "fact", b"fact", "shard_acquired", b"shard_acquired", "workflow_task_retry_scheduled", b"workflow_task_retry_scheduled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["event_buffered", "activity_attempt_failed", "activity_attempt_started", "activity_heartbeat_recorded", "workflow_task_attempt_failed", "workflow_task_attempt_scheduled", "shard_acquired", "buffer_flushed"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["event_buffered", "activity_attempt_failed", "activity_attempt_started", "activity_heartbeat_recorded", "workflow_task_retry_scheduled", "shard_acquired", "buffer_flushed"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 
@@ -243,68 +237,46 @@ class ActivityHeartbeatRecorded(_message.Message):
 Global___ActivityHeartbeatRecorded: _TypeAlias = ActivityHeartbeatRecorded  # noqa: Y015
 
 @_typing.final
-class WorkflowTaskAttemptFailed(_message.Message):
-    """A workflow task failed again."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ATTEMPT_FIELD_NUMBER: _builtins.int
-    CAUSE_FIELD_NUMBER: _builtins.int
-    FAILURE_FIELD_NUMBER: _builtins.int
-    IDENTITY_FIELD_NUMBER: _builtins.int
-    attempt: _builtins.int
-    """The attempt that failed."""
-    cause: _history_pb2.WorkflowTaskFailedCause.ValueType
-    """Why; TIMED_OUT shows as a timeout failure."""
-    identity: _builtins.str
-    """Who had it."""
-    @_builtins.property
-    def failure(self) -> _failure_pb2.Failure:
-        """The failure."""
-
-    def __init__(
-        self,
-        *,
-        attempt: _builtins.int = ...,
-        cause: _history_pb2.WorkflowTaskFailedCause.ValueType = ...,
-        failure: _failure_pb2.Failure | None = ...,
-        identity: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cause", b"cause", "failure", b"failure", "identity", b"identity"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___WorkflowTaskAttemptFailed: _TypeAlias = WorkflowTaskAttemptFailed  # noqa: Y015
-
-@_typing.final
-class WorkflowTaskAttemptScheduled(_message.Message):
-    """A workflow task is needed."""
+class WorkflowTaskRetryScheduled(_message.Message):
+    """A workflow task failed and is tried again."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPT_FIELD_NUMBER: _builtins.int
     DUE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_CAUSE_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    LAST_IDENTITY_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
-    """From 2."""
+    """The new attempt, from 2."""
+    last_cause: _history_pb2.WorkflowTaskFailedCause.ValueType
+    """Why the attempt before it failed."""
+    last_identity: _builtins.str
+    """Who had that attempt."""
     @_builtins.property
     def due_time(self) -> _timestamp_pb2.Timestamp:
         """When it may be given out."""
+
+    @_builtins.property
+    def last_failure(self) -> _failure_pb2.Failure:
+        """The same, in full."""
 
     def __init__(
         self,
         *,
         attempt: _builtins.int = ...,
         due_time: _timestamp_pb2.Timestamp | None = ...,
+        last_cause: _history_pb2.WorkflowTaskFailedCause.ValueType = ...,
+        last_failure: _failure_pb2.Failure | None = ...,
+        last_identity: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "last_failure", b"last_failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "due_time", b"due_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "due_time", b"due_time", "last_cause", b"last_cause", "last_failure", b"last_failure", "last_identity", b"last_identity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WorkflowTaskAttemptScheduled: _TypeAlias = WorkflowTaskAttemptScheduled  # noqa: Y015
+Global___WorkflowTaskRetryScheduled: _TypeAlias = WorkflowTaskRetryScheduled  # noqa: Y015
 
 @_typing.final
 class BufferFlushed(_message.Message):
