@@ -45,11 +45,13 @@ class DataDirLock:
 def socket_dir(data_dir: Path) -> Path:
     """The folder for the sockets of a data folder (a resolved path); not made here.
 
-    It is inside the data folder, or, where that path is too long for a socket, one in the system's
-    temporary folder that always is the same for the same data folder.
+    It is inside the data folder, or, where that path is too long for a socket or has a comma (which
+    libpq takes for the end of a host), one in the system's temporary folder that always is the same
+    for the same data folder.
     """
     inside = data_dir / "run"
-    if len(os.fsencode(inside)) + len(_LONGEST_SOCKET_NAME) <= _SOCKET_PATH_MAX_BYTES:
+    is_short = len(os.fsencode(inside)) + len(_LONGEST_SOCKET_NAME) <= _SOCKET_PATH_MAX_BYTES
+    if is_short and "," not in str(inside):
         return inside
     digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"aetheris-{digest}"

@@ -86,13 +86,10 @@ class EmbeddedPostgres:
         # starting or stopping under our eyes.
         for _ in range(5):
             running = find_servers(_NAME, self._data)
-            process = running[0] if running else self._launch()
-            if not self._wait_ready(process):
-                continue
-            if not running or self._has_our_arguments():
-                self._process = process
+            self._process = running[0] if running else self._launch()
+            if self._wait_ready(self._process) and (not running or self._has_our_arguments()):
                 return
-            stop_server(process, _STOP_SIGNALS)
+            self.stop()
         raise EmbeddedStartError("PostgreSQL", "the server does not start", self._log)
 
     def stop(self) -> None:
@@ -220,8 +217,8 @@ def _find_programs() -> Path:
 def _arguments(data: Path, socket_dir: Path, options: Mapping[str, str]) -> list[str]:
     settings = {
         "listen_addresses": "",
-        # A list in double quotes: a folder's name may hold a comma.
-        "unix_socket_directories": f'"{socket_dir}"',
+        # A list: the quotes keep a folder's name in one piece.
+        "unix_socket_directories": '"{}"'.format(str(socket_dir).replace('"', '""')),
         "log_checkpoints": "off",
         **options,
     }

@@ -59,13 +59,13 @@ class EmbeddedRedis:
         """
         self._folder.mkdir(mode=0o700, exist_ok=True)
         running = find_servers(_NAME, self._folder)
-        if running and self._wait_ready(running[0]):
+        if running:
             self._process = running[0]
-            return
-        process = self._launch()
-        if not self._wait_ready(process):
+            if self._wait_ready(self._process):
+                return
+        self._process = self._launch()
+        if not self._wait_ready(self._process):
             raise EmbeddedStartError("Redis", "the server does not start", self._log)
-        self._process = process
 
     def stop(self) -> None:
         """Stop the server and wait until it is gone."""

@@ -1,0 +1,169 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from aetheris_server.config import ConfigError, GrpcSettings, Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in os.environ:
+        if name.startswith("AETHERIS_"):
+            monkeypatch.delenv(name)
+
+
+def _written(folder: Path, name: str, text: str) -> Path:
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize(
+    "name,text",
+    [
+        ("a.yaml", "grpc:\n  port: 9\n"),
+        ("a.yml", "grpc: {port: 9}"),
+        ("a.toml", "[grpc]\nport = 9\n"),
+        ("a.json", '{"grpc": {"port": 9}}'),
+    ],
+)
+def test_load_settings_from_a_file_reads_it_by_suffix(tmp_path: Path, name: str, text: str) -> None:
+    assert load_settings(_written(tmp_path, name, text)).grpc.port == 9
+
+
+def test_load_settings_without_anything_gives_the_defaults() -> None:
+    assert load_settings().model_dump() == Settings().model_dump()
+
+
+def test_load_settings_flag_wins_over_environment_over_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = _written(tmp_path, "a.yaml", "grpc: {host: from-file, port: 1, drain_timeout: 3}")
+    monkeypatch.setenv("AETHERIS_GRPC__PORT", "2")
+    monkeypatch.setenv("AETHERIS_GRPC__HOST", "from-environment")
+    grpc = load_settings(file, {"grpc.host": "from-flag", "grpc.port": None}).grpc
+    assert (grpc.host, grpc.port, grpc.drain_timeout) == ("from-flag", 2, 3.0)
+
+
+def test_load_settings_takes_the_file_named_by_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AETHERIS_CONFIG", str(_written(tmp_path, "a.toml", 'data_dir = "x"')))
+    assert load_settings().data_dir == Path("x")
+
+
+@pytest.mark.parametrize(
+    "text,seconds", [("250ms", 0.25), ("10s", 10), ("5m", 300), ("1h", 3600), ("2d", 172800)]
+)
+def test_load_settings_duration_with_a_unit_is_in_seconds(
+    monkeypatch: pytest.MonkeyPatch, text: str, seconds: float
+) -> None:
+    monkeypatch.setenv("AETHERIS_HISTORY__LEASE_TIMEOUT", text)
+    assert load_settings().history.lease_timeout == seconds
+
+
+def test_load_settings_size_with_a_unit_is_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AETHERIS_GRPC__MAX_MESSAGE_BYTES", "4MiB")
+    assert load_settings().grpc.max_message_bytes == 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize("text", ["-1", "off"])
+def test_load_settings_http_port_off_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("AETHERIS_HTTP__PORT", text)
+    assert load_settings().http.port is None
+
+
+def test_load_settings_http_port_zero_stays_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AETHERIS_HTTP__PORT", "0")
+    assert load_settings().http.port == 0
+
+
+@pytest.mark.parametrize(
+    "text,key,message",
+    [
+        ("grpc: {prt: 1}", "grpc.prt", "unknown key (file FILE); did you mean grpc.port?"),
+        ("grcp: {}", "grcp", "unknown key (file FILE)"),
+        ("grpc: 5", "grpc", "expected a section of keys, found 5 (file FILE)"),
+        ("grpc: {port: 70000}", "grpc.port", "expected less than or equal to 65535, found 70000"),
+        ("log: {level: loud}", "log.level", "'warning' or 'error', found 'loud' (file FILE)"),
+        ("history: {shard_count: 0}", "history.shard_count", "found 0"),
+        ("history: {lease_timeout: 5x}", "history.lease_timeout", "found '5x'"),
+    ],
+)
+def test_load_settings_mistake_in_the_file_names_key_and_value(
+    tmp_path: Path, text: str, key: str, message: str
+) -> None:
+    file = _written(tmp_path, "a.yaml", text)
+    with pytest.raises(ConfigError) as raised:
+        load_settings(file)
+    assert raised.value.key == key
+    assert message.replace("FILE", str(file)) in str(raised.value)
+
+
+def test_load_settings_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AETHERIS_GRPC__PORT", "many")
+    with pytest.raises(ConfigError, match=r"grpc\.port: .*found 'many' \(AETHERIS_GRPC__PORT\)"):
+        load_settings()
+
+
+def test_load_settings_bad_flag_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"grpc\.port: .*found -5 \(flag for grpc\.port\)"):
+        load_settings(flags={"grpc.port": -5})
+
+
+def test_load_settings_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AETHERIS_GRPC_PORT", "1")
+    with pytest.raises(ConfigError, match="did you mean AETHERIS_GRPC__PORT"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "name", ["AETHERIS_ADDRESS", "AETHERIS_NAMESPACE", "AETHERIS_TEST_POSTGRES"]
+)
+def test_load_settings_variables_of_others_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "x")
+    load_settings()
+
+
+@pytest.mark.parametrize(
+    "name,text",
+    [("a.yaml", "[a"), ("a.json", "{"), ("a.toml", "="), ("a.ini", ""), ("a.yaml", "[1]")],
+)
+def test_load_settings_malformed_file_is_named(tmp_path: Path, name: str, text: str) -> None:
+    file = _written(tmp_path, name, text)
+    with pytest.raises(ConfigError) as raised:
+        load_settings(file)
+    assert raised.value.key == str(file)
+
+
+def test_load_settings_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.yaml: the settings file cannot be read"):
+        load_settings(tmp_path / "missing.yaml")
+
+
+def test_load_settings_empty_section_means_its_defaults(tmp_path: Path) -> None:
+    assert load_settings(_written(tmp_path, "a.yaml", "grpc:\n")).grpc == GrpcSettings()
+
+
+def test_settings_from_code_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AETHERIS_GRPC__PORT", "1")
+    assert Settings().grpc.port == 7233
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings().data_dir = Path("x")
+
+
+def test_settings_require_stores_without_them_names_the_key() -> None:
+    with pytest.raises(ConfigError, match=r"redis\.url: .*AETHERIS_REDIS__URL"):
+        Settings().with_stores("postgresql://", "").require_stores()
+
+
+def test_settings_repr_hides_the_dsn() -> None:
+    assert "secret" not in repr(Settings().with_stores("postgresql://u:secret@h/", "redis://"))
