@@ -43,9 +43,9 @@ class RunSnapshot(_message.Message):
     REQUEST_IDS_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     CLOSE_EVENT_FIELD_NUMBER: _builtins.int
-    MEMO_FIELD_NUMBER: _builtins.int
-    SEARCH_ATTRIBUTES_FIELD_NUMBER: _builtins.int
     SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
+    FIRST_TASK_TIME_FIELD_NUMBER: _builtins.int
+    RUN_DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     status: _workflow_pb2.WorkflowExecutionStatus.ValueType
     """Its status."""
     next_event_id: _builtins.int
@@ -93,12 +93,12 @@ class RunSnapshot(_message.Message):
         """The event that closed it."""
 
     @_builtins.property
-    def memo(self) -> _common_pb2.Memo:
-        """Its memo now."""
+    def first_task_time(self) -> _timestamp_pb2.Timestamp:
+        """Set until the first workflow task is scheduled: when that is due."""
 
     @_builtins.property
-    def search_attributes(self) -> _common_pb2.SearchAttributes:
-        """Its search attributes now."""
+    def run_deadline_time(self) -> _timestamp_pb2.Timestamp:
+        """When the run must be over; unset is never."""
 
     def __init__(
         self,
@@ -117,13 +117,13 @@ class RunSnapshot(_message.Message):
         request_ids: _abc.Iterable[_builtins.str] | None = ...,
         cancel_requested: _builtins.bool = ...,
         close_event: _history_pb2.HistoryEvent | None = ...,
-        memo: _common_pb2.Memo | None = ...,
-        search_attributes: _common_pb2.SearchAttributes | None = ...,
         signal_count: _builtins.int = ...,
+        first_task_time: _timestamp_pb2.Timestamp | None = ...,
+        run_deadline_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["close_event", b"close_event", "memo", b"memo", "search_attributes", b"search_attributes", "start_time", b"start_time", "started", b"started", "workflow_task", b"workflow_task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close_event", b"close_event", "first_task_time", b"first_task_time", "run_deadline_time", b"run_deadline_time", "start_time", b"start_time", "started", b"started", "workflow_task", b"workflow_task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activities", b"activities", "buffered_events", b"buffered_events", "cancel_requested", b"cancel_requested", "close_event", b"close_event", "history_bytes", b"history_bytes", "last_completed_event_id", b"last_completed_event_id", "memo", b"memo", "next_event_id", b"next_event_id", "previous_started_event_id", b"previous_started_event_id", "request_ids", b"request_ids", "search_attributes", b"search_attributes", "signal_count", b"signal_count", "start_time", b"start_time", "started", b"started", "status", b"status", "timers", b"timers", "workflow_task", b"workflow_task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activities", b"activities", "buffered_events", b"buffered_events", "cancel_requested", b"cancel_requested", "close_event", b"close_event", "first_task_time", b"first_task_time", "history_bytes", b"history_bytes", "last_completed_event_id", b"last_completed_event_id", "next_event_id", b"next_event_id", "previous_started_event_id", b"previous_started_event_id", "request_ids", b"request_ids", "run_deadline_time", b"run_deadline_time", "signal_count", b"signal_count", "start_time", b"start_time", "started", b"started", "status", b"status", "timers", b"timers", "workflow_task", b"workflow_task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,81 @@
+"""How a run closes: by its own command, by its deadline, or from outside."""
+
+from datetime import datetime
+
+from aetheris.api.v1 import common_pb2, failure_pb2, history_pb2, workflow_service_pb2
+from aetheris.server.v1 import log_pb2
+from aetheris_server.errors import WorkflowClosedError
+from aetheris_server.history.state.draft import Draft
+from aetheris_server.history.state.inflight import Inflight
+from aetheris_server.history.state.run import RunState
+from aetheris_server.history.state.workflow_task import append_force_closed
+
+
+def require_open(state: RunState) -> None:
+    """Refuse what only an open run takes.
+
+    Raises:
+        WorkflowClosedError: The run has closed.
+    """
+    if not state.is_open:
+        raise WorkflowClosedError(state.key.workflow_id, state.key.run_id)
+
+
+def decide_terminated(
+    state: RunState,
+    inflight: Inflight,
+    reason: str,
+    details: common_pb2.Payloads | None,
+    identity: str,
+    now: datetime,
+) -> log_pb2.LogRecord:
+    """Close the run at once."""
+    require_open(state)
+    draft = Draft(state, inflight, now)
+    append_force_closed(draft, inflight)
+    draft.add(
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED,
+        history_pb2.WorkflowExecutionTerminatedEventAttributes(
+            reason=reason, details=details, identity=identity
+        ),
+    )
+    return draft.record
+
+
+def append_run_timed_out(draft: Draft, inflight: Inflight) -> None:
+    """Close the run because its deadline has passed."""
+    append_force_closed(draft, inflight)
+    draft.add(
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT,
+        history_pb2.WorkflowExecutionTimedOutEventAttributes(
+            retry_state=failure_pb2.RETRY_STATE_RETRY_POLICY_NOT_SET
+        ),
+    )
+
+
+def to_result(state: RunState) -> workflow_service_pb2.WorkflowResult:
+    """How a closed run ended, as clients see it."""
+    event = state.close_event
+    assert event is not None
+    result = workflow_service_pb2.WorkflowResult(status=state.status, close_time=event.event_time)
+    match event.event_type:
+        case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
+            result.result.CopyFrom(event.workflow_execution_completed_event_attributes.result)
+        case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:
+            result.failure.CopyFrom(event.workflow_execution_failed_event_attributes.failure)
+        case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED:
+            cancelled = event.workflow_execution_cancelled_event_attributes
+            result.failure.message = "workflow cancelled"
+            result.failure.cancelled_failure_info.details.CopyFrom(cancelled.details)
+        case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED:
+            terminated = event.workflow_execution_terminated_event_attributes
+            result.failure.message = terminated.reason or "workflow terminated"
+            result.failure.terminated_failure_info.SetInParent()
+        case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT:
+            result.failure.message = "workflow timed out"
+            result.failure.timeout_failure_info.timeout_type = (
+                failure_pb2.TIMEOUT_TYPE_START_TO_CLOSE
+            )
+        case _:
+            raise ValueError(f"event type {event.event_type} does not close a run")
+    return result

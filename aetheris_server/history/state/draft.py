@@ -1,0 +1,181 @@
+"""A record in the making: events with their ids, the event buffer, the next workflow task.
+
+A `Draft` only reads the state; the record that it builds is applied by `apply`.
+"""
+
+from datetime import datetime, timedelta
+
+from google.protobuf import timestamp_pb2
+from google.protobuf.message import Message
+
+from aetheris.api.v1 import failure_pb2, history_pb2
+from aetheris.server.v1 import log_pb2
+from aetheris_server.history.state.inflight import Inflight
+from aetheris_server.history.state.run import RunState
+from aetheris_server.history.state.times import to_timestamp
+
+DEFAULT_TASK_TIMEOUT = timedelta(seconds=10)
+_RETRY_INITIAL_INTERVAL = timedelta(seconds=1)
+_RETRY_MAXIMUM_INTERVAL = timedelta(seconds=30)
+
+_FIELDS = {
+    event_type: name.removeprefix("EVENT_TYPE_").lower() + "_event_attributes"
+    for name, event_type in history_pb2.EventType.items()
+}
+
+# On a flush these go behind the rest: workflow code then sees a signal before the result that it may
+# have caused. A started event stays right before the one that closes its activity.
+_FINISHES = frozenset(
+    {
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED,
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_COMPLETED,
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_FAILED,
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT,
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED,
+    }
+)
+
+
+class Draft:
+    """The events and facts of one transition of one run.
+
+    Attributes:
+        is_buffering: A worker has the run's workflow task: what happens meanwhile waits for its end.
+        record: What has been gathered; empty if nothing changes.
+    """
+
+    def __init__(self, state: RunState | None, inflight: Inflight, now: datetime) -> None:
+        self.now = now
+        self.time: timestamp_pb2.Timestamp = to_timestamp(now)
+        self.record = log_pb2.LogRecord(time=self.time)
+        self.is_buffering = inflight.workflow_task is not None
+        self._state = state
+        self._next_event_id = state.next_event_id if state is not None else 1
+        self._scheduled_task = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been gathered."""
+        return not self.record.events and not self.record.facts
+
+    @property
+    def next_event_id(self) -> int:
+        """The id that the next event gets."""
+        return self._next_event_id
+
+    def add(self, event_type: "history_pb2.EventType.ValueType", attributes: Message) -> int:
+        """Append an event; its id."""
+        event_id = self._next_event_id
+        self._next_event_id += 1
+        event = self.record.events.add(
+            event_id=event_id, event_time=self.time, event_type=event_type
+        )
+        getattr(event, _FIELDS[event_type]).CopyFrom(attributes)
+        return event_id
+
+    def add_or_buffer(
+        self, event_type: "history_pb2.EventType.ValueType", attributes: Message
+    ) -> int:
+        """Append an event, or buffer it while a worker has the workflow task; its id, 0 if buffered."""
+        if not self.is_buffering:
+            return self.add(event_type, attributes)
+        event = self.record.facts.add().event_buffered
+        event.event_time.CopyFrom(self.time)
+        event.event_type = event_type
+        getattr(event, _FIELDS[event_type]).CopyFrom(attributes)
+        return 0
+
+    def append(self, event: history_pb2.HistoryEvent) -> int:
+        """Append an event that was made before, under the next id; its id."""
+        event_id = self._next_event_id
+        self._next_event_id += 1
+        copy = self.record.events.add()
+        copy.CopyFrom(event)
+        copy.event_id = event_id
+        return event_id
+
+    def flush(self, withdrawn: frozenset[int] = frozenset()) -> bool:
+        """Append what the state has buffered, but for the withdrawn indexes; whether anything was appended."""
+        buffered = self._state.buffered_events if self._state is not None else []
+        if not buffered:
+            return False
+        self.record.facts.add().buffer_flushed.SetInParent()
+        kept = [event for index, event in enumerate(buffered) if index not in withdrawn]
+        started_ids: dict[int, int] = {}
+        for event in sorted(kept, key=lambda event: event.event_type in _FINISHES):
+            event_id = self.append(event)
+            self._wire_started_id(self.record.events[-1], event_id, started_ids)
+        return bool(kept)
+
+    def _wire_started_id(
+        self, event: history_pb2.HistoryEvent, event_id: int, started_ids: dict[int, int]
+    ) -> None:
+        if event.event_type == history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED:
+            started = event.activity_task_started_event_attributes
+            started_ids[started.scheduled_event_id] = event_id
+        elif event.event_type in _FINISHES:
+            attributes = getattr(event, _FIELDS[event.event_type])
+            attributes.started_event_id = started_ids.get(attributes.scheduled_event_id, 0)
+
+    def end_buffering(self) -> None:
+        """From here on events are appended: this record closes the workflow task in flight."""
+        self.is_buffering = False
+
+    def ensure_workflow_task(self) -> None:
+        """See to it that the run's code will see what this draft has appended.
+
+        Nothing is done while a worker has the workflow task: its end sees to it.
+        """
+        if self.is_buffering or self._scheduled_task:
+            return
+        state = self._state
+        if state is not None:
+            if state.first_task_time is not None:
+                return
+            task = state.workflow_task
+            if task is not None and not task.is_transient:
+                return
+            if task is not None and not self.record.events:
+                return
+        self.schedule_workflow_task()
+
+    def schedule_workflow_task(self) -> None:
+        """Append the event that schedules a workflow task."""
+        self._scheduled_task = True
+        started = self._started_attributes()
+        self.add(
+            history_pb2.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED,
+            history_pb2.WorkflowTaskScheduledEventAttributes(
+                task_queue=started.task_queue,
+                start_to_close_timeout=started.workflow_task_timeout,
+                attempt=1,
+            ),
+        )
+
+    def retry_workflow_task(
+        self,
+        attempt: int,
+        cause: "history_pb2.WorkflowTaskFailedCause.ValueType",
+        failure: failure_pb2.Failure,
+        identity: str,
+    ) -> None:
+        """Schedule the attempt after a failed one; its events are written when it succeeds."""
+        retry = self.record.facts.add().workflow_task_retry_scheduled
+        retry.attempt = attempt
+        retry.due_time.CopyFrom(to_timestamp(self.now + task_retry_interval(attempt)))
+        retry.last_cause = cause
+        retry.last_failure.CopyFrom(failure)
+        retry.last_identity = identity
+        self._scheduled_task = True
+
+    def _started_attributes(self) -> history_pb2.WorkflowExecutionStartedEventAttributes:
+        if self._state is not None:
+            return self._state.started
+        return self.record.events[0].workflow_execution_started_event_attributes
+
+
+def task_retry_interval(attempt: int) -> timedelta:
+    """How long a workflow task waits before an attempt: none before the second, then 1 s, doubling, to 30 s."""
+    if attempt <= 2:
+        return timedelta(0)
+    return min(_RETRY_INITIAL_INTERVAL * 2 ** min(attempt - 3, 10), _RETRY_MAXIMUM_INTERVAL)

@@ -1,0 +1,105 @@
+"""What is known of a run only in memory: which worker has which task, and where its cache is.
+
+None of it is in the log. When the shard moves or the host dies it is gone, the tasks are void and are
+offered again; only an at-most-once activity's start is also in the state.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from aetheris.api.v1 import history_pb2
+from aetheris.server.v1 import log_pb2
+from aetheris_server.history.state.run import RunState
+
+
+@dataclass(slots=True)
+class Poller:
+    """Who takes a task. `sticky_task_queue` is empty for a worker that caches nothing."""
+
+    identity: str
+    worker_instance_id: str = ""
+    sticky_task_queue: str = ""
+    worker_version: str = ""
+
+
+@dataclass(slots=True)
+class StartedWorkflowTask:
+    """A workflow task that a worker has.
+
+    Attributes:
+        start_id: Must come back in the task token.
+        scheduled_event: Of a transient task, whose events are written when it succeeds; else None.
+        started_event: As the worker saw it; written as it is when the task closes.
+        query_ids: The queries that went along.
+    """
+
+    start_id: str
+    scheduled_event_id: int
+    attempt: int
+    poller: Poller
+    scheduled_event: history_pb2.HistoryEvent | None
+    started_event: history_pb2.HistoryEvent
+    started_time: datetime
+    deadline_time: datetime
+    query_ids: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class StartedActivity:
+    """An attempt of an activity that a worker has."""
+
+    scheduled_event_id: int
+    attempt: int
+    poller: Poller
+    started_time: datetime
+    last_heartbeat_time: datetime
+    task_queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sticky:
+    """The worker that has the run cached, by its own queue."""
+
+    task_queue: str
+    timeout: timedelta
+
+
+@dataclass(slots=True)
+class Inflight:
+    """What workers have of one run."""
+
+    workflow_task: StartedWorkflowTask | None = None
+    activities: dict[int, StartedActivity] = field(default_factory=dict[int, StartedActivity])
+    sticky: Sticky | None = None
+
+    def observe(self, state: RunState, record: log_pb2.LogRecord) -> None:
+        """Forget the tasks that a record, already applied, has closed."""
+        if not state.is_open:
+            self.workflow_task = None
+            self.activities.clear()
+            return
+        for event in record.events:
+            self._observe_event(event)
+        for fact in record.facts:
+            if fact.HasField("event_buffered"):
+                self._observe_event(fact.event_buffered)
+            elif fact.HasField("activity_attempt_failed"):
+                self.activities.pop(fact.activity_attempt_failed.scheduled_event_id, None)
+            elif fact.HasField("workflow_task_retry_scheduled"):
+                self.workflow_task = None
+
+    def _observe_event(self, event: history_pb2.HistoryEvent) -> None:
+        match event.event_type:
+            case (
+                history_pb2.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+                | history_pb2.EVENT_TYPE_WORKFLOW_TASK_FAILED
+                | history_pb2.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT
+                | history_pb2.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED
+            ):
+                self.workflow_task = None
+            case history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED:
+                # Written only together with the event that closes the activity.
+                started = event.activity_task_started_event_attributes
+                self.activities.pop(started.scheduled_event_id, None)
+            case _:
+                pass

@@ -1,0 +1,151 @@
+"""The state of one run.
+
+`RunState` is the fold of the run's log: two hosts that read the same log have equal states. What is
+known only in memory, such as which worker has a task, is in `Inflight` and is lost, on purpose, with
+the host.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from aetheris.api.v1 import common_pb2, failure_pb2, history_pb2, workflow_pb2
+
+EMPTY_HASH = bytes(32)
+"""What the hash chain of a run begins with."""
+
+_OPEN_STATUSES = frozenset(
+    {
+        workflow_pb2.WORKFLOW_EXECUTION_STATUS_RUNNING,
+        workflow_pb2.WORKFLOW_EXECUTION_STATUS_PAUSED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """Names a run in the whole cluster. All runs of a workflow id are in one shard."""
+
+    namespace_id: str
+    workflow_id: str
+    run_id: str
+
+
+@dataclass(slots=True)
+class WorkflowTaskState:
+    """A workflow task that has not closed.
+
+    Attributes:
+        scheduled_event_id: Its scheduled event. From the second attempt on there is none yet, and
+            this is the id that it will get.
+        attempt: From 1; the failures in a row before it, plus one.
+        scheduled_time: When it was, or is, due; in the future while it backs off.
+    """
+
+    scheduled_event_id: int
+    attempt: int
+    scheduled_time: datetime
+    last_failure: failure_pb2.Failure | None = None
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether its events are written only when it succeeds."""
+        return self.attempt > 1
+
+    @property
+    def started_event_id(self) -> int:
+        """The started event's id if nothing comes between; only meaningful for a transient task."""
+        return self.scheduled_event_id + 1
+
+
+@dataclass(slots=True)
+class ActivityState:
+    """An activity that has not closed.
+
+    Attributes:
+        attempt: From 1.
+        attempt_scheduled_time: When the current attempt was, or is, due.
+        cancel_requested_event_id: 0 for none.
+        started_identity: At-most-once only: who was given the current attempt; empty for nobody.
+    """
+
+    scheduled_event_id: int
+    scheduled: history_pb2.ActivityTaskScheduledEventAttributes
+    scheduled_time: datetime
+    attempt: int
+    attempt_scheduled_time: datetime
+    cancel_requested_event_id: int = 0
+    heartbeat_details: common_pb2.Payloads | None = None
+    attempts: list[workflow_pb2.ActivityAttempt] = field(
+        default_factory=list[workflow_pb2.ActivityAttempt]
+    )
+    started_identity: str = ""
+    started_time: datetime | None = None
+
+    @property
+    def is_at_most_once(self) -> bool:
+        """Whether a lost attempt must not be handed out again."""
+        return self.scheduled.delivery == workflow_pb2.ACTIVITY_DELIVERY_AT_MOST_ONCE
+
+    @property
+    def last_failure(self) -> failure_pb2.Failure | None:
+        """Why the attempt before the current one failed."""
+        return self.attempts[-1].failure if self.attempts else None
+
+
+@dataclass(slots=True)
+class TimerState:
+    """A timer that has not fired."""
+
+    timer_id: str
+    started_event_id: int
+    fire_time: datetime
+
+
+@dataclass(slots=True)
+class RunState:
+    """The fold of a run's log.
+
+    Attributes:
+        run_seq: Records so far; the next one is run_seq + 1.
+        hash: The hash chain's end.
+        previous_started_event_id: The started event of the last completed workflow task; 0 for none.
+        buffered_events: Events that wait for the workflow task in flight; their ids are 0.
+        first_task_time: Set until the first workflow task is scheduled: when that is due.
+        request_ids: Requests already recorded, of signals and of cancellations.
+    """
+
+    key: RunKey
+    started: history_pb2.WorkflowExecutionStartedEventAttributes
+    start_time: datetime
+    first_task_time: datetime | None
+    run_deadline_time: datetime | None
+    status: "workflow_pb2.WorkflowExecutionStatus.ValueType" = (
+        workflow_pb2.WORKFLOW_EXECUTION_STATUS_RUNNING
+    )
+    run_seq: int = 0
+    hash: bytes = EMPTY_HASH
+    next_event_id: int = 1
+    history_bytes: int = 0
+    workflow_task: WorkflowTaskState | None = None
+    previous_started_event_id: int = 0
+    last_completed_event_id: int = 0
+    activities: dict[int, ActivityState] = field(default_factory=dict[int, ActivityState])
+    activity_ids: dict[str, int] = field(default_factory=dict[str, int])
+    timers: dict[str, TimerState] = field(default_factory=dict[str, TimerState])
+    buffered_events: list[history_pb2.HistoryEvent] = field(
+        default_factory=list[history_pb2.HistoryEvent]
+    )
+    request_ids: set[str] = field(default_factory=set[str])
+    signal_count: int = 0
+    cancel_requested: bool = False
+    close_event: history_pb2.HistoryEvent | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run may still change."""
+        return self.status in _OPEN_STATUSES
+
+    @property
+    def task_queue(self) -> str:
+        """Where its workflow tasks go."""
+        return self.started.task_queue.name
