@@ -1,0 +1,231 @@
+"""Values to payloads and back.
+
+A data converter asks its payload converters in order; the first that takes a value encodes it, and
+the payload's "encoding" names the one that decodes it. The default ones: binary/null, binary/plain,
+json/protobuf, json/plain. An optional codec (codec.py) sees the payloads after that.
+
+The plain methods are pure and never wait, so workflow code may use them; `encode` and `decode` also
+pass the codec.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol, cast
+
+import orjson
+from google.protobuf import descriptor_pool, json_format, message_factory
+from google.protobuf.message import Message
+
+from aetheris.api.v1.common_pb2 import Payload, Payloads
+from aetheris_client import json_decoding, json_encoding
+from aetheris_client.codec import PayloadCodec
+from aetheris_client.errors import PayloadDecodeError, PayloadEncodeError
+from aetheris_client.json_encoding import type_name
+
+ENCODING: Final = "encoding"
+MESSAGE_TYPE: Final = "messageType"
+
+
+class PayloadConverter(Protocol):
+    """One encoding."""
+
+    @property
+    def encoding(self) -> bytes:
+        """Its name in the metadata of payloads."""
+        ...
+
+    def to_payload(self, value: object) -> Payload | None:
+        """The value encoded, or None if this encoding is not for it."""
+        ...
+
+    def from_payload(self, payload: Payload, hint: object) -> object:
+        """The value in a payload of this encoding, as the hint asks (None: as it comes)."""
+        ...
+
+
+class NullConverter:
+    """None."""
+
+    encoding: bytes = b"binary/null"
+
+    def to_payload(self, value: object) -> Payload | None:
+        return Payload(metadata={ENCODING: self.encoding}) if value is None else None
+
+    def from_payload(self, payload: Payload, hint: object) -> object:
+        return json_decoding.decode(None, hint)
+
+
+class BytesConverter:
+    """Bytes, as they are."""
+
+    encoding: bytes = b"binary/plain"
+
+    def to_payload(self, value: object) -> Payload | None:
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return Payload(metadata={ENCODING: self.encoding}, data=bytes(cast(bytes, value)))
+        return None
+
+    def from_payload(self, payload: Payload, hint: object) -> object:
+        return json_decoding.decode(payload.data, hint)
+
+
+class ProtobufConverter:
+    """Protobuf messages, as their JSON; the metadata names the message, so that a hint is not
+    needed.
+    """
+
+    encoding: bytes = b"json/protobuf"
+
+    def to_payload(self, value: object) -> Payload | None:
+        if not isinstance(value, Message):
+            return None
+        return Payload(
+            metadata={ENCODING: self.encoding, MESSAGE_TYPE: value.DESCRIPTOR.full_name.encode()},
+            data=json_format.MessageToJson(value, indent=None).encode(),
+        )
+
+    def from_payload(self, payload: Payload, hint: object) -> object:
+        name = payload.metadata[MESSAGE_TYPE].decode(errors="replace")
+        if isinstance(hint, type) and issubclass(hint, Message):
+            message = hint()
+        else:
+            message = _message_class(name)()
+        try:
+            json_format.Parse(payload.data, message, ignore_unknown_fields=True)
+        except json_format.ParseError as error:
+            raise PayloadDecodeError(name, "$", str(error)) from error
+        return message
+
+
+class JsonConverter:
+    """Everything else, as JSON: see json_encoding and json_decoding."""
+
+    encoding: bytes = b"json/plain"
+
+    def to_payload(self, value: object) -> Payload | None:
+        return Payload(metadata={ENCODING: self.encoding}, data=json_encoding.encode(value))
+
+    def from_payload(self, payload: Payload, hint: object) -> object:
+        try:
+            value = orjson.loads(payload.data)
+        except orjson.JSONDecodeError as error:
+            raise PayloadDecodeError(type_name(hint), "$", f"not JSON: {error}") from error
+        return value if hint is None else json_decoding.decode(value, hint)
+
+
+DEFAULT_CONVERTERS: Final[tuple[PayloadConverter, ...]] = (
+    NullConverter(),
+    BytesConverter(),
+    ProtobufConverter(),
+    JsonConverter(),
+)
+
+
+class DataConverter:
+    """Payload converters in order of preference, and a codec."""
+
+    def __init__(
+        self,
+        converters: Sequence[PayloadConverter] = DEFAULT_CONVERTERS,
+        codec: PayloadCodec | None = None,
+    ) -> None:
+        self.codec = codec
+        self._converters = tuple(converters)
+        self._by_encoding: Mapping[bytes, PayloadConverter] = {
+            converter.encoding: converter for converter in converters
+        }
+
+    @staticmethod
+    def default() -> "DataConverter":
+        """The shared converter of all the encodings above, without a codec."""
+        return _default()
+
+    def to_payload(self, value: object) -> Payload:
+        """One value encoded. A Payload stands for itself.
+
+        Raises:
+            PayloadEncodeError: No converter takes it, or some part of it has no encoding.
+        """
+        if isinstance(value, Payload):
+            return value
+        for converter in self._converters:
+            payload = converter.to_payload(value)
+            if payload is not None:
+                return payload
+        raise PayloadEncodeError(type_name(type(value)), "$", "no payload converter takes it")
+
+    def from_payload(self, payload: Payload, hint: object = None) -> Any:
+        """One value decoded, as the hint asks; None asks for nothing in particular, Payload for the
+        payload itself.
+
+        Raises:
+            PayloadDecodeError: The encoding is unknown, or the payload is not what the hint says.
+        """
+        if hint is Payload:
+            return payload
+        encoding = payload.metadata[ENCODING]
+        converter = self._by_encoding.get(encoding)
+        if converter is None:
+            name = encoding.decode(errors="replace")
+            raise PayloadDecodeError(type_name(hint), "$", f"unknown encoding {name!r}")
+        return converter.from_payload(payload, hint)
+
+    def to_payloads(self, values: Sequence[object]) -> Payloads | None:
+        """Values encoded in order; None for no values. The path in an error begins with the value's
+        number.
+        """
+        if not values:
+            return None
+        return Payloads(payloads=[self._numbered(i, value) for i, value in enumerate(values)])
+
+    def from_payloads(
+        self, payloads: Payloads | None, types: Sequence[object] | None = None
+    ) -> list[Any]:
+        """Values decoded in order, the nth as the nth hint asks; values beyond the hints as they
+        come.
+
+        Fewer values than hints give fewer results: defaults are the caller's affair.
+        """
+        if payloads is None:
+            return []
+        hints = tuple(types) if types is not None else ()
+        return [
+            self.from_payload(payload, hints[index] if index < len(hints) else None)
+            for index, payload in enumerate(payloads.payloads)
+        ]
+
+    async def encode(self, values: Sequence[object]) -> Payloads | None:
+        """`to_payloads`, then the codec."""
+        payloads = self.to_payloads(values)
+        if payloads is None or self.codec is None:
+            return payloads
+        return Payloads(payloads=await self.codec.encode(payloads.payloads))
+
+    async def decode(
+        self, payloads: Payloads | None, types: Sequence[object] | None = None
+    ) -> list[Any]:
+        """The codec, then `from_payloads`."""
+        if payloads is not None and self.codec is not None:
+            payloads = Payloads(payloads=await self.codec.decode(payloads.payloads))
+        return self.from_payloads(payloads, types)
+
+    def _numbered(self, index: int, value: object) -> Payload:
+        try:
+            return self.to_payload(value)
+        except PayloadEncodeError as error:
+            path = f"[{index}]{error.path.removeprefix('$')}"
+            raise PayloadEncodeError(error.type_name, path, error.reason) from error
+
+
+@functools.cache
+def _default() -> DataConverter:
+    return DataConverter()
+
+
+def _message_class(name: str) -> type[Message]:
+    # Its stubs leave the pool untyped.
+    pool = cast(Any, descriptor_pool).Default()
+    try:
+        return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+    except KeyError as error:
+        raise PayloadDecodeError(name, "$", "no such message is imported here") from error

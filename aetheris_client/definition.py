@@ -1,0 +1,76 @@
+"""The attributes by which decorated workflow code is known, to the worker SDK that sets them and to
+the client that reads them. The client never imports the worker SDK: it asks for these.
+
+- A class under `@workflow.defn` carries WORKFLOW_DEFINITION: an object with `name`.
+- Its method under `@workflow.run` carries WORKFLOW_RUN (true), and, once the class is decorated,
+  the class's WORKFLOW_DEFINITION as well: so both the class and `Class.run` name a workflow.
+- Methods under `@workflow.signal` and `@workflow.query` carry SIGNAL_DEFINITION and
+  QUERY_DEFINITION: objects with `name`.
+"""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+
+WORKFLOW_DEFINITION = "__aetheris_workflow_definition__"
+WORKFLOW_RUN = "__aetheris_workflow_run__"
+SIGNAL_DEFINITION = "__aetheris_signal_definition__"
+QUERY_DEFINITION = "__aetheris_query_definition__"
+
+NameReference = str | Callable[..., object]
+
+
+def workflow_name(workflow: NameReference) -> str:
+    """The workflow type that a name, a decorated class or its run method stands for.
+
+    Raises:
+        TypeError: It is none of them.
+    """
+    return _name(workflow, WORKFLOW_DEFINITION, "a workflow", "@workflow.defn")
+
+
+def signal_name(signal: NameReference) -> str:
+    """The signal that a name or a decorated method stands for; TypeError if it is neither."""
+    return _name(signal, SIGNAL_DEFINITION, "a signal", "@workflow.signal")
+
+
+def query_name(query: NameReference) -> str:
+    """The query that a name or a decorated method stands for; TypeError if it is neither."""
+    return _name(query, QUERY_DEFINITION, "a query", "@workflow.query")
+
+
+def run_method(workflow: NameReference) -> Callable[..., object] | None:
+    """The run method of a decorated class, or the method itself; None for a name."""
+    if isinstance(workflow, str):
+        return None
+    if not isinstance(workflow, type):
+        return workflow
+    for _, member in inspect.getmembers(workflow, inspect.isfunction):
+        if getattr(member, WORKFLOW_RUN, None):
+            return member
+    return None
+
+
+@functools.lru_cache(maxsize=1024)
+def result_type(function: Callable[..., object] | None) -> object:
+    """The annotated result of a run or query method; None where there is none to be found.
+
+    `-> None` gives NoneType, which is not None. Annotations that name things only a type checker
+    knows count as absent.
+    """
+    if function is None:
+        return None
+    try:
+        return typing.get_type_hints(function, include_extras=True).get("return")
+    except (NameError, TypeError):
+        return None
+
+
+def _name(reference: NameReference, attribute: str, noun: str, decorator: str) -> str:
+    if isinstance(reference, str):
+        return reference
+    name = getattr(getattr(reference, attribute, None), "name", None)
+    if isinstance(name, str):
+        return name
+    raise TypeError(f"{reference!r} is not {noun}: expected a name or something under {decorator}")
