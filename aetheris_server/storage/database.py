@@ -1,0 +1,217 @@
+"""The connections to Postgres, their settings, and the one place that turns its errors into ours.
+
+Reads and small transactions share a pool, where a statement commits by itself. The write path has
+connections of its own (`PipelineConnection`), so that reads cannot hold it up. Every
+call has a deadline, kept on both sides: the server's `statement_timeout` stops the work, ours the
+wait.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, LiteralString, Self, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool
+
+from aetheris_server.config import ConfigError, PostgresSettings
+from aetheris_server.errors import StorageUnavailableError
+from aetheris_server.storage.pipeline import PipelineConnection
+
+T = TypeVar("T")
+
+Row = tuple[Any, ...]
+Connection = psycopg.AsyncConnection[Row]
+
+_CONNECT_TIMEOUT = 10
+# Over the server's own deadline, so that its error, which says more, comes first.
+_GRACE = 2.0
+_TRANSACTION_ATTEMPTS = 5
+# Every statement here has an index for its purpose. A plan that was made when the tables were
+# small, and kept, must not scan them when they are large. A store that knows none of these changes
+# nothing.
+_SETTINGS = """
+SELECT set_config(name, 'off', false) FROM pg_settings
+WHERE name IN ('enable_seqscan', 'enable_hashjoin', 'enable_mergejoin', 'jit')
+"""
+
+
+@contextmanager
+def storage_errors() -> Generator[None]:
+    """Raise what the driver, the network or a deadline raises as StorageUnavailableError."""
+    try:
+        yield
+    except (psycopg.Error, OSError, TimeoutError) as error:
+        # Also wrong statements and values: the caller can do no more about those, and the log names
+        # them.
+        problem = str(error).strip() or type(error).__name__
+        code = error.sqlstate if isinstance(error, psycopg.Error) else None
+        raise StorageUnavailableError(
+            "postgres", f"{problem} ({code})" if code else problem
+        ) from error
+
+
+class Database:
+    """One Postgres database. A context manager: connected on entry, closed on exit."""
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        """Args:
+        settings: Where it is; parameters that the DSN has itself win over those here.
+
+        Raises:
+            ConfigError: The DSN cannot be parsed.
+        """
+        self._timeout = settings.statement_timeout
+        self._conninfo = conninfo_of(settings)
+        self._pool = AsyncConnectionPool(
+            self._conninfo,
+            connection_class=Connection,
+            kwargs={"autocommit": True},
+            configure=self._configure,
+            min_size=1,
+            max_size=settings.pool_max_size,
+            max_waiting=settings.pool_max_size * 100,
+            timeout=settings.statement_timeout,
+            reconnect_timeout=settings.statement_timeout,
+            name="aetheris",
+            open=False,
+        )
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that one call may take."""
+        return self._timeout
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            StorageUnavailableError: No connection within the time that one call may take.
+        """
+        try:
+            with storage_errors():
+                await self._pool.open(wait=True, timeout=self._timeout)
+        except BaseException:
+            await self._pool.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the pool. Again is harmless."""
+        await self._pool.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def ping(self) -> float:
+        """The seconds that a statement takes now.
+
+        Raises:
+            StorageUnavailableError: It does not answer.
+        """
+        start = time.monotonic()
+        await self.fetch("SELECT 1")
+        return time.monotonic() - start
+
+    async def fetch(self, query: LiteralString, parameters: Sequence[object] = ()) -> list[Row]:
+        """Run one statement, a transaction of its own, that can be repeated without harm.
+
+        It is repeated once where the connection was gone, as all are after the server restarts.
+
+        Raises:
+            StorageUnavailableError: Postgres did not answer, or refused the statement.
+        """
+        with storage_errors():
+            async with asyncio.timeout(self._timeout + _GRACE):
+                try:
+                    return await self._fetch(query, parameters)
+                except psycopg.OperationalError:
+                    await self._pool.check()
+                    return await self._fetch(query, parameters)
+
+    async def _fetch(self, query: LiteralString, parameters: Sequence[object]) -> list[Row]:
+        async with self._pool.connection() as connection:
+            cursor = connection.cursor(binary=True)
+            await cursor.execute(query, parameters, prepare=True)
+            return await cursor.fetchall() if cursor.description is not None else []
+
+    async def run_transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run `work` in a transaction, again from its start where Postgres broke a deadlock by it.
+
+        Raises:
+            StorageUnavailableError: Postgres did not answer, or refused a statement. Where the
+                connection was lost at its end, the transaction may have happened.
+        """
+        with storage_errors():
+            async with asyncio.timeout(self._timeout + _GRACE):
+                for _ in range(_TRANSACTION_ATTEMPTS - 1):
+                    try:
+                        return await self._run_once(work)
+                    except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
+                        continue
+                return await self._run_once(work)
+
+    async def _run_once(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        async with self._pool.connection() as connection, connection.transaction():
+            return await work(connection)
+
+    async def connect_pipeline(
+        self, statements: Mapping[bytes, LiteralString]
+    ) -> PipelineConnection:
+        """Open a connection for the write path, with statements prepared under their names.
+
+        Raises:
+            StorageUnavailableError: No connection, or a statement is refused.
+        """
+        with storage_errors():
+            async with asyncio.timeout(self._timeout):
+                connection = await Connection.connect(self._conninfo, autocommit=True)
+                try:
+                    await self._configure(connection)
+                    pipeline = PipelineConnection(connection)
+                    await pipeline.prepare(statements, self._timeout)
+                    return pipeline
+                except BaseException:
+                    connection.pgconn.finish()
+                    raise
+
+    async def _configure(self, connection: Connection) -> None:
+        await connection.execute(_SETTINGS)
+        milliseconds = str(int(self._timeout * 1000))
+        await connection.execute(
+            "SELECT set_config('statement_timeout', %s, false)", [milliseconds]
+        )
+
+
+def conninfo_of(settings: PostgresSettings) -> str:
+    """The connection string with our parameters added to those of the DSN.
+
+    Raises:
+        ConfigError: The DSN cannot be parsed.
+    """
+    defaults = {
+        "application_name": "aetheris",
+        "connect_timeout": _CONNECT_TIMEOUT,
+        # A peer that vanished without a word is noticed within the deadline of a call.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": int(settings.statement_timeout * 1000),
+    }
+    try:
+        given = conninfo_to_dict(settings.dsn)
+    except psycopg.ProgrammingError:
+        # Its message may quote the DSN, and so a password.
+        raise ConfigError("postgres.dsn", "expected a PostgreSQL connection string") from None
+    return make_conninfo("", **{**defaults, **given})

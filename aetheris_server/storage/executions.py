@@ -1,0 +1,233 @@
+"""One row per run: an index of the log, by which runs are found without reading it. `commit` writes
+it.
+
+The newest run of a workflow id is the one with the greatest `start_time`, so who starts a run gives
+it a time later than that of the workflow id's run before.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import LiteralString
+
+from aetheris_server.storage.database import Database
+from aetheris_server.storage.uuids import is_uuid
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRow:
+    """A run.
+
+    Attributes:
+        status: A `WorkflowExecutionStatus`; `close_time` is None exactly where it is an open one.
+        wake_time: The earliest deadline that must survive a crash; None is none.
+        history_length: Events.
+        memo: Bytes of the owner's choice.
+        search_attributes: A JSON object, in UTF-8.
+        parent_namespace_id: Empty, as the two after it, where the run has no parent.
+        owes_tasks: The run has work outstanding that the log behind the shard's watermark does not
+            name.
+    """
+
+    shard_id: int
+    namespace_id: str
+    workflow_id: str
+    run_id: str
+    first_execution_run_id: str
+    start_request_id: str
+    workflow_type: str
+    task_queue: str
+    status: int
+    start_time: datetime
+    execution_time: datetime
+    close_time: datetime | None = None
+    history_length: int = 0
+    history_bytes: int = 0
+    memo: bytes | None = None
+    search_attributes: bytes | None = None
+    parent_namespace_id: str = ""
+    parent_workflow_id: str = ""
+    parent_run_id: str = ""
+    wake_time: datetime | None = None
+    owes_tasks: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionUpdate:
+    """What of a run's row changes, with all these values as they are to be."""
+
+    shard_id: int
+    run_id: str
+    status: int
+    close_time: datetime | None
+    wake_time: datetime | None
+    history_length: int
+    history_bytes: int
+    owes_tasks: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewestRun:
+    """What decides whether a workflow id can be started again. `close_time` None is open."""
+
+    run_id: str
+    status: int
+    start_request_id: str
+    first_execution_run_id: str
+    start_time: datetime
+    close_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionFilter:
+    """Conditions on a run that all must hold; None, or no status, holds for every run.
+
+    Attributes:
+        shard_id: That of `workflow_id`, for whoever asks for one: finds its runs without a search.
+        earliest_start_time: Inclusive.
+        latest_start_time: Exclusive.
+    """
+
+    shard_id: int | None = None
+    workflow_id: str | None = None
+    workflow_type: str | None = None
+    statuses: Collection[int] = ()
+    earliest_start_time: datetime | None = None
+    latest_start_time: datetime | None = None
+
+
+WorkflowKey = tuple[int, str, str]
+"""(shard_id, namespace_id, workflow_id)."""
+
+_NEWEST = """
+SELECT w.position, e.run_id::text, e.status, e.start_request_id, e.first_execution_run_id::text,
+    e.start_time, e.close_time
+FROM unnest(%s::integer[], %s::uuid[], %s::text[])
+    WITH ORDINALITY AS w (shard_id, namespace_id, workflow_id, position)
+CROSS JOIN LATERAL (
+    SELECT * FROM executions x
+    WHERE x.shard_id = w.shard_id AND x.namespace_id = w.namespace_id
+        AND x.workflow_id = w.workflow_id
+    ORDER BY x.start_time DESC LIMIT 1
+) AS e
+"""
+
+_COLUMNS = """
+SELECT shard_id, namespace_id::text, workflow_id, run_id::text, first_execution_run_id::text,
+    start_request_id, workflow_type, task_queue, status, start_time, execution_time, close_time,
+    history_length, history_bytes, memo, convert_to(search_attributes::text, 'UTF8'),
+    coalesce(parent_namespace_id::text, ''), coalesce(parent_workflow_id, ''),
+    coalesce(parent_run_id::text, ''), wake_time, owes_tasks
+FROM executions
+"""
+
+_ONE: LiteralString = f"{_COLUMNS} WHERE shard_id = %s AND run_id = %s AND namespace_id = %s"
+
+_DUE = """
+SELECT shard_id, namespace_id::text, workflow_id, run_id::text, wake_time FROM executions
+WHERE shard_id = ANY (%s) AND wake_time < %s ORDER BY wake_time LIMIT %s
+"""
+
+_OWING = """
+SELECT shard_id, namespace_id::text, workflow_id, run_id::text FROM executions
+WHERE shard_id = ANY (%s) AND owes_tasks
+"""
+
+
+async def load_newest_runs(
+    db: Database, keys: Sequence[WorkflowKey]
+) -> dict[WorkflowKey, NewestRun]:
+    """The newest run of each workflow id, open or closed; those that have none are left out.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    if not keys:
+        return {}
+    shard_ids, namespace_ids, workflow_ids = (list(column) for column in zip(*keys, strict=True))
+    rows = await db.fetch(_NEWEST, (shard_ids, namespace_ids, workflow_ids))
+    return {keys[position - 1]: NewestRun(*columns) for position, *columns in rows}
+
+
+async def load_execution(
+    db: Database, shard_id: int, namespace_id: str, run_id: str
+) -> ExecutionRow | None:
+    """One run; None where the shard or the namespace has no such run.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    if not is_uuid(run_id):
+        return None
+    rows = await db.fetch(_ONE, (shard_id, run_id, namespace_id))
+    return ExecutionRow(*rows[0]) if rows else None
+
+
+async def load_due(
+    db: Database, shard_ids: Sequence[int], before: datetime, limit: int
+) -> list[tuple[int, str, str, str, datetime]]:
+    """The runs of shards that are to be woken before a time, the earliest `limit`.
+
+    Returns:
+        (shard_id, namespace_id, workflow_id, run_id, wake_time), earliest first.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    rows = await db.fetch(_DUE, (list(shard_ids), before, limit))
+    return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
+
+
+async def load_owing(db: Database, shard_ids: Sequence[int]) -> list[tuple[int, str, str, str]]:
+    """The runs of shards that are marked by `owes_tasks`.
+
+    Returns:
+        (shard_id, namespace_id, workflow_id, run_id), in no order.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    rows = await db.fetch(_OWING, (list(shard_ids),))
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+
+async def list_executions(
+    db: Database,
+    namespace_id: str,
+    filter: ExecutionFilter,  # noqa: A002 - the word of the public API
+    page_size: int,
+    after: tuple[datetime, str] | None = None,
+) -> list[ExecutionRow]:
+    """A page of a namespace's runs, the newest start first.
+
+    Args:
+        db: Where to look.
+        namespace_id: Whose runs.
+        filter: Which of them.
+        page_size: At most so many.
+        after: (start_time, run_id) of the last run of the page before; None is the first page.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    conditions: list[LiteralString] = ["namespace_id = %s"]
+    parameters: list[object] = [namespace_id]
+    wanted: list[tuple[LiteralString, object | None]] = [
+        ("shard_id = %s", filter.shard_id),
+        ("workflow_id = %s", filter.workflow_id),
+        ("workflow_type = %s", filter.workflow_type),
+        ("status = ANY (%s)", sorted(filter.statuses) or None),
+        ("start_time >= %s", filter.earliest_start_time),
+        ("start_time < %s", filter.latest_start_time),
+    ]
+    for condition, value in wanted:
+        if value is not None:
+            conditions.append(condition)
+            parameters.append(value)
+    if after is not None:
+        conditions.append("(start_time, run_id) < (%s, %s)")
+        parameters += after
+    where = " AND ".join(conditions)
+    query = f"{_COLUMNS} WHERE {where} ORDER BY start_time DESC, run_id DESC LIMIT %s"
+    rows = await db.fetch(query, (*parameters, page_size))
+    return [ExecutionRow(*row) for row in rows]

@@ -1,0 +1,133 @@
+"""The log: what was written, read back. `commit` writes it.
+
+Per shard the rows are numbered without gaps by `shard_seq`; per run by `run_seq`, from 1. A
+record's bytes are returned as they were stored, for the hash chain runs over them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aetheris_server.storage.database import Database
+from aetheris_server.storage.uuids import is_uuid
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """One record, with its places in the shard and in the run.
+
+    Attributes:
+        namespace_id: A UUID; empty in a note about the shard.
+        run_id: A UUID; empty in a note about the shard.
+        first_event_id: Of the record's events; where it has none, of the run's next event. So it
+            never falls from one record of a run to the next.
+        event_count: May be 0.
+    """
+
+    shard_id: int
+    shard_seq: int
+    namespace_id: str
+    run_id: str
+    run_seq: int
+    first_event_id: int
+    event_count: int
+    record: bytes
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One record of a run whose shard is known."""
+
+    shard_seq: int
+    run_seq: int
+    first_event_id: int
+    event_count: int
+    record: bytes
+    hash: bytes
+
+
+_RUN = """
+SELECT shard_seq, run_seq, first_event_id, event_count, record, hash
+FROM log WHERE shard_id = %s AND run_id = %s AND run_seq > %s ORDER BY run_seq
+"""
+
+# Where the wanted events begin is found by bisection: run_seq has no gaps and event ids grow with
+# it, so an index of event ids, which every commit would pay for, is not needed.
+_RUN_EVENTS = """
+WITH RECURSIVE wanted AS (
+    SELECT %s::integer AS shard_id, %s::uuid AS run_id, %s::bigint AS event_id
+),
+bounds (low, high) AS (
+    SELECT 1::bigint, (
+        SELECT l.run_seq FROM log l
+        WHERE l.shard_id = w.shard_id AND l.run_id = w.run_id ORDER BY l.run_seq DESC LIMIT 1
+    ) FROM wanted w
+    UNION ALL
+    SELECT
+        CASE WHEN l.first_event_id + l.event_count > w.event_id THEN b.low ELSE l.run_seq + 1 END,
+        CASE WHEN l.first_event_id + l.event_count > w.event_id THEN l.run_seq ELSE b.high END
+    FROM bounds b, wanted w, log l
+    WHERE b.low < b.high AND l.shard_id = w.shard_id AND l.run_id = w.run_id
+        AND l.run_seq = (b.low + b.high) / 2
+)
+SELECT l.shard_seq, l.run_seq, l.first_event_id, l.event_count, l.record, l.hash
+FROM wanted w, log l
+WHERE l.shard_id = w.shard_id AND l.run_id = w.run_id AND l.run_seq >= (SELECT max(low) FROM bounds)
+    AND l.event_count > 0 AND l.first_event_id + l.event_count > w.event_id
+ORDER BY l.run_seq LIMIT %s
+"""
+
+_RUNS_SINCE = """
+SELECT DISTINCT l.shard_id, l.namespace_id::text, l.run_id::text
+FROM unnest(%s::integer[], %s::bigint[]) AS w (shard_id, shard_seq)
+JOIN log l ON l.shard_id = w.shard_id AND l.shard_seq > w.shard_seq
+WHERE l.run_id IS NOT NULL
+"""
+
+
+async def load_run(
+    db: Database, shard_id: int, run_id: str, after_run_seq: int = 0
+) -> list[RunRecord]:
+    """A run's records behind `after_run_seq`, in order; empty where there are none.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    if not is_uuid(run_id):
+        return []
+    rows = await db.fetch(_RUN, (shard_id, run_id, after_run_seq))
+    return [RunRecord(*row) for row in rows]
+
+
+async def load_run_events(
+    db: Database, shard_id: int, run_id: str, from_event_id: int, max_rows: int
+) -> list[RunRecord]:
+    """The first `max_rows` records that contain events from `from_event_id` on, in order.
+
+    The first may also contain earlier events. Records without events are left out. The cost does
+    not grow with the events before.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    if not is_uuid(run_id):
+        return []
+    rows = await db.fetch(_RUN_EVENTS, (shard_id, run_id, from_event_id, max_rows))
+    return [RunRecord(*row) for row in rows]
+
+
+async def load_runs_since(
+    db: Database, shard_seq_by_shard: Mapping[int, int]
+) -> list[tuple[int, str, str]]:
+    """The runs that the log names behind each shard's given number.
+
+    Returns:
+        (shard_id, namespace_id, run_id), each run once, in no order.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    rows = await db.fetch(
+        _RUNS_SINCE, (list(shard_seq_by_shard.keys()), list(shard_seq_by_shard.values()))
+    )
+    return [(shard_id, namespace_id, run_id) for shard_id, namespace_id, run_id in rows]

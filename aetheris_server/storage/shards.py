@@ -1,0 +1,299 @@
+"""The leases of shards: which host serves which, until when by the database's clock.
+
+A lease is for liveness only. Taking a shard appends a note to its log; with that an owner from
+before, which may still live, can commit nothing more.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from aetheris_server.config import ConfigError
+from aetheris_server.errors import StorageUnavailableError
+from aetheris_server.storage.database import Connection, Database, Row
+
+# Each lost race means that the owner from before committed once more within a round trip.
+_NOTE_ATTEMPTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard's lease. `host_id` None is unowned; an owned one may be expired."""
+
+    shard_id: int
+    host_id: str | None
+    range_id: int
+    watermark: int
+    lease_expire_time: datetime | None
+    is_expired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AcquiredShard:
+    """A shard that is now ours.
+
+    Attributes:
+        range_id: Greater than that of every owner before.
+        next_shard_seq: Where the next log row goes.
+        watermark: All that the log up to here asks to dispatch has been, or is marked by
+            `owes_tasks`.
+    """
+
+    shard_id: int
+    range_id: int
+    next_shard_seq: int
+    watermark: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRenewal:
+    """What its owner says of a shard.
+
+    Attributes:
+        watermark: The new one; never falls.
+        owes_set: Runs to be marked by `owes_tasks` before the watermark passes the records that
+            made their tasks.
+        owes_cleared: Runs that owe nothing any more.
+    """
+
+    shard_id: int
+    range_id: int
+    watermark: int
+    owes_set: Collection[str] = ()
+    owes_cleared: Collection[str] = ()
+
+
+MakeNote = Callable[[int, int], tuple[bytes, bytes]]
+"""From shard_id and range_id, the record that says so and its hash."""
+
+_CREATE_CLUSTER = (
+    "INSERT INTO cluster (shard_count) VALUES (%s) ON CONFLICT (cluster_id) DO NOTHING"
+)
+
+_CREATE_SHARDS = """
+INSERT INTO shards (shard_id) SELECT * FROM generate_series(0, %s::integer - 1)
+ON CONFLICT (shard_id) DO NOTHING
+"""
+
+_LOAD = """
+SELECT shard_id, host_id, range_id, watermark, lease_expire_time,
+    coalesce(lease_expire_time <= now(), true)
+FROM shards ORDER BY shard_id
+"""
+
+_TAKE = """
+WITH free AS (
+    SELECT shard_id FROM shards
+    WHERE shard_id = ANY (%(shard_ids)s)
+        AND (host_id IS NULL OR host_id = %(host_id)s OR lease_expire_time <= now())
+    ORDER BY shard_id FOR UPDATE
+)
+UPDATE shards s SET host_id = %(host_id)s, range_id = s.range_id + 1,
+    lease_expire_time = now() + %(lease)s * interval '1 second'
+FROM free WHERE s.shard_id = free.shard_id
+RETURNING s.shard_id, s.range_id, s.watermark
+"""
+
+_TAILS = """
+SELECT w.shard_id, coalesce((
+    SELECT l.shard_seq FROM log l WHERE l.shard_id = w.shard_id ORDER BY l.shard_seq DESC LIMIT 1
+), 0)
+FROM unnest(%s::integer[]) AS w (shard_id)
+"""
+
+# Waits for a batch in flight that has the same numbers, and inserts nothing where that is
+# committed.
+_NOTE = """
+INSERT INTO log (shard_id, shard_seq, run_seq, first_event_id, event_count, record, hash)
+SELECT shard_id, shard_seq, 0, 0, 0, record, hash
+FROM unnest(%s::integer[], %s::bigint[], %s::bytea[], %s::bytea[])
+    AS n (shard_id, shard_seq, record, hash)
+ON CONFLICT (shard_id, shard_seq) DO NOTHING
+RETURNING shard_id, shard_seq
+"""
+
+_RENEW = """
+UPDATE shards s SET watermark = greatest(s.watermark, w.watermark),
+    lease_expire_time = now() + %s * interval '1 second'
+FROM unnest(%s::integer[], %s::bigint[], %s::bigint[]) AS w (shard_id, range_id, watermark)
+WHERE s.shard_id = w.shard_id AND s.range_id = w.range_id AND s.host_id = %s
+RETURNING s.shard_id
+"""
+
+_MARK_OWING = """
+WITH changed AS (
+    SELECT e.shard_id, e.run_id, w.owes_tasks
+    FROM unnest(%s::integer[], %s::uuid[], %s::boolean[]) AS w (shard_id, run_id, owes_tasks)
+    JOIN executions e ON e.shard_id = w.shard_id AND e.run_id = w.run_id
+    WHERE e.owes_tasks <> w.owes_tasks
+    ORDER BY e.run_id FOR UPDATE OF e
+)
+UPDATE executions e SET owes_tasks = changed.owes_tasks FROM changed
+WHERE e.shard_id = changed.shard_id AND e.run_id = changed.run_id
+"""
+
+_RELEASE = """
+UPDATE shards s SET host_id = NULL, lease_expire_time = NULL
+FROM unnest(%s::integer[], %s::bigint[]) AS w (shard_id, range_id)
+WHERE s.shard_id = w.shard_id AND s.range_id = w.range_id AND s.host_id = %s
+"""
+
+
+async def ensure_cluster(db: Database, shard_count: int) -> int:
+    """Create the cluster's row and its shards if they are not there yet.
+
+    Returns:
+        The number of shards.
+
+    Raises:
+        ConfigError: The cluster has another number of shards.
+        StorageUnavailableError: Postgres does not answer.
+    """
+    found = await load_shard_count(db)
+    if found is None:
+
+        async def create(connection: Connection) -> None:
+            await connection.execute(_CREATE_CLUSTER, [shard_count])
+            await connection.execute(_CREATE_SHARDS, [shard_count])
+
+        await db.run_transaction(create)
+        found = await load_shard_count(db)
+    if found != shard_count:
+        raise ConfigError(
+            "history.shard_count",
+            f"expected {found}, with which the cluster was created, found {shard_count}",
+        )
+    return shard_count
+
+
+async def load_shard_count(db: Database) -> int | None:
+    """The number of shards; None where no cluster has been created.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    rows = await db.fetch("SELECT shard_count FROM cluster")
+    return rows[0][0] if rows else None
+
+
+async def load_shards(db: Database) -> list[Shard]:
+    """All shards, by number.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    return [Shard(*row) for row in await db.fetch(_LOAD)]
+
+
+async def acquire_shards(
+    db: Database,
+    host_id: str,
+    shard_ids: Collection[int],
+    lease_timeout: float,
+    make_note: MakeNote,
+) -> list[AcquiredShard]:
+    """Take those of the shards that are unowned, expired or ours, and note it in their logs.
+
+    Their number of statements does not depend on the number of shards. Where another host takes one
+    at the same time, one of the two gets it.
+
+    Returns:
+        The shards taken, by number; their owners from before cannot commit any more.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer, or an owner from before commits so fast
+            that the note found no place. Nothing was taken, unless the connection was lost at the
+            end: then the same call takes them anew.
+    """
+
+    async def take(connection: Connection) -> list[AcquiredShard]:
+        cursor = await connection.execute(
+            _TAKE, {"shard_ids": list(shard_ids), "host_id": host_id, "lease": lease_timeout}
+        )
+        taken = sorted(await cursor.fetchall())
+        note_seqs = await _write_notes(connection, taken, make_note)
+        return [
+            AcquiredShard(shard_id, range_id, note_seqs[shard_id] + 1, watermark)
+            for shard_id, range_id, watermark in taken
+        ]
+
+    return await db.run_transaction(take)
+
+
+async def _write_notes(
+    connection: Connection, taken: Sequence[Row], make_note: MakeNote
+) -> dict[int, int]:
+    """Append a note to each shard's log. Returns shard_seq by shard."""
+    notes = {shard_id: make_note(shard_id, range_id) for shard_id, range_id, _ in taken}
+    written: dict[int, int] = {}
+    for _ in range(_NOTE_ATTEMPTS):
+        missing = sorted(notes.keys() - written.keys())
+        if not missing:
+            return written
+        cursor = await connection.execute(_TAILS, [missing])
+        tails: dict[int, int] = dict(await cursor.fetchall())
+        columns = (
+            missing,
+            [tails[shard_id] + 1 for shard_id in missing],
+            [notes[shard_id][0] for shard_id in missing],
+            [notes[shard_id][1] for shard_id in missing],
+        )
+        cursor = await connection.execute(_NOTE, columns)
+        written.update(await cursor.fetchall())
+    rest = sorted(notes.keys() - written.keys())
+    raise StorageUnavailableError("postgres", f"shards {rest} are written to by another host")
+
+
+async def renew_shards(
+    db: Database, host_id: str, renewals: Sequence[ShardRenewal], lease_timeout: float
+) -> set[int]:
+    """Prolong leases, move watermarks, and set and clear `owes_tasks`, in one transaction.
+
+    Returns:
+        The shards that are still ours. Of the others nothing was written.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer; what was asked may have been written.
+    """
+    ordered = sorted(renewals, key=lambda renewal: renewal.shard_id)
+
+    async def renew(connection: Connection) -> set[int]:
+        cursor = await connection.execute(
+            _RENEW,
+            (
+                lease_timeout,
+                [renewal.shard_id for renewal in ordered],
+                [renewal.range_id for renewal in ordered],
+                [renewal.watermark for renewal in ordered],
+                host_id,
+            ),
+        )
+        ours = {row[0] for row in await cursor.fetchall()}
+        marks = _marks([renewal for renewal in ordered if renewal.shard_id in ours])
+        if marks:
+            await connection.execute(
+                _MARK_OWING, [list(column) for column in zip(*marks, strict=True)]
+            )
+        return ours
+
+    return await db.run_transaction(renew)
+
+
+def _marks(renewals: Sequence[ShardRenewal]) -> list[tuple[int, str, bool]]:
+    marks: list[tuple[int, str, bool]] = []
+    for renewal in renewals:
+        marks += [(renewal.shard_id, run_id, True) for run_id in renewal.owes_set]
+        marks += [(renewal.shard_id, run_id, False) for run_id in renewal.owes_cleared]
+    return marks
+
+
+async def release_shards(db: Database, host_id: str, shards: Sequence[tuple[int, int]]) -> None:
+    """Give shards up, given as (shard_id, range_id); those no longer ours stay as they are.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    ordered = sorted(shards)
+    await db.fetch(
+        _RELEASE, ([shard[0] for shard in ordered], [shard[1] for shard in ordered], host_id)
+    )
