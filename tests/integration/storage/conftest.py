@@ -1,5 +1,6 @@
 """A migrated database for each test, copied from one that was migrated once."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
 
