@@ -17,7 +17,6 @@ from tests.support.stores import SessionStores
 @pytest.fixture(scope="session")
 def template_name(stores: SessionStores, session_name: str) -> Iterator[str]:
     """The name of a migrated database that nothing connects to."""
-    import asyncio
 
     name = database_name(session_name, "storage_template")
     asyncio.run(migrate(create_database(stores.postgres_dsn, name)))
