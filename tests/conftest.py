@@ -1,5 +1,6 @@
 """Fixtures that every kind of test may use."""
 
+import asyncio
 import secrets
 from collections.abc import Iterator
 
@@ -45,6 +46,27 @@ def postgres_dsn(stores: SessionStores, session_name: str) -> Iterator[str]:
     yield from _database(stores, database_name(session_name, secrets.token_hex(4)))
 
 
+@pytest.fixture(scope="session")
+def migrated_template(stores: SessionStores, session_name: str) -> Iterator[str]:
+    """The name of a database with the server's tables, to be copied and never connected to."""
+    # Here, so that tests which need no store do not load it.
+    from aetheris_server.storage.migrate import migrate
+
+    name = database_name(session_name, "template")
+    asyncio.run(migrate(create_database(stores.postgres_dsn, name)))
+    yield name
+    drop_database(stores.postgres_dsn, name)
+
+
+@pytest.fixture
+def migrated_postgres_dsn(
+    stores: SessionStores, session_name: str, migrated_template: str
+) -> Iterator[str]:
+    """A database with the server's tables and no rows, for this test alone."""
+    name = database_name(session_name, secrets.token_hex(4))
+    yield from _database(stores, name, migrated_template)
+
+
 @pytest.fixture
 def redis_url(stores: SessionStores) -> str:
     """A Redis. Empty if it is this session's own; keys go under `redis_key_prefix` in any case."""
@@ -66,6 +88,6 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-def _database(stores: SessionStores, name: str) -> Iterator[str]:
-    yield create_database(stores.postgres_dsn, name)
+def _database(stores: SessionStores, name: str, template: str = "template1") -> Iterator[str]:
+    yield create_database(stores.postgres_dsn, name, template)
     drop_database(stores.postgres_dsn, name)
