@@ -1,1 +1,39 @@
-"""The Aetheris client SDK."""
+"""The Aetheris client SDK: start workflows, steer them, watch them."""
+
+from aetheris_client.client import Client, StartOptions
+from aetheris_client.codec import PayloadCodec
+from aetheris_client.connection import Connection, TlsConfig
+from aetheris_client.converter import DataConverter, PayloadConverter
+from aetheris_client.enums import (
+    QueryRejectCondition,
+    TaskQueueType,
+    WorkflowIdConflictPolicy,
+    WorkflowIdReusePolicy,
+    WorkflowStatus,
+)
+from aetheris_client.handle import WorkflowHandle
+from aetheris_client.interceptor import ClientInterceptor, ClientOutbound
+from aetheris_client.operator_client import OperatorClient
+from aetheris_client.views import ListFilter, WorkflowDescription, WorkflowInfo
+
+__all__ = [
+    "Client",
+    "ClientInterceptor",
+    "ClientOutbound",
+    "Connection",
+    "DataConverter",
+    "ListFilter",
+    "OperatorClient",
+    "PayloadCodec",
+    "PayloadConverter",
+    "QueryRejectCondition",
+    "StartOptions",
+    "TaskQueueType",
+    "TlsConfig",
+    "WorkflowDescription",
+    "WorkflowHandle",
+    "WorkflowIdConflictPolicy",
+    "WorkflowIdReusePolicy",
+    "WorkflowInfo",
+    "WorkflowStatus",
+]

@@ -155,7 +155,7 @@ class DataConverter:
         raise PayloadEncodeError(type_name(type(value)), "$", "no payload converter takes it")
 
     def from_payload(self, payload: Payload, hint: object = None) -> Any:
-        """One value decoded, as the hint asks; None asks for nothing in particular, Payload for the
+        """One value decoded, as the hint asks; None asks for nothing, Payload for the
         payload itself.
 
         Raises:
@@ -169,6 +169,13 @@ class DataConverter:
             name = encoding.decode(errors="replace")
             raise PayloadDecodeError(type_name(hint), "$", f"unknown encoding {name!r}")
         return converter.from_payload(payload, hint)
+
+    def from_payload_or_itself(self, payload: Payload, hint: object = None) -> Any:
+        """One value decoded, or the payload where it does not decode: for who only shows it."""
+        try:
+            return self.from_payload(payload, hint)
+        except PayloadDecodeError:
+            return payload
 
     def to_payloads(self, values: Sequence[object]) -> Payloads | None:
         """Values encoded in order; None for no values. The path in an error begins with the value's

@@ -15,7 +15,6 @@ from google.protobuf.duration_pb2 import Duration
 from aetheris.api.v1 import failure_pb2
 from aetheris.api.v1.common_pb2 import (
     ActivityType,
-    Payload,
     Payloads,
     WorkflowExecution,
     WorkflowType,
@@ -36,7 +35,6 @@ from aetheris_client.errors import (
     CancelledError,
     ChildWorkflowError,
     FailureError,
-    PayloadDecodeError,
     RetryState,
     ServerError,
     TerminatedError,
@@ -242,14 +240,7 @@ def _read_child(failure: Failure, converter: DataConverter) -> FailureError:
 
 
 def _details(payloads: Payloads, converter: DataConverter) -> list[object]:
-    return [_detail(payload, converter) for payload in payloads.payloads]
-
-
-def _detail(payload: Payload, converter: DataConverter) -> object:
-    try:
-        return converter.from_payload(payload)
-    except PayloadDecodeError:
-        return payload
+    return [converter.from_payload_or_itself(payload) for payload in payloads.payloads]
 
 
 _Known = TypeVar("_Known", TimeoutType, RetryState)

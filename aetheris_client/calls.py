@@ -1,0 +1,214 @@
+"""The innermost outbound: makes requests of a client's calls and sends them."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
+from aetheris.api.v1.common_pb2 import Header, Memo, Payload, WorkflowExecution, WorkflowType
+from aetheris.api.v1.task_queue_pb2 import TaskQueue
+from aetheris.api.v1.workflow_service_pb2 import (
+    CancelWorkflowRequest,
+    DescribeWorkflowRequest,
+    ListWorkflowsRequest,
+    QueryWorkflowRequest,
+    SignalWorkflowRequest,
+    StartWorkflowRequest,
+    TerminateWorkflowRequest,
+)
+from aetheris_client import enums
+from aetheris_client.codec import decode_message
+from aetheris_client.connection import Connection
+from aetheris_client.converter import DataConverter
+from aetheris_client.interceptor import (
+    CancelWorkflowInput,
+    ClientOutbound,
+    DescribeWorkflowInput,
+    Headers,
+    ListWorkflowsInput,
+    QueryWorkflowInput,
+    SignalWorkflowInput,
+    StartedWorkflow,
+    StartWorkflowInput,
+    TerminateWorkflowInput,
+)
+from aetheris_client.search_attributes import to_search_attributes
+from aetheris_client.views import WorkflowDescription, WorkflowInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """What all calls of one client have in common.
+
+    Attributes:
+        rpc_timeout: For one call with its retries, beside what the call asks the server to wait.
+            Long enough for a server to restart meanwhile.
+    """
+
+    namespace: str
+    identity: str
+    converter: DataConverter
+    rpc_timeout: timedelta = timedelta(seconds=30)
+
+
+class RpcCalls(ClientOutbound):
+    """Sends each call as one request."""
+
+    def __init__(self, connection: Connection, config: ClientConfig) -> None:
+        self._connection = connection
+        self._service = connection.workflow_service
+        self._config = config
+        self._timeout = config.rpc_timeout.total_seconds()
+
+    async def start_workflow(self, request: StartWorkflowInput) -> StartedWorkflow:
+        message = StartWorkflowRequest(
+            namespace=self._config.namespace,
+            workflow_id=request.id,
+            workflow_type=WorkflowType(name=request.workflow),
+            task_queue=TaskQueue(name=request.task_queue),
+            input=await self._config.converter.encode(request.args),
+            identity=self._config.identity,
+            request_id=request.request_id,
+            header=_header(request.headers),
+            search_attributes=to_search_attributes(request.search_attributes),
+        )
+        wait_timeout = request.result_wait_timeout
+        timeout = self._timeout
+        if wait_timeout is not None:
+            message.result_wait_timeout.FromTimedelta(wait_timeout)
+            timeout += wait_timeout.total_seconds()
+        _write_durations(request, message)
+        _write_policies(request, message)
+        if request.memo:
+            message.memo.CopyFrom(await self._memo(request.memo))
+        response = await self._connection.call(self._service.StartWorkflow, message, timeout)
+        result = response.result if response.HasField("result") else None
+        return StartedWorkflow(response.run_id, response.started, result)
+
+    async def signal_workflow(self, request: SignalWorkflowInput) -> None:
+        message = SignalWorkflowRequest(
+            namespace=self._config.namespace,
+            workflow_execution=_execution(request.id, request.run_id),
+            signal_name=request.signal,
+            input=await self._config.converter.encode(request.args),
+            identity=self._config.identity,
+            request_id=request.request_id,
+            header=_header(request.headers),
+        )
+        await self._connection.call(self._service.SignalWorkflow, message, self._timeout)
+
+    async def query_workflow(self, request: QueryWorkflowInput) -> object:
+        message = QueryWorkflowRequest(
+            namespace=self._config.namespace,
+            workflow_execution=_execution(request.id, request.run_id),
+            query_type=request.query,
+            query_args=await self._config.converter.encode(request.args),
+            identity=self._config.identity,
+            header=_header(request.headers),
+        )
+        if request.reject_condition is not None:
+            message.query_reject_condition = enums.to_proto(
+                request.reject_condition,
+                workflow_service_pb2.QueryRejectCondition,
+                "QUERY_REJECT_CONDITION_",
+            )
+        timeout = request.timeout.total_seconds() if request.timeout else self._timeout
+        response = await self._connection.call(self._service.QueryWorkflow, message, timeout)
+        results = await self._config.converter.decode(response.query_result, [request.result_type])
+        return results[0] if results else None
+
+    async def cancel_workflow(self, request: CancelWorkflowInput) -> None:
+        message = CancelWorkflowRequest(
+            namespace=self._config.namespace,
+            workflow_execution=_execution(request.id, request.run_id),
+            reason=request.reason,
+            identity=self._config.identity,
+            request_id=request.request_id,
+        )
+        await self._connection.call(self._service.CancelWorkflow, message, self._timeout)
+
+    async def terminate_workflow(self, request: TerminateWorkflowInput) -> None:
+        message = TerminateWorkflowRequest(
+            namespace=self._config.namespace,
+            workflow_execution=_execution(request.id, request.run_id),
+            reason=request.reason,
+            details=await self._config.converter.encode(request.details),
+            identity=self._config.identity,
+            request_id=request.request_id,
+        )
+        await self._connection.call(self._service.TerminateWorkflow, message, self._timeout)
+
+    async def describe_workflow(self, request: DescribeWorkflowInput) -> WorkflowDescription:
+        message = DescribeWorkflowRequest(
+            namespace=self._config.namespace,
+            workflow_execution=_execution(request.id, request.run_id),
+        )
+        response = await self._connection.call(
+            self._service.DescribeWorkflow, message, self._timeout
+        )
+        if self._config.converter.codec is not None:
+            await decode_message(self._config.converter.codec, response)
+        return WorkflowDescription.from_proto(response, self._config.converter)
+
+    async def list_workflows(self, request: ListWorkflowsInput) -> AsyncIterator[WorkflowInfo]:
+        message = ListWorkflowsRequest(
+            namespace=self._config.namespace,
+            page_size=request.page_size,
+            filter=request.filter.to_proto(),
+        )
+        converter = self._config.converter
+        while True:
+            response = await self._connection.call(
+                self._service.ListWorkflows, message, self._timeout
+            )
+            if converter.codec is not None:
+                await decode_message(converter.codec, response)
+            for info in response.executions:
+                yield WorkflowInfo.from_proto(info, converter)
+            if not response.next_page_token:
+                return
+            message.page_token = response.next_page_token
+
+    async def _memo(self, values: Mapping[str, object]) -> Memo:
+        converter = self._config.converter
+        fields: dict[str, Payload] = {}
+        for name, value in values.items():
+            payload = converter.to_payload(value)
+            if converter.codec is not None:
+                (payload,) = await converter.codec.encode([payload])
+            fields[name] = payload
+        return Memo(fields=fields)
+
+
+def _execution(workflow_id: str, run_id: str) -> WorkflowExecution:
+    return WorkflowExecution(workflow_id=workflow_id, run_id=run_id)
+
+
+def _header(headers: Headers) -> Header | None:
+    return Header(fields=headers) if headers else None
+
+
+def _write_durations(request: StartWorkflowInput, message: StartWorkflowRequest) -> None:
+    if request.execution_timeout is not None:
+        message.workflow_execution_timeout.FromTimedelta(request.execution_timeout)
+    if request.run_timeout is not None:
+        message.workflow_run_timeout.FromTimedelta(request.run_timeout)
+    if request.task_timeout is not None:
+        message.workflow_task_timeout.FromTimedelta(request.task_timeout)
+    if request.start_delay is not None:
+        message.start_delay.FromTimedelta(request.start_delay)
+
+
+def _write_policies(request: StartWorkflowInput, message: StartWorkflowRequest) -> None:
+    if request.id_reuse_policy is not None:
+        message.workflow_id_reuse_policy = enums.to_proto(
+            request.id_reuse_policy,
+            workflow_pb2.WorkflowIdReusePolicy,
+            "WORKFLOW_ID_REUSE_POLICY_",
+        )
+    if request.id_conflict_policy is not None:
+        message.workflow_id_conflict_policy = enums.to_proto(
+            request.id_conflict_policy,
+            workflow_pb2.WorkflowIdConflictPolicy,
+            "WORKFLOW_ID_CONFLICT_POLICY_",
+        )

@@ -1,0 +1,277 @@
+"""The client: start runs, find runs, get hold of runs.
+
+    client = await Client.connect()
+    handle = await client.start_workflow(Census.run, folder, id="census-1", task_queue="census")
+    report = await handle.result()
+
+Every write carries a request id, chosen once per call and kept through its retries.
+"""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Final, Required, Self, TypedDict, TypeVar, Unpack, cast, overload
+
+from aetheris_client.calls import ClientConfig, RpcCalls
+from aetheris_client.connection import Connection, TlsConfig
+from aetheris_client.converter import DataConverter
+from aetheris_client.definition import NameReference, result_type, run_method, workflow_name
+from aetheris_client.enums import WorkflowIdConflictPolicy, WorkflowIdReusePolicy
+from aetheris_client.handle import WorkflowHandle
+from aetheris_client.interceptor import (
+    ClientInterceptor,
+    ClientOutbound,
+    ListWorkflowsInput,
+    StartWorkflowInput,
+)
+from aetheris_client.operator_client import OperatorClient
+from aetheris_client.views import ListFilter, WorkflowInfo
+from aetheris_client.watch import RESULT_WAIT_TIMEOUT, RunWatcher
+
+DEFAULT_ADDRESS: Final = "localhost:7233"
+DEFAULT_NAMESPACE: Final = "default"
+
+Result = TypeVar("Result")
+
+
+class RunOptions(TypedDict, total=False):
+    """How a run is started.
+
+    id: The workflow id; at most one open run has it.
+    task_queue: Where its workflow tasks go.
+    execution_timeout, run_timeout: Limits on its chain of runs and on one run; none where absent.
+    task_timeout: Limit on one workflow task; the server's default where absent.
+    id_reuse_policy, id_conflict_policy: What to do where a closed or an open run has the id.
+    memo, search_attributes: Notes on the run; only the latter can be searched.
+    start_delay: How long its code waits before it first runs.
+    request_id: Makes the start idempotent across calls; a new one where absent.
+    """
+
+    id: Required[str]
+    task_queue: Required[str]
+    execution_timeout: timedelta | None
+    run_timeout: timedelta | None
+    task_timeout: timedelta | None
+    id_reuse_policy: WorkflowIdReusePolicy | None
+    id_conflict_policy: WorkflowIdConflictPolicy | None
+    memo: Mapping[str, object]
+    search_attributes: Mapping[str, object]
+    start_delay: timedelta | None
+    request_id: str
+
+
+class StartOptions(RunOptions, total=False):
+    """RunOptions, and `result_type`: a hint for the result of a workflow that is given by name."""
+
+    result_type: object
+
+
+class Client:
+    """A client of one namespace. Serves any number of tasks; may share its connection."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        namespace: str = DEFAULT_NAMESPACE,
+        *,
+        identity: str | None = None,
+        data_converter: DataConverter | None = None,
+        interceptors: Sequence[ClientInterceptor] = (),
+        rpc_timeout: timedelta = timedelta(seconds=30),
+    ) -> None:
+        self.connection = connection
+        self.config = ClientConfig(
+            namespace=namespace,
+            identity=identity or f"{os.getpid()}@{socket.gethostname()}",
+            converter=data_converter or DataConverter.default(),
+            rpc_timeout=rpc_timeout,
+        )
+        self.operator = OperatorClient(connection, self.config)
+        self._watcher = RunWatcher(connection, self.config)
+        calls: ClientOutbound = RpcCalls(connection, self.config)
+        for interceptor in reversed(interceptors):
+            calls = interceptor.intercept(calls)
+        self._calls = calls
+
+    @classmethod
+    async def connect(
+        cls,
+        address: str | None = None,
+        *,
+        namespace: str | None = None,
+        identity: str | None = None,
+        data_converter: DataConverter | None = None,
+        tls: TlsConfig | bool = False,
+        interceptors: Sequence[ClientInterceptor] = (),
+        rpc_timeout: timedelta = timedelta(seconds=30),
+        connect_timeout: timedelta = timedelta(seconds=10),
+    ) -> Self:
+        """Connect, and wait until a server takes calls.
+
+        Args:
+            address: `host:port`; AETHERIS_ADDRESS, else localhost:7233, where None.
+            namespace: AETHERIS_NAMESPACE, else `default`, where None.
+            identity: Who asks, in histories and lists; process and host where None.
+            data_converter: How values become payloads.
+            tls: Whether, and how, the connection is encrypted.
+            interceptors: Outermost first.
+            rpc_timeout: For one call with its retries.
+            connect_timeout: How long to wait for a server.
+
+        Raises:
+            UnavailableError: No server took calls in time.
+        """
+        connection = Connection(
+            address or os.environ.get("AETHERIS_ADDRESS") or DEFAULT_ADDRESS, tls
+        )
+        try:
+            await connection.wait_ready(connect_timeout.total_seconds())
+        except BaseException:
+            await connection.close()
+            raise
+        return cls(
+            connection,
+            namespace or os.environ.get("AETHERIS_NAMESPACE") or DEFAULT_NAMESPACE,
+            identity=identity,
+            data_converter=data_converter,
+            interceptors=interceptors,
+            rpc_timeout=rpc_timeout,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection, also for all that share it."""
+        await self.connection.close()
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of all calls."""
+        return self.config.namespace
+
+    @property
+    def identity(self) -> str:
+        """Who asks, in histories and lists."""
+        return self.config.identity
+
+    @property
+    def data_converter(self) -> DataConverter:
+        """How values become payloads."""
+        return self.config.converter
+
+    @overload
+    async def start_workflow(
+        self,
+        workflow: Callable[..., Awaitable[Result]],
+        *args: object,
+        **options: Unpack[StartOptions],
+    ) -> WorkflowHandle[Result]: ...
+    @overload
+    async def start_workflow(
+        self, workflow: str | type[Any], *args: object, **options: Unpack[StartOptions]
+    ) -> WorkflowHandle[Any]: ...
+    async def start_workflow(
+        self, workflow: NameReference, *args: object, **options: Unpack[StartOptions]
+    ) -> WorkflowHandle[Any]:
+        """Start a run; its start is on disk when this returns.
+
+        Args:
+            workflow: A workflow's run method, its class or its name.
+            args: The run method's arguments.
+            options: See StartOptions.
+
+        Raises:
+            WorkflowAlreadyStartedError: A run has the id, and the policies forbid another.
+            InvalidArgumentError: An option is out of bounds; names it.
+            PayloadEncodeError: An argument has no encoding.
+        """
+        return await self._start(workflow, args, options, None)
+
+    @overload
+    async def execute_workflow(
+        self,
+        workflow: Callable[..., Awaitable[Result]],
+        *args: object,
+        **options: Unpack[StartOptions],
+    ) -> Result: ...
+    @overload
+    async def execute_workflow(
+        self, workflow: str | type[Any], *args: object, **options: Unpack[StartOptions]
+    ) -> Any: ...
+    async def execute_workflow(
+        self, workflow: NameReference, *args: object, **options: Unpack[StartOptions]
+    ) -> Any:
+        """Start a run and wait for its result: one call, if the run is short.
+
+        Raises:
+            WorkflowFailedError: It did not complete; the cause says why.
+            AetherisError: As start_workflow.
+        """
+        handle = await self._start(workflow, args, options, RESULT_WAIT_TIMEOUT)
+        return await handle.result()
+
+    def get_workflow_handle(
+        self, workflow_id: str, run_id: str | None = None, *, result_type: object = None
+    ) -> WorkflowHandle[Any]:
+        """A handle on a run that was started elsewhere; asks no server.
+
+        Args:
+            workflow_id: Of the run.
+            run_id: Of the run; the newest where None.
+            result_type: A hint for its result.
+        """
+        return WorkflowHandle(
+            workflow_id,
+            run_id,
+            self._calls,
+            self._watcher,
+            self.data_converter,
+            result_type=result_type,
+            is_pinned=run_id is not None,
+        )
+
+    def list_workflows(
+        self, list_filter: ListFilter | None = None, *, page_size: int = 0
+    ) -> AsyncIterator[WorkflowInfo]:
+        """The namespace's runs that the filter lets through, newest first, fetched page by page."""
+        return self._calls.list_workflows(
+            ListWorkflowsInput(list_filter or ListFilter(), page_size)
+        )
+
+    async def _start(
+        self,
+        workflow: NameReference,
+        args: tuple[object, ...],
+        options: StartOptions,
+        result_wait_timeout: timedelta | None,
+    ) -> WorkflowHandle[Any]:
+        hint = options.pop("result_type", None)
+        started = await self._calls.start_workflow(
+            StartWorkflowInput(
+                workflow=workflow_name(workflow),
+                args=args,
+                result_wait_timeout=result_wait_timeout,
+                **cast(RunOptions, options),
+            )
+        )
+        return WorkflowHandle(
+            options["id"],
+            started.run_id,
+            self._calls,
+            self._watcher,
+            self.data_converter,
+            result_type=hint if hint is not None else result_type(run_method(workflow)),
+            is_new=started.is_new,
+            known_result=started.result,
+        )

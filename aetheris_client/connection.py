@@ -1,0 +1,178 @@
+"""A connection to a cluster: the channel, the stubs, and how a call is tried again.
+
+Every call has a deadline. Until then UNAVAILABLE is tried again, with exponential backoff and
+jitter; a long poll also where a single attempt ran out of time. Nothing else is. That is safe for
+writes too: they carry a request id, so the server does each once.
+"""
+
+import asyncio
+import math
+import random
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import grpc
+
+from aetheris.api.v1.operator_service_pb2_grpc import OperatorServiceStub
+from aetheris.api.v1.worker_service_pb2_grpc import WorkerServiceStub
+from aetheris.api.v1.workflow_service_pb2_grpc import WorkflowServiceStub
+from aetheris_client.errors import (
+    DeadlineExceededError,
+    NotReadyError,
+    RpcError,
+    UnavailableError,
+)
+from aetheris_client.rpc_errors import from_rpc_error
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
+
+# A server that restarts is back within seconds, so reconnecting is tried often. The pings find a
+# host that vanished without a word, which would otherwise hold a long poll until its deadline.
+_CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
+    # The server bounds its answers: a page of large events may be many times one event.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", MAX_REQUEST_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Retries are this module's affair; gRPC's own would double them.
+    ("grpc.enable_retries", 0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """How the connection is encrypted. PEM throughout.
+
+    Attributes:
+        server_root_ca_cert: Whom to trust; the system's roots where None.
+        client_cert: Proves who this client is; needs client_private_key.
+        client_private_key: The key of client_cert.
+        domain: The name to expect in the server's certificate, where it is not the address.
+    """
+
+    server_root_ca_cert: bytes | None = None
+    client_cert: bytes | None = None
+    client_private_key: bytes | None = None
+    domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Waits between attempts, in seconds: doubling from `initial` up to `maximum`, with jitter."""
+
+    initial: float = 0.05
+    maximum: float = 2.0
+
+    def wait_before(self, attempt: int) -> float:
+        """The wait before a further attempt; `attempt` is 1 before the second one."""
+        ceiling = min(self.maximum, self.initial * 2 ** min(attempt - 1, 30))
+        # Never near zero, so that a server that refuses at once is not asked in a hot loop.
+        return ceiling * random.uniform(0.5, 1.0)
+
+
+class Connection:
+    """One channel to a cluster, shared by every client and worker that is given it."""
+
+    def __init__(
+        self, address: str, tls: TlsConfig | bool = False, backoff: Backoff | None = None
+    ) -> None:
+        self.address = address
+        self.backoff = backoff or Backoff()
+        self._channel = _open_channel(address, tls)
+        self.workflow_service = WorkflowServiceStub(self._channel)
+        self.worker_service = WorkerServiceStub(self._channel)
+        self.operator_service = OperatorServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def wait_ready(self, timeout: float) -> None:
+        """Wait until a server takes calls, at most so many seconds.
+
+        Raises:
+            UnavailableError: None did.
+        """
+        try:
+            await asyncio.wait_for(self._channel.channel_ready(), timeout)
+        except TimeoutError:
+            raise UnavailableError(
+                f"no server answers at {self.address} within {timeout:g} s"
+            ) from None
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        timeout: float,
+        attempt_timeout: float = math.inf,
+    ) -> Response:
+        """Send a request and await its response, trying again while no server is available.
+
+        Args:
+            method: Of one of the stubs.
+            request: Sent again unchanged; a write has its request id.
+            timeout: Seconds for all attempts together.
+            attempt_timeout: Seconds for one attempt, after which it is made again: for long polls,
+                which a server answers sooner than that.
+
+        Raises:
+            RpcError: A typed leaf where the server attached a detail. When the time is up, what
+                the last attempt met: UnavailableError or DeadlineExceededError.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        attempt = 0
+        while True:
+            try:
+                return await method(request, timeout=min(timeout, attempt_timeout))
+            except grpc.aio.AioRpcError as error:
+                failure = from_rpc_error(error)
+            if not _may_retry(failure):
+                raise failure
+            attempt += 1
+            wait = self.backoff.wait_before(attempt)
+            timeout = deadline - asyncio.get_running_loop().time() - wait
+            if timeout <= 0:
+                raise failure
+            await asyncio.sleep(wait)
+
+    async def close(self) -> None:
+        """Close the channel. Calls in flight are cancelled: await or cancel their tasks first."""
+        await self._channel.close()
+
+
+def _may_retry(failure: RpcError) -> bool:
+    # NotReady has waited on the server already: the caller decides whether to wait as long again.
+    if isinstance(failure, NotReadyError):
+        return False
+    return isinstance(failure, UnavailableError | DeadlineExceededError)
+
+
+def _open_channel(address: str, tls: TlsConfig | bool) -> grpc.aio.Channel:
+    if tls is False:
+        return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+    config = TlsConfig() if tls is True else tls
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=config.server_root_ca_cert,
+        private_key=config.client_private_key,
+        certificate_chain=config.client_cert,
+    )
+    options: list[tuple[str, Any]] = list(_CHANNEL_OPTIONS)
+    if config.domain:
+        options.append(("grpc.ssl_target_name_override", config.domain))
+    return grpc.aio.secure_channel(address, credentials, options=options)

@@ -1,0 +1,106 @@
+"""The API's enums as users see them: each value is its name, so that logs and JSON read well."""
+
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+
+class WorkflowStatus(StrEnum):
+    """The status of a run. All but RUNNING and PAUSED are final."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TERMINATED = "TERMINATED"
+    CONTINUED_AS_NEW = "CONTINUED_AS_NEW"
+    TIMED_OUT = "TIMED_OUT"
+    PAUSED = "PAUSED"
+
+
+class WorkflowIdReusePolicy(StrEnum):
+    """What a start does where a closed run has the workflow id."""
+
+    ALLOW_DUPLICATE = "ALLOW_DUPLICATE"
+    ALLOW_DUPLICATE_FAILED_ONLY = "ALLOW_DUPLICATE_FAILED_ONLY"
+    REJECT_DUPLICATE = "REJECT_DUPLICATE"
+
+
+class WorkflowIdConflictPolicy(StrEnum):
+    """What a start does where an open run has the workflow id."""
+
+    FAIL = "FAIL"
+    USE_EXISTING = "USE_EXISTING"
+    TERMINATE_EXISTING = "TERMINATE_EXISTING"
+
+
+class QueryRejectCondition(StrEnum):
+    """When a query is refused because of the run's status."""
+
+    NONE = "NONE"
+    NOT_OPEN = "NOT_OPEN"
+    NOT_COMPLETED_CLEANLY = "NOT_COMPLETED_CLEANLY"
+
+
+class PendingActivityState(StrEnum):
+    """Where an open activity stands."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    SCHEDULED = "SCHEDULED"
+    STARTED = "STARTED"
+    CANCEL_REQUESTED = "CANCEL_REQUESTED"
+    PAUSED = "PAUSED"
+
+
+class PendingWorkflowTaskState(StrEnum):
+    """Where an open workflow task stands."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    SCHEDULED = "SCHEDULED"
+    STARTED = "STARTED"
+
+
+class TaskQueueType(StrEnum):
+    """Which tasks a queue holds."""
+
+    WORKFLOW = "WORKFLOW"
+    ACTIVITY = "ACTIVITY"
+
+
+class ComponentStatus(StrEnum):
+    """Whether a part of the cluster is well."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    SERVING = "SERVING"
+    NOT_SERVING = "NOT_SERVING"
+
+
+Member = TypeVar("Member", bound=StrEnum)
+Number = TypeVar("Number", bound=int)
+NumberIn_contra = TypeVar("NumberIn_contra", bound=int, contravariant=True)
+NumberOut_co = TypeVar("NumberOut_co", bound=int, covariant=True)
+
+
+class _Names(Protocol[NumberIn_contra]):
+    """A generated enum: numbers to names."""
+
+    def Name(self, number: NumberIn_contra) -> str: ...  # noqa: N802 - generated
+
+
+class _Numbers(Protocol[NumberOut_co]):
+    """A generated enum: names to numbers."""
+
+    def Value(self, name: str) -> NumberOut_co: ...  # noqa: N802 - generated
+
+
+def from_proto(kind: type[Member], names: _Names[Number], number: Number, prefix: str) -> Member:
+    """The member for an API value; UNSPECIFIED for one that this version does not know."""
+    try:
+        return kind(names.Name(number).removeprefix(prefix))
+    except ValueError:
+        return kind("UNSPECIFIED")
+
+
+def to_proto(member: StrEnum, numbers: _Numbers[Number], prefix: str) -> Number:
+    """The API value of a member."""
+    return numbers.Value(prefix + member.value)

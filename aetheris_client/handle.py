@@ -1,0 +1,200 @@
+"""A run in the client's hands: steer it, watch it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from typing import Any, Generic, TypeVar, cast, overload
+
+from aetheris.api.v1.history_pb2 import HistoryEvent
+from aetheris.api.v1.workflow_service_pb2 import WorkflowResult
+from aetheris_client.converter import DataConverter
+from aetheris_client.definition import NameReference, query_name, result_type, signal_name
+from aetheris_client.enums import QueryRejectCondition
+from aetheris_client.interceptor import (
+    CancelWorkflowInput,
+    ClientOutbound,
+    DescribeWorkflowInput,
+    QueryWorkflowInput,
+    SignalWorkflowInput,
+    TerminateWorkflowInput,
+    new_request_id,
+)
+from aetheris_client.views import WorkflowDescription
+from aetheris_client.watch import RunWatcher
+
+Result = TypeVar("Result")
+Answer = TypeVar("Answer")
+
+
+class WorkflowHandle(Generic[Result]):
+    """One workflow id, and the run of it that was started or named.
+
+    Watching (result, history, describe) is about that run; the newest, where none is named.
+    Steering (signal, query, cancel, terminate) goes to the newest run of the id, so that it reaches
+    a workflow that has continued as new; a handle that was asked for by run id steers that run
+    alone.
+
+    Attributes:
+        id: The workflow id.
+        run_id: The run; None for the newest.
+        is_pinned: Steering goes to run_id alone.
+        is_new: False where the start found an open run and was told to use it.
+    """
+
+    def __init__(
+        self,
+        workflow_id: str,
+        run_id: str | None,
+        calls: ClientOutbound,
+        watcher: RunWatcher,
+        converter: DataConverter,
+        *,
+        result_type: object = None,
+        is_pinned: bool = False,
+        is_new: bool = True,
+        known_result: WorkflowResult | None = None,
+    ) -> None:
+        self.id = workflow_id
+        self.run_id = run_id
+        self.is_pinned = is_pinned
+        self.is_new = is_new
+        self._calls = calls
+        self._watcher = watcher
+        self._converter = converter
+        self._result_type = result_type
+        self._known_result = known_result
+        self._steered_run_id = (run_id or "") if is_pinned else ""
+
+    def __repr__(self) -> str:
+        return f"WorkflowHandle(id={self.id!r}, run_id={self.run_id!r})"
+
+    async def result(self, *, timeout: timedelta | None = None, follow_runs: bool = True) -> Result:
+        """Wait for the run, and those that continue it, and give what the last one returned.
+
+        Raises:
+            WorkflowFailedError: It did not complete; the cause says why.
+            WorkflowContinuedAsNewError: It goes on as another run, which is not followed.
+            DeadlineExceededError: It was still open after `timeout`; None waits as long as it
+            takes.
+        """
+        payloads = await self._watcher.wait_result(
+            self.id,
+            self.run_id or "",
+            known=self._known_result,
+            follow_runs=follow_runs,
+            timeout=timeout,
+        )
+        results = await self._converter.decode(payloads, [self._result_type])
+        return cast(Result, results[0] if results else None)
+
+    async def signal(
+        self, signal: NameReference, *args: object, request_id: str | None = None
+    ) -> None:
+        """Record a signal; it is on disk when this returns.
+
+        Raises:
+            WorkflowNotFoundError: There is no such run.
+            WorkflowClosedError: It has closed.
+        """
+        await self._calls.signal_workflow(
+            SignalWorkflowInput(
+                self.id,
+                self._steered_run_id,
+                signal_name(signal),
+                args,
+                request_id or new_request_id(),
+            )
+        )
+
+    @overload
+    async def query(
+        self,
+        query: Callable[..., Awaitable[Answer]],
+        *args: object,
+        reject_condition: QueryRejectCondition | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> Answer: ...
+    @overload
+    async def query(
+        self,
+        query: Callable[..., Answer],
+        *args: object,
+        reject_condition: QueryRejectCondition | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> Answer: ...
+    @overload
+    async def query(
+        self,
+        query: str,
+        *args: object,
+        result_type: object = ...,
+        reject_condition: QueryRejectCondition | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> Any: ...
+    async def query(
+        self,
+        query: NameReference,
+        *args: object,
+        result_type: object = None,
+        reject_condition: QueryRejectCondition | None = None,
+        timeout: timedelta | None = None,
+    ) -> object:
+        """Ask the run's code; open and closed runs answer, unless `reject_condition` says
+        otherwise.
+
+        Raises:
+            QueryFailedError: The code could not answer.
+            QueryRejectedError: Refused for the run's status, as asked.
+            NotReadyError: No worker answered in time.
+        """
+        return await self._calls.query_workflow(
+            QueryWorkflowInput(
+                self.id,
+                self._steered_run_id,
+                query_name(query),
+                args,
+                result_type if result_type is not None else _annotated_result(query),
+                reject_condition,
+                timeout,
+            )
+        )
+
+    async def cancel(self, *, reason: str = "", request_id: str | None = None) -> None:
+        """Ask the run to cancel; its code decides what that means. Asking again is no error."""
+        await self._calls.cancel_workflow(
+            CancelWorkflowInput(
+                self.id, self._steered_run_id, reason, request_id or new_request_id()
+            )
+        )
+
+    async def terminate(
+        self, *details: object, reason: str = "", request_id: str | None = None
+    ) -> None:
+        """Close the run at once, without asking its code."""
+        await self._calls.terminate_workflow(
+            TerminateWorkflowInput(
+                self.id, self._steered_run_id, reason, details, request_id or new_request_id()
+            )
+        )
+
+    async def describe(self) -> WorkflowDescription:
+        """What is known of the run now."""
+        return await self._calls.describe_workflow(
+            DescribeWorkflowInput(self.id, self.run_id or "")
+        )
+
+    def history(
+        self, *, wait_new_event: bool = False, page_size: int = 0
+    ) -> AsyncIterator[HistoryEvent]:
+        """The run's events in order, page by page.
+
+        Args:
+            wait_new_event: Go on with the events to come, until the run has closed.
+            page_size: Events a call; the server's default where 0.
+        """
+        return self._watcher.events(
+            self.id, self.run_id or "", page_size=page_size, wait_new_event=wait_new_event
+        )
+
+
+def _annotated_result(query: NameReference) -> object:
+    return None if isinstance(query, str) else result_type(query)

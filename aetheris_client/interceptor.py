@@ -1,0 +1,177 @@
+"""The hooks through which a client's calls pass on their way out.
+
+    class Tracing(ClientInterceptor):
+        def intercept(self, next_outbound: ClientOutbound) -> ClientOutbound:
+            return TracedCalls(next_outbound)
+
+    class TracedCalls(ClientOutbound):
+        async def start_workflow(self, request: StartWorkflowInput) -> StartedWorkflow:
+            headers = {**request.headers, "trace": self.trace_payload()}
+            return await super().start_workflow(replace(request, headers=headers))
+
+The first interceptor of a client is the outermost. The innermost outbound sends the request.
+"""
+
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from aetheris.api.v1.common_pb2 import Payload
+from aetheris.api.v1.workflow_service_pb2 import WorkflowResult
+from aetheris_client.enums import (
+    QueryRejectCondition,
+    WorkflowIdConflictPolicy,
+    WorkflowIdReusePolicy,
+)
+from aetheris_client.views import ListFilter, WorkflowDescription, WorkflowInfo
+
+Headers = Mapping[str, Payload]
+
+
+def new_request_id() -> str:
+    """An id that makes one write, and its retries, idempotent."""
+    return uuid.uuid4().hex
+
+
+def _no_headers() -> Headers:
+    return {}
+
+
+def _nothing() -> Mapping[str, object]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorkflowInput:
+    """Start a run; with `result_wait_timeout`, wait that long for its result in the same call."""
+
+    workflow: str
+    args: tuple[object, ...]
+    id: str
+    task_queue: str
+    request_id: str = field(default_factory=new_request_id)
+    execution_timeout: timedelta | None = None
+    run_timeout: timedelta | None = None
+    task_timeout: timedelta | None = None
+    id_reuse_policy: WorkflowIdReusePolicy | None = None
+    id_conflict_policy: WorkflowIdConflictPolicy | None = None
+    memo: Mapping[str, object] = field(default_factory=_nothing)
+    search_attributes: Mapping[str, object] = field(default_factory=_nothing)
+    start_delay: timedelta | None = None
+    result_wait_timeout: timedelta | None = None
+    headers: Headers = field(default_factory=_no_headers)
+
+
+@dataclass(frozen=True, slots=True)
+class StartedWorkflow:
+    """What a start came to.
+
+    Attributes:
+        run_id: The run.
+        is_new: False where an open run was there already and the conflict policy said to use it.
+        result: How it closed, if that was waited for and came in time.
+    """
+
+    run_id: str
+    is_new: bool = True
+    result: WorkflowResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignalWorkflowInput:
+    """Signal a run; an empty run_id is the newest."""
+
+    id: str
+    run_id: str
+    signal: str
+    args: tuple[object, ...]
+    request_id: str
+    headers: Headers = field(default_factory=_no_headers)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryWorkflowInput:
+    """Query a run. `result_type` is a hint for the answer; None takes it as it comes."""
+
+    id: str
+    run_id: str
+    query: str
+    args: tuple[object, ...]
+    result_type: object = None
+    reject_condition: QueryRejectCondition | None = None
+    timeout: timedelta | None = None
+    headers: Headers = field(default_factory=_no_headers)
+
+
+@dataclass(frozen=True, slots=True)
+class CancelWorkflowInput:
+    """Ask a run to cancel."""
+
+    id: str
+    run_id: str
+    reason: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateWorkflowInput:
+    """Close a run from outside."""
+
+    id: str
+    run_id: str
+    reason: str
+    details: tuple[object, ...]
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeWorkflowInput:
+    """Look at a run."""
+
+    id: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListWorkflowsInput:
+    """Find runs."""
+
+    filter: ListFilter
+    page_size: int
+
+
+class ClientOutbound:
+    """A client's calls. Override what you change, and call `super()` to go on."""
+
+    def __init__(self, next_outbound: "ClientOutbound") -> None:
+        self.next = next_outbound
+
+    async def start_workflow(self, request: StartWorkflowInput) -> StartedWorkflow:
+        return await self.next.start_workflow(request)
+
+    async def signal_workflow(self, request: SignalWorkflowInput) -> None:
+        await self.next.signal_workflow(request)
+
+    async def query_workflow(self, request: QueryWorkflowInput) -> object:
+        return await self.next.query_workflow(request)
+
+    async def cancel_workflow(self, request: CancelWorkflowInput) -> None:
+        await self.next.cancel_workflow(request)
+
+    async def terminate_workflow(self, request: TerminateWorkflowInput) -> None:
+        await self.next.terminate_workflow(request)
+
+    async def describe_workflow(self, request: DescribeWorkflowInput) -> WorkflowDescription:
+        return await self.next.describe_workflow(request)
+
+    def list_workflows(self, request: ListWorkflowsInput) -> AsyncIterator[WorkflowInfo]:
+        return self.next.list_workflows(request)
+
+
+class ClientInterceptor:
+    """Wraps a client's calls, once, when the client is made."""
+
+    def intercept(self, next_outbound: ClientOutbound) -> ClientOutbound:
+        """What stands before `next_outbound`; by default nothing."""
+        return next_outbound

@@ -1,0 +1,248 @@
+"""What operators ask: namespaces, task queues, the cluster. `Client.operator` is one of these."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from aetheris.api.v1 import operator_service_pb2, task_queue_pb2
+from aetheris.api.v1.operator_service_pb2 import (
+    CreateNamespaceRequest,
+    DescribeClusterRequest,
+    DescribeClusterResponse,
+    DescribeNamespaceRequest,
+    DescribeTaskQueueRequest,
+    DescribeTaskQueueResponse,
+    ListNamespacesRequest,
+)
+from aetheris_client import enums
+from aetheris_client.calls import ClientConfig
+from aetheris_client.connection import Connection
+from aetheris_client.enums import ComponentStatus, TaskQueueType
+from aetheris_client.interceptor import new_request_id
+from aetheris_client.times import read_duration, read_timestamp, to_duration
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceInfo:
+    """A namespace. `retention_interval` is how long closed runs are kept."""
+
+    name: str
+    namespace_id: str
+    description: str
+    retention_interval: timedelta | None
+    create_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Poller:
+    """One worker, as its last poll showed it; `waiting_poll_count` polls of it wait now."""
+
+    identity: str
+    last_access_time: datetime | None
+    capabilities: Sequence[str]
+    waiting_poll_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The waiting tasks that require one set of capabilities; `in_flight_count` are handed out."""
+
+    capabilities: Sequence[str]
+    backlog_count: int
+    oldest_age: timedelta | None
+    in_flight_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskQueueDescription:
+    """Who polled a task queue in the last minutes, newest first, and what waits in it."""
+
+    task_queue: str
+    task_queue_type: TaskQueueType
+    pollers: Sequence[Poller]
+    backlogs: Sequence[Backlog]
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One part of the cluster. `message` says what is wrong."""
+
+    name: str
+    status: ComponentStatus
+    message: str
+    latency: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One live server."""
+
+    host_id: str
+    address: str
+    heartbeat_time: datetime | None
+    shard_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterHealth:
+    """The cluster, as the server that answered sees it."""
+
+    server_version: str
+    shard_count: int
+    owned_shard_count: int
+    components: Sequence[Component]
+    hosts: Sequence[Host]
+
+    @property
+    def is_healthy(self) -> bool:
+        """Every part is well, and every shard has a host."""
+        return self.owned_shard_count >= self.shard_count and all(
+            component.status is ComponentStatus.SERVING for component in self.components
+        )
+
+
+class OperatorClient:
+    """Operators' calls."""
+
+    def __init__(self, connection: Connection, config: ClientConfig) -> None:
+        self._connection = connection
+        self._service = connection.operator_service
+        self._config = config
+        self._timeout = config.rpc_timeout.total_seconds()
+
+    async def create_namespace(
+        self,
+        name: str,
+        *,
+        description: str = "",
+        retention_interval: timedelta | None = None,
+        request_id: str | None = None,
+    ) -> NamespaceInfo:
+        """Make a namespace; the server's retention where None is given.
+
+        Raises:
+            NamespaceAlreadyExistsError: There is one of the name.
+        """
+        request = CreateNamespaceRequest(
+            namespace=name,
+            description=description,
+            retention_interval=to_duration(retention_interval),
+            identity=self._config.identity,
+            request_id=request_id or new_request_id(),
+        )
+        response = await self._connection.call(
+            self._service.CreateNamespace, request, self._timeout
+        )
+        return _namespace(response.namespace_info)
+
+    async def describe_namespace(self, name: str | None = None) -> NamespaceInfo:
+        """One namespace; the client's own where None is given."""
+        request = DescribeNamespaceRequest(namespace=name or self._config.namespace)
+        response = await self._connection.call(
+            self._service.DescribeNamespace, request, self._timeout
+        )
+        return _namespace(response.namespace_info)
+
+    async def list_namespaces(self, *, page_size: int = 0) -> AsyncIterator[NamespaceInfo]:
+        """All namespaces by name, fetched page by page."""
+        request = ListNamespacesRequest(page_size=page_size)
+        while True:
+            response = await self._connection.call(
+                self._service.ListNamespaces, request, self._timeout
+            )
+            for info in response.namespaces:
+                yield _namespace(info)
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    async def describe_task_queue(
+        self, task_queue: str, task_queue_type: TaskQueueType
+    ) -> TaskQueueDescription:
+        """Who polls one side of a task queue, and what waits in it."""
+        request = DescribeTaskQueueRequest(
+            namespace=self._config.namespace,
+            task_queue=task_queue,
+            task_queue_type=enums.to_proto(
+                task_queue_type, task_queue_pb2.TaskQueueType, "TASK_QUEUE_TYPE_"
+            ),
+        )
+        response = await self._connection.call(
+            self._service.DescribeTaskQueue, request, self._timeout
+        )
+        return _task_queue(task_queue, task_queue_type, response)
+
+    async def describe_cluster(self) -> ClusterHealth:
+        """Whether the parts of the cluster are well, and which host has how many shards."""
+        response = await self._connection.call(
+            self._service.DescribeCluster, DescribeClusterRequest(), self._timeout
+        )
+        return _cluster(response)
+
+
+def _namespace(info: operator_service_pb2.NamespaceInfo) -> NamespaceInfo:
+    return NamespaceInfo(
+        name=info.name,
+        namespace_id=info.namespace_id,
+        description=info.description,
+        retention_interval=read_duration(info, "retention_interval"),
+        create_time=read_timestamp(info, "create_time"),
+    )
+
+
+def _task_queue(
+    name: str, task_queue_type: TaskQueueType, response: DescribeTaskQueueResponse
+) -> TaskQueueDescription:
+    return TaskQueueDescription(
+        task_queue=name,
+        task_queue_type=task_queue_type,
+        pollers=tuple(
+            Poller(
+                identity=poller.identity,
+                last_access_time=read_timestamp(poller, "last_access_time"),
+                capabilities=tuple(poller.capabilities),
+                waiting_poll_count=poller.waiting_poll_count,
+            )
+            for poller in response.pollers
+        ),
+        backlogs=tuple(
+            Backlog(
+                capabilities=tuple(backlog.capabilities),
+                backlog_count=backlog.backlog_count,
+                oldest_age=read_duration(backlog, "oldest_age"),
+                in_flight_count=backlog.in_flight_count,
+            )
+            for backlog in response.backlogs
+        ),
+    )
+
+
+def _cluster(response: DescribeClusterResponse) -> ClusterHealth:
+    return ClusterHealth(
+        server_version=response.server_version,
+        shard_count=response.shard_count,
+        owned_shard_count=response.owned_shard_count,
+        components=tuple(
+            Component(
+                name=component.name,
+                status=enums.from_proto(
+                    ComponentStatus,
+                    operator_service_pb2.ComponentStatus,
+                    component.status,
+                    "COMPONENT_STATUS_",
+                ),
+                message=component.message,
+                latency=read_duration(component, "latency_interval"),
+            )
+            for component in response.components
+        ),
+        hosts=tuple(
+            Host(
+                host_id=host.host_id,
+                address=host.address,
+                heartbeat_time=read_timestamp(host, "heartbeat_time"),
+                shard_count=host.shard_count,
+            )
+            for host in response.hosts
+        ),
+    )

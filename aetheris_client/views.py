@@ -1,0 +1,291 @@
+"""What is known of runs, as plain values: lists give WorkflowInfo, describe gives
+WorkflowDescription.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from aetheris.api.v1 import workflow_pb2
+from aetheris.api.v1.common_pb2 import Payloads, WorkflowExecution
+from aetheris.api.v1.workflow_service_pb2 import DescribeWorkflowResponse, ListWorkflowsFilter
+from aetheris_client import enums
+from aetheris_client.converter import DataConverter
+from aetheris_client.enums import PendingActivityState, PendingWorkflowTaskState, WorkflowStatus
+from aetheris_client.errors import FailureError
+from aetheris_client.failure import from_failure
+from aetheris_client.search_attributes import from_search_attributes
+from aetheris_client.times import read_duration, read_timestamp, to_timestamp
+
+STATUS_PREFIX = "WORKFLOW_EXECUTION_STATUS_"
+
+
+@dataclass(frozen=True, slots=True)
+class ListFilter:
+    """Conditions that all must hold; None, and no statuses, hold for every run."""
+
+    workflow_id: str | None = None
+    workflow_type: str | None = None
+    statuses: Sequence[WorkflowStatus] = ()
+    earliest_start_time: datetime | None = None
+    latest_start_time: datetime | None = None
+
+    def to_proto(self) -> ListWorkflowsFilter:
+        return ListWorkflowsFilter(
+            workflow_id=self.workflow_id or "",
+            workflow_type=self.workflow_type or "",
+            statuses=[
+                enums.to_proto(status, workflow_pb2.WorkflowExecutionStatus, STATUS_PREFIX)
+                for status in self.statuses
+            ],
+            earliest_start_time=to_timestamp(self.earliest_start_time),
+            latest_start_time=to_timestamp(self.latest_start_time),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunReference:
+    """Names one run."""
+
+    workflow_id: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowInfo:
+    """A run, as lists show it.
+
+    Attributes:
+        execution_time: When its code may first run.
+        close_time: None while it is open.
+        history_length: Events so far.
+        first_execution_run_id: The first run of its chain of continuations.
+    """
+
+    id: str
+    run_id: str
+    workflow_type: str
+    task_queue: str
+    status: WorkflowStatus
+    start_time: datetime | None
+    execution_time: datetime | None
+    close_time: datetime | None
+    history_length: int
+    history_bytes: int
+    memo: Mapping[str, object]
+    search_attributes: Mapping[str, object]
+    parent: RunReference | None
+    root: RunReference | None
+    first_execution_run_id: str
+
+    @classmethod
+    def from_proto(
+        cls, info: workflow_pb2.WorkflowExecutionInfo, converter: DataConverter
+    ) -> "WorkflowInfo":
+        return cls(
+            id=info.execution.workflow_id,
+            run_id=info.execution.run_id,
+            workflow_type=info.workflow_type.name,
+            task_queue=info.task_queue,
+            status=status_from_proto(info.status),
+            start_time=read_timestamp(info, "start_time"),
+            execution_time=read_timestamp(info, "execution_time"),
+            close_time=read_timestamp(info, "close_time"),
+            history_length=info.history_length,
+            history_bytes=info.history_bytes,
+            memo={
+                name: converter.from_payload_or_itself(payload)
+                for name, payload in info.memo.fields.items()
+            },
+            search_attributes=from_search_attributes(info.search_attributes),
+            parent=_reference(info.parent_execution),
+            root=_reference(info.root_execution),
+            first_execution_run_id=info.first_execution_run_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityAttempt:
+    """One failed attempt of an activity. `start_time` is None if no worker took it."""
+
+    attempt: int
+    start_time: datetime | None
+    end_time: datetime | None
+    identity: str
+    failure: FailureError | None
+    next_attempt_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingActivity:
+    """An activity that has not closed.
+
+    Attributes:
+        attempt: The current one, from 1.
+        maximum_attempts: The policy's limit; 0 is none.
+        expiration_time: When all attempts must be over; None is never.
+        next_attempt_time: While it backs off, when it is tried again.
+        attempts: Every failed one so far, oldest first.
+        capabilities: What it requires of a worker.
+    """
+
+    activity_id: str
+    activity_type: str
+    task_queue: str
+    state: PendingActivityState
+    attempt: int
+    maximum_attempts: int
+    scheduled_event_id: int
+    scheduled_time: datetime | None
+    last_started_time: datetime | None
+    last_heartbeat_time: datetime | None
+    heartbeat_details: Sequence[object]
+    expiration_time: datetime | None
+    next_attempt_time: datetime | None
+    last_failure: FailureError | None
+    last_worker_identity: str
+    attempts: Sequence[ActivityAttempt]
+    capabilities: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingTimer:
+    """A timer that has not fired."""
+
+    timer_id: str
+    fire_time: datetime | None
+    started_event_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PendingWorkflowTask:
+    """A workflow task that has not closed; `attempt` grows with each failure in a row."""
+
+    state: PendingWorkflowTaskState
+    attempt: int
+    scheduled_time: datetime | None
+    started_time: datetime | None
+    last_failure: FailureError | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowDescription:
+    """What is known of a run now. Timeouts are None where there is none."""
+
+    info: WorkflowInfo
+    execution_timeout: timedelta | None
+    run_timeout: timedelta | None
+    task_timeout: timedelta | None
+    cancel_requested: bool
+    pending_activities: Sequence[PendingActivity]
+    pending_timers: Sequence[PendingTimer]
+    pending_workflow_task: PendingWorkflowTask | None
+
+    @property
+    def status(self) -> WorkflowStatus:
+        """The run's status."""
+        return self.info.status
+
+    @classmethod
+    def from_proto(
+        cls, response: DescribeWorkflowResponse, converter: DataConverter
+    ) -> "WorkflowDescription":
+        config = response.execution_config
+        return cls(
+            info=WorkflowInfo.from_proto(response.workflow_execution_info, converter),
+            execution_timeout=read_duration(config, "workflow_execution_timeout"),
+            run_timeout=read_duration(config, "workflow_run_timeout"),
+            task_timeout=read_duration(config, "workflow_task_timeout"),
+            cancel_requested=response.cancel_requested,
+            pending_activities=tuple(
+                _activity(activity, converter) for activity in response.pending_activities
+            ),
+            pending_timers=tuple(_timer(timer) for timer in response.pending_timers),
+            pending_workflow_task=(
+                _workflow_task(response.pending_workflow_task, converter)
+                if response.HasField("pending_workflow_task")
+                else None
+            ),
+        )
+
+
+def status_from_proto(status: workflow_pb2.WorkflowExecutionStatus.ValueType) -> WorkflowStatus:
+    """The status for its number."""
+    return enums.from_proto(
+        WorkflowStatus, workflow_pb2.WorkflowExecutionStatus, status, STATUS_PREFIX
+    )
+
+
+def _activity(
+    activity: workflow_pb2.PendingActivityInfo, converter: DataConverter
+) -> PendingActivity:
+    return PendingActivity(
+        activity_id=activity.activity_id,
+        activity_type=activity.activity_type.name,
+        task_queue=activity.task_queue,
+        state=enums.from_proto(
+            PendingActivityState,
+            workflow_pb2.PendingActivityState,
+            activity.state,
+            "PENDING_ACTIVITY_STATE_",
+        ),
+        attempt=activity.attempt,
+        maximum_attempts=activity.maximum_attempts,
+        scheduled_event_id=activity.scheduled_event_id,
+        scheduled_time=read_timestamp(activity, "scheduled_time"),
+        last_started_time=read_timestamp(activity, "last_started_time"),
+        last_heartbeat_time=read_timestamp(activity, "last_heartbeat_time"),
+        heartbeat_details=_values(activity.heartbeat_details, converter),
+        expiration_time=read_timestamp(activity, "expiration_time"),
+        next_attempt_time=read_timestamp(activity, "next_attempt_time"),
+        last_failure=from_failure(activity.last_failure, converter)
+        if activity.HasField("last_failure")
+        else None,
+        last_worker_identity=activity.last_worker_identity,
+        attempts=tuple(_attempt(attempt, converter) for attempt in activity.attempts),
+        capabilities=tuple(activity.capabilities),
+    )
+
+
+def _attempt(attempt: workflow_pb2.ActivityAttempt, converter: DataConverter) -> ActivityAttempt:
+    return ActivityAttempt(
+        attempt=attempt.attempt,
+        start_time=read_timestamp(attempt, "start_time"),
+        end_time=read_timestamp(attempt, "end_time"),
+        identity=attempt.identity,
+        failure=from_failure(attempt.failure, converter) if attempt.HasField("failure") else None,
+        next_attempt_time=read_timestamp(attempt, "next_attempt_time"),
+    )
+
+
+def _timer(timer: workflow_pb2.PendingTimerInfo) -> PendingTimer:
+    return PendingTimer(timer.timer_id, read_timestamp(timer, "fire_time"), timer.started_event_id)
+
+
+def _workflow_task(
+    task: workflow_pb2.PendingWorkflowTaskInfo, converter: DataConverter
+) -> PendingWorkflowTask:
+    return PendingWorkflowTask(
+        state=enums.from_proto(
+            PendingWorkflowTaskState,
+            workflow_pb2.PendingWorkflowTaskState,
+            task.state,
+            "PENDING_WORKFLOW_TASK_STATE_",
+        ),
+        attempt=task.attempt,
+        scheduled_time=read_timestamp(task, "scheduled_time"),
+        started_time=read_timestamp(task, "started_time"),
+        last_failure=from_failure(task.last_failure, converter)
+        if task.HasField("last_failure")
+        else None,
+    )
+
+
+def _values(payloads: Payloads, converter: DataConverter) -> tuple[object, ...]:
+    return tuple(converter.from_payload_or_itself(payload) for payload in payloads.payloads)
+
+
+def _reference(execution: WorkflowExecution) -> RunReference | None:
+    if not execution.workflow_id:
+        return None
+    return RunReference(execution.workflow_id, execution.run_id)
