@@ -1,0 +1,323 @@
+"""One activity of a run, as its workflow sees it.
+
+An activity that is cancelled in the activation that scheduled it leaves no command at all. Whatever
+cancels it, its handle ends with ActivityError caused by CancelledError.
+"""
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import IntEnum
+from typing import Any, Final
+
+from google.protobuf.duration_pb2 import Duration
+
+from aetheris.api.v1.command_pb2 import Command, CommandType
+from aetheris.api.v1.common_pb2 import Payloads
+from aetheris.api.v1.failure_pb2 import Failure, RetryState
+from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
+from aetheris.api.v1.workflow_pb2 import ActivityDelivery
+from aetheris_client.converter import DataConverter
+from aetheris_client.errors import PayloadDecodeError
+from aetheris_client.failure import from_failure
+from aetheris_worker.retry import RetryPolicy
+from aetheris_worker.runtime.commands import CommandLog
+from aetheris_worker.runtime.errors import HistoryError
+from aetheris_worker.runtime.loop import WorkflowFuture, WorkflowLoop
+from aetheris_worker.runtime.transitions import next_state
+
+
+class ActivityCancellationType(enum.Enum):
+    """What the workflow does about an activity that it cancels."""
+
+    TRY_CANCEL = enum.auto()
+    """Ask it to cancel, and go on at once."""
+    WAIT_CANCELLATION_COMPLETED = enum.auto()
+    """Ask it to cancel, and go on when it has ended, however it ends."""
+    ABANDON = enum.auto()
+    """Go on at once and let it run."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityOptions:
+    """How an activity is to be run; at least one of schedule_to_close and start_to_close is set."""
+
+    task_queue: str
+    schedule_to_close_timeout: timedelta | None
+    schedule_to_start_timeout: timedelta | None
+    start_to_close_timeout: timedelta | None
+    heartbeat_timeout: timedelta | None
+    retry_policy: RetryPolicy | None
+    cancellation_type: ActivityCancellationType
+    capabilities: Sequence[str]
+    at_most_once: bool
+
+
+class ActivityState(IntEnum):
+    """Where an activity stands, in the eyes of its workflow."""
+
+    SCHEDULING = 1
+    WITHDRAWN = 2
+    SCHEDULED = 3
+    CANCELLING = 4
+    CANCEL_REQUESTED = 5
+    ABANDONED = 6
+    CLOSED = 7
+
+
+class ActivityInput(IntEnum):
+    """What can happen to it."""
+
+    SCHEDULE_RECORDED = 1
+    CANCEL = 2
+    ABANDON = 3
+    CANCEL_RECORDED = 4
+    CLOSE = 5
+
+
+TRANSITIONS: Final[dict[tuple[ActivityState, ActivityInput], ActivityState]] = {
+    (ActivityState.SCHEDULING, ActivityInput.SCHEDULE_RECORDED): ActivityState.SCHEDULED,
+    (ActivityState.SCHEDULING, ActivityInput.CANCEL): ActivityState.WITHDRAWN,
+    (ActivityState.SCHEDULING, ActivityInput.ABANDON): ActivityState.WITHDRAWN,
+    (ActivityState.SCHEDULED, ActivityInput.CANCEL): ActivityState.CANCELLING,
+    (ActivityState.SCHEDULED, ActivityInput.ABANDON): ActivityState.ABANDONED,
+    (ActivityState.SCHEDULED, ActivityInput.CLOSE): ActivityState.CLOSED,
+    (ActivityState.CANCELLING, ActivityInput.CANCEL_RECORDED): ActivityState.CANCEL_REQUESTED,
+    # Asking again asks for nothing new: the request is on its way.
+    (ActivityState.CANCELLING, ActivityInput.CANCEL): ActivityState.CANCELLING,
+    (ActivityState.CANCEL_REQUESTED, ActivityInput.CANCEL): ActivityState.CANCEL_REQUESTED,
+    (ActivityState.CANCEL_REQUESTED, ActivityInput.CLOSE): ActivityState.CLOSED,
+    (ActivityState.ABANDONED, ActivityInput.CLOSE): ActivityState.CLOSED,
+}
+
+
+class ActivityHandle(WorkflowFuture[Any]):
+    """A scheduled activity: await it for its result. `cancel` as its cancellation_type says."""
+
+    def __init__(self, loop: WorkflowLoop, activity_id: str, cancel: Callable[[], None]) -> None:
+        super().__init__(loop)
+        self.activity_id = activity_id
+        self._cancel_activity = cancel
+
+    def cancel(self, msg: object = None) -> bool:
+        """Ask the activity to cancel; False if it has ended already.
+
+        The handle itself is never cancelled: it ends with ActivityError.
+        """
+        if self.done():
+            return False
+        self._cancel_activity()
+        return True
+
+
+class ActivityMachine:
+    """Sends ScheduleActivityTask, and RequestCancelActivityTask if it is cancelled in time."""
+
+    def __init__(
+        self,
+        activity_id: str,
+        activity_type: str,
+        arguments: Payloads | None,
+        options: ActivityOptions,
+        result_type: object,
+        run: "ActivityRun",
+    ) -> None:
+        self.activity_id = activity_id
+        self.activity_type = activity_type
+        self.arguments = arguments
+        self.options = options
+        self.scheduled_event_id = 0
+        self.state = ActivityState.SCHEDULING
+        self.handle = ActivityHandle(run.loop, activity_id, self.cancel)
+        self._result_type = result_type
+        self._run = run
+        run.commands.add(ScheduleActivityCommand(self))
+
+    def cancel(self) -> None:
+        """The code does not want it any more."""
+        self._run.loop.check_writable("cancelling an activity")
+        was = self.state
+        how = self.options.cancellation_type
+        abandons = how is ActivityCancellationType.ABANDON
+        self.move(ActivityInput.ABANDON if abandons else ActivityInput.CANCEL)
+        if was is ActivityState.SCHEDULED and self.state is ActivityState.CANCELLING:
+            self._run.commands.add(RequestCancelActivityCommand(self))
+        if (
+            self.state is ActivityState.WITHDRAWN
+            or how is not ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
+        ):
+            self._fail(_cancelled(), 0, "", RetryState.RETRY_STATE_CANCEL_REQUESTED)
+
+    def close(self, event: HistoryEvent) -> None:
+        """The event that ends it is in the history."""
+        self.move(ActivityInput.CLOSE)
+        if self.handle.done():
+            return
+        match event.event_type:
+            case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
+                self._complete(event.activity_task_completed_event_attributes.result)
+            case EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED:
+                failed = event.activity_task_failed_event_attributes
+                self._fail(
+                    failed.failure, failed.started_event_id, failed.identity, failed.retry_state
+                )
+            case EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT:
+                timed_out = event.activity_task_timed_out_event_attributes
+                self._fail(timed_out.failure, timed_out.started_event_id, "", timed_out.retry_state)
+            case EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELLED:
+                cancelled = event.activity_task_cancelled_event_attributes
+                self._fail(
+                    _cancelled(cancelled.details),
+                    cancelled.started_event_id,
+                    cancelled.identity,
+                    RetryState.RETRY_STATE_CANCEL_REQUESTED,
+                )
+            case _:
+                raise HistoryError(f"event {event.event_id} does not close an activity")
+
+    def move(self, cause: ActivityInput) -> None:
+        """Follow the table."""
+        self.state = next_state(TRANSITIONS, self.state, cause, f"activity {self.activity_id!r}")
+
+    def _complete(self, result: Payloads) -> None:
+        try:
+            values = self._run.converter.from_payloads(result, [self._result_type])
+        except PayloadDecodeError as error:
+            self.handle.set_exception(error)
+        else:
+            self.handle.set_result(values[0] if values else None)
+
+    def _fail(
+        self,
+        cause: Failure,
+        started_event_id: int,
+        identity: str,
+        retry_state: RetryState.ValueType,
+    ) -> None:
+        failure = Failure(message=f"activity {self.activity_type!r} failed", cause=cause)
+        info = failure.activity_failure_info
+        info.scheduled_event_id = self.scheduled_event_id
+        info.started_event_id = started_event_id
+        info.identity = identity
+        info.activity_type.name = self.activity_type
+        info.activity_id = self.activity_id
+        info.retry_state = retry_state
+        self.handle.set_exception(from_failure(failure, self._run.converter))
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityRun:
+    """What an activity needs of its run.
+
+    Attributes:
+        scheduled: Called once its event is known, with the machine.
+    """
+
+    loop: WorkflowLoop
+    commands: CommandLog
+    converter: DataConverter
+    scheduled: Callable[[ActivityMachine], None]
+
+
+class ScheduleActivityCommand:
+    """Run it."""
+
+    event_type: int = EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+
+    def __init__(self, activity: ActivityMachine) -> None:
+        self._activity = activity
+
+    @property
+    def is_withdrawn(self) -> bool:
+        return self._activity.state is ActivityState.WITHDRAWN
+
+    def to_proto(self) -> Command:
+        activity = self._activity
+        options = activity.options
+        command = Command(command_type=CommandType.COMMAND_TYPE_SCHEDULE_ACTIVITY_TASK)
+        attributes = command.schedule_activity_task_command_attributes
+        attributes.activity_id = activity.activity_id
+        attributes.activity_type.name = activity.activity_type
+        attributes.task_queue.name = options.task_queue
+        if activity.arguments is not None:
+            attributes.input.CopyFrom(activity.arguments)
+        for timeout, field in (
+            (options.schedule_to_close_timeout, attributes.schedule_to_close_timeout),
+            (options.schedule_to_start_timeout, attributes.schedule_to_start_timeout),
+            (options.start_to_close_timeout, attributes.start_to_close_timeout),
+            (options.heartbeat_timeout, attributes.heartbeat_timeout),
+        ):
+            if timeout is not None:
+                _set_duration(field, timeout)
+        if options.retry_policy is not None:
+            attributes.retry_policy.CopyFrom(options.retry_policy.to_proto())
+        attributes.capabilities.extend(options.capabilities)
+        attributes.delivery = _delivery(options)
+        return command
+
+    def is_recorded_by(self, event: HistoryEvent) -> bool:
+        scheduled = event.activity_task_scheduled_event_attributes
+        return (
+            scheduled.activity_id == self._activity.activity_id
+            and scheduled.activity_type.name == self._activity.activity_type
+        )
+
+    def mark_recorded(self, event: HistoryEvent) -> None:
+        self._activity.scheduled_event_id = event.event_id
+        self._activity.move(ActivityInput.SCHEDULE_RECORDED)
+        self._activity._run.scheduled(self._activity)  # pyright: ignore[reportPrivateUsage]
+
+    def describe(self) -> str:
+        activity = self._activity
+        return f"scheduled activity {activity.activity_id!r} of type {activity.activity_type!r}"
+
+
+class RequestCancelActivityCommand:
+    """Ask it to cancel."""
+
+    event_type: int = EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED
+    is_withdrawn: bool = False
+
+    def __init__(self, activity: ActivityMachine) -> None:
+        self._activity = activity
+
+    def to_proto(self) -> Command:
+        command = Command(command_type=CommandType.COMMAND_TYPE_REQUEST_CANCEL_ACTIVITY_TASK)
+        attributes = command.request_cancel_activity_task_command_attributes
+        attributes.scheduled_event_id = self._activity.scheduled_event_id
+        return command
+
+    def is_recorded_by(self, event: HistoryEvent) -> bool:
+        requested = event.activity_task_cancel_requested_event_attributes
+        return requested.scheduled_event_id == self._activity.scheduled_event_id
+
+    def mark_recorded(self, event: HistoryEvent) -> None:
+        self._activity.move(ActivityInput.CANCEL_RECORDED)
+
+    def describe(self) -> str:
+        activity = self._activity
+        return (
+            f"asked activity {activity.activity_id!r} of type {activity.activity_type!r} "
+            f"(event {activity.scheduled_event_id}) to cancel"
+        )
+
+
+def _delivery(options: ActivityOptions) -> ActivityDelivery.ValueType:
+    if options.at_most_once:
+        return ActivityDelivery.ACTIVITY_DELIVERY_AT_MOST_ONCE
+    return ActivityDelivery.ACTIVITY_DELIVERY_AT_LEAST_ONCE
+
+
+def _cancelled(details: Payloads | None = None) -> Failure:
+    failure = Failure(message="cancelled")
+    failure.cancelled_failure_info.SetInParent()
+    if details is not None:
+        failure.cancelled_failure_info.details.CopyFrom(details)
+    return failure
+
+
+def _set_duration(field: Duration, value: timedelta) -> None:
+    # Duration.FromTimedelta does the same in four times the time.
+    field.seconds = value.days * 86_400 + value.seconds
+    field.nanos = value.microseconds * 1_000

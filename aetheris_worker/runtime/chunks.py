@@ -1,0 +1,68 @@
+"""Cuts a history into the pieces that workflow code sees at once.
+
+A chunk ends with the start of a workflow task that was completed, or of the one in hand: the code
+runs once per chunk. The events of a task that failed or timed out belong to the chunk of the next
+one, since nothing that the code did then is in the history.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
+
+COMMAND_EVENT_TYPES: Final[frozenset[int]] = frozenset(
+    {
+        EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED,
+        EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED,
+        EventType.EVENT_TYPE_TIMER_STARTED,
+        EventType.EVENT_TYPE_TIMER_CANCELLED,
+        EventType.EVENT_TYPE_MARKER_RECORDED,
+        EventType.EVENT_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED,
+        EventType.EVENT_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED,
+        EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED,
+        EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES,
+        EventType.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED,
+        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED,
+        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED,
+        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED,
+        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW,
+    }
+)
+"""Events that exist because workflow code gave a command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Events that workflow code sees at once.
+
+    Attributes:
+        events: In order; for every chunk but the first they begin with the end of the task before
+            and the events of its commands.
+        started: The start of the task in which the code sees them: the last of the events. None
+            in the last chunk of a history that does not end in a task: the code does not see it.
+        is_replay: The task was completed before, so its commands are in the history.
+    """
+
+    events: Sequence[HistoryEvent]
+    started: HistoryEvent | None
+    is_replay: bool
+
+
+def chunks_of(events: Sequence[HistoryEvent]) -> Iterator[Chunk]:
+    """Cut events that begin with the first of a run, or right after a chunk cut before."""
+    begin = 0
+    last = len(events) - 1
+    for index, event in enumerate(events):
+        if event.event_type != EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED:
+            continue
+        is_last = index == last
+        if is_last or _completes(events[index + 1]):
+            yield Chunk(events[begin : index + 1], event, not is_last)
+            begin = index + 1
+    if begin <= last:
+        yield Chunk(events[begin:], None, True)
+
+
+def _completes(event: HistoryEvent) -> bool:
+    return event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED

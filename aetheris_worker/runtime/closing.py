@@ -1,0 +1,69 @@
+"""The command that ends a run. There is at most one, and nothing follows it."""
+
+from aetheris.api.v1.command_pb2 import Command, CommandType
+from aetheris.api.v1.common_pb2 import Payloads
+from aetheris.api.v1.failure_pb2 import Failure
+from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
+
+
+class _ClosingCommand:
+    is_withdrawn: bool = False
+
+    def is_recorded_by(self, event: HistoryEvent) -> bool:
+        return True
+
+    def mark_recorded(self, event: HistoryEvent) -> None:
+        """The run is closed; there is nothing left to move."""
+
+
+class CompleteRunCommand(_ClosingCommand):
+    """Close it with a result."""
+
+    event_type: int = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED
+
+    def __init__(self, result: Payloads | None) -> None:
+        self.result = result
+
+    def to_proto(self) -> Command:
+        command = Command(command_type=CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION)
+        command.complete_workflow_execution_command_attributes.SetInParent()
+        if self.result is not None:
+            command.complete_workflow_execution_command_attributes.result.CopyFrom(self.result)
+        return command
+
+    def describe(self) -> str:
+        return "completed the run"
+
+
+class FailRunCommand(_ClosingCommand):
+    """Close it with a failure."""
+
+    event_type: int = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+
+    def to_proto(self) -> Command:
+        command = Command(command_type=CommandType.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION)
+        command.fail_workflow_execution_command_attributes.failure.CopyFrom(self.failure)
+        return command
+
+    def describe(self) -> str:
+        return f"failed the run ({self.failure.message})"
+
+
+class CancelRunCommand(_ClosingCommand):
+    """Close it as cancelled."""
+
+    event_type: int = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED
+
+    def to_proto(self) -> Command:
+        command = Command(command_type=CommandType.COMMAND_TYPE_CANCEL_WORKFLOW_EXECUTION)
+        command.cancel_workflow_execution_command_attributes.SetInParent()
+        return command
+
+    def describe(self) -> str:
+        return "ended the run as cancelled"
+
+
+ClosingCommand = CompleteRunCommand | FailRunCommand | CancelRunCommand

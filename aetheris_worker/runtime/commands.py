@@ -1,0 +1,127 @@
+"""What workflow code asked for, and whether the history agrees.
+
+An activation's commands go out in the order in which the code gave them. In a history they come
+back as events in that same order, so replay compares the two queues one by one.
+"""
+
+from collections import deque
+from typing import Protocol
+
+from aetheris.api.v1.command_pb2 import Command
+from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
+from aetheris_worker.runtime.errors import NondeterminismError
+
+
+class ProducedCommand(Protocol):
+    """One thing that workflow code asked for."""
+
+    @property
+    def event_type(self) -> int:
+        """The type of the event that records it."""
+        ...
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """The code took it back before it was sent: it never goes out."""
+        ...
+
+    def to_proto(self) -> Command:
+        """The command as the server wants it."""
+        ...
+
+    def is_recorded_by(self, event: HistoryEvent) -> bool:
+        """Whether an event of its event_type is the one that this command would have caused."""
+        ...
+
+    def mark_recorded(self, event: HistoryEvent) -> None:
+        """The event is in the history."""
+        ...
+
+    def describe(self) -> str:
+        """What the code did, as in "scheduled activity '1' of type 'pay'"."""
+        ...
+
+
+class CommandLog:
+    """Commands of the current activation, and those whose events have not been seen yet."""
+
+    def __init__(self) -> None:
+        self._produced: list[ProducedCommand] = []
+        self._unrecorded: deque[ProducedCommand] = deque()
+
+    def add(self, command: ProducedCommand) -> None:
+        """The code asked for this."""
+        self._produced.append(command)
+
+    def seal(self) -> list[ProducedCommand]:
+        """End the activation: its commands, without the withdrawn ones, now await their events."""
+        sealed = [command for command in self._produced if not command.is_withdrawn]
+        self._produced.clear()
+        self._unrecorded.extend(sealed)
+        return sealed
+
+    def match(self, event: HistoryEvent) -> None:
+        """Take an event that a command caused.
+
+        Raises:
+            NondeterminismError: The next command is another one, or there is none.
+        """
+        if not self._unrecorded:
+            raise self._disagreement(event, "did nothing here")
+        command = self._unrecorded.popleft()
+        if command.event_type != event.event_type or not command.is_recorded_by(event):
+            raise self._disagreement(event, command.describe())
+        command.mark_recorded(event)
+
+    def check_all_recorded(self, next_event: HistoryEvent | None) -> None:
+        """The history has no more command events for the last activation.
+
+        Args:
+            next_event: The event that it has instead; None at its end.
+
+        Raises:
+            NondeterminismError: The code gave more commands than that.
+        """
+        if not self._unrecorded:
+            return
+        produced = self._unrecorded[0].describe()
+        if next_event is None:
+            raise NondeterminismError(0, "", "nothing more", produced)
+        raise self._disagreement(next_event, produced)
+
+    @staticmethod
+    def _disagreement(event: HistoryEvent, produced: str) -> NondeterminismError:
+        return NondeterminismError(
+            event.event_id, event_type_name(event.event_type), describe_event(event), produced
+        )
+
+
+def event_type_name(event_type: int) -> str:
+    """The type's name without its prefix; its number where this version does not know it."""
+    try:
+        return EventType.Name(event_type).removeprefix("EVENT_TYPE_")  # type: ignore[arg-type]
+    except ValueError:
+        return str(event_type)
+
+
+def describe_event(event: HistoryEvent) -> str:
+    """What the event records, in the words that ProducedCommand.describe uses."""
+    match event.event_type:
+        case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
+            scheduled = event.activity_task_scheduled_event_attributes
+            return f"activity {scheduled.activity_id!r} of type {scheduled.activity_type.name!r}"
+        case EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED:
+            requested = event.activity_task_cancel_requested_event_attributes
+            return f"a request to cancel the activity of event {requested.scheduled_event_id}"
+        case EventType.EVENT_TYPE_TIMER_STARTED:
+            return f"the start of timer {event.timer_started_event_attributes.timer_id!r}"
+        case EventType.EVENT_TYPE_TIMER_CANCELLED:
+            return f"the end of timer {event.timer_cancelled_event_attributes.timer_id!r}"
+        case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
+            return "the completion of the run"
+        case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:
+            return "the failure of the run"
+        case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED:
+            return "the cancellation of the run"
+        case _:
+            return event_type_name(event.event_type).lower().replace("_", " ")

@@ -1,0 +1,189 @@
+"""Calls the user's workflow class: run, signals, queries; and decides how the run ends.
+
+Signals that came before the run's first task are handled before its run method begins.
+"""
+
+import asyncio
+import contextvars
+import inspect
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final, cast
+
+from aetheris.api.v1.common_pb2 import Payloads
+from aetheris.api.v1.history_pb2 import HistoryEvent
+from aetheris_client.errors import AetherisError, CancelledError, FailureError, PayloadDecodeError
+from aetheris_client.failure import to_failure
+from aetheris_worker.runtime.closing import (
+    CancelRunCommand,
+    ClosingCommand,
+    CompleteRunCommand,
+    FailRunCommand,
+)
+from aetheris_worker.runtime.definitions import WorkflowDefinition
+from aetheris_worker.runtime.run import WorkflowRun
+from aetheris_worker.runtime.signatures import signature_of
+
+_LOGGER: Final = logging.getLogger("aetheris.workflow")
+
+
+class QueryNotFoundError(AetherisError):
+    """The workflow has no such query handler."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"query {name!r} not found; the workflow has {sorted(known)}")
+        self.name = name
+
+
+class WorkflowNotBegunError(AetherisError):
+    """A query came before the run's first workflow task was completed."""
+
+    def __init__(self) -> None:
+        super().__init__("the run's code has not begun yet")
+
+
+class WorkflowEntry:
+    """One instance of the user's class.
+
+    Attributes:
+        closing: How the code ended the run; None while it goes on.
+        error: What the code raised that neither ends the run nor may be ignored: the workflow task
+            fails with it.
+    """
+
+    def __init__(self, definition: WorkflowDefinition, run: WorkflowRun) -> None:
+        self.closing: ClosingCommand | None = None
+        self.error: BaseException | None = None
+        self._definition = definition
+        self._run = run
+        self._instance: Any = None
+        self._main: asyncio.Task[None] | None = None
+        # Nothing of the worker's own context variables reaches the code.
+        self._context = contextvars.Context()
+
+    def is_over(self) -> bool:
+        """Nothing the code could do now would count."""
+        return self.closing is not None or self.error is not None
+
+    def create(self) -> None:
+        """Make the instance, before anything else runs."""
+        self._run.loop.call_soon(self._create, context=self._context)
+
+    def begin(self, arguments: Payloads) -> None:
+        """Call the run method, after what has been asked for before."""
+        self._run.loop.call_soon(self._begin, arguments, context=self._context)
+
+    def signal(self, event: HistoryEvent) -> None:
+        """Call the signal's handler."""
+        self._run.loop.call_soon(self._signal, event, context=self._context)
+
+    def cancel(self) -> None:
+        """Cancel the run method; where it has not begun, once it first waits."""
+        self._run.cancel_requested = True
+        self._run.loop.call_soon(self._cancel, context=self._context)
+
+    def query(self, name: str, arguments: Payloads) -> Payloads | None:
+        """Ask a query handler; whatever it raises passes through.
+
+        Raises:
+            QueryNotFoundError: There is none of that name.
+            WorkflowNotBegunError: There is nothing to ask yet.
+        """
+        handler = self._definition.queries.get(name)
+        if handler is None:
+            raise QueryNotFoundError(name, list(self._definition.queries))
+        if self._instance is None:
+            raise WorkflowNotBegunError
+        types = signature_of(handler.method).argument_types
+        loop = self._run.loop
+        loop.read_only = True
+        try:
+            with loop.entered():
+                values = self._run.converter.from_payloads(arguments, types)
+                answer = self._context.run(handler.method, self._instance, *values)
+                return self._run.converter.to_payloads([answer])
+        finally:
+            loop.read_only = False
+
+    def _create(self) -> None:
+        self._instance = self._definition.cls()
+
+    def _begin(self, arguments: Payloads) -> None:
+        function = self._definition.run
+        values = self._run.converter.from_payloads(arguments, signature_of(function).argument_types)
+        coroutine = cast(Coroutine[Any, Any, object], function(self._instance, *values))
+        self._main = self._run.loop.create_task(self._guard_main(coroutine), name="run")
+        if self._run.cancel_requested:
+            self._run.loop.call_soon(self._cancel, context=self._context)
+
+    def _signal(self, event: HistoryEvent) -> None:
+        signaled = event.workflow_execution_signaled_event_attributes
+        handler = self._definition.signals.get(signaled.signal_name)
+        if handler is None:
+            self._warn("signal %r has no handler; it is dropped", signaled.signal_name)
+            return
+        method = handler.method
+        signature = signature_of(method)
+        # Failing the task over a bad signal would let any client stop any run for good.
+        try:
+            values = self._run.converter.from_payloads(signaled.input, signature.argument_types)
+        except PayloadDecodeError as error:
+            self._warn("signal %r is dropped: %s", signaled.signal_name, error)
+            return
+        if not signature.accepts(len(values)):
+            self._warn(
+                "signal %r is dropped: it came with %d arguments", signaled.signal_name, len(values)
+            )
+            return
+        if inspect.iscoroutinefunction(method):
+            coroutine = cast(Coroutine[Any, Any, object], method(self._instance, *values))
+            name = f"signal {signaled.signal_name}"
+            self._run.loop.create_task(self._guard_handler(coroutine), name=name)
+            return
+        try:
+            method(self._instance, *values)
+        except Exception as error:  # noqa: BLE001 - decided as one of the run method's
+            self._end(error)
+
+    def _cancel(self) -> None:
+        # A request that came before the run method began waits for its first step: a task that is
+        # cancelled before it begins never runs, and its code could not clean up.
+        if self._main is not None:
+            self._main.cancel()
+
+    async def _guard_main(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        try:
+            result = await coroutine
+            self._close(CompleteRunCommand(self._run.converter.to_payloads([result])))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - decided there
+            self._end(error)
+
+    async def _guard_handler(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        try:
+            await coroutine
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - decided there
+            self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        if self._run.cancel_requested and is_cancelled(error):
+            self._close(CancelRunCommand())
+        elif isinstance(error, (FailureError, TimeoutError, *self._definition.failure_types)):
+            self._close(FailRunCommand(to_failure(error, self._run.converter)))
+        elif not self.is_over():
+            self.error = error
+
+    def _close(self, command: ClosingCommand) -> None:
+        if not self.is_over():
+            self.closing = command
+            self._run.commands.add(command)
+
+    def _warn(self, message: str, *arguments: object) -> None:
+        if not self._run.is_replaying:
+            _LOGGER.warning(message, *arguments)
+
+
+def is_cancelled(error: BaseException | None) -> bool:
+    """Whether cancellation is what it comes down to: by itself, or through a failure's causes."""
+    while isinstance(error, FailureError) and not isinstance(error, CancelledError):
+        error = error.__cause__
+    return isinstance(error, (CancelledError, asyncio.CancelledError))

@@ -1,0 +1,65 @@
+"""What the runtime raises.
+
+All derive from AetherisError, but for RunEvictedError, which workflow code must not swallow:
+
+    AetherisError
+    ├── NondeterminismError      the code did not repeat what the history says it did
+    ├── HistoryError             the history itself makes no sense
+    ├── ForbiddenCallError       workflow code asked the loop for I/O or threads
+    └── ReadOnlyError            a query handler tried to change something
+    BaseException
+    └── RunEvictedError          the run leaves the cache; its coroutines are taken down
+"""
+
+from aetheris_client.errors import AetherisError
+
+
+class NondeterminismError(AetherisError):
+    """Workflow code, run again from its history, did something else than the history records.
+
+    Attributes:
+        event_id: The event where they part; 0 where the history ends before.
+        event_type: Its type, for example `TIMER_STARTED`; empty where the history ends before.
+        recorded: What the history has there, for people.
+        produced: What the code did instead, for people.
+    """
+
+    def __init__(self, event_id: int, event_type: str, recorded: str, produced: str) -> None:
+        where = f"event {event_id} ({event_type})" if event_id else "the end of the history"
+        super().__init__(f"nondeterminism at {where}: history has {recorded}; the code {produced}")
+        self.event_id = event_id
+        self.event_type = event_type
+        self.recorded = recorded
+        self.produced = produced
+
+
+class HistoryError(AetherisError):
+    """The events are not a history that this runtime can follow: a server's or a caller's bug."""
+
+
+class ForbiddenCallError(AetherisError):
+    """Workflow code called something that has no deterministic answer.
+
+    Attributes:
+        call: What it called, for example `loop.create_connection`.
+        call_site: Where, as `file:line in function`.
+    """
+
+    def __init__(self, call: str, call_site: str, instead: str) -> None:
+        super().__init__(f"workflow code may not call {call} (at {call_site}): {instead}")
+        self.call = call
+        self.call_site = call_site
+
+
+class ReadOnlyError(AetherisError):
+    """A query handler, or a condition, tried to change the run. `call` is what it called."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__(f"{call} is not allowed here: a query only looks")
+        self.call = call
+
+
+class RunEvictedError(BaseException):
+    """The run leaves this worker's memory. Not an Exception, so that workflow code does not swallow
+    it; whatever code does while it passes has no effect on the run.
+    """

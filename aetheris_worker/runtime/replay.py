@@ -1,0 +1,204 @@
+"""Runs a workflow's code along its history.
+
+Events go in, in order and without gaps; for each chunk of them the code runs until it waits, and
+its commands are compared with the events that record them. Only the commands of the last workflow
+task, the one in hand, are new.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from aetheris.api.v1.common_pb2 import Payloads
+from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
+from aetheris_client.converter import DataConverter
+from aetheris_worker.runtime.chunks import COMMAND_EVENT_TYPES, Chunk, chunks_of
+from aetheris_worker.runtime.commands import ProducedCommand, event_type_name
+from aetheris_worker.runtime.definitions import WorkflowDefinition
+from aetheris_worker.runtime.entry import WorkflowEntry
+from aetheris_worker.runtime.errors import HistoryError, ReadOnlyError
+from aetheris_worker.runtime.info import RunId
+from aetheris_worker.runtime.run import WorkflowRun
+
+
+class RunMachine:
+    """One run in memory.
+
+    After any error it is in between two states, and only fit for `evict`.
+
+    Attributes:
+        started_event_id: The start of the last workflow task that the code has seen; the next
+            events continue after it. 0 at first.
+        is_tainted: A query handler tried to change the run: its state may not be what replay gives.
+    """
+
+    def __init__(
+        self, definition: WorkflowDefinition, run_id: RunId, converter: DataConverter
+    ) -> None:
+        self.run = WorkflowRun(run_id, converter)
+        self.started_event_id = 0
+        self.is_tainted = False
+        self._entry = WorkflowEntry(definition, self.run)
+        self._last_event_id = 0
+
+    @property
+    def is_closed(self) -> bool:
+        """The code has ended the run."""
+        return self._entry.closing is not None
+
+    def advance(self, events: Sequence[HistoryEvent]) -> Sequence[ProducedCommand]:
+        """Run the code through these events.
+
+        Args:
+            events: What follows `started_event_id`; the last one starts the task in hand. Or the
+                whole history of a run, for a look at it: then no command is new.
+
+        Returns:
+            The commands of the task in hand, in order; none if there is none.
+
+        Raises:
+            NondeterminismError: The code does not do what the history says it did.
+            HistoryError: The events are not a history.
+            Exception: Whatever the code raised that does not end the run.
+        """
+        commands: Sequence[ProducedCommand] = ()
+        for chunk in chunks_of(events):
+            commands = self._advance(chunk)
+        return commands
+
+    def query(self, name: str, arguments: Payloads) -> Payloads | None:
+        """Ask the code as it stands; see WorkflowEntry.query."""
+        try:
+            return self._entry.query(name, arguments)
+        except ReadOnlyError:
+            self.is_tainted = True
+            raise
+
+    def evict(self) -> None:
+        """Take the code down; see WorkflowLoop.evict."""
+        self.run.loop.evict()
+
+    def _advance(self, chunk: Chunk) -> Sequence[ProducedCommand]:
+        run = self.run
+        run.is_replaying = chunk.is_replay
+        is_first = self._last_event_id == 0
+        self._apply(chunk.events)
+        if is_first:
+            if run.first_event is None:
+                raise HistoryError("the history does not begin with WORKFLOW_EXECUTION_STARTED")
+            first = run.first_event.workflow_execution_started_event_attributes
+            self._entry.begin(first.input)
+        if chunk.started is None:
+            return ()
+        self._set_clock(chunk.started)
+        run.loop.run_until_idle(self._entry.is_over)
+        if self._entry.error is not None:
+            raise self._entry.error
+        produced = run.commands.seal()
+        return () if chunk.is_replay else produced
+
+    def _apply(self, events: Sequence[HistoryEvent]) -> None:
+        after_commands: HistoryEvent | None = None
+        for event in events:
+            if event.event_id != self._last_event_id + 1:
+                raise HistoryError(
+                    f"event {event.event_id} follows event {self._last_event_id}: "
+                    "events are missing"
+                )
+            self._last_event_id = event.event_id
+            kind = event.event_type
+            if kind in COMMAND_EVENT_TYPES:
+                self.run.commands.match(event)
+                after_commands = None
+                continue
+            if after_commands is None and kind != EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
+                after_commands = event
+            self._apply_other(event)
+        self.run.commands.check_all_recorded(after_commands)
+
+    def _apply_other(self, event: HistoryEvent) -> None:
+        kind = event.event_type
+        if kind in _IGNORED:
+            return
+        apply = _APPLY.get(kind)
+        if apply is None:
+            raise HistoryError(
+                f"event {event.event_id} ({event_type_name(kind)}) is not known to this worker; "
+                "a newer one is needed"
+            )
+        apply(self.run, self._entry, event)
+
+    def _set_clock(self, started: HistoryEvent) -> None:
+        attributes = started.workflow_task_started_event_attributes
+        time = (
+            attributes.started_time if attributes.HasField("started_time") else started.event_time
+        )
+        # Whole microseconds: datetimes hold no more.
+        now = time.seconds + time.nanos // 1_000 / 1_000_000
+        # Clocks of servers differ; a run's time never goes back.
+        self.run.loop.now = max(now, self.run.loop.now)
+        self.run.history_length = started.event_id
+        self.run.suggests_continue_as_new = attributes.suggest_continue_as_new
+        self.started_event_id = started.event_id
+
+
+def _start(run: WorkflowRun, entry: WorkflowEntry, event: HistoryEvent) -> None:
+    run.first_event = event
+    entry.create()
+
+
+def _close_activity_completed(run: WorkflowRun, _: WorkflowEntry, event: HistoryEvent) -> None:
+    completed = event.activity_task_completed_event_attributes
+    run.close_activity(completed.scheduled_event_id, event)
+
+
+def _close_activity_failed(run: WorkflowRun, _: WorkflowEntry, event: HistoryEvent) -> None:
+    run.close_activity(event.activity_task_failed_event_attributes.scheduled_event_id, event)
+
+
+def _close_activity_timed_out(run: WorkflowRun, _: WorkflowEntry, event: HistoryEvent) -> None:
+    run.close_activity(event.activity_task_timed_out_event_attributes.scheduled_event_id, event)
+
+
+def _close_activity_cancelled(run: WorkflowRun, _: WorkflowEntry, event: HistoryEvent) -> None:
+    run.close_activity(event.activity_task_cancelled_event_attributes.scheduled_event_id, event)
+
+
+def _fire_timer(run: WorkflowRun, _: WorkflowEntry, event: HistoryEvent) -> None:
+    run.fire_timer(event.timer_fired_event_attributes.timer_id, event.event_id)
+
+
+def _signal(_: WorkflowRun, entry: WorkflowEntry, event: HistoryEvent) -> None:
+    entry.signal(event)
+
+
+def _cancel(_: WorkflowRun, entry: WorkflowEntry, __: HistoryEvent) -> None:
+    entry.cancel()
+
+
+_APPLY: Final[Mapping[int, Callable[[WorkflowRun, WorkflowEntry, HistoryEvent], None]]] = {
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED: _start,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED: _signal,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED: _cancel,
+    EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED: _close_activity_completed,
+    EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED: _close_activity_failed,
+    EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT: _close_activity_timed_out,
+    EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELLED: _close_activity_cancelled,
+    EventType.EVENT_TYPE_TIMER_FIRED: _fire_timer,
+}
+
+_IGNORED: Final[frozenset[int]] = frozenset(
+    {
+        EventType.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED,
+        EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED,
+        EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED,
+        EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT,
+        EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED,
+        EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED,
+        # The run was closed from outside: its code never learns of it.
+        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED,
+        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT,
+        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_OPTIONS_UPDATED,
+        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_PAUSED,
+        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UNPAUSED,
+    }
+)

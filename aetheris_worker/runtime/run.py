@@ -1,0 +1,164 @@
+"""What workflow code can ask of its run: activities, timers, time, chance.
+
+Every request gets its id from a counter of the run, so the same code asks for the same ids again.
+Events of the world come in through the methods that replay.py calls.
+"""
+
+import asyncio
+import random
+import uuid
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from aetheris.api.v1.history_pb2 import HistoryEvent
+from aetheris_client.converter import DataConverter
+from aetheris_worker.runtime.activity import (
+    ActivityHandle,
+    ActivityMachine,
+    ActivityOptions,
+    ActivityRun,
+)
+from aetheris_worker.runtime.commands import CommandLog
+from aetheris_worker.runtime.errors import HistoryError
+from aetheris_worker.runtime.info import RunId, WorkflowInfo, read_info
+from aetheris_worker.runtime.loop import WorkflowLoop
+from aetheris_worker.runtime.timer import TimerMachine
+
+
+class WorkflowRun:
+    """The run behind the functions of `aetheris_worker.workflow`.
+
+    Attributes:
+        is_replaying: The code repeats what it did before; nothing it does is new.
+        history_length: Events up to the current workflow task.
+        suggests_continue_as_new: The server finds the history long.
+        cancel_requested: Somebody asked the run to cancel.
+    """
+
+    def __init__(self, run_id: RunId, converter: DataConverter) -> None:
+        self.id = run_id
+        self.converter = converter
+        self.commands = CommandLog()
+        self.loop = WorkflowLoop(self, self._start_timer)
+        self.is_replaying = False
+        self.history_length = 0
+        self.suggests_continue_as_new = False
+        self.cancel_requested = False
+        self.first_event: HistoryEvent | None = None
+        self._activity_run = ActivityRun(
+            self.loop, self.commands, converter, self._note_scheduled_activity
+        )
+        self._activities: dict[int, ActivityMachine] = {}
+        self._timers: dict[str, TimerMachine] = {}
+        self._activity_count = 0
+        self._timer_count = 0
+
+    # For workflow code.
+
+    @cached_property
+    def info(self) -> WorkflowInfo:
+        """What it was started with."""
+        return read_info(self.id, self._started_event())
+
+    @cached_property
+    def _random(self) -> random.Random:
+        started = self._started_event().workflow_execution_started_event_attributes
+        # A reset makes a new run that must see the old one's numbers again.
+        return random.Random(started.original_execution_run_id or self.id.run_id)
+
+    def random(self) -> random.Random:
+        """The run's own source of random numbers, seeded with its run id."""
+        self.loop.check_writable("drawing random numbers")
+        return self._random
+
+    def uuid4(self) -> uuid.UUID:
+        """A UUID from that source."""
+        return uuid.UUID(int=self.random().getrandbits(128), version=4)
+
+    def start_activity(
+        self,
+        activity_type: str,
+        arguments: Sequence[object],
+        options: ActivityOptions,
+        activity_id: str | None,
+        result_type: object,
+    ) -> ActivityHandle:
+        """Schedule it.
+
+        Raises:
+            ValueError: Neither schedule_to_close nor start_to_close is set.
+            PayloadEncodeError: An argument has no encoding.
+        """
+        self.loop.check_writable("scheduling an activity")
+        if options.start_to_close_timeout is None and options.schedule_to_close_timeout is None:
+            raise ValueError(
+                f"activity {activity_type!r}: expected start_to_close_timeout or "
+                "schedule_to_close_timeout"
+            )
+        payloads = self.converter.to_payloads(arguments)
+        self._activity_count += 1
+        machine = ActivityMachine(
+            activity_id or str(self._activity_count),
+            activity_type,
+            payloads,
+            options,
+            result_type,
+            self._activity_run,
+        )
+        return machine.handle
+
+    async def wait_condition(
+        self, predicate: Callable[[], bool], timeout_seconds: float | None
+    ) -> None:
+        """Return once the predicate holds; asked now and whenever the run has moved.
+
+        Raises:
+            TimeoutError: The time was up first.
+        """
+        if self.loop.holds(predicate):
+            return
+        future = self.loop.add_condition(predicate)
+        if timeout_seconds is None:
+            await future
+            return
+        timer = self.loop.call_later(timeout_seconds, _time_out, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+
+    # For replay.
+
+    def close_activity(self, scheduled_event_id: int, event: HistoryEvent) -> None:
+        """The activity has ended."""
+        machine = self._activities.pop(scheduled_event_id, None)
+        if machine is None:
+            raise HistoryError(
+                f"event {event.event_id} ends the activity of event {scheduled_event_id}, "
+                "which is not open"
+            )
+        machine.close(event)
+
+    def fire_timer(self, timer_id: str, event_id: int) -> None:
+        """The timer has fired."""
+        machine = self._timers.get(timer_id)
+        if machine is None:
+            raise HistoryError(f"event {event_id} fires timer {timer_id!r}, which is not open")
+        machine.fire()
+
+    def _start_timer(self, delay: float, fire: Callable[[], None]) -> TimerMachine:
+        self._timer_count += 1
+        return TimerMachine(str(self._timer_count), delay, fire, self._timers, self.commands)
+
+    def _note_scheduled_activity(self, machine: ActivityMachine) -> None:
+        self._activities[machine.scheduled_event_id] = machine
+
+    def _started_event(self) -> HistoryEvent:
+        if self.first_event is None:
+            raise HistoryError("the history does not begin with WORKFLOW_EXECUTION_STARTED")
+        return self.first_event
+
+
+def _time_out(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_exception(TimeoutError("the condition did not hold in time"))

@@ -1,0 +1,59 @@
+"""What decorated functions take and give, read from their annotations."""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The types that payloads are converted to.
+
+    Attributes:
+        argument_types: In order, without `self`; None where there is no annotation.
+        required_count: At least this many arguments.
+        takes_any_number: There is a `*args`.
+        result_type: None where there is no annotation; NoneType for `-> None`.
+    """
+
+    argument_types: tuple[object, ...]
+    required_count: int
+    takes_any_number: bool
+    result_type: object
+
+    def accepts(self, count: int) -> bool:
+        """Whether the function can be called with this many arguments."""
+        if count < self.required_count:
+            return False
+        return self.takes_any_number or count <= len(self.argument_types)
+
+
+@functools.lru_cache(maxsize=4096)
+def signature_of(function: Callable[..., object]) -> Signature:
+    """Read a function, a bound or unbound method, or an object with `__call__`.
+
+    Annotations that name things only a type checker knows count as absent.
+    """
+    if not inspect.isroutine(function):
+        function = cast(Callable[..., object], type(function).__call__)
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):
+        hints = {}
+    parameters = list(inspect.signature(function).parameters.values())
+    if parameters and parameters[0].name == "self":
+        parameters = parameters[1:]
+    positional = [
+        item
+        for item in parameters
+        if item.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    return Signature(
+        tuple(hints.get(item.name) for item in positional),
+        sum(item.default is inspect.Parameter.empty for item in positional),
+        any(item.kind is inspect.Parameter.VAR_POSITIONAL for item in parameters),
+        hints.get("return"),
+    )

@@ -1,0 +1,140 @@
+"""One timer of a run.
+
+A timer that is cancelled in the activation that started it leaves no command at all.
+"""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Final
+
+from aetheris.api.v1.command_pb2 import Command, CommandType
+from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
+from aetheris_worker.runtime.commands import CommandLog
+from aetheris_worker.runtime.transitions import next_state
+
+_MICROSECONDS: Final = 1_000_000
+
+
+class TimerState(IntEnum):
+    """Where a timer stands."""
+
+    STARTING = 1
+    WITHDRAWN = 2
+    STARTED = 3
+    CANCELLING = 4
+    CANCELLED = 5
+    FIRED = 6
+
+
+class TimerInput(IntEnum):
+    """What can happen to it."""
+
+    CANCEL = 1
+    START_RECORDED = 2
+    CANCEL_RECORDED = 3
+    FIRE = 4
+
+
+TRANSITIONS: Final[dict[tuple[TimerState, TimerInput], TimerState]] = {
+    (TimerState.STARTING, TimerInput.START_RECORDED): TimerState.STARTED,
+    (TimerState.STARTING, TimerInput.CANCEL): TimerState.WITHDRAWN,
+    (TimerState.STARTED, TimerInput.FIRE): TimerState.FIRED,
+    (TimerState.STARTED, TimerInput.CANCEL): TimerState.CANCELLING,
+    (TimerState.CANCELLING, TimerInput.CANCEL_RECORDED): TimerState.CANCELLED,
+    # asyncio cancels handles of callbacks that ran long ago.
+    (TimerState.FIRED, TimerInput.CANCEL): TimerState.FIRED,
+}
+
+
+class TimerMachine:
+    """Sends StartTimer, and CancelTimer if it is cancelled before it fires."""
+
+    def __init__(
+        self,
+        timer_id: str,
+        delay: float,
+        on_fire: Callable[[], None],
+        open_timers: "dict[str, TimerMachine]",
+        commands: CommandLog,
+    ) -> None:
+        self.timer_id = timer_id
+        self.delay = delay
+        self.state = TimerState.STARTING
+        self._on_fire = on_fire
+        self._open_timers = open_timers
+        self._commands = commands
+        open_timers[timer_id] = self
+        commands.add(StartTimerCommand(self))
+
+    def cancel(self) -> None:
+        """The code does not want it any more."""
+        self.move(TimerInput.CANCEL)
+        self._open_timers.pop(self.timer_id, None)
+        if self.state is TimerState.CANCELLING:
+            self._commands.add(CancelTimerCommand(self))
+
+    def fire(self) -> None:
+        """TIMER_FIRED is in the history."""
+        self.move(TimerInput.FIRE)
+        del self._open_timers[self.timer_id]
+        self._on_fire()
+
+    def move(self, cause: TimerInput) -> None:
+        """Follow the table."""
+        self.state = next_state(TRANSITIONS, self.state, cause, f"timer {self.timer_id!r}")
+
+
+class StartTimerCommand:
+    """Start it."""
+
+    event_type: int = EventType.EVENT_TYPE_TIMER_STARTED
+
+    def __init__(self, timer: TimerMachine) -> None:
+        self._timer = timer
+
+    @property
+    def is_withdrawn(self) -> bool:
+        return self._timer.state is TimerState.WITHDRAWN
+
+    def to_proto(self) -> Command:
+        command = Command(command_type=CommandType.COMMAND_TYPE_START_TIMER)
+        attributes = command.start_timer_command_attributes
+        attributes.timer_id = self._timer.timer_id
+        # Whole microseconds: a deadline computed from `time()` carries a float's rounding error.
+        # At least one: the server refuses a timer of no length.
+        micros = max(1, round(self._timer.delay * _MICROSECONDS))
+        attributes.start_to_fire_timeout.FromMicroseconds(micros)
+        return command
+
+    def is_recorded_by(self, event: HistoryEvent) -> bool:
+        return event.timer_started_event_attributes.timer_id == self._timer.timer_id
+
+    def mark_recorded(self, event: HistoryEvent) -> None:
+        self._timer.move(TimerInput.START_RECORDED)
+
+    def describe(self) -> str:
+        return f"started timer {self._timer.timer_id!r}"
+
+
+class CancelTimerCommand:
+    """Cancel it."""
+
+    event_type: int = EventType.EVENT_TYPE_TIMER_CANCELLED
+    is_withdrawn: bool = False
+
+    def __init__(self, timer: TimerMachine) -> None:
+        self._timer = timer
+
+    def to_proto(self) -> Command:
+        command = Command(command_type=CommandType.COMMAND_TYPE_CANCEL_TIMER)
+        command.cancel_timer_command_attributes.timer_id = self._timer.timer_id
+        return command
+
+    def is_recorded_by(self, event: HistoryEvent) -> bool:
+        return event.timer_cancelled_event_attributes.timer_id == self._timer.timer_id
+
+    def mark_recorded(self, event: HistoryEvent) -> None:
+        self._timer.move(TimerInput.CANCEL_RECORDED)
+
+    def describe(self) -> str:
+        return f"cancelled timer {self._timer.timer_id!r}"

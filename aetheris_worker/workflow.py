@@ -1,0 +1,448 @@
+"""What workflow code uses: the decorators, and what a run may ask for.
+
+Workflow code must be deterministic: the same history must lead it to the same commands. So it takes
+time, chance and the results of the outside world from here; the usual asyncio tools (sleep, gather,
+wait_for, timeout, Event, Lock, Queue, TaskGroup) work on the run's own event loop.
+"""
+
+import asyncio
+import inspect
+import logging
+import random as _random
+import uuid as _uuid
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar, cast, overload
+
+from aetheris_client.definition import (
+    QUERY_DEFINITION,
+    SIGNAL_DEFINITION,
+    WORKFLOW_DEFINITION,
+    WORKFLOW_RUN,
+)
+from aetheris_worker.retry import RetryPolicy
+from aetheris_worker.runtime import info as _info
+from aetheris_worker.runtime.activity import (
+    ActivityCancellationType,
+    ActivityHandle,
+    ActivityOptions,
+)
+from aetheris_worker.runtime.definitions import (
+    ActivityDefinition,
+    HandlerDefinition,
+    WorkflowDefinition,
+)
+from aetheris_worker.runtime.errors import NondeterminismError
+from aetheris_worker.runtime.info import ParentInfo, WorkflowInfo
+from aetheris_worker.runtime.loop import WorkflowLoop
+from aetheris_worker.runtime.run import WorkflowRun
+from aetheris_worker.runtime.signatures import signature_of
+
+__all__ = [
+    "ActivityCancellationType",
+    "ActivityHandle",
+    "NondeterminismError",
+    "NotInWorkflowError",
+    "ParentInfo",
+    "RetryPolicy",
+    "WorkflowInfo",
+    "defn",
+    "execute_activity",
+    "history_length",
+    "in_workflow",
+    "info",
+    "is_cancel_requested",
+    "is_continue_as_new_suggested",
+    "logger",
+    "now",
+    "query",
+    "random",
+    "run",
+    "signal",
+    "sleep",
+    "start_activity",
+    "time",
+    "unsafe",
+    "uuid4",
+    "wait",
+    "wait_condition",
+]
+
+C = TypeVar("C", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
+
+NO_ARGUMENT: Final[Any] = object()
+
+
+class NotInWorkflowError(RuntimeError):
+    """A function of this module was called outside of workflow code."""
+
+
+# Decorators.
+
+
+@overload
+def defn(cls: C) -> C: ...
+@overload
+def defn(
+    *,
+    name: str | None = None,
+    failure_exception_types: Sequence[type[BaseException]] = (),
+) -> Callable[[C], C]: ...
+def defn(
+    cls: type | None = None,
+    *,
+    name: str | None = None,
+    failure_exception_types: Sequence[type[BaseException]] = (),
+) -> Any:
+    """Make a class a workflow: it has one `run` method, and signal and query handlers.
+
+    Args:
+        cls: The class; its constructor is called without arguments.
+        name: Its workflow type; the class's name where None.
+        failure_exception_types: Exceptions that fail the run, as errors of `aetheris_client.errors`
+            do. Any other exception fails only the workflow task, which is tried again: so a
+            mistake in the code can be repaired while runs wait.
+
+    Raises:
+        ValueError: There is not exactly one run method, or two handlers have one name.
+    """
+
+    def decorate(cls: type) -> type:
+        definition = WorkflowDefinition.read(cls, name, failure_exception_types)
+        setattr(cls, WORKFLOW_DEFINITION, definition)
+        setattr(definition.run, WORKFLOW_DEFINITION, definition)
+        return cls
+
+    return decorate if cls is None else decorate(cls)
+
+
+def run(function: F) -> F:
+    """Make an async method the one that is the workflow."""
+    if not inspect.iscoroutinefunction(function):
+        raise TypeError(f"{function!r}: @workflow.run expects an async method")
+    setattr(function, WORKFLOW_RUN, True)
+    return function
+
+
+@overload
+def signal(function: F) -> F: ...
+@overload
+def signal(*, name: str | None = None) -> Callable[[F], F]: ...
+def signal(function: Any = None, *, name: str | None = None) -> Any:
+    """Make a method, async or not, the handler of a signal; called once for each, in order.
+
+    Signals that came before the run's code began are handled before its run method begins.
+    """
+    return _handler(SIGNAL_DEFINITION, function, name)
+
+
+@overload
+def query(function: F) -> F: ...
+@overload
+def query(*, name: str | None = None) -> Callable[[F], F]: ...
+def query(function: Any = None, *, name: str | None = None) -> Any:
+    """Make a method the handler of a query. It only looks: it may not change or await anything."""
+
+    def decorate(function: Callable[..., object]) -> object:
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"{function!r}: @workflow.query expects a method that is not async")
+        return _handler(QUERY_DEFINITION, function, name)
+
+    return decorate if function is None else decorate(function)
+
+
+def _handler(attribute: str, function: Any, name: str | None) -> Any:
+    def decorate(function: Callable[..., object]) -> object:
+        setattr(function, attribute, HandlerDefinition(name or function.__name__, function))
+        return function
+
+    return decorate if function is None else decorate(function)
+
+
+# Activities.
+
+
+@overload
+async def execute_activity(
+    activity: Callable[..., Awaitable[R]],
+    *arguments: Any,
+    arg: Any = ...,
+    args: Sequence[Any] | None = None,
+    activity_id: str | None = None,
+    task_queue: str | None = None,
+    result_type: object = None,
+    schedule_to_close_timeout: timedelta | None = None,
+    schedule_to_start_timeout: timedelta | None = None,
+    start_to_close_timeout: timedelta | None = None,
+    heartbeat_timeout: timedelta | None = None,
+    retry_policy: RetryPolicy | None = None,
+    cancellation_type: ActivityCancellationType = ActivityCancellationType.TRY_CANCEL,
+    capabilities: Sequence[str] = (),
+    at_most_once: bool = False,
+) -> R: ...
+@overload
+async def execute_activity(
+    activity: Callable[..., R],
+    *arguments: Any,
+    arg: Any = ...,
+    args: Sequence[Any] | None = None,
+    activity_id: str | None = None,
+    task_queue: str | None = None,
+    result_type: object = None,
+    schedule_to_close_timeout: timedelta | None = None,
+    schedule_to_start_timeout: timedelta | None = None,
+    start_to_close_timeout: timedelta | None = None,
+    heartbeat_timeout: timedelta | None = None,
+    retry_policy: RetryPolicy | None = None,
+    cancellation_type: ActivityCancellationType = ActivityCancellationType.TRY_CANCEL,
+    capabilities: Sequence[str] = (),
+    at_most_once: bool = False,
+) -> R: ...
+@overload
+async def execute_activity(
+    activity: str,
+    *arguments: Any,
+    arg: Any = ...,
+    args: Sequence[Any] | None = None,
+    activity_id: str | None = None,
+    task_queue: str | None = None,
+    result_type: object = None,
+    schedule_to_close_timeout: timedelta | None = None,
+    schedule_to_start_timeout: timedelta | None = None,
+    start_to_close_timeout: timedelta | None = None,
+    heartbeat_timeout: timedelta | None = None,
+    retry_policy: RetryPolicy | None = None,
+    cancellation_type: ActivityCancellationType = ActivityCancellationType.TRY_CANCEL,
+    capabilities: Sequence[str] = (),
+    at_most_once: bool = False,
+) -> Any: ...
+async def execute_activity(activity: Any, *arguments: Any, **options: Any) -> Any:
+    """Run an activity and wait for its result; takes what `start_activity` takes.
+
+    Raises:
+        ActivityError: It did not complete; the cause says why (CancelledError, TimeoutError,
+            ApplicationError).
+    """
+    return await start_activity(activity, *arguments, **options)
+
+
+def start_activity(
+    activity: str | Callable[..., object],
+    *arguments: Any,
+    arg: Any = NO_ARGUMENT,
+    args: Sequence[Any] | None = None,
+    activity_id: str | None = None,
+    task_queue: str | None = None,
+    result_type: object = None,
+    schedule_to_close_timeout: timedelta | None = None,
+    schedule_to_start_timeout: timedelta | None = None,
+    start_to_close_timeout: timedelta | None = None,
+    heartbeat_timeout: timedelta | None = None,
+    retry_policy: RetryPolicy | None = None,
+    cancellation_type: ActivityCancellationType = ActivityCancellationType.TRY_CANCEL,
+    capabilities: Sequence[str] = (),
+    at_most_once: bool = False,
+) -> ActivityHandle:
+    """Schedule an activity, without waiting.
+
+    Args:
+        activity: A function under @activity.defn, or a name.
+        arguments: What to call it with; or `arg` for one, or `args` for a list.
+        arg: One argument.
+        args: All arguments.
+        activity_id: Unique among the run's open activities; a number where None.
+        task_queue: Where its workers poll; the run's own queue where None.
+        result_type: What to convert its result to; the function's annotation where None.
+        schedule_to_close_timeout: Limit on all attempts together.
+        schedule_to_start_timeout: Limit on the wait for a worker.
+        start_to_close_timeout: Limit on one attempt.
+        heartbeat_timeout: Limit on the worker's silence.
+        retry_policy: How failures are tried again; the server's default where None.
+        cancellation_type: What becomes of it when the code cancels it.
+        capabilities: What its worker must be able to do.
+        at_most_once: Never hand an attempt out twice. An attempt that is lost ends with a
+            TimeoutError whose outcome is unknown; unless `retry_policy` says otherwise, there is
+            no second one.
+
+    Returns:
+        Its handle: await it for the result, `cancel()` it.
+
+    Raises:
+        ValueError: Neither schedule_to_close_timeout nor start_to_close_timeout is set.
+        PayloadEncodeError: An argument has no encoding.
+    """
+    run = _current_run("start_activity")
+    if isinstance(activity, str):
+        name = activity
+    else:
+        definition = ActivityDefinition.of(activity)
+        name = definition.name
+        if result_type is None:
+            result_type = signature_of(activity).result_type
+    if at_most_once and retry_policy is None:
+        retry_policy = _ONE_ATTEMPT
+    options = ActivityOptions(
+        task_queue=task_queue or run.info.task_queue,
+        schedule_to_close_timeout=schedule_to_close_timeout,
+        schedule_to_start_timeout=schedule_to_start_timeout,
+        start_to_close_timeout=start_to_close_timeout,
+        heartbeat_timeout=heartbeat_timeout,
+        retry_policy=retry_policy,
+        cancellation_type=cancellation_type,
+        capabilities=capabilities,
+        at_most_once=at_most_once,
+    )
+    values = _arguments(arguments, arg, args)
+    return run.start_activity(name, values, options, activity_id, result_type)
+
+
+_ONE_ATTEMPT: Final = RetryPolicy(maximum_attempts=1)
+
+
+def _arguments(arguments: tuple[Any, ...], arg: Any, args: Sequence[Any] | None) -> Sequence[Any]:
+    given = bool(arguments) + (arg is not NO_ARGUMENT) + (args is not None)
+    if given > 1:
+        raise TypeError("arguments: expected only one of *arguments, arg and args")
+    if args is not None:
+        return args
+    return arguments if arg is NO_ARGUMENT else (arg,)
+
+
+# Waiting.
+
+
+async def sleep(duration: float | timedelta) -> None:
+    """Wait; a durable timer, in seconds. The wait outlives workers and servers."""
+    await asyncio.sleep(_seconds(duration))
+
+
+async def wait_condition(
+    predicate: Callable[[], bool], *, timeout: float | timedelta | None = None
+) -> None:
+    """Wait until the predicate holds; it is asked whenever the run has moved, and may only look.
+
+    Raises:
+        TimeoutError: The time was up first.
+    """
+    limit = None if timeout is None else _seconds(timeout)
+    await _current_run("wait_condition").wait_condition(predicate, limit)
+
+
+async def wait(
+    awaitables: Sequence["asyncio.Future[R]"],
+    *,
+    timeout: float | timedelta | None = None,
+    return_when: str = asyncio.FIRST_COMPLETED,
+) -> tuple[list["asyncio.Future[R]"], list["asyncio.Future[R]"]]:
+    """`asyncio.wait`, with the done and the pending ones in the order in which they were given."""
+    limit = None if timeout is None else _seconds(timeout)
+    done, _ = await asyncio.wait(awaitables, timeout=limit, return_when=return_when)
+    finished = [item for item in awaitables if item in done]
+    return finished, [item for item in awaitables if item not in done]
+
+
+# What the run knows.
+
+
+def in_workflow() -> bool:
+    """Whether the caller is workflow code."""
+    return _try_current_run() is not None
+
+
+def info() -> WorkflowInfo:
+    """What the run was started with."""
+    return _current_run("info").info
+
+
+def now() -> datetime:
+    """The time at which the current workflow task began, in UTC; stands still while code runs."""
+    return _info.to_datetime(_current_run("now").loop.now)
+
+
+def time() -> float:
+    """`now` in seconds since the epoch."""
+    return _current_run("time").loop.now
+
+
+def random() -> _random.Random:
+    """Random numbers that replay repeats, seeded with the run id; not for secrets."""
+    return _current_run("random").random()
+
+
+def uuid4() -> _uuid.UUID:
+    """A UUID that replay repeats; not for secrets."""
+    return _current_run("uuid4").uuid4()
+
+
+def history_length() -> int:
+    """Events in the run's history, as of the current workflow task."""
+    return _current_run("history_length").history_length
+
+
+def is_continue_as_new_suggested() -> bool:
+    """Whether the server finds the history so long that the run had better start afresh."""
+    return _current_run("is_continue_as_new_suggested").suggests_continue_as_new
+
+
+def is_cancel_requested() -> bool:
+    """Whether somebody has asked the run to cancel."""
+    return _current_run("is_cancel_requested").cancel_requested
+
+
+class _Unsafe:
+    """What most workflow code has no business to know."""
+
+    @staticmethod
+    def is_replaying() -> bool:
+        """Whether the code repeats what it did before. Deciding anything by it breaks replay."""
+        return _current_run("unsafe.is_replaying").is_replaying
+
+
+unsafe: Final = _Unsafe()
+
+
+class _WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
+    """Logs once what replay repeats, and says which run it is."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the base class's name
+        run = _try_current_run()
+        if run is not None and run.is_replaying:
+            return False
+        return super().isEnabledFor(level)
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        run = _try_current_run()
+        if run is not None:
+            extra = {
+                "namespace": run.id.namespace,
+                "workflow_id": run.id.workflow_id,
+                "run_id": run.id.run_id,
+                "workflow_type": run.info.workflow_type,
+            }
+            kwargs["extra"] = {**extra, **(kwargs.get("extra") or {})}
+        return msg, kwargs
+
+
+logger: Final = _WorkflowLogger(logging.getLogger("aetheris.workflow"), {})
+"""A logger that is silent while the code repeats what it did before."""
+
+
+def _seconds(duration: float | timedelta) -> float:
+    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+
+
+def _try_current_run() -> WorkflowRun | None:
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return cast(WorkflowRun, loop.owner) if isinstance(loop, WorkflowLoop) else None
+
+
+def _current_run(call: str) -> WorkflowRun:
+    run = _try_current_run()
+    if run is None:
+        raise NotInWorkflowError(f"workflow.{call} was called outside of workflow code")
+    return run

@@ -1,0 +1,207 @@
+"""Builds histories as the server would write them, for tests of the worker's runtime."""
+
+from collections.abc import Sequence
+
+from aetheris.api.v1.command_pb2 import Command, CommandType
+from aetheris.api.v1.failure_pb2 import Failure, RetryState, TimeoutType
+from aetheris.api.v1.history_pb2 import EventType, HistoryEvent, WorkflowTaskFailedCause
+from aetheris_client.converter import DataConverter
+
+START_SECONDS = 1_700_000_000
+
+
+class HistoryBuilder:
+    """Appends events with the next id, one second apart. Every method returns the event's id."""
+
+    def __init__(self, workflow_type: str, *arguments: object, run_id: str = "run-1") -> None:
+        self.events: list[HistoryEvent] = []
+        self.converter = DataConverter.default()
+        self.run_id = run_id
+        self.last_completed_event_id = 0
+        self._scheduled_event_id = 0
+        event = self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED)
+        started = event.workflow_execution_started_event_attributes
+        started.workflow_type.name = workflow_type
+        started.task_queue.name = "queue"
+        started.workflow_id = "workflow-1"
+        started.first_execution_run_id = run_id
+        started.original_execution_run_id = run_id
+        started.attempt = 1
+        payloads = self.converter.to_payloads(arguments)
+        if payloads is not None:
+            started.input.CopyFrom(payloads)
+
+    def add(self, event_type: EventType.ValueType) -> HistoryEvent:
+        """An event with the next id and time; its attributes are the caller's affair."""
+        event = HistoryEvent(event_id=len(self.events) + 1, event_type=event_type)
+        event.event_time.seconds = START_SECONDS + len(self.events)
+        self.events.append(event)
+        return event
+
+    def after(self, started_event_id: int) -> list[HistoryEvent]:
+        """What a worker that has seen the task of this start gets next."""
+        return self.events[started_event_id:]
+
+    # Workflow tasks.
+
+    def task_scheduled(self) -> int:
+        event = self.add(EventType.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED)
+        event.workflow_task_scheduled_event_attributes.task_queue.name = "queue"
+        self._scheduled_event_id = event.event_id
+        return event.event_id
+
+    def task_started(self) -> int:
+        """Schedules it too, if it is not."""
+        if self.events[-1].event_type != EventType.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED:
+            self.task_scheduled()
+        event = self.add(EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED)
+        started = event.workflow_task_started_event_attributes
+        started.scheduled_event_id = self._scheduled_event_id
+        started.started_time.CopyFrom(event.event_time)
+        return event.event_id
+
+    def task_completed(self, commands: Sequence[Command] = ()) -> int:
+        """Ends the task, and records the commands' events."""
+        event = self.add(EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED)
+        completed = event.workflow_task_completed_event_attributes
+        completed.scheduled_event_id = self._scheduled_event_id
+        completed.started_event_id = event.event_id - 1
+        self.last_completed_event_id = event.event_id
+        for command in commands:
+            self.record(command)
+        return event.event_id
+
+    def task(self) -> int:
+        """One that was scheduled, started and completed; its commands' events are to follow."""
+        self.task_started()
+        return self.task_completed()
+
+    def task_failed(self) -> int:
+        event = self.add(EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED)
+        failed = event.workflow_task_failed_event_attributes
+        failed.started_event_id = event.event_id - 1
+        failed.cause = (
+            WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE
+        )
+        return event.event_id
+
+    def task_timed_out(self) -> int:
+        event = self.add(EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT)
+        timed_out = event.workflow_task_timed_out_event_attributes
+        timed_out.started_event_id = event.event_id - 1
+        timed_out.timeout_type = TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE
+        return event.event_id
+
+    # Events of commands.
+
+    def record(self, command: Command) -> int:
+        """The event that the server writes for a command."""
+        match command.command_type:
+            case CommandType.COMMAND_TYPE_SCHEDULE_ACTIVITY_TASK:
+                scheduled = command.schedule_activity_task_command_attributes
+                return self.activity_scheduled(scheduled.activity_id, scheduled.activity_type.name)
+            case CommandType.COMMAND_TYPE_REQUEST_CANCEL_ACTIVITY_TASK:
+                requested = command.request_cancel_activity_task_command_attributes
+                return self.activity_cancel_requested(requested.scheduled_event_id)
+            case CommandType.COMMAND_TYPE_START_TIMER:
+                return self.timer_started(command.start_timer_command_attributes.timer_id)
+            case CommandType.COMMAND_TYPE_CANCEL_TIMER:
+                return self.timer_cancelled(command.cancel_timer_command_attributes.timer_id)
+            case CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION:
+                return self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED).event_id
+            case CommandType.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION:
+                return self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED).event_id
+            case CommandType.COMMAND_TYPE_CANCEL_WORKFLOW_EXECUTION:
+                return self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED).event_id
+            case _:
+                raise NotImplementedError(command.command_type)
+
+    def activity_scheduled(self, activity_id: str, activity_type: str) -> int:
+        event = self.add(EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED)
+        scheduled = event.activity_task_scheduled_event_attributes
+        scheduled.activity_id = activity_id
+        scheduled.activity_type.name = activity_type
+        scheduled.workflow_task_completed_event_id = self.last_completed_event_id
+        return event.event_id
+
+    def activity_cancel_requested(self, scheduled_event_id: int) -> int:
+        event = self.add(EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED)
+        requested = event.activity_task_cancel_requested_event_attributes
+        requested.scheduled_event_id = scheduled_event_id
+        return event.event_id
+
+    def timer_started(self, timer_id: str) -> int:
+        event = self.add(EventType.EVENT_TYPE_TIMER_STARTED)
+        event.timer_started_event_attributes.timer_id = timer_id
+        return event.event_id
+
+    def timer_cancelled(self, timer_id: str) -> int:
+        event = self.add(EventType.EVENT_TYPE_TIMER_CANCELLED)
+        event.timer_cancelled_event_attributes.timer_id = timer_id
+        return event.event_id
+
+    # Events of the world.
+
+    def activity_started(self, scheduled_event_id: int) -> int:
+        event = self.add(EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED)
+        started = event.activity_task_started_event_attributes
+        started.scheduled_event_id = scheduled_event_id
+        started.attempt = 1
+        return event.event_id
+
+    def activity_completed(self, scheduled_event_id: int, result: object = None) -> int:
+        started_event_id = self.activity_started(scheduled_event_id)
+        event = self.add(EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED)
+        completed = event.activity_task_completed_event_attributes
+        completed.scheduled_event_id = scheduled_event_id
+        completed.started_event_id = started_event_id
+        completed.result.payloads.append(self.converter.to_payload(result))
+        return event.event_id
+
+    def activity_failed(self, scheduled_event_id: int, message: str = "broken") -> int:
+        started_event_id = self.activity_started(scheduled_event_id)
+        event = self.add(EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED)
+        failed = event.activity_task_failed_event_attributes
+        failed.scheduled_event_id = scheduled_event_id
+        failed.started_event_id = started_event_id
+        failed.failure.message = message
+        failed.failure.application_failure_info.type = "Broken"
+        failed.retry_state = RetryState.RETRY_STATE_MAXIMUM_ATTEMPTS_REACHED
+        return event.event_id
+
+    def activity_timed_out(
+        self,
+        scheduled_event_id: int,
+        timeout_type: TimeoutType.ValueType = TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE,
+    ) -> int:
+        started_event_id = self.activity_started(scheduled_event_id)
+        event = self.add(EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT)
+        timed_out = event.activity_task_timed_out_event_attributes
+        timed_out.scheduled_event_id = scheduled_event_id
+        timed_out.started_event_id = started_event_id
+        timed_out.failure.CopyFrom(Failure(message="too late"))
+        timed_out.failure.timeout_failure_info.timeout_type = timeout_type
+        timed_out.retry_state = RetryState.RETRY_STATE_TIMEOUT
+        return event.event_id
+
+    def activity_cancelled(self, scheduled_event_id: int) -> int:
+        event = self.add(EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELLED)
+        event.activity_task_cancelled_event_attributes.scheduled_event_id = scheduled_event_id
+        return event.event_id
+
+    def timer_fired(self, timer_id: str) -> int:
+        event = self.add(EventType.EVENT_TYPE_TIMER_FIRED)
+        event.timer_fired_event_attributes.timer_id = timer_id
+        return event.event_id
+
+    def signaled(self, signal_name: str, *arguments: object) -> int:
+        event = self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED)
+        signaled = event.workflow_execution_signaled_event_attributes
+        signaled.signal_name = signal_name
+        payloads = self.converter.to_payloads(arguments)
+        if payloads is not None:
+            signaled.input.CopyFrom(payloads)
+        return event.event_id
+
+    def cancel_requested(self) -> int:
+        return self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED).event_id

@@ -1,0 +1,81 @@
+"""Runs workflow classes along built histories, and says what they did in a few words."""
+
+from aetheris.api.v1.command_pb2 import Command, CommandType
+from aetheris_client.converter import DataConverter
+from aetheris_worker.runtime.definitions import WorkflowDefinition
+from aetheris_worker.runtime.info import RunId
+from aetheris_worker.runtime.replay import RunMachine
+from tests.support.history_builder import HistoryBuilder
+
+_machines: list[RunMachine] = []
+
+
+def machine_of(workflow: type, run_id: str = "run-1") -> RunMachine:
+    machine = RunMachine(
+        WorkflowDefinition.of(workflow),
+        RunId("default", "workflow-1", run_id),
+        DataConverter.default(),
+    )
+    _machines.append(machine)
+    return machine
+
+
+def evict_all() -> None:
+    """What the worker does with every machine in the end."""
+    while _machines:
+        _machines.pop().evict()
+
+
+class Session:
+    """A cached run and the server that drives it: each step is one workflow task."""
+
+    def __init__(self, workflow: type, *arguments: object) -> None:
+        self.workflow = workflow
+        self.history = HistoryBuilder(WorkflowDefinition.of(workflow).name, *arguments)
+        self.machine = machine_of(workflow)
+
+    def step(self) -> list[str]:
+        """A task on the cached run, completed with its commands."""
+        self.history.task_started()
+        events = self.history.after(self.machine.started_event_id)
+        commands = [command.to_proto() for command in self.machine.advance(events)]
+        self.history.task_completed(commands)
+        return [summary(command) for command in commands]
+
+    def replay(self) -> RunMachine:
+        """The whole history on a fresh run."""
+        machine = machine_of(self.workflow)
+        assert machine.advance(self.history.events) == ()
+        return machine
+
+    def result(self) -> object:
+        """What the run returned."""
+        closing = self.machine._entry.closing
+        assert closing is not None
+        attributes = closing.to_proto().complete_workflow_execution_command_attributes
+        return DataConverter.default().from_payloads(attributes.result)[0]
+
+
+def summary(command: Command) -> str:
+    match command.command_type:
+        case CommandType.COMMAND_TYPE_SCHEDULE_ACTIVITY_TASK:
+            scheduled = command.schedule_activity_task_command_attributes
+            return f"activity {scheduled.activity_id} {scheduled.activity_type.name}"
+        case CommandType.COMMAND_TYPE_REQUEST_CANCEL_ACTIVITY_TASK:
+            requested = command.request_cancel_activity_task_command_attributes
+            return f"cancel activity {requested.scheduled_event_id}"
+        case CommandType.COMMAND_TYPE_START_TIMER:
+            started = command.start_timer_command_attributes
+            seconds = started.start_to_fire_timeout.ToTimedelta().total_seconds()
+            return f"timer {started.timer_id} {seconds:g}s"
+        case CommandType.COMMAND_TYPE_CANCEL_TIMER:
+            return f"cancel timer {command.cancel_timer_command_attributes.timer_id}"
+        case CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION:
+            return "complete"
+        case CommandType.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION:
+            failure = command.fail_workflow_execution_command_attributes.failure
+            return f"fail {failure.message}"
+        case CommandType.COMMAND_TYPE_CANCEL_WORKFLOW_EXECUTION:
+            return "cancel run"
+        case _:
+            return str(command.command_type)
