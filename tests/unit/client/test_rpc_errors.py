@@ -1,0 +1,90 @@
+"""What a refused call raises."""
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+
+from aetheris.api.v1 import error_details_pb2 as details
+from aetheris_client import Client, errors
+from tests.support.canned_server import CannedServer, Refusal
+
+Code = grpc.StatusCode
+
+
+@pytest.mark.parametrize(
+    "code,detail,error",
+    [
+        (
+            Code.INVALID_ARGUMENT,
+            details.BadRequestDetail(field="workflow_id", description="empty"),
+            errors.InvalidArgumentError("workflow_id", "empty"),
+        ),
+        (
+            Code.NOT_FOUND,
+            details.NamespaceNotFoundDetail(namespace="n"),
+            errors.NamespaceNotFoundError("n"),
+        ),
+        (
+            Code.ALREADY_EXISTS,
+            details.NamespaceAlreadyExistsDetail(namespace="n"),
+            errors.NamespaceAlreadyExistsError("n"),
+        ),
+        (
+            Code.NOT_FOUND,
+            details.WorkflowNotFoundDetail(workflow_id="w", run_id="r"),
+            errors.WorkflowNotFoundError("w", "r"),
+        ),
+        (
+            Code.NOT_FOUND,
+            details.WorkflowClosedDetail(workflow_id="w", run_id="r"),
+            errors.WorkflowClosedError("w", "r"),
+        ),
+        (
+            Code.ALREADY_EXISTS,
+            details.WorkflowAlreadyStartedDetail(workflow_id="w", run_id="r", start_request_id="q"),
+            errors.WorkflowAlreadyStartedError("w", "r", "q"),
+        ),
+        (
+            Code.NOT_FOUND,
+            details.TaskNotFoundDetail(reason="timed out"),
+            errors.TaskNotFoundError("timed out"),
+        ),
+        (
+            Code.INVALID_ARGUMENT,
+            details.QueryFailedDetail(message="no"),
+            errors.QueryFailedError("no"),
+        ),
+        (
+            Code.FAILED_PRECONDITION,
+            details.QueryRejectedDetail(status="COMPLETED"),
+            errors.QueryRejectedError("COMPLETED"),
+        ),
+        (
+            Code.UNAVAILABLE,
+            details.NotReadyDetail(waited_for="a worker"),
+            errors.NotReadyError("a worker"),
+        ),
+        (Code.INVALID_ARGUMENT, None, errors.InvalidArgumentError("", "refused")),
+        (Code.PERMISSION_DENIED, None, errors.RpcError("refused", "PERMISSION_DENIED")),
+    ],
+)
+async def test_refused_call_raises_the_error_of_its_detail(
+    server: CannedServer, client: Client, code: Code, detail: Message, error: errors.RpcError
+):
+    server.on("DescribeWorkflow", Refusal(code, detail=detail))
+    with pytest.raises(errors.RpcError) as caught:
+        await client.get_workflow_handle("w").describe()
+    assert type(caught.value) is type(error)
+    assert vars(caught.value) == vars(error)
+    assert caught.value.code == code.name
+
+
+def test_errors_that_are_documented_are_all_there_and_no_others():
+    tree = (errors.__doc__ or "").split("Imports no gRPC")[0]
+    documented = {word for word in tree.split() if word.endswith("Error")}
+    defined = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.AetherisError)
+    }
+    assert defined == documented
