@@ -148,6 +148,7 @@ class StorageUnavailableError(UnavailableError):
     def __init__(self, store: str, problem: str) -> None:
         super().__init__(f"{store} is unavailable: {problem}")
         self.store = store
+        self.problem = problem
 
 
 class NotReadyError(UnavailableError):

@@ -1,1 +1,1 @@
-"""How the parts talk: the gRPC server, the error table, and peers that are a local call or a stub."""
+"""How the parts talk: the gRPC server, the error table, and peers: a local call or a stub."""

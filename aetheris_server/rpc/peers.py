@@ -125,7 +125,8 @@ class MatchingPeer(Protocol):
     """Matching, wherever the task queue is."""
 
     async def add_tasks(self, tasks: Sequence[matching_service_pb2.TaskRef]) -> None:
-        """Offer tasks; returns when each is with a poller or in the backlog. Offering twice does no harm.
+        """Offer tasks; returns when each is with a poller or in the backlog. Offering twice does no
+        harm.
 
         Raises:
             UnavailableError: Some may not be safe; offer all again.
@@ -144,7 +145,9 @@ class MatchingPeer(Protocol):
         """See `WorkerService.PollActivityTasks`."""
         ...
 
-    async def notify_cancellation(self, request: matching_service_pb2.NotifyCancellationRequest) -> None:
+    async def notify_cancellation(
+        self, request: matching_service_pb2.NotifyCancellationRequest
+    ) -> None:
         """Tell a worker, through its current or next poll, to cancel an activity. Best effort."""
         ...
 

@@ -1,0 +1,1 @@
+"""The public gRPC services: check a request, find its namespace, pass it on. Holds no state."""

@@ -1,0 +1,58 @@
+# ruff: noqa: D103 - a check is named for what it checks
+"""Checks of the requests of OperatorService."""
+
+from aetheris.api.v1 import operator_service_pb2, task_queue_pb2
+from aetheris.server.v1.token_pb2 import PageToken
+from aetheris_server.config import LimitSettings
+from aetheris_server.errors import InvalidArgumentError
+from aetheris_server.frontend.checks.fields import (
+    check_duration,
+    check_enum,
+    check_id,
+    check_namespace_name,
+    check_range,
+    check_text,
+    set_values_of,
+)
+from aetheris_server.rpc.tokens import LISTING_NAMESPACES, decode_page_token
+
+MIN_RETENTION_SECONDS = 3600
+
+_TASK_QUEUE_TYPES = set_values_of(task_queue_pb2.TaskQueueType)
+
+
+def check_create_namespace(
+    request: operator_service_pb2.CreateNamespaceRequest, limits: LimitSettings
+) -> None:
+    check_namespace_name("namespace", request.namespace)
+    check_text("description", request.description, limits)
+    check_duration("retention_interval", request.retention_interval)
+    if (
+        request.HasField("retention_interval")
+        and request.retention_interval.seconds < MIN_RETENTION_SECONDS
+    ):
+        raise InvalidArgumentError(
+            "retention_interval",
+            f"expected at least {MIN_RETENTION_SECONDS} s, "
+            f"found {request.retention_interval.seconds} s",
+        )
+    check_text("identity", request.identity, limits)
+    check_text("request_id", request.request_id, limits)
+
+
+def check_list_namespaces(
+    request: operator_service_pb2.ListNamespacesRequest, limits: LimitSettings
+) -> PageToken | None:
+    """Returns the page's token; None for the first page."""
+    check_range("page_size", request.page_size, 0, limits.page_max_size)
+    token = decode_page_token(request.page_token, LISTING_NAMESPACES)
+    if token is not None:
+        check_namespace_name("page_token", token.last_key)
+    return token
+
+
+def check_describe_task_queue(
+    request: operator_service_pb2.DescribeTaskQueueRequest, limits: LimitSettings
+) -> None:
+    check_id("task_queue", request.task_queue, limits)
+    check_enum("task_queue_type", request.task_queue_type, _TASK_QUEUE_TYPES)

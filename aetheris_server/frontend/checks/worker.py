@@ -1,0 +1,182 @@
+# ruff: noqa: D103 - a check is named for what it checks
+"""Checks of the requests of WorkerService. The namespace is checked where it is looked up."""
+
+from collections.abc import Iterable, Mapping
+
+from aetheris.api.v1 import command_pb2, history_pb2, worker_service_pb2
+from aetheris.server.v1.token_pb2 import TaskToken
+from aetheris_server.config import LimitSettings
+from aetheris_server.errors import InvalidArgumentError
+from aetheris_server.frontend.checks.fields import (
+    check_capabilities,
+    check_duration,
+    check_enum,
+    check_failure,
+    check_id,
+    check_long_text,
+    check_range,
+    check_run_id,
+    check_set_duration,
+    check_size,
+    check_text,
+    set_values_of,
+    shown,
+)
+from aetheris_server.rpc.tokens import decode_task_token
+
+MAX_TASKS = 1000
+MAX_ANSWERS = 1000
+
+_FAILED_CAUSES = set_values_of(history_pb2.WorkflowTaskFailedCause)
+_QUERY_RESULTS = set_values_of(worker_service_pb2.QueryResultType)
+
+
+def _attributes_by_command_type() -> Mapping[int, str | None]:
+    """The field that goes with each type; None for a type that this version does not serve."""
+    fields = command_pb2.Command.DESCRIPTOR.oneofs_by_name["attributes"].fields
+    names = {field.name for field in fields}
+    by_type: dict[int, str | None] = {}
+    for name, number in command_pb2.CommandType.items():
+        field = name.removeprefix("COMMAND_TYPE_").lower() + "_command_attributes"
+        by_type[number] = field if field in names else None
+    return by_type
+
+
+_ATTRIBUTES = _attributes_by_command_type()
+
+
+def check_poll_workflow_tasks(
+    request: worker_service_pb2.PollWorkflowTasksRequest, limits: LimitSettings
+) -> None:
+    check_text("sticky_task_queue", request.sticky_task_queue, limits)
+    _check_poll(request, limits)
+
+
+def check_poll_activity_tasks(
+    request: worker_service_pb2.PollActivityTasksRequest, limits: LimitSettings
+) -> None:
+    _check_poll(request, limits)
+
+
+def check_task_token(data: bytes, namespace_id: str) -> TaskToken:
+    """A token of a task in the namespace."""
+    token = decode_task_token(data)
+    if token.namespace_id != namespace_id:
+        raise InvalidArgumentError("task_token", "the task is of another namespace")
+    check_run_id("task_token", token.run_id)
+    return token
+
+
+def check_respond_workflow_task_completed(
+    request: worker_service_pb2.RespondWorkflowTaskCompletedRequest, limits: LimitSettings
+) -> None:
+    _check_commands(request.commands)
+    if request.HasField("sticky_attributes"):
+        sticky = request.sticky_attributes
+        check_id("sticky_attributes.worker_task_queue", sticky.worker_task_queue, limits)
+        check_set_duration("sticky_attributes.schedule_to_start_timeout", sticky)
+    for query_id, result in request.query_results.items():
+        _check_query_result(f"query_results[{shown(query_id)}]", result, limits)
+    check_text("identity", request.identity, limits)
+    check_text("worker_version", request.worker_version, limits)
+    check_text("sdk_name", request.sdk_name, limits)
+    check_text("sdk_version", request.sdk_version, limits)
+    check_text("worker_instance_id", request.worker_instance_id, limits)
+    check_capabilities(request.capabilities, limits)
+
+
+def check_respond_workflow_task_failed(
+    request: worker_service_pb2.RespondWorkflowTaskFailedRequest, limits: LimitSettings
+) -> None:
+    check_enum("cause", request.cause, _FAILED_CAUSES)
+    check_failure("failure", request.failure, limits)
+    check_text("identity", request.identity, limits)
+
+
+def check_respond_query_task_completed(
+    request: worker_service_pb2.RespondQueryTaskCompletedRequest, limits: LimitSettings
+) -> None:
+    _check_query_result("result", request.result, limits)
+    check_text("identity", request.identity, limits)
+
+
+def check_respond_activity_task_completed(
+    request: worker_service_pb2.RespondActivityTaskCompletedRequest, limits: LimitSettings
+) -> None:
+    check_size("result", request.result, limits)
+    check_text("identity", request.identity, limits)
+    check_text("sticky_task_queue", request.sticky_task_queue, limits)
+    check_text("worker_instance_id", request.worker_instance_id, limits)
+
+
+def check_respond_activity_task_failed(
+    request: worker_service_pb2.RespondActivityTaskFailedRequest, limits: LimitSettings
+) -> None:
+    if not request.HasField("failure"):
+        raise InvalidArgumentError("failure", "expected a failure, found none")
+    check_failure("failure", request.failure, limits)
+    check_size("last_heartbeat_details", request.last_heartbeat_details, limits)
+    check_text("identity", request.identity, limits)
+
+
+def check_respond_activity_task_cancelled(
+    request: worker_service_pb2.RespondActivityTaskCancelledRequest, limits: LimitSettings
+) -> None:
+    check_size("details", request.details, limits)
+    check_text("identity", request.identity, limits)
+
+
+def check_record_activity_task_heartbeat(
+    request: worker_service_pb2.RecordActivityTaskHeartbeatRequest, limits: LimitSettings
+) -> None:
+    check_size("details", request.details, limits)
+    check_text("identity", request.identity, limits)
+
+
+def check_respond_tasks(request: worker_service_pb2.RespondTasksRequest) -> None:
+    """The shape of the batch; each answer is judged by itself later."""
+    if not 1 <= len(request.answers) <= MAX_ANSWERS:
+        raise InvalidArgumentError(
+            "answers", f"expected 1 to {MAX_ANSWERS}, found {len(request.answers)}"
+        )
+    for index, answer in enumerate(request.answers):
+        if answer.WhichOneof("answer") is None:
+            raise InvalidArgumentError(f"answers[{index}]", "expected an answer, found none")
+
+
+def _check_poll(
+    request: worker_service_pb2.PollWorkflowTasksRequest
+    | worker_service_pb2.PollActivityTasksRequest,
+    limits: LimitSettings,
+) -> None:
+    check_id("task_queue", request.task_queue, limits)
+    check_range("max_tasks", request.max_tasks, 0, MAX_TASKS)
+    check_capabilities(request.capabilities, limits)
+    check_text("identity", request.identity, limits)
+    check_text("worker_instance_id", request.worker_instance_id, limits)
+    check_text("worker_version", request.worker_version, limits)
+    check_duration("poll_timeout", request.poll_timeout)
+
+
+def _check_commands(commands: Iterable[command_pb2.Command]) -> None:
+    for index, command in enumerate(commands):
+        expected = _ATTRIBUTES.get(command.command_type)
+        if expected is None:
+            raise InvalidArgumentError(
+                f"commands[{index}].command_type",
+                f"expected a type that this version serves, found {command.command_type}",
+            )
+        found = command.WhichOneof("attributes")
+        if found != expected:
+            raise InvalidArgumentError(
+                f"commands[{index}].attributes", f"expected {expected}, found {found or 'none'}"
+            )
+
+
+def _check_query_result(
+    field: str, result: worker_service_pb2.WorkflowQueryResult, limits: LimitSettings
+) -> None:
+    check_enum(f"{field}.result_type", result.result_type, _QUERY_RESULTS)
+    check_size(f"{field}.answer", result.answer, limits)
+    check_long_text(f"{field}.error_message", result.error_message, limits)
+    check_failure(f"{field}.failure", result.failure, limits)

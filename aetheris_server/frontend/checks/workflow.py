@@ -1,0 +1,163 @@
+# ruff: noqa: D103 - a check is named for what it checks
+"""Checks of the requests of WorkflowService. The namespace is checked where it is looked up."""
+
+from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
+from aetheris.server.v1.token_pb2 import PageToken
+from aetheris_server.config import LimitSettings
+from aetheris_server.errors import InvalidArgumentError
+from aetheris_server.frontend.checks.fields import (
+    check_duration,
+    check_enum,
+    check_execution,
+    check_id,
+    check_long_text,
+    check_no_nul,
+    check_priority,
+    check_range,
+    check_run_id,
+    check_search_attributes,
+    check_set_duration,
+    check_size,
+    check_text,
+    check_timestamp,
+    set_values_of,
+    values_of,
+)
+from aetheris_server.rpc.tokens import LISTING_HISTORY, LISTING_WORKFLOWS, decode_page_token
+
+MAX_WORKFLOW_TASK_TIMEOUT_SECONDS = 120
+MAX_WAIT_SECONDS = 60
+
+_REUSE_POLICIES = values_of(workflow_pb2.WorkflowIdReusePolicy)
+_CONFLICT_POLICIES = values_of(workflow_pb2.WorkflowIdConflictPolicy)
+_REJECT_CONDITIONS = values_of(workflow_service_pb2.QueryRejectCondition)
+_EVENT_FILTERS = values_of(workflow_service_pb2.HistoryEventFilter)
+_STATUSES = set_values_of(workflow_pb2.WorkflowExecutionStatus)
+
+
+def check_start_workflow(
+    request: workflow_service_pb2.StartWorkflowRequest, limits: LimitSettings
+) -> None:
+    check_id("workflow_id", request.workflow_id, limits)
+    check_id("workflow_type.name", request.workflow_type.name, limits)
+    check_id("task_queue.name", request.task_queue.name, limits)
+    check_size("input", request.input, limits)
+    check_text("identity", request.identity, limits)
+    check_text("request_id", request.request_id, limits)
+    check_enum("workflow_id_reuse_policy", request.workflow_id_reuse_policy, _REUSE_POLICIES)
+    check_enum(
+        "workflow_id_conflict_policy", request.workflow_id_conflict_policy, _CONFLICT_POLICIES
+    )
+    _check_start_timeouts(request)
+    _check_start_notes(request, limits)
+    if request.HasField("retry_policy"):
+        raise InvalidArgumentError("retry_policy", "not served by this version")
+    if request.cron_schedule:
+        raise InvalidArgumentError("cron_schedule", "not served by this version")
+
+
+def check_signal_workflow(
+    request: workflow_service_pb2.SignalWorkflowRequest, limits: LimitSettings
+) -> None:
+    check_execution(request.workflow_execution, limits)
+    check_id("signal_name", request.signal_name, limits)
+    check_size("input", request.input, limits)
+    check_size("header", request.header, limits)
+    check_text("identity", request.identity, limits)
+    check_text("request_id", request.request_id, limits)
+
+
+def check_query_workflow(
+    request: workflow_service_pb2.QueryWorkflowRequest, limits: LimitSettings
+) -> None:
+    check_execution(request.workflow_execution, limits)
+    check_id("query_type", request.query_type, limits)
+    check_size("query_args", request.query_args, limits)
+    check_size("header", request.header, limits)
+    check_enum("query_reject_condition", request.query_reject_condition, _REJECT_CONDITIONS)
+    check_text("identity", request.identity, limits)
+
+
+def check_cancel_workflow(
+    request: workflow_service_pb2.CancelWorkflowRequest, limits: LimitSettings
+) -> None:
+    check_execution(request.workflow_execution, limits)
+    check_long_text("reason", request.reason, limits)
+    check_text("identity", request.identity, limits)
+    check_text("request_id", request.request_id, limits)
+
+
+def check_terminate_workflow(
+    request: workflow_service_pb2.TerminateWorkflowRequest, limits: LimitSettings
+) -> None:
+    check_execution(request.workflow_execution, limits)
+    check_long_text("reason", request.reason, limits)
+    check_size("details", request.details, limits)
+    check_text("identity", request.identity, limits)
+    check_text("request_id", request.request_id, limits)
+
+
+def check_describe_workflow(
+    request: workflow_service_pb2.DescribeWorkflowRequest, limits: LimitSettings
+) -> None:
+    check_execution(request.workflow_execution, limits)
+
+
+def check_get_workflow_history(
+    request: workflow_service_pb2.GetWorkflowHistoryRequest, limits: LimitSettings
+) -> None:
+    check_execution(request.workflow_execution, limits)
+    check_range("page_size", request.page_size, 0, limits.page_max_size)
+    check_enum("filter", request.filter, _EVENT_FILTERS)
+    token = decode_page_token(request.page_token, LISTING_HISTORY)
+    if token is None:
+        return
+    check_run_id("page_token", token.run_id)
+    if token.next_event_id < 1:
+        raise InvalidArgumentError("page_token", "the token names no event")
+
+
+def check_poll_workflow_result(
+    request: workflow_service_pb2.PollWorkflowResultRequest, limits: LimitSettings
+) -> None:
+    check_execution(request.workflow_execution, limits)
+    check_duration("wait_timeout", request.wait_timeout, MAX_WAIT_SECONDS)
+
+
+def check_list_workflows(
+    request: workflow_service_pb2.ListWorkflowsRequest, limits: LimitSettings
+) -> PageToken | None:
+    """Returns the page's token; None for the first page."""
+    check_range("page_size", request.page_size, 0, limits.page_max_size)
+    wanted = request.filter
+    check_text("filter.workflow_id", wanted.workflow_id, limits)
+    check_text("filter.workflow_type", wanted.workflow_type, limits)
+    for index, status in enumerate(wanted.statuses):
+        check_enum(f"filter.statuses[{index}]", status, _STATUSES)
+    check_timestamp("filter.earliest_start_time", wanted.earliest_start_time)
+    check_timestamp("filter.latest_start_time", wanted.latest_start_time)
+    token = decode_page_token(request.page_token, LISTING_WORKFLOWS)
+    if token is not None:
+        check_timestamp("page_token", token.start_time)
+        check_id("page_token", token.last_key, limits)
+        check_run_id("page_token", token.last_key)
+    return token
+
+
+def _check_start_timeouts(request: workflow_service_pb2.StartWorkflowRequest) -> None:
+    check_set_duration("workflow_execution_timeout", request)
+    check_set_duration("workflow_run_timeout", request)
+    check_set_duration("workflow_task_timeout", request, MAX_WORKFLOW_TASK_TIMEOUT_SECONDS)
+    check_duration("start_delay", request.start_delay)
+    check_duration("result_wait_timeout", request.result_wait_timeout)
+
+
+def _check_start_notes(
+    request: workflow_service_pb2.StartWorkflowRequest, limits: LimitSettings
+) -> None:
+    check_size("memo", request.memo, limits)
+    for name in request.memo.fields:
+        check_no_nul("memo.fields", name)
+    check_search_attributes(request.search_attributes, limits)
+    check_size("header", request.header, limits)
+    check_priority(request.priority, limits)

@@ -1,0 +1,212 @@
+# ruff: noqa: N802 - gRPC names the methods
+"""WorkflowService: what clients call."""
+
+import secrets
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from aetheris.api.v1 import workflow_service_pb2 as pb
+from aetheris.api.v1.workflow_service_pb2_grpc import WorkflowServiceServicer
+from aetheris.server.v1.token_pb2 import PageToken
+from aetheris_server.config import LimitSettings
+from aetheris_server.errors import DrainingError, NotReadyError, UnavailableError
+from aetheris_server.frontend.catalog import Catalog
+from aetheris_server.frontend.checks import workflow as checks
+from aetheris_server.frontend.namespaces import NamespaceDirectory
+from aetheris_server.frontend.waits import SLACK_SECONDS, bounded_wait, set_seconds, to_seconds
+from aetheris_server.ids import shard_of
+from aetheris_server.rpc.drain import DrainGate
+from aetheris_server.rpc.handlers import CallContext
+from aetheris_server.rpc.peers import HistoryPeer
+from aetheris_server.rpc.tokens import LISTING_WORKFLOWS, encode_page_token
+from aetheris_server.rpc.visibility import to_execution_info
+from aetheris_server.storage.executions import ExecutionFilter, ExecutionRow
+
+__all__ = ["WorkflowServicer"]
+
+_DEFAULT_PAGE_SIZE = 100
+_DEFAULT_RESULT_WAIT_SECONDS = 20.0
+
+
+class WorkflowServicer(WorkflowServiceServicer):
+    """Checks, finds the namespace, asks history; lists come from the catalog."""
+
+    def __init__(
+        self,
+        history: HistoryPeer,
+        catalog: Catalog,
+        namespaces: NamespaceDirectory,
+        gate: DrainGate,
+        limits: LimitSettings,
+        shard_count: int,
+    ) -> None:
+        self._history = history
+        self._catalog = catalog
+        self._namespaces = namespaces
+        self._gate = gate
+        self._limits = limits
+        self._shard_count = shard_count
+
+    async def StartWorkflow(
+        self, request: pb.StartWorkflowRequest, context: CallContext
+    ) -> pb.StartWorkflowResponse:
+        checks.check_start_workflow(request, self._limits)
+        namespace_id = await self._namespaces.id_of(request.namespace)
+        request.request_id = request.request_id or _new_request_id()
+        response = await self._history.start_workflow(namespace_id, request)
+        if to_seconds(request.result_wait_timeout) > 0:
+            await self._add_result(namespace_id, request, response, context)
+        return response
+
+    async def SignalWorkflow(
+        self, request: pb.SignalWorkflowRequest, context: CallContext
+    ) -> pb.SignalWorkflowResponse:
+        checks.check_signal_workflow(request, self._limits)
+        namespace_id = await self._namespaces.id_of(request.namespace)
+        request.request_id = request.request_id or _new_request_id()
+        return await self._history.signal_workflow(namespace_id, request)
+
+    async def QueryWorkflow(
+        self, request: pb.QueryWorkflowRequest, context: CallContext
+    ) -> pb.QueryWorkflowResponse:
+        checks.check_query_workflow(request, self._limits)
+        namespace_id = await self._namespaces.id_of(request.namespace)
+        return await self._history.query_workflow(namespace_id, request)
+
+    async def CancelWorkflow(
+        self, request: pb.CancelWorkflowRequest, context: CallContext
+    ) -> pb.CancelWorkflowResponse:
+        checks.check_cancel_workflow(request, self._limits)
+        namespace_id = await self._namespaces.id_of(request.namespace)
+        request.request_id = request.request_id or _new_request_id()
+        return await self._history.cancel_workflow(namespace_id, request)
+
+    async def TerminateWorkflow(
+        self, request: pb.TerminateWorkflowRequest, context: CallContext
+    ) -> pb.TerminateWorkflowResponse:
+        checks.check_terminate_workflow(request, self._limits)
+        namespace_id = await self._namespaces.id_of(request.namespace)
+        request.request_id = request.request_id or _new_request_id()
+        return await self._history.terminate_workflow(namespace_id, request)
+
+    async def DescribeWorkflow(
+        self, request: pb.DescribeWorkflowRequest, context: CallContext
+    ) -> pb.DescribeWorkflowResponse:
+        checks.check_describe_workflow(request, self._limits)
+        namespace_id = await self._namespaces.id_of(request.namespace)
+        return await self._history.describe_workflow(namespace_id, request)
+
+    async def GetWorkflowHistory(
+        self, request: pb.GetWorkflowHistoryRequest, context: CallContext
+    ) -> pb.GetWorkflowHistoryResponse:
+        checks.check_get_workflow_history(request, self._limits)
+        namespace_id = await self._namespaces.id_of(request.namespace)
+        if not request.wait_new_event:
+            return await self._history.get_workflow_history(namespace_id, request)
+        wait = bounded_wait(checks.MAX_WAIT_SECONDS + SLACK_SECONDS, float("inf"), context)
+        page = await self._gate.run(self._history.get_workflow_history(namespace_id, request), wait)
+        return page if page is not None else self._same_page_again(request)
+
+    async def PollWorkflowResult(
+        self, request: pb.PollWorkflowResultRequest, context: CallContext
+    ) -> pb.PollWorkflowResultResponse:
+        checks.check_poll_workflow_result(request, self._limits)
+        namespace_id = await self._namespaces.id_of(request.namespace)
+        asked = (
+            to_seconds(request.wait_timeout)
+            if request.HasField("wait_timeout")
+            else _DEFAULT_RESULT_WAIT_SECONDS
+        )
+        return await self._poll_result(namespace_id, request, asked, context)
+
+    async def ListWorkflows(
+        self, request: pb.ListWorkflowsRequest, context: CallContext
+    ) -> pb.ListWorkflowsResponse:
+        token = checks.check_list_workflows(request, self._limits)
+        namespace_id = await self._namespaces.id_of(request.namespace)
+        after = (_to_datetime(token.start_time), token.last_key) if token else None
+        size = request.page_size or _DEFAULT_PAGE_SIZE
+        # One more than asked for tells whether there is another page.
+        rows = await self._catalog.list_executions(
+            namespace_id, self._to_filter(namespace_id, request.filter), size + 1, after
+        )
+        return pb.ListWorkflowsResponse(
+            executions=[to_execution_info(row) for row in rows[:size]],
+            next_page_token=_token_after(rows[size - 1]) if len(rows) > size else b"",
+        )
+
+    async def _poll_result(
+        self,
+        namespace_id: str,
+        request: pb.PollWorkflowResultRequest,
+        asked: float,
+        context: CallContext,
+    ) -> pb.PollWorkflowResultResponse:
+        wait = bounded_wait(asked, checks.MAX_WAIT_SECONDS, context)
+        set_seconds(request.wait_timeout, wait)
+        response = await self._gate.run(
+            self._history.poll_workflow_result(namespace_id, request), wait + SLACK_SECONDS
+        )
+        if response is None:
+            return pb.PollWorkflowResultResponse(run_id=request.workflow_execution.run_id)
+        return response
+
+    async def _add_result(
+        self,
+        namespace_id: str,
+        request: pb.StartWorkflowRequest,
+        response: pb.StartWorkflowResponse,
+        context: CallContext,
+    ) -> None:
+        poll = pb.PollWorkflowResultRequest(namespace=request.namespace)
+        poll.workflow_execution.workflow_id = request.workflow_id
+        poll.workflow_execution.run_id = response.run_id
+        asked = to_seconds(request.result_wait_timeout)
+        try:
+            polled = await self._poll_result(namespace_id, poll, asked, context)
+        except UnavailableError:
+            # The run was started; the caller asks for its result again by itself.
+            return
+        if polled.HasField("result"):
+            response.result.CopyFrom(polled.result)
+
+    def _same_page_again(
+        self, request: pb.GetWorkflowHistoryRequest
+    ) -> pb.GetWorkflowHistoryResponse:
+        if request.page_token:
+            return pb.GetWorkflowHistoryResponse(next_page_token=request.page_token)
+        # An answer without a token would say that the history is at its end.
+        if self._gate.is_draining:
+            raise DrainingError
+        raise NotReadyError("the next event")
+
+    def _to_filter(self, namespace_id: str, wanted: pb.ListWorkflowsFilter) -> ExecutionFilter:
+        return ExecutionFilter(
+            shard_id=shard_of(namespace_id, wanted.workflow_id, self._shard_count)
+            if wanted.workflow_id
+            else None,
+            workflow_id=wanted.workflow_id or None,
+            workflow_type=wanted.workflow_type or None,
+            statuses=frozenset(wanted.statuses),
+            earliest_start_time=_to_datetime(wanted.earliest_start_time)
+            if wanted.HasField("earliest_start_time")
+            else None,
+            latest_start_time=_to_datetime(wanted.latest_start_time)
+            if wanted.HasField("latest_start_time")
+            else None,
+        )
+
+
+def _new_request_id() -> str:
+    return secrets.token_hex(16)
+
+
+def _to_datetime(time: Timestamp) -> datetime:
+    return time.ToDatetime(UTC)
+
+
+def _token_after(row: ExecutionRow) -> bytes:
+    token = PageToken(listing=LISTING_WORKFLOWS, last_key=row.run_id)
+    token.start_time.FromDatetime(row.start_time)
+    return encode_page_token(token)

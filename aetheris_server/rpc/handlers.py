@@ -1,0 +1,129 @@
+"""What happens around every handler: parse, call, map errors, serialize, count.
+
+Handlers are wrapped once, when they are registered, because an interceptor is looked up and built
+again for every call. A handler takes the parsed request and the call's context, returns a response,
+and raises errors of `aetheris_server.errors`; it never aborts a call by itself.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, cast
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc.aio import ServicerContext
+
+from aetheris_server.errors import InvalidArgumentError, UnavailableError
+from aetheris_server.rpc.errors import RpcStatus, to_metadata, to_status
+from aetheris_server.telemetry import counter, gauge, get_logger, histogram
+
+__all__ = ["CallContext", "Calls", "RpcService"]
+
+CallContext = ServicerContext[Any, Any]
+
+_CALLS = counter(
+    "grpc_calls", "gRPC calls answered, by method and status code.", ["method", "code"]
+)
+_SECONDS = histogram("grpc_call_seconds", "Time to answer a gRPC call, polls included.", ["method"])
+_IN_FLIGHT = gauge("grpc_calls_in_flight", "gRPC calls being answered.")
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RpcService:
+    """A service and the object that has a coroutine method for each of its RPCs."""
+
+    descriptor: ServiceDescriptor
+    servicer: object
+
+    @property
+    def name(self) -> str:
+        """The full name, as health checks and reflection use it."""
+        return self.descriptor.full_name
+
+
+class Calls:
+    """The calls of one server: wraps their handlers and knows how many are in flight."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def handlers_of(self, service: RpcService) -> grpc.GenericRpcHandler:
+        """The service as grpc wants it."""
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            method.name: grpc.unary_unary_rpc_method_handler(self._wrap(service, method))
+            for method in cast("list[MethodDescriptor]", service.descriptor.methods)
+        }
+        return grpc.method_handlers_generic_handler(service.name, handlers)
+
+    async def wait_idle(self) -> None:
+        """Wait until no handler runs."""
+        await self._idle.wait()
+
+    def _enter(self) -> None:
+        self._count += 1
+        self._idle.clear()
+        _IN_FLIGHT.inc()
+
+    def _leave(self) -> None:
+        self._count -= 1
+        _IN_FLIGHT.dec()
+        if not self._count:
+            self._idle.set()
+
+    def _wrap(
+        self, service: RpcService, method: MethodDescriptor
+    ) -> Callable[[bytes, CallContext], Awaitable[bytes]]:
+        name = f"{service.name}/{method.name}"
+        handler: Callable[[Message, CallContext], Awaitable[Message]] = getattr(
+            service.servicer, method.name
+        )
+        parse = GetMessageClass(method.input_type).FromString
+        succeeded = _CALLS.labels(name, grpc.StatusCode.OK.name)
+        observe_seconds = _SECONDS.labels(name).observe
+
+        async def answer(serialized: bytes, context: CallContext) -> bytes:
+            start = time.perf_counter()
+            self._enter()
+            try:
+                response = (await handler(parse(serialized), context)).SerializeToString()
+                succeeded.inc()
+                return response
+            except asyncio.CancelledError:
+                # The caller went away or its deadline passed; nobody reads an answer.
+                _CALLS.labels(name, grpc.StatusCode.CANCELLED.name).inc()
+                raise
+            except DecodeError as error:
+                await _refuse(name, _undecodable(method, error), context)
+            except Exception as error:  # noqa: BLE001 - every fault becomes a status
+                await _refuse(name, error, context)
+            finally:
+                self._leave()
+                observe_seconds(time.perf_counter() - start)
+
+        return answer
+
+
+def _undecodable(method: MethodDescriptor, error: DecodeError) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        "request", f"expected a serialized {method.input_type.full_name}: {error}"
+    )
+
+
+async def _refuse(name: str, error: Exception, context: CallContext) -> NoReturn:
+    status = to_status(error)
+    _CALLS.labels(name, status.code.name).inc()
+    _log_refusal(name, error, status)
+    await context.abort(status.code, status.message, to_metadata(status))
+
+
+def _log_refusal(name: str, error: Exception, status: RpcStatus) -> None:
+    log = _log.info if isinstance(error, UnavailableError) else _log.debug
+    log("call failed", method=name, code=status.code.name, problem=status.message)

@@ -1,0 +1,130 @@
+"""The gRPC server of a process: the port, the services, health, reflection, and an orderly end.
+
+Plain text: TLS is for a proxy in front, until it has its own settings.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import OVERALL_HEALTH
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+
+from aetheris_server.config import ConfigError, GrpcSettings
+from aetheris_server.rpc.handlers import Calls, RpcService
+from aetheris_server.telemetry import get_logger
+
+__all__ = ["RpcServer", "serve_grpc"]
+
+# A handler's last response leaves after the handler does.
+_FLUSH_TIMEOUT = 0.25
+
+_log = get_logger(__name__)
+
+
+class RpcServer:
+    """A server that listens. `serve_grpc` makes it."""
+
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        calls: Calls,
+        health_servicer: health.HealthServicer,
+        host: str,
+        port: int,
+    ) -> None:
+        self._server = server
+        self._calls = calls
+        self._health = health_servicer
+        self.host = host
+        self.port = port
+
+    @property
+    def address(self) -> str:
+        """Where it listens: `host:port`."""
+        return _join(self.host, self.port)
+
+    async def begin_drain(self) -> None:
+        """Answer health checks with NOT_SERVING from now on; calls are still answered."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, let those in flight finish for up to `grace` seconds, then close."""
+        await self.begin_drain()
+        async with asyncio.TaskGroup() as stopping:
+            stopping.create_task(self._server.stop(grace))
+            try:
+                async with asyncio.timeout(grace):
+                    await self._calls.wait_idle()
+            except TimeoutError:
+                _log.warning("calls were cut off", grace_seconds=grace)
+            # Else a health watch, which never ends by itself, would hold the port for all the time.
+            await self._server.stop(min(grace, _FLUSH_TIMEOUT))
+
+
+@asynccontextmanager
+async def serve_grpc(
+    settings: GrpcSettings, services: Sequence[RpcService]
+) -> AsyncGenerator[RpcServer]:
+    """Serve until the block is left; then calls in flight get `settings.drain_timeout`.
+
+    Raises:
+        ConfigError: The address cannot be bound.
+    """
+    calls = Calls()
+    server = grpc.aio.server(options=_options(settings))
+    server.add_generic_rpc_handlers([calls.handlers_of(service) for service in services])
+    health_servicer = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    names = [service.name for service in services]
+    reflection.enable_server_reflection(
+        [
+            *names,
+            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+            reflection.SERVICE_NAME,
+        ],
+        server,
+    )
+    port = _bind(server, settings)
+    await server.start()
+    for name in (OVERALL_HEALTH, *names):
+        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    running = RpcServer(server, calls, health_servicer, settings.host, port)
+    try:
+        yield running
+    finally:
+        await running.stop(settings.drain_timeout)
+
+
+def _bind(server: grpc.aio.Server, settings: GrpcSettings) -> int:
+    address = _join(settings.host, settings.port)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ConfigError("grpc.port", f"{address} cannot be bound: {error}") from error
+    if port == 0:
+        raise ConfigError("grpc.port", f"{address} cannot be bound")
+    return port
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _options(settings: GrpcSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
+        ("grpc.max_send_message_length", -1),
+        # A second server on the port is an error, never a silent split of the calls.
+        ("grpc.so_reuseport", 0),
+        # A poll is silent for a minute: clients may ping meanwhile, and the server finds out by
+        # pings of its own that a client has vanished.
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+    ]

@@ -1,0 +1,223 @@
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs] - its own types
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from aetheris.api.v1 import common_pb2, error_details_pb2, worker_service_pb2, workflow_service_pb2
+from aetheris_server.config import ConfigError, GrpcSettings
+from aetheris_server.errors import ShardNotOwnedError, WorkflowAlreadyStartedError
+from aetheris_server.rpc.errors import DETAILS_KEY
+from aetheris_server.rpc.server import serve_grpc
+from tests.support.frontend import RunningFrontend, running_frontend
+from tests.support.peers import NAMESPACE_ID, answering, refusing
+from tests.support.wait import wait_until
+
+
+@pytest.fixture
+async def frontend() -> AsyncGenerator[RunningFrontend]:
+    async with running_frontend() as running:
+        yield running
+
+
+def a_start() -> workflow_service_pb2.StartWorkflowRequest:
+    request = workflow_service_pb2.StartWorkflowRequest(namespace="default", workflow_id="w")
+    request.workflow_type.name = "type"
+    request.task_queue.name = "queue"
+    return request
+
+
+def a_poll() -> worker_service_pb2.PollActivityTasksRequest:
+    return worker_service_pb2.PollActivityTasksRequest(namespace="default", task_queue="queue")
+
+
+def detail_of(error: grpc.aio.AioRpcError) -> str:
+    [serialized] = [value for key, value in error.trailing_metadata() if key == DETAILS_KEY]
+    assert isinstance(serialized, bytes)
+    return status_pb2.Status.FromString(serialized).details[0].type_url
+
+
+def health_stub(frontend: RunningFrontend) -> Any:
+    # The stubs of these packages know no asyncio.
+    return health_pb2_grpc.HealthStub(cast("Any", frontend.channel))
+
+
+def reflection_stub(frontend: RunningFrontend) -> Any:
+    return reflection_pb2_grpc.ServerReflectionStub(cast("Any", frontend.channel))
+
+
+async def test_start_reaches_history_with_namespace_id_and_request_id(
+    frontend: RunningFrontend,
+) -> None:
+    frontend.history.answers["start_workflow"] = answering(
+        workflow_service_pb2.StartWorkflowResponse(run_id="r", started=True)
+    )
+    response = await frontend.workflows.StartWorkflow(a_start())
+    assert response.run_id == "r"
+    [(method, namespace_id, request)] = frontend.history.calls
+    assert (method, namespace_id) == ("start_workflow", NAMESPACE_ID)
+    assert request.request_id
+
+
+async def test_start_with_result_wait_answers_with_the_result(frontend: RunningFrontend) -> None:
+    frontend.history.answers["start_workflow"] = answering(
+        workflow_service_pb2.StartWorkflowResponse(run_id="r", started=True)
+    )
+    result = workflow_service_pb2.WorkflowResult(new_execution_run_id="next")
+    frontend.history.answers["poll_workflow_result"] = answering(
+        workflow_service_pb2.PollWorkflowResultResponse(run_id="r", result=result)
+    )
+    request = a_start()
+    request.result_wait_timeout.seconds = 3600 * 24
+    response = await frontend.workflows.StartWorkflow(request)
+    assert response.result == result
+    _, _, poll = frontend.history.calls[1]
+    assert poll.workflow_execution == common_pb2.WorkflowExecution(workflow_id="w", run_id="r")
+    assert poll.wait_timeout == Duration(seconds=60)
+
+
+async def test_start_whose_result_is_lost_answers_without_it(frontend: RunningFrontend) -> None:
+    frontend.history.answers["start_workflow"] = answering(
+        workflow_service_pb2.StartWorkflowResponse(run_id="r", started=True)
+    )
+    frontend.history.answers["poll_workflow_result"] = refusing(ShardNotOwnedError(1))
+    request = a_start()
+    request.result_wait_timeout.seconds = 1
+    response = await frontend.workflows.StartWorkflow(request)
+    assert response.run_id == "r"
+    assert not response.HasField("result")
+
+
+async def test_bad_field_is_invalid_argument_with_its_path(frontend: RunningFrontend) -> None:
+    request = a_start()
+    request.workflow_type.name = ""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await frontend.workflows.StartWorkflow(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "workflow_type.name" in (caught.value.details() or "")
+    assert detail_of(caught.value).endswith(error_details_pb2.BadRequestDetail.DESCRIPTOR.full_name)
+    assert frontend.history.calls == []
+
+
+async def test_unknown_namespace_is_not_found(frontend: RunningFrontend) -> None:
+    request = a_start()
+    request.namespace = "nowhere"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await frontend.workflows.StartWorkflow(request)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_domain_error_travels_with_its_detail(frontend: RunningFrontend) -> None:
+    frontend.history.answers["start_workflow"] = refusing(
+        WorkflowAlreadyStartedError("w", "run", "request")
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await frontend.workflows.StartWorkflow(a_start())
+    assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    assert detail_of(caught.value).endswith("WorkflowAlreadyStartedDetail")
+
+
+async def test_unexpected_error_tells_a_reference_only(frontend: RunningFrontend) -> None:
+    frontend.history.answers["start_workflow"] = refusing(RuntimeError("the password is x"))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await frontend.workflows.StartWorkflow(a_start())
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "password" not in (caught.value.details() or "")
+
+
+async def test_bytes_that_are_no_request_are_invalid_argument(frontend: RunningFrontend) -> None:
+    call = frontend.channel.unary_unary("/aetheris.api.v1.WorkflowService/StartWorkflow")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(b"\x0a\xff\xff")
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_poll_is_answered_when_a_task_comes(frontend: RunningFrontend) -> None:
+    async with asyncio.TaskGroup() as group:
+        poll = group.create_task(_poll(frontend))
+        await wait_until(lambda: frontend.matching.waiting)
+        frontend.matching.tasks_ready.set()
+    assert len(poll.result().tasks) == 1
+
+
+async def test_poll_asks_matching_to_answer_before_the_deadline(frontend: RunningFrontend) -> None:
+    frontend.matching.tasks_ready.set()
+    await frontend.workers.PollActivityTasks(a_poll(), timeout=10)
+    [request] = frontend.matching.polls
+    assert 8 < request.poll_timeout.seconds + request.poll_timeout.nanos / 1e9 <= 9
+    assert request.max_tasks == 1
+
+
+async def test_client_that_vanishes_cancels_its_poll(frontend: RunningFrontend) -> None:
+    call = frontend.workers.PollActivityTasks(a_poll())
+    await wait_until(lambda: frontend.matching.waiting)
+    call.cancel()
+    await wait_until(lambda: frontend.matching.cancelled == 1)
+    assert frontend.matching.waiting == 0
+
+
+async def test_deadline_that_passes_cancels_the_poll(frontend: RunningFrontend) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await frontend.workers.PollActivityTasks(a_poll(), timeout=0.2)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await wait_until(lambda: frontend.matching.cancelled == 1)
+
+
+async def test_drain_answers_waiting_and_new_polls_empty(frontend: RunningFrontend) -> None:
+    async with asyncio.TaskGroup() as group:
+        poll = group.create_task(_poll(frontend))
+        await wait_until(lambda: frontend.matching.waiting)
+        frontend.gate.begin_drain()
+    assert not poll.result().tasks
+    assert not (await _poll(frontend)).tasks
+    assert frontend.matching.cancelled == 1
+
+
+async def test_health_is_not_serving_once_draining(frontend: RunningFrontend) -> None:
+    stub = health_stub(frontend)
+    request = health_pb2.HealthCheckRequest(service="aetheris.api.v1.WorkflowService")
+    assert (await stub.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
+    await frontend.server.begin_drain()
+    assert (await stub.Check(request)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_stop_lets_calls_in_flight_finish_despite_a_health_watch() -> None:
+    async with running_frontend(drain_timeout=30) as frontend:
+        watch = health_stub(frontend).Watch(health_pb2.HealthCheckRequest())
+        await watch.read()
+        poll = asyncio.create_task(_poll(frontend))
+        await wait_until(lambda: frontend.matching.waiting)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            group.create_task(frontend.server.stop(30))
+            frontend.matching.tasks_ready.set()
+        assert len((await poll).tasks) == 1
+
+
+async def test_reflection_lists_the_services(frontend: RunningFrontend) -> None:
+    stub = reflection_stub(frontend)
+    call = stub.ServerReflectionInfo(
+        iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    )
+    response = await call.read()
+    names = {service.name for service in response.list_services_response.service}
+    assert {
+        "aetheris.api.v1.WorkflowService",
+        "aetheris.api.v1.WorkerService",
+        "aetheris.api.v1.OperatorService",
+        "grpc.health.v1.Health",
+    } <= names
+
+
+async def test_port_in_use_is_a_config_error(frontend: RunningFrontend) -> None:
+    with pytest.raises(ConfigError, match=str(frontend.server.port)):
+        async with serve_grpc(GrpcSettings(port=frontend.server.port), []):
+            pass
+
+
+async def _poll(frontend: RunningFrontend) -> worker_service_pb2.PollActivityTasksResponse:
+    return await frontend.workers.PollActivityTasks(a_poll(), timeout=20)

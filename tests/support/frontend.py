@@ -1,0 +1,72 @@
+"""A frontend that listens on a port of its own, with fakes behind it, and the stubs to call it."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+
+from aetheris.api.v1.operator_service_pb2_grpc import OperatorServiceStub
+from aetheris.api.v1.worker_service_pb2_grpc import WorkerServiceStub
+from aetheris.api.v1.workflow_service_pb2_grpc import WorkflowServiceStub
+from aetheris_server.clock import SystemClock
+from aetheris_server.config import GrpcSettings, Settings
+from aetheris_server.frontend.services import build_frontend
+from aetheris_server.rpc.drain import DrainGate
+from aetheris_server.rpc.server import RpcServer, serve_grpc
+from tests.support.peers import FakeCatalog, FakeHistory, FakeMatching
+
+SHARD_COUNT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RunningFrontend:
+    """A frontend and what is before and behind it."""
+
+    server: RpcServer
+    gate: DrainGate
+    channel: grpc.aio.Channel
+    history: FakeHistory
+    matching: FakeMatching
+    catalog: FakeCatalog
+
+    @property
+    def workflows(self) -> WorkflowServiceStub:
+        return WorkflowServiceStub(self.channel)
+
+    @property
+    def workers(self) -> WorkerServiceStub:
+        return WorkerServiceStub(self.channel)
+
+    @property
+    def operators(self) -> OperatorServiceStub:
+        return OperatorServiceStub(self.channel)
+
+
+@asynccontextmanager
+async def running_frontend(
+    *, answers_at_once: bool = False, drain_timeout: float = 5.0
+) -> AsyncGenerator[RunningFrontend]:
+    """A frontend until the block is left."""
+    settings = Settings(grpc=GrpcSettings(port=0, drain_timeout=drain_timeout))
+    history, catalog = FakeHistory(), FakeCatalog()
+    matching = FakeMatching(answers_at_once=answers_at_once)
+    gate = DrainGate()
+
+    async def answers() -> None: ...
+
+    services = build_frontend(
+        settings,
+        history,
+        matching,
+        catalog,
+        {"postgres": answers},
+        gate,
+        SystemClock(),
+        SHARD_COUNT,
+    )
+    async with (
+        serve_grpc(settings.grpc, services) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        yield RunningFrontend(server, gate, channel, history, matching, catalog)

@@ -1,0 +1,187 @@
+"""History, matching and catalog without anything behind them: what a test of the border needs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from aetheris.api.v1 import operator_service_pb2, worker_service_pb2, workflow_service_pb2
+from aetheris.server.v1 import history_service_pb2, matching_service_pb2
+from aetheris_server.errors import NamespaceAlreadyExistsError
+from aetheris_server.frontend.catalog import Cluster
+from aetheris_server.rpc.history_calls import HistoryCalls
+from aetheris_server.storage.executions import ExecutionFilter, ExecutionRow
+from aetheris_server.storage.namespaces import Namespace
+
+NAMESPACE = "default"
+NAMESPACE_ID = "11111111-1111-4111-8111-111111111111"
+
+Answer = Callable[[str, Any], Awaitable[Any]]
+
+
+class FakeHistory(HistoryCalls):
+    """Notes every call, and answers with what the test set, else with an empty response."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str, Any]] = []
+        self.answers: dict[str, Answer] = {}
+        self.started: list[history_service_pb2.StartTasksRequest] = []
+        self.released: list[bytes] = []
+
+    async def _call(self, method: str, namespace_id: str, request: Any, response: type[Any]) -> Any:
+        self.calls.append((method, namespace_id, request))
+        if method in self.answers:
+            return await self.answers[method](namespace_id, request)
+        return response()
+
+    async def start_tasks(
+        self, request: history_service_pb2.StartTasksRequest
+    ) -> history_service_pb2.StartTasksResponse:
+        self.started.append(request)
+        return history_service_pb2.StartTasksResponse(
+            tasks=[
+                history_service_pb2.StartedTask(
+                    activity_task=worker_service_pb2.ActivityTask(activity_id=task.workflow_id)
+                )
+                for task in request.tasks
+            ]
+        )
+
+    async def release_tasks(self, task_tokens: Sequence[bytes]) -> None:
+        self.released += task_tokens
+
+
+class FakeMatching:
+    """Polls wait until `tasks_ready` is set, unless `answers_at_once`."""
+
+    def __init__(self, *, answers_at_once: bool = False) -> None:
+        self.tasks_ready = asyncio.Event()
+        if answers_at_once:
+            self.tasks_ready.set()
+        self.polls: list[Any] = []
+        self.waiting = 0
+        self.cancelled = 0
+        self.added: list[matching_service_pb2.TaskRef] = []
+        self.notified: list[matching_service_pb2.NotifyCancellationRequest] = []
+
+    async def add_tasks(self, tasks: Sequence[matching_service_pb2.TaskRef]) -> None:
+        self.added += tasks
+
+    async def poll_workflow_tasks(
+        self, namespace_id: str, request: worker_service_pb2.PollWorkflowTasksRequest
+    ) -> worker_service_pb2.PollWorkflowTasksResponse:
+        await self._wait(request)
+        task = worker_service_pb2.WorkflowTask(task_token=namespace_id.encode())
+        return worker_service_pb2.PollWorkflowTasksResponse(tasks=[task])
+
+    async def poll_activity_tasks(
+        self, namespace_id: str, request: worker_service_pb2.PollActivityTasksRequest
+    ) -> worker_service_pb2.PollActivityTasksResponse:
+        await self._wait(request)
+        task = worker_service_pb2.ActivityTask(task_token=namespace_id.encode())
+        return worker_service_pb2.PollActivityTasksResponse(tasks=[task])
+
+    async def notify_cancellation(
+        self, request: matching_service_pb2.NotifyCancellationRequest
+    ) -> None:
+        self.notified.append(request)
+
+    async def describe_task_queue(
+        self, namespace_id: str, request: operator_service_pb2.DescribeTaskQueueRequest
+    ) -> operator_service_pb2.DescribeTaskQueueResponse:
+        del namespace_id, request
+        return operator_service_pb2.DescribeTaskQueueResponse()
+
+    async def _wait(self, request: Any) -> None:
+        self.polls.append(request)
+        self.waiting += 1
+        try:
+            await self.tasks_ready.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.waiting -= 1
+
+
+class FakeCatalog:
+    """Namespaces and runs in memory; `default` is there."""
+
+    def __init__(self) -> None:
+        self.namespaces: dict[str, Namespace] = {}
+        self.rows: list[ExecutionRow] = []
+        self.filters: list[ExecutionFilter] = []
+        self.loads = 0
+        self._make(NAMESPACE_ID, NAMESPACE, "", 3600, "request")
+
+    async def load_namespace(self, name: str) -> Namespace | None:
+        self.loads += 1
+        await asyncio.sleep(0)
+        return self.namespaces.get(name)
+
+    async def create_namespace(
+        self,
+        namespace_id: str,
+        name: str,
+        description: str,
+        retention_seconds: int,
+        request_id: str,
+    ) -> Namespace:
+        found = self.namespaces.get(name)
+        if found is None:
+            return self._make(namespace_id, name, description, retention_seconds, request_id)
+        if found.request_id != request_id:
+            raise NamespaceAlreadyExistsError(name)
+        return found
+
+    async def list_namespaces(self, page_size: int, after_name: str) -> list[Namespace]:
+        names = sorted(name for name in self.namespaces if name > after_name)
+        return [self.namespaces[name] for name in names[:page_size]]
+
+    async def list_executions(
+        self,
+        namespace_id: str,
+        wanted: ExecutionFilter,
+        page_size: int,
+        after: tuple[datetime, str] | None,
+    ) -> list[ExecutionRow]:
+        self.filters.append(wanted)
+        rows = sorted(self.rows, key=lambda row: (row.start_time, row.run_id), reverse=True)
+        return [
+            row
+            for row in rows
+            if row.namespace_id == namespace_id
+            and (after is None or (row.start_time, row.run_id) < after)
+        ][:page_size]
+
+    async def load_cluster(self) -> Cluster:
+        return Cluster((), 4, {})
+
+    def _make(
+        self, namespace_id: str, name: str, description: str, retention: int, request_id: str
+    ) -> Namespace:
+        made = Namespace(
+            namespace_id, name, description, retention, datetime(2026, 1, 1, tzinfo=UTC), request_id
+        )
+        self.namespaces[name] = made
+        return made
+
+
+def answering(response: workflow_service_pb2.StartWorkflowResponse | Any) -> Answer:
+    """An answer that is always the same."""
+
+    async def answer(namespace_id: str, request: Any) -> Any:
+        del namespace_id, request
+        return response
+
+    return answer
+
+
+def refusing(error: Exception) -> Answer:
+    """An answer that is always an error."""
+
+    async def answer(namespace_id: str, request: Any) -> Any:
+        del namespace_id, request
+        raise error
+
+    return answer
