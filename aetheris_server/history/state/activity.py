@@ -7,13 +7,11 @@
         │  └───────────────────────────────────────────────► closed
         └── failed, timed out: another attempt is left (a fact, not an event)
 
-*Started* is in `Inflight`; an at-most-once activity's start is also a fact, on disk before its worker
-gets the task. The started event is written right before the event that closes the activity.
+*Started* is in `Inflight`; an at-most-once activity's start is also a fact, on disk before its
+worker gets the task. The started event is written right before the event that closes the activity.
 """
 
-from datetime import datetime, timedelta
-
-from google.protobuf.message import Message
+from datetime import datetime
 
 from aetheris.api.v1 import common_pb2, failure_pb2, history_pb2, worker_service_pb2
 from aetheris.server.v1 import log_pb2
@@ -30,18 +28,26 @@ def is_startable(
 ) -> bool:
     """Whether this attempt is the one that is due and that nobody has."""
     activity = state.activities.get(scheduled_event_id)
+    return activity is not None and activity.attempt == attempt and is_owed(activity, inflight, now)
+
+
+def is_owed(activity: ActivityState, inflight: Inflight, now: datetime) -> bool:
+    """Whether the current attempt is due and nobody has, or may have, it."""
     return (
-        activity is not None
-        and activity.attempt == attempt
-        and activity.attempt_scheduled_time <= now
-        and scheduled_event_id not in inflight.activities
+        activity.is_due(now)
+        and activity.scheduled_event_id not in inflight.activities
+        and activity.started_time is None
     )
 
 
 def start_activity(
     activity: ActivityState, inflight: Inflight, poller: Poller, now: datetime
 ) -> StartedActivity:
-    """Give an activity's current attempt to a poller. The caller has checked `is_startable`."""
+    """Give an activity's current attempt to a poller. The caller has checked `is_startable`.
+
+    An at-most-once attempt stays started: that its poller has gone does not say that it had not
+    got the task.
+    """
     started = StartedActivity(
         scheduled_event_id=activity.scheduled_event_id,
         attempt=activity.attempt,
@@ -66,8 +72,18 @@ def decide_attempt_started(
     return draft.record
 
 
-def restore_started(state: RunState, inflight: Inflight, now: datetime) -> None:
-    """Take the durable starts into `inflight` after a load; silence is counted from now on."""
+def restore_started(
+    state: RunState, inflight: Inflight, now: datetime, taken_time: datetime | None = None
+) -> None:
+    """Take the durable starts into `inflight` after a load; silence is counted from now on.
+
+    Args:
+        state: As loaded.
+        inflight: Changed in place.
+        now: The time.
+        taken_time: When this host took the shard; None if nobody had it before.
+    """
+    inflight.taken_time = taken_time
     for activity in state.activities.values():
         if activity.started_time is not None:
             started = start_activity(activity, inflight, Poller(activity.started_identity), now)
@@ -204,15 +220,8 @@ def append_timed_out(
     """A deadline passed: try again where the kind of deadline and the policy allow it, or close."""
     started = inflight.activities.get(activity.scheduled_event_id)
     lost = activity.is_at_most_once and started is not None
-    failure = failure_pb2.Failure(
-        message=f"activity {failure_pb2.TimeoutType.Name(timeout_type).removeprefix('TIMEOUT_TYPE_')} timeout",
-        source="server",
-        timeout_failure_info=failure_pb2.TimeoutFailureInfo(
-            timeout_type=timeout_type,
-            last_heartbeat_details=activity.heartbeat_details,
-            outcome_unknown=lost,
-        ),
-    )
+    failure = _timeout_failure(activity, timeout_type)
+    failure.timeout_failure_info.outcome_unknown = lost
     decision = decide_retry(
         activity.scheduled.retry_policy,
         failure,
@@ -235,14 +244,11 @@ def append_timed_out(
         )
         return
     if retry_state == failure_pb2.RETRY_STATE_TIMEOUT:
-        outer = failure_pb2.Failure(
-            message="activity SCHEDULE_TO_CLOSE timeout: no time is left for another attempt",
-            source="server",
-            cause=failure,
-        )
-        outer.timeout_failure_info.timeout_type = failure_pb2.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE
+        outer = _timeout_failure(activity, failure_pb2.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE)
+        outer.message += ": no time is left for another attempt"
+        outer.cause.CopyFrom(failure)
         failure = outer
-    elif activity.last_failure is not None and not failure.HasField("cause"):
+    elif activity.last_failure is not None:
         failure.cause.CopyFrom(activity.last_failure)
     started_id = 0
     if started is not None:
@@ -285,24 +291,34 @@ def expiration_time(activity: ActivityState) -> datetime | None:
     return activity.scheduled_time + timeout if timeout else None
 
 
-def schedule_to_start_time(activity: ActivityState) -> datetime | None:
-    """When the current attempt must have found a worker; None is never."""
+def schedule_to_start_time(
+    activity: ActivityState, taken_time: datetime | None = None
+) -> datetime | None:
+    """When the current attempt must have found a worker; None is never.
+
+    Args:
+        activity: Whose attempt.
+        taken_time: See `Inflight.taken_time`: an attempt that a worker had then waits anew.
+    """
     timeout = from_duration(activity.scheduled.schedule_to_start_timeout)
-    return activity.attempt_scheduled_time + timeout if timeout else None
+    if not timeout:
+        return None
+    since = activity.attempt_scheduled_time
+    return (max(since, taken_time) if taken_time is not None else since) + timeout
 
 
 def started_deadline(
     activity: ActivityState, started: StartedActivity
 ) -> tuple[datetime, "failure_pb2.TimeoutType.ValueType"] | None:
     """The first deadline of a started attempt, and its kind; None if it has none of its own."""
-    candidates: list[tuple[datetime, "failure_pb2.TimeoutType.ValueType"]] = []
+    candidates: list[tuple[datetime, failure_pb2.TimeoutType.ValueType]] = []
     start_to_close = from_duration(activity.scheduled.start_to_close_timeout)
-    if start_to_close > timedelta(0):
+    if start_to_close:
         candidates.append(
             (started.started_time + start_to_close, failure_pb2.TIMEOUT_TYPE_START_TO_CLOSE)
         )
     heartbeat = from_duration(activity.scheduled.heartbeat_timeout)
-    if heartbeat > timedelta(0):
+    if heartbeat:
         candidates.append(
             (started.last_heartbeat_time + heartbeat, failure_pb2.TIMEOUT_TYPE_HEARTBEAT)
         )
@@ -316,17 +332,34 @@ def append_started(
     identity: str,
     started_time: datetime,
 ) -> int:
-    """Write the started event of the attempt that is about to close; its id, 0 if buffered."""
+    """Write the started event of the attempt that is about to close; its id, 0 if buffered.
+
+    `identity` is who answered, not always who was given the attempt last: see `require_attempt`.
+    """
     started = inflight.activities.get(activity.scheduled_event_id)
-    attributes: Message = history_pb2.ActivityTaskStartedEventAttributes(
+    is_latest = started is not None and identity in ("", started.poller.identity)
+    attributes = history_pb2.ActivityTaskStartedEventAttributes(
         scheduled_event_id=activity.scheduled_event_id,
-        identity=started.poller.identity if started is not None else identity,
+        identity=started.poller.identity if started is not None and not identity else identity,
         attempt=activity.attempt,
         last_failure=activity.last_failure,
         started_time=to_timestamp(started_time),
-        worker_version=started.poller.worker_version if started is not None else "",
+        worker_version=started.poller.worker_version if started is not None and is_latest else "",
     )
     return draft.add_or_buffer(history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED, attributes)
+
+
+def _timeout_failure(
+    activity: ActivityState, timeout_type: "failure_pb2.TimeoutType.ValueType"
+) -> failure_pb2.Failure:
+    name = failure_pb2.TimeoutType.Name(timeout_type).removeprefix("TIMEOUT_TYPE_")
+    return failure_pb2.Failure(
+        message=f"activity {name} timeout",
+        source="server",
+        timeout_failure_info=failure_pb2.TimeoutFailureInfo(
+            timeout_type=timeout_type, last_heartbeat_details=activity.heartbeat_details
+        ),
+    )
 
 
 def _append_attempt_failed(

@@ -1,7 +1,7 @@
 """The only code that changes a `RunState`.
 
-`apply(state, record)` is the same on the way to the log and on the way back from it. An event that was
-buffered is applied twice, when it is buffered and when it gets its id; each handler bears that.
+`apply(state, record)` is the same on the way to the log and on the way back from it. An event that
+was buffered is applied twice, when it is buffered and when it gets its id; each handler bears that.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from google.protobuf import timestamp_pb2
 
 from aetheris.api.v1 import history_pb2, workflow_pb2
 from aetheris.server.v1 import log_pb2
+from aetheris_server.history.state.failures import trim
 from aetheris_server.history.state.run import (
     ActivityState,
     RunKey,
@@ -21,12 +22,17 @@ from aetheris_server.history.state.run import (
 )
 from aetheris_server.history.state.times import from_duration, from_timestamp
 
+_MAX_KEPT_ATTEMPTS = 100
+
 _Apply = Callable[[RunState, history_pb2.HistoryEvent], None]
 
 
 def chain_hash(previous: bytes, record: bytes) -> bytes:
-    """The next link: sha256 over the previous one, the record's length (8 bytes, big-endian) and the record."""
-    return hashlib.sha256(previous + len(record).to_bytes(8) + record).digest()
+    """The next link: sha256 over the previous one, the record's length and the record.
+
+    The length has 8 bytes, big-endian.
+    """
+    return hashlib.sha256(previous + len(record).to_bytes(8, "big") + record).digest()
 
 
 def new_state(key: RunKey, event: history_pb2.HistoryEvent) -> RunState:
@@ -168,7 +174,7 @@ def _signaled(state: RunState, event: history_pb2.HistoryEvent) -> None:
 
 
 def _cancel_requested(state: RunState, event: history_pb2.HistoryEvent) -> None:
-    state.request_ids.add(event.workflow_execution_cancel_requested_event_attributes.request_id)
+    state.cancel_request_id = event.workflow_execution_cancel_requested_event_attributes.request_id
     state.cancel_requested = True
 
 
@@ -241,10 +247,11 @@ def _attempt_failed(state: RunState, fact: log_pb2.Fact, time: timestamp_pb2.Tim
             start_time=failed.started_time if failed.HasField("started_time") else None,
             end_time=time,
             identity=failed.identity,
-            failure=failed.failure,
+            failure=trim(failed.failure),
             next_attempt_time=failed.next_attempt_time,
         )
     )
+    del activity.attempts[:-_MAX_KEPT_ATTEMPTS]
     activity.attempt = failed.attempt + 1
     activity.attempt_scheduled_time = from_timestamp(failed.next_attempt_time)
     activity.started_identity = ""
@@ -275,7 +282,7 @@ def _workflow_task_retry_scheduled(
         scheduled_event_id=state.next_event_id,
         attempt=retry.attempt,
         scheduled_time=from_timestamp(retry.due_time),
-        last_failure=retry.last_failure,
+        last_failure=trim(retry.last_failure),
     )
 
 

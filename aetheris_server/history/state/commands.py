@@ -1,29 +1,35 @@
 """A worker's decision: the commands of a completed workflow task, judged and turned into events.
 
-All commands are recorded, in order, or none is: one that is refused fails the workflow task with the
-cause that names the kind of fault.
+All commands are recorded, in order, or none is: one that is refused fails the workflow task with
+the cause that names the kind of fault.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import cast
 
-from google.protobuf import duration_pb2
+from google.protobuf.message import Message
 
-from aetheris.api.v1 import command_pb2, failure_pb2, history_pb2, worker_service_pb2, workflow_pb2
+from aetheris.api.v1 import command_pb2, failure_pb2, history_pb2, worker_service_pb2
 from aetheris.server.v1 import log_pb2
+from aetheris_server.history.state.command_checks import (
+    CommandRefusedError,
+    check_activity,
+    check_id,
+    check_size,
+    fill_activity,
+)
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight, StartedWorkflowTask
 from aetheris_server.history.state.limits import RunLimits
-from aetheris_server.history.state.retry import fill_policy, find_policy_fault
 from aetheris_server.history.state.run import ActivityState, RunState
-from aetheris_server.history.state.times import from_duration
+from aetheris_server.history.state.times import ZERO, from_duration
 from aetheris_server.history.state.workflow_task import (
     append_failed,
     append_started,
     require_started,
 )
-
 
 _CLOSING = frozenset(
     {
@@ -35,23 +41,14 @@ _CLOSING = frozenset(
 )
 
 
-class CommandRefusedError(Exception):
-    """A command cannot be recorded; the workflow task fails with the cause."""
-
-    def __init__(
-        self, cause: "history_pb2.WorkflowTaskFailedCause.ValueType", message: str
-    ) -> None:
-        super().__init__(message)
-        self.cause = cause
-
-
 @dataclass(slots=True)
 class Decision:
     """What a completed workflow task comes to.
 
     Attributes:
         refused: Why the commands were refused; then `record` is that of the failure.
-        eager_event_ids: Scheduled events of the activities whose worker would take them along.
+        eager_event_ids: Scheduled events of the activities that the worker would take along: those
+            that asked for it and are in the run's own task queue.
         cancelled_event_ids: Scheduled events of the running activities that are asked to cancel.
     """
 
@@ -111,7 +108,8 @@ class _Completion:
             timer.timer_id: timer.started_event_id for timer in state.timers.values()
         }
         self._withdrawn: set[int] = set()
-        # Activities that nobody has when they are asked to cancel close behind the commands' events.
+        # Activities that nobody has when they are asked to cancel: they close behind the events of
+        # the commands.
         self._unstarted_cancels: list[tuple[ActivityState, int]] = []
 
     def run(self) -> Decision:
@@ -135,10 +133,12 @@ class _Completion:
             if handler is None:
                 raise CommandRefusedError(
                     history_pb2.WORKFLOW_TASK_FAILED_CAUSE_FEATURE_DISABLED,
-                    f"{command_pb2.CommandType.Name(command.command_type)} is not served by this version",
+                    f"{_name_of(command.command_type)} is not served by this version",
                 )
             handler(self, command)
-        if not self._closed:
+        if self._closed:
+            self._decision.eager_event_ids.clear()
+        else:
             self._finish()
         return self._decision
 
@@ -158,81 +158,38 @@ class _Completion:
             draft.schedule_workflow_task()
 
     def _check_history_limit(self) -> None:
-        if self._draft.next_event_id <= self._limits.history_max_events:
+        limit = self._limits.history_max_events
+        commands = self._request.commands
+        if self._draft.next_event_id <= limit or not commands:
             return
-        if not any(command.command_type in _CLOSING for command in self._request.commands):
+        if not any(command.command_type in _CLOSING for command in commands):
             raise CommandRefusedError(
                 history_pb2.WORKFLOW_TASK_FAILED_CAUSE_HISTORY_LIMIT_EXCEEDED,
-                f"the history has reached {self._limits.history_max_events} events; continue as new",
+                f"the history has reached its limit of {limit} events; continue as new",
             )
 
     def schedule_activity(self, command: command_pb2.Command) -> None:
         given = command.schedule_activity_task_command_attributes
-        self._check_activity(given)
-        timeouts = _fill_activity_timeouts(given, self._state)
-        event_id = self._draft.add(
-            history_pb2.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED,
-            history_pb2.ActivityTaskScheduledEventAttributes(
-                activity_id=given.activity_id,
-                activity_type=given.activity_type,
-                task_queue=given.task_queue
-                if given.task_queue.name
-                else self._state.started.task_queue,
-                header=given.header if given.HasField("header") else None,
-                input=given.input if given.HasField("input") else None,
-                schedule_to_close_timeout=timeouts.schedule_to_close,
-                schedule_to_start_timeout=timeouts.schedule_to_start,
-                start_to_close_timeout=timeouts.start_to_close,
-                heartbeat_timeout=timeouts.heartbeat,
-                workflow_task_completed_event_id=self._completed_id,
-                retry_policy=fill_policy(given.retry_policy),
-                priority=given.priority if given.HasField("priority") else None,
-                capabilities=sorted(given.capabilities),
-                delivery=given.delivery or workflow_pb2.ACTIVITY_DELIVERY_AT_LEAST_ONCE,
-            ),
-        )
+        check_activity(given, self._limits)
+        self._check_new_activity(given.activity_id)
+        attributes = fill_activity(given, self._state.started)
+        attributes.workflow_task_completed_event_id = self._completed_id
+        event_id = self._draft.add(history_pb2.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, attributes)
         self._new_activity_ids.add(given.activity_id)
-        if given.request_eager_execution:
+        if given.request_eager_execution and attributes.task_queue.name == self._state.task_queue:
             self._decision.eager_event_ids.append(event_id)
 
-    def _check_activity(self, given: command_pb2.ScheduleActivityTaskCommandAttributes) -> None:
-        bad = history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_SCHEDULE_ACTIVITY_ATTRIBUTES
-        self._check_id(given.activity_id, "activity_id", bad)
-        self._check_id(given.activity_type.name, "activity_type.name", bad)
-        self._check_size(given.input.ByteSize(), "input")
-        if len(given.task_queue.name.encode()) > self._limits.id_max_bytes:
-            raise CommandRefusedError(bad, "task_queue.name is too long")
-        for name in ("schedule_to_close", "schedule_to_start", "start_to_close", "heartbeat"):
-            if from_duration(getattr(given, f"{name}_timeout")) < timedelta(0):
-                raise CommandRefusedError(bad, f"{name}_timeout is negative")
-        if not (
-            from_duration(given.schedule_to_close_timeout)
-            or from_duration(given.start_to_close_timeout)
-        ):
-            raise CommandRefusedError(
-                bad, "neither schedule_to_close_timeout nor start_to_close_timeout is set"
-            )
-        if fault := find_policy_fault(given.retry_policy):
-            raise CommandRefusedError(bad, fault)
-        if any(not capability for capability in given.capabilities) or len(
-            set(given.capabilities)
-        ) != len(given.capabilities):
-            raise CommandRefusedError(bad, "capabilities has an empty or repeated name")
-        if given.delivery not in workflow_pb2.ActivityDelivery.values():
-            raise CommandRefusedError(bad, f"delivery {given.delivery} is not known")
-        if (
-            given.activity_id in self._state.activity_ids
-            or given.activity_id in self._new_activity_ids
-        ):
+    def _check_new_activity(self, activity_id: str) -> None:
+        if activity_id in self._state.activity_ids or activity_id in self._new_activity_ids:
             raise CommandRefusedError(
                 history_pb2.WORKFLOW_TASK_FAILED_CAUSE_SCHEDULE_ACTIVITY_DUPLICATE_ID,
-                f"activity_id {given.activity_id!r} is that of an open activity",
+                f"activity_id {activity_id!r} is that of an open activity",
             )
         pending = len(self._state.activities) + len(self._new_activity_ids)
         if pending >= self._limits.max_pending_activities:
             raise CommandRefusedError(
                 history_pb2.WORKFLOW_TASK_FAILED_CAUSE_PENDING_ACTIVITIES_LIMIT_EXCEEDED,
-                f"{pending} activities are open; {self._limits.max_pending_activities} is the limit",
+                f"{pending} activities are open, the most that a run may have",
             )
 
     def request_cancel_activity(self, command: command_pb2.Command) -> None:
@@ -281,8 +238,8 @@ class _Completion:
     def start_timer(self, command: command_pb2.Command) -> None:
         given = command.start_timer_command_attributes
         bad = history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_START_TIMER_ATTRIBUTES
-        self._check_id(given.timer_id, "timer_id", bad)
-        if from_duration(given.start_to_fire_timeout) <= timedelta(0):
+        check_id(given.timer_id, "timer_id", bad, self._limits)
+        if from_duration(given.start_to_fire_timeout) <= ZERO:
             raise CommandRefusedError(bad, "start_to_fire_timeout is not more than zero")
         if given.timer_id in self._open_timers:
             raise CommandRefusedError(
@@ -291,8 +248,7 @@ class _Completion:
             )
         if len(self._open_timers) >= self._limits.max_pending_timers:
             raise CommandRefusedError(
-                bad,
-                f"{len(self._open_timers)} timers are open; {self._limits.max_pending_timers} is the limit",
+                bad, f"{len(self._open_timers)} timers are open, the most that a run may have"
             )
         self._open_timers[given.timer_id] = self._draft.add(
             history_pb2.EVENT_TYPE_TIMER_STARTED,
@@ -336,12 +292,13 @@ class _Completion:
 
     def record_marker(self, command: command_pb2.Command) -> None:
         given = command.record_marker_command_attributes
-        self._check_id(
+        check_id(
             given.marker_name,
             "marker_name",
             history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_RECORD_MARKER_ATTRIBUTES,
+            self._limits,
         )
-        self._check_size(given.ByteSize(), "marker")
+        check_size(given, self._limits)
         marker = history_pb2.MarkerRecordedEventAttributes(
             marker_name=given.marker_name,
             details=given.details,
@@ -352,9 +309,8 @@ class _Completion:
         self._draft.add(history_pb2.EVENT_TYPE_MARKER_RECORDED, marker)
 
     def complete_workflow(self, command: command_pb2.Command) -> None:
-        self._prepare_close()
         given = command.complete_workflow_execution_command_attributes
-        self._check_size(given.result.ByteSize(), "result")
+        self._prepare_close(given)
         self._draft.add(
             history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED,
             history_pb2.WorkflowExecutionCompletedEventAttributes(
@@ -364,9 +320,8 @@ class _Completion:
         )
 
     def fail_workflow(self, command: command_pb2.Command) -> None:
-        self._prepare_close()
         given = command.fail_workflow_execution_command_attributes
-        self._check_size(given.failure.ByteSize(), "failure")
+        self._prepare_close(given)
         if not given.HasField("failure"):
             raise CommandRefusedError(
                 history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_FAIL_WORKFLOW_EXECUTION_ATTRIBUTES,
@@ -382,9 +337,8 @@ class _Completion:
         )
 
     def cancel_workflow(self, command: command_pb2.Command) -> None:
-        self._prepare_close()
         given = command.cancel_workflow_execution_command_attributes
-        self._check_size(given.details.ByteSize(), "details")
+        self._prepare_close(given)
         self._draft.add(
             history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED,
             history_pb2.WorkflowExecutionCancelledEventAttributes(
@@ -393,7 +347,8 @@ class _Completion:
             ),
         )
 
-    def _prepare_close(self) -> None:
+    def _prepare_close(self, given: Message) -> None:
+        check_size(given, self._limits)
         if len(self._state.buffered_events) > len(self._withdrawn):
             raise CommandRefusedError(
                 history_pb2.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND,
@@ -402,21 +357,11 @@ class _Completion:
         self._draft.flush(frozenset(self._withdrawn))
         self._closed = True
 
-    def _check_id(
-        self, value: str, name: str, cause: "history_pb2.WorkflowTaskFailedCause.ValueType"
-    ) -> None:
-        size = len(value.encode())
-        if not 1 <= size <= self._limits.id_max_bytes:
-            raise CommandRefusedError(
-                cause, f"{name} has {size} bytes, expected 1 to {self._limits.id_max_bytes}"
-            )
 
-    def _check_size(self, size: int, name: str) -> None:
-        if size > self._limits.payload_max_bytes:
-            raise CommandRefusedError(
-                history_pb2.WORKFLOW_TASK_FAILED_CAUSE_PAYLOADS_TOO_LARGE,
-                f"{name} has {size} bytes; {self._limits.payload_max_bytes} is the limit",
-            )
+def _name_of(command_type: int) -> str:
+    """The enum's name for it, or the number of one from a later version."""
+    known = {number: name for name, number in command_pb2.CommandType.items()}
+    return known.get(cast("command_pb2.CommandType.ValueType", command_type), str(command_type))
 
 
 _HANDLERS: dict[int, Callable[[_Completion, command_pb2.Command], None]] = {
@@ -429,46 +374,3 @@ _HANDLERS: dict[int, Callable[[_Completion, command_pb2.Command], None]] = {
     command_pb2.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION: _Completion.fail_workflow,
     command_pb2.COMMAND_TYPE_CANCEL_WORKFLOW_EXECUTION: _Completion.cancel_workflow,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _ActivityTimeouts:
-    schedule_to_close: duration_pb2.Duration | None
-    schedule_to_start: duration_pb2.Duration | None
-    start_to_close: duration_pb2.Duration | None
-    heartbeat: duration_pb2.Duration | None
-
-
-def _fill_activity_timeouts(
-    given: command_pb2.ScheduleActivityTaskCommandAttributes, state: RunState
-) -> _ActivityTimeouts:
-    """The timeouts with what they leave open derived, and none longer than the run may take.
-
-    Source:
-        semantics.md, 3.7.
-    """
-    run_timeout = from_duration(state.started.workflow_run_timeout)
-
-    def capped(*candidates: timedelta) -> duration_pb2.Duration | None:
-        positive = [candidate for candidate in (*candidates, run_timeout) if candidate]
-        return _to_duration(min(positive)) if positive else None
-
-    schedule_to_close = from_duration(given.schedule_to_close_timeout)
-    schedule_to_start = from_duration(given.schedule_to_start_timeout)
-    start_to_close = from_duration(given.start_to_close_timeout)
-    heartbeat = from_duration(given.heartbeat_timeout)
-    attempt = start_to_close or schedule_to_close
-    return _ActivityTimeouts(
-        schedule_to_close=capped(schedule_to_close) if schedule_to_close or run_timeout else None,
-        schedule_to_start=(
-            capped(schedule_to_start, schedule_to_close) if schedule_to_start else None
-        ),
-        start_to_close=capped(attempt, schedule_to_close) if schedule_to_close else capped(attempt),
-        heartbeat=capped(heartbeat, attempt) if heartbeat else None,
-    )
-
-
-def _to_duration(value: timedelta) -> duration_pb2.Duration:
-    duration = duration_pb2.Duration()
-    duration.FromTimedelta(value)
-    return duration

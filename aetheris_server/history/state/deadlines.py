@@ -1,7 +1,7 @@
 """When time alone changes a run, and what it changes.
 
-Durable deadlines follow from the state; they survive a crash through the executions row's wake_time.
-Those of tasks in flight follow from `Inflight` and die with it.
+Durable deadlines follow from the state; they survive a crash through the executions row's
+wake_time. Those of tasks in flight follow from `Inflight` and die with it.
 """
 
 from collections.abc import Iterator
@@ -24,13 +24,16 @@ from aetheris_server.history.state.run import ActivityState, RunState, TimerStat
 from aetheris_server.history.state.workflow_task import append_timed_out as append_task_timed_out
 
 
-def durable_deadline(state: RunState) -> datetime | None:
-    """The first deadline that must survive a crash; None if there is none."""
-    return min(_durable_deadlines(state), default=None)
+def durable_deadline(state: RunState, after: datetime) -> datetime | None:
+    """The first deadline later than `after` that must survive a crash; None if there is none.
+
+    One that has passed and is still in the state, such as the end of a backoff, is an obligation.
+    """
+    return min((moment for moment in _durable_deadlines(state) if moment > after), default=None)
 
 
-def next_deadline(state: RunState, inflight: Inflight) -> datetime | None:
-    """The first deadline of all; None if there is none."""
+def next_deadline(state: RunState, inflight: Inflight, after: datetime) -> datetime | None:
+    """The first deadline of all that is later than `after`; None if there is none."""
     moments = list(_durable_deadlines(state))
     if inflight.workflow_task is not None:
         moments.append(inflight.workflow_task.deadline_time)
@@ -39,7 +42,9 @@ def next_deadline(state: RunState, inflight: Inflight) -> datetime | None:
         deadline = started_deadline(activity, started) if activity is not None else None
         if deadline is not None:
             moments.append(deadline[0])
-    return min(moments, default=None)
+    if inflight.taken_time is not None:
+        moments.extend(_waits_anew(state, inflight.taken_time))
+    return min((moment for moment in moments if moment > after), default=None)
 
 
 def _durable_deadlines(state: RunState) -> Iterator[datetime]:
@@ -68,6 +73,13 @@ def _activity_deadlines(activity: ActivityState) -> Iterator[datetime]:
             yield start
     if activity.attempt > 1:
         yield activity.attempt_scheduled_time
+
+
+def _waits_anew(state: RunState, taken_time: datetime) -> Iterator[datetime]:
+    for activity in state.activities.values():
+        start = schedule_to_start_time(activity, taken_time)
+        if start is not None:
+            yield start
 
 
 def decide_due(state: RunState, inflight: Inflight, now: datetime) -> log_pb2.LogRecord | None:
@@ -123,24 +135,25 @@ def _due_timeout(
     if started is not None:
         deadline = started_deadline(activity, started)
         return deadline[1] if deadline is not None and deadline[0] <= now else None
-    start = schedule_to_start_time(activity)
+    start = schedule_to_start_time(activity, inflight.taken_time)
     if start is not None and start <= now:
         return failure_pb2.TIMEOUT_TYPE_SCHEDULE_TO_START
     return None
 
 
 def new_deadline(state: RunState, record: log_pb2.LogRecord) -> datetime | None:
-    """The first durable deadline that a record, already applied, has brought; None if it brought none.
+    """The first durable deadline that a record, already applied, has brought.
 
-    Costs by the record, not by the state, so that a run with thousands of timers pays for each once.
+    Costs by the record, not by the state: a run with thousands of timers pays for each once.
+
+    Returns:
+        It, or None if the record brought none.
     """
     moments: list[datetime] = []
     for event in record.events:
         match event.event_type:
             case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
-                first = durable_deadline(state)
-                if first is not None:
-                    moments.append(first)
+                moments.extend(_durable_deadlines(state))
             case history_pb2.EVENT_TYPE_TIMER_STARTED:
                 timer = state.timers.get(event.timer_started_event_attributes.timer_id)
                 if timer is not None:

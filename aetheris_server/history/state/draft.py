@@ -23,8 +23,8 @@ _FIELDS = {
     for name, event_type in history_pb2.EventType.items()
 }
 
-# On a flush these go behind the rest: workflow code then sees a signal before the result that it may
-# have caused. A started event stays right before the one that closes its activity.
+# On a flush these go behind the rest: workflow code then sees a signal before the result that it
+# may have caused. A started event stays right before the one that closes its activity.
 _FINISHES = frozenset(
     {
         history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED,
@@ -40,7 +40,8 @@ class Draft:
     """The events and facts of one transition of one run.
 
     Attributes:
-        is_buffering: A worker has the run's workflow task: what happens meanwhile waits for its end.
+        is_buffering: A worker has the run's workflow task: what happens meanwhile waits for its
+            end.
         record: What has been gathered; empty if nothing changes.
     """
 
@@ -51,7 +52,9 @@ class Draft:
         self.is_buffering = inflight.workflow_task is not None
         self._state = state
         self._next_event_id = state.next_event_id if state is not None else 1
-        self._scheduled_task = False
+        self._has_flushed = False
+        self._has_scheduled_task = False
+        self._retry_index: int | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -76,8 +79,15 @@ class Draft:
     def add_or_buffer(
         self, event_type: "history_pb2.EventType.ValueType", attributes: Message
     ) -> int:
-        """Append an event, or buffer it while a worker has the workflow task; its id, 0 if buffered."""
+        """Append an event, or buffer it while a worker has the workflow task.
+
+        What is buffered already comes first: the task it waited for may have been lost.
+
+        Returns:
+            The event's id; 0 if it was buffered.
+        """
         if not self.is_buffering:
+            self.flush()
             return self.add(event_type, attributes)
         event = self.record.facts.add().event_buffered
         event.event_time.CopyFrom(self.time)
@@ -95,10 +105,15 @@ class Draft:
         return event_id
 
     def flush(self, withdrawn: frozenset[int] = frozenset()) -> bool:
-        """Append what the state has buffered, but for the withdrawn indexes; whether anything was appended."""
+        """Append what the state has buffered, but for the withdrawn indexes.
+
+        Returns:
+            Whether anything was appended; False from the second call on.
+        """
         buffered = self._state.buffered_events if self._state is not None else []
-        if not buffered:
+        if not buffered or self._has_flushed:
             return False
+        self._has_flushed = True
         self.record.facts.add().buffer_flushed.SetInParent()
         kept = [event for index, event in enumerate(buffered) if index not in withdrawn]
         started_ids: dict[int, int] = {}
@@ -124,24 +139,26 @@ class Draft:
     def ensure_workflow_task(self) -> None:
         """See to it that the run's code will see what this draft has appended.
 
-        Nothing is done while a worker has the workflow task: its end sees to it.
+        A task that is being tried again becomes a first attempt: what it is to decide has changed.
+        Nothing is done while a worker has the workflow task, whose end sees to it, nor before a
+        delayed start.
         """
-        if self.is_buffering or self._scheduled_task:
+        if self.is_buffering or self._has_scheduled_task:
             return
-        state = self._state
-        if state is not None:
-            if state.first_task_time is not None:
+        if self._retry_index is not None:
+            del self.record.facts[self._retry_index]
+            self._retry_index = None
+        elif self._state is not None:
+            if self._state.first_task_time is not None:
                 return
-            task = state.workflow_task
+            task = self._state.workflow_task
             if task is not None and not task.is_transient:
-                return
-            if task is not None and not self.record.events:
                 return
         self.schedule_workflow_task()
 
     def schedule_workflow_task(self) -> None:
         """Append the event that schedules a workflow task."""
-        self._scheduled_task = True
+        self._has_scheduled_task = True
         started = self._started_attributes()
         self.add(
             history_pb2.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED,
@@ -160,13 +177,13 @@ class Draft:
         identity: str,
     ) -> None:
         """Schedule the attempt after a failed one; its events are written when it succeeds."""
+        self._retry_index = len(self.record.facts)
         retry = self.record.facts.add().workflow_task_retry_scheduled
         retry.attempt = attempt
         retry.due_time.CopyFrom(to_timestamp(self.now + task_retry_interval(attempt)))
         retry.last_cause = cause
         retry.last_failure.CopyFrom(failure)
         retry.last_identity = identity
-        self._scheduled_task = True
 
     def _started_attributes(self) -> history_pb2.WorkflowExecutionStartedEventAttributes:
         if self._state is not None:
@@ -175,7 +192,10 @@ class Draft:
 
 
 def task_retry_interval(attempt: int) -> timedelta:
-    """How long a workflow task waits before an attempt: none before the second, then 1 s, doubling, to 30 s."""
+    """How long a workflow task waits before an attempt.
+
+    Not at all before the second; before the third 1 s, then doubling, to 30 s.
+    """
     if attempt <= 2:
         return timedelta(0)
     return min(_RETRY_INITIAL_INTERVAL * 2 ** min(attempt - 3, 10), _RETRY_MAXIMUM_INTERVAL)

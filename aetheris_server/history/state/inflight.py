@@ -1,7 +1,7 @@
 """What is known of a run only in memory: which worker has which task, and where its cache is.
 
-None of it is in the log. When the shard moves or the host dies it is gone, the tasks are void and are
-offered again; only an at-most-once activity's start is also in the state.
+None of it is in the log. When the shard moves or the host dies it is gone, the tasks are void and
+are offered again; only an at-most-once activity's start is also in the state.
 """
 
 from dataclasses import dataclass, field
@@ -66,11 +66,18 @@ class Sticky:
 
 @dataclass(slots=True)
 class Inflight:
-    """What workers have of one run."""
+    """What workers have of one run.
+
+    Attributes:
+        sticky: None until a worker has completed a workflow task, and again after one has not.
+        taken_time: When this host took the shard from another; None if it always had the run.
+            What was started before is not known, so no wait for a worker counts from earlier.
+    """
 
     workflow_task: StartedWorkflowTask | None = None
     activities: dict[int, StartedActivity] = field(default_factory=dict[int, StartedActivity])
     sticky: Sticky | None = None
+    taken_time: datetime | None = None
 
     def observe(self, state: RunState, record: log_pb2.LogRecord) -> None:
         """Forget the tasks that a record, already applied, has closed."""
@@ -86,17 +93,24 @@ class Inflight:
             elif fact.HasField("activity_attempt_failed"):
                 self.activities.pop(fact.activity_attempt_failed.scheduled_event_id, None)
             elif fact.HasField("workflow_task_retry_scheduled"):
-                self.workflow_task = None
+                self._lose_workflow_task()
+
+    def _lose_workflow_task(self) -> None:
+        # The worker did not complete the task, so its cache is not what the next task continues.
+        if self.workflow_task is not None:
+            self.workflow_task = None
+            self.sticky = None
 
     def _observe_event(self, event: history_pb2.HistoryEvent) -> None:
         match event.event_type:
+            case history_pb2.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
+                self.workflow_task = None
             case (
-                history_pb2.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
-                | history_pb2.EVENT_TYPE_WORKFLOW_TASK_FAILED
+                history_pb2.EVENT_TYPE_WORKFLOW_TASK_FAILED
                 | history_pb2.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT
                 | history_pb2.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED
             ):
-                self.workflow_task = None
+                self._lose_workflow_task()
             case history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED:
                 # Written only together with the event that closes the activity.
                 started = event.activity_task_started_event_attributes

@@ -8,9 +8,13 @@ class RunLimits:
     """Bounds that history holds a run to.
 
     Attributes:
-        history_max_events: From here on only commands that close the run are taken.
+        history_max_events: From here on only decisions that close the run, or are empty, are taken.
         suggest_continue_events: From here on workflow tasks suggest continue-as-new.
+        suggest_continue_bytes: The same, by size.
         payload_max_bytes: Size of what one command may carry.
+        max_signals: All that a run may ever have.
+        max_buffered_events: With so many, the next signal fails the workflow task in flight.
+        max_buffered_bytes: The same, by size.
     """
 
     history_max_events: int = 200_000
@@ -22,3 +26,4 @@ class RunLimits:
     max_pending_timers: int = 2_000
     max_signals: int = 10_000
     max_buffered_events: int = 100
+    max_buffered_bytes: int = 2 * 1024 * 1024

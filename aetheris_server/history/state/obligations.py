@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from aetheris.api.v1 import history_pb2, task_queue_pb2
 from aetheris.server.v1 import log_pb2, matching_service_pb2
+from aetheris_server.history.state.activity import is_owed
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.run import ActivityState, RunState
 from aetheris_server.history.state.times import to_timestamp
@@ -31,8 +32,7 @@ def obligations(
     refs.extend(
         activity_ref(state, activity)
         for activity in state.activities.values()
-        if activity.attempt_scheduled_time <= now
-        and activity.scheduled_event_id not in inflight.activities
+        if is_owed(activity, inflight, now)
     )
     return refs
 
@@ -50,16 +50,35 @@ def new_obligations(
             task_is_new = True
         elif event.event_type == history_pb2.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
             activity = state.activities.get(event.event_id)
-            if activity is not None:
+            if activity is not None and is_owed(activity, inflight, now):
                 refs.append(activity_ref(state, activity))
     for fact in record.facts:
         if fact.HasField("workflow_task_retry_scheduled"):
             task_is_new = True
         elif fact.HasField("activity_attempt_failed"):
             activity = state.activities.get(fact.activity_attempt_failed.scheduled_event_id)
-            if activity is not None and activity.attempt_scheduled_time <= now:
+            if activity is not None and is_owed(activity, inflight, now):
                 refs.append(activity_ref(state, activity))
     if task_is_new:
+        refs.extend(_workflow_task_refs(state, inflight, now))
+    return refs
+
+
+def due_retries(
+    state: RunState, inflight: Inflight, after: datetime, now: datetime
+) -> list[matching_service_pb2.TaskRef]:
+    """The tasks whose backoff ended later than `after` and not later than `now`."""
+    if not state.is_open:
+        return []
+    refs = [
+        activity_ref(state, activity)
+        for activity in state.activities.values()
+        if activity.attempt > 1
+        and after < activity.attempt_scheduled_time
+        and is_owed(activity, inflight, now)
+    ]
+    task = state.workflow_task
+    if task is not None and task.is_transient and after < task.scheduled_time:
         refs.extend(_workflow_task_refs(state, inflight, now))
     return refs
 
@@ -68,7 +87,7 @@ def _workflow_task_refs(
     state: RunState, inflight: Inflight, now: datetime
 ) -> Iterator[matching_service_pb2.TaskRef]:
     task = state.workflow_task
-    if task is None or inflight.workflow_task is not None or task.scheduled_time > now:
+    if task is None or inflight.workflow_task is not None or not task.is_due(now):
         return
     ref = workflow_ref(state, inflight)
     ref.scheduled_event_id = task.scheduled_event_id
@@ -76,7 +95,8 @@ def _workflow_task_refs(
     ref.scheduled_time.CopyFrom(to_timestamp(task.scheduled_time))
     if task.is_transient:
         # The worker that failed may be the reason: any may try.
-        ref.sticky_task_queue = ""
+        ref.ClearField("sticky_task_queue")
+        ref.ClearField("sticky_timeout")
     yield ref
 
 

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from aetheris.api.v1 import common_pb2, failure_pb2
-from aetheris_server.history.state.times import from_duration
+from aetheris_server.history.state.times import ZERO, from_duration
 
 DEFAULT_INITIAL_INTERVAL = timedelta(seconds=1)
 DEFAULT_BACKOFF_COEFFICIENT = 2.0
@@ -31,8 +31,11 @@ def decide_retry(
 
     Args:
         policy: As filled in by `fill_policy`.
+        failure: What went wrong.
         attempt: The one that failed, from 1.
         expiration_time: When all attempts must be over; None is never.
+        cancel_requested: Whether the work was asked to cancel, which ends the retries.
+        now: When the attempt failed; the wait is counted from here.
     """
     if cancel_requested:
         return RetryDecision(None, failure_pb2.RETRY_STATE_CANCEL_REQUESTED)
@@ -47,7 +50,7 @@ def decide_retry(
 
 
 def fill_policy(given: common_pb2.RetryPolicy) -> common_pb2.RetryPolicy:
-    """The policy with what it leaves open filled in: 1 s, doubling, at most 100 times the first wait."""
+    """The policy with its gaps filled in: 1 s, doubling, at most 100 times the first wait."""
     policy = common_pb2.RetryPolicy()
     policy.CopyFrom(given)
     if not from_duration(policy.initial_interval):
@@ -64,7 +67,7 @@ def fill_policy(given: common_pb2.RetryPolicy) -> common_pb2.RetryPolicy:
 def find_policy_fault(policy: common_pb2.RetryPolicy) -> str | None:
     """What is wrong with a policy that was given; None if nothing."""
     for name in ("initial_interval", "maximum_interval"):
-        if from_duration(getattr(policy, name)) < timedelta(0):
+        if from_duration(getattr(policy, name)) < ZERO:
             return f"retry_policy.{name} is negative"
     if policy.backoff_coefficient and not 1 <= policy.backoff_coefficient < float("inf"):
         return (
@@ -105,9 +108,9 @@ def _interval(
     policy: common_pb2.RetryPolicy, failure: failure_pb2.Failure, attempt: int
 ) -> timedelta:
     if failure.application_failure_info.HasField("next_retry_delay"):
-        return from_duration(failure.application_failure_info.next_retry_delay)
-    initial = policy.initial_interval.ToTimedelta().total_seconds()
-    maximum = policy.maximum_interval.ToTimedelta().total_seconds()
+        return max(ZERO, from_duration(failure.application_failure_info.next_retry_delay))
+    initial = from_duration(policy.initial_interval).total_seconds()
+    maximum = from_duration(policy.maximum_interval).total_seconds()
     try:
         seconds = initial * policy.backoff_coefficient ** (attempt - 1)
     except OverflowError:

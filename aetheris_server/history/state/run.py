@@ -1,8 +1,8 @@
 """The state of one run.
 
-`RunState` is the fold of the run's log: two hosts that read the same log have equal states. What is
-known only in memory, such as which worker has a task, is in `Inflight` and is lost, on purpose, with
-the host.
+`RunState` is the fold of the run's log: two hosts that read the same log have equal states. What
+is known only in memory, such as which worker has a task, is in `Inflight` and is lost, on purpose,
+with the host.
 """
 
 from dataclasses import dataclass, field
@@ -51,10 +51,12 @@ class WorkflowTaskState:
         """Whether its events are written only when it succeeds."""
         return self.attempt > 1
 
-    @property
-    def started_event_id(self) -> int:
-        """The started event's id if nothing comes between; only meaningful for a transient task."""
-        return self.scheduled_event_id + 1
+    def is_due(self, now: datetime) -> bool:
+        """Whether it does not back off any more.
+
+        A first attempt is due whatever the clock says: that may have stepped back since.
+        """
+        return self.attempt == 1 or self.scheduled_time <= now
 
 
 @dataclass(slots=True)
@@ -65,7 +67,9 @@ class ActivityState:
         attempt: From 1.
         attempt_scheduled_time: When the current attempt was, or is, due.
         cancel_requested_event_id: 0 for none.
-        started_identity: At-most-once only: who was given the current attempt; empty for nobody.
+        attempts: The last failed attempts, oldest first, their failures trimmed.
+        started_identity: At-most-once only: who was given the current attempt.
+        started_time: At-most-once only: when that was; None for not yet.
     """
 
     scheduled_event_id: int
@@ -91,6 +95,10 @@ class ActivityState:
         """Why the attempt before the current one failed."""
         return self.attempts[-1].failure if self.attempts else None
 
+    def is_due(self, now: datetime) -> bool:
+        """Whether the attempt does not back off any more. See `WorkflowTaskState.is_due`."""
+        return self.attempt == 1 or self.attempt_scheduled_time <= now
+
 
 @dataclass(slots=True)
 class TimerState:
@@ -108,10 +116,11 @@ class RunState:
     Attributes:
         run_seq: Records so far; the next one is run_seq + 1.
         hash: The hash chain's end.
-        previous_started_event_id: The started event of the last completed workflow task; 0 for none.
+        previous_started_event_id: The last completed workflow task's started event; 0 for none.
         buffered_events: Events that wait for the workflow task in flight; their ids are 0.
         first_task_time: Set until the first workflow task is scheduled: when that is due.
-        request_ids: Requests already recorded, of signals and of cancellations.
+        request_ids: Requests to signal that have been recorded.
+        cancel_request_id: The request to cancel that has been recorded; empty for none.
     """
 
     key: RunKey
@@ -138,6 +147,7 @@ class RunState:
     request_ids: set[str] = field(default_factory=set[str])
     signal_count: int = 0
     cancel_requested: bool = False
+    cancel_request_id: str = ""
     close_event: history_pb2.HistoryEvent | None = None
 
     @property

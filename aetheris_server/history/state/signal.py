@@ -1,4 +1,7 @@
-"""Signals and requests to cancel: recorded once per request id, shown to the code in recorded order."""
+"""Signals and requests to cancel.
+
+Recorded once per request id, which is never empty; shown to the code in recorded order.
+"""
 
 from datetime import datetime
 
@@ -35,7 +38,7 @@ def decide_signaled(
             f"the run has had {state.signal_count} signals; {limits.max_signals} is the limit",
         )
     draft = Draft(state, inflight, now)
-    if len(state.buffered_events) >= limits.max_buffered_events and inflight.workflow_task:
+    if inflight.workflow_task is not None and _is_buffer_full(state, limits):
         append_failed(
             draft,
             inflight.workflow_task,
@@ -67,10 +70,12 @@ def decide_cancel_requested(
 ) -> log_pb2.LogRecord | None:
     """Record a request to cancel; None if cancellation has been requested.
 
+    A delayed start does not delay it: the code runs at once and can cancel.
+
     Raises:
-        WorkflowClosedError: The run has closed.
+        WorkflowClosedError: The run has closed, and not after this very request.
     """
-    if request.request_id in state.request_ids:
+    if state.cancel_requested and request.request_id == state.cancel_request_id:
         return None
     require_open(state)
     if state.cancel_requested:
@@ -82,5 +87,16 @@ def decide_cancel_requested(
             reason=request.reason, identity=request.identity, request_id=request.request_id
         ),
     )
-    draft.ensure_workflow_task()
+    if state.first_task_time is not None:
+        draft.schedule_workflow_task()
+    else:
+        draft.ensure_workflow_task()
     return draft.record
+
+
+def _is_buffer_full(state: RunState, limits: RunLimits) -> bool:
+    buffered = state.buffered_events
+    return (
+        len(buffered) >= limits.max_buffered_events
+        or sum(event.ByteSize() for event in buffered) >= limits.max_buffered_bytes
+    )

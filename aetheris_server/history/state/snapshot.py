@@ -1,4 +1,7 @@
-"""A state as bytes and back. The fold of a run's log from a snapshot equals the fold from the start."""
+"""A state as bytes and back.
+
+The fold of a run's log from a snapshot on equals the fold from its start.
+"""
 
 from datetime import datetime
 
@@ -40,6 +43,7 @@ def to_snapshot(state: RunState) -> bytes:
         buffered_events=state.buffered_events,
         request_ids=sorted(state.request_ids),
         cancel_requested=state.cancel_requested,
+        cancel_request_id=state.cancel_request_id,
         close_event=state.close_event,
         signal_count=state.signal_count,
     )
@@ -77,6 +81,7 @@ def from_snapshot(key: RunKey, run_seq: int, hash_: bytes, data: bytes) -> RunSt
         request_ids=set(snapshot.request_ids),
         signal_count=snapshot.signal_count,
         cancel_requested=snapshot.cancel_requested,
+        cancel_request_id=snapshot.cancel_request_id,
         close_event=snapshot.close_event if snapshot.HasField("close_event") else None,
     )
     for stored in snapshot.activities:

@@ -6,6 +6,10 @@ from google.protobuf import duration_pb2, timestamp_pb2
 
 ZERO = timedelta(0)
 
+MAX_DURATION = timedelta(days=36_525)
+"""A hundred years. Longer durations count as this one, so that no sum leaves the calendar."""
+_MAX_SECONDS = int(MAX_DURATION.total_seconds())
+
 
 def to_timestamp(moment: datetime) -> timestamp_pb2.Timestamp:
     """The message for an aware datetime."""
@@ -20,8 +24,13 @@ def from_timestamp(timestamp: timestamp_pb2.Timestamp) -> datetime:
 
 
 def from_duration(duration: duration_pb2.Duration) -> timedelta:
-    """The timedelta; zero where the message is unset."""
-    return timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1000)
+    """The timedelta; zero where the message is unset.
+
+    Rounded up to microseconds, so that nothing is early; at most `MAX_DURATION` either way.
+    """
+    seconds = min(max(duration.seconds, -_MAX_SECONDS), _MAX_SECONDS)
+    exact = timedelta(seconds=seconds, microseconds=-(-duration.nanos // 1000))
+    return min(max(exact, -MAX_DURATION), MAX_DURATION)
 
 
 def earliest(*moments: datetime | None) -> datetime | None:

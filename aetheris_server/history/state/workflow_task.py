@@ -5,7 +5,8 @@
                           └──── retry ─────────┴─ failed, timed out
 
 *Started* is in `Inflight` only. From the second attempt on the task is transient: its events are
-written when it succeeds, so a task that fails for hours leaves one failure in the history.
+written when it succeeds, so a task that fails for hours leaves one failure in the history. When
+something new happens meanwhile, a first attempt takes its place.
 """
 
 from datetime import datetime
@@ -30,7 +31,7 @@ def is_startable(
         and inflight.workflow_task is None
         and task.scheduled_event_id == scheduled_event_id
         and task.attempt == attempt
-        and task.scheduled_time <= now
+        and task.is_due(now)
     )
 
 
@@ -63,6 +64,7 @@ def start_workflow_task(
                 or state.history_bytes > limits.suggest_continue_bytes
             ),
             history_bytes=state.history_bytes,
+            started_time=to_timestamp(now),
         ),
     )
     inflight.workflow_task = StartedWorkflowTask(
@@ -109,7 +111,11 @@ def require_started(state: RunState, inflight: Inflight, start_id: str) -> Start
 
 
 def append_started(draft: Draft, started: StartedWorkflowTask) -> tuple[int, int]:
-    """Append the events up to *started* that have not been written; the scheduled and started ids."""
+    """Append the events up to *started* that are not written yet.
+
+    Returns:
+        The ids of the scheduled and the started event.
+    """
     draft.end_buffering()
     scheduled_id = started.scheduled_event_id
     if started.scheduled_event is not None:
@@ -138,8 +144,20 @@ def append_failed(
                 identity=identity,
             ),
         )
-    draft.flush()
-    draft.retry_workflow_task(started.attempt + 1, cause, failure, identity)
+    _append_next_attempt(draft, started, cause, failure, identity)
+
+
+def _append_next_attempt(
+    draft: Draft,
+    started: StartedWorkflowTask,
+    cause: "history_pb2.WorkflowTaskFailedCause.ValueType",
+    failure: failure_pb2.Failure,
+    identity: str,
+) -> None:
+    if draft.flush():
+        draft.schedule_workflow_task()
+    else:
+        draft.retry_workflow_task(started.attempt + 1, cause, failure, identity)
 
 
 def decide_failed(
@@ -174,9 +192,9 @@ def append_timed_out(draft: Draft, started: StartedWorkflowTask) -> None:
                 timeout_type=timeout_type,
             ),
         )
-    draft.flush()
-    draft.retry_workflow_task(
-        started.attempt + 1,
+    _append_next_attempt(
+        draft,
+        started,
         history_pb2.WORKFLOW_TASK_FAILED_CAUSE_UNSPECIFIED,
         failure_pb2.Failure(
             message="workflow task timed out",
@@ -187,7 +205,7 @@ def append_timed_out(draft: Draft, started: StartedWorkflowTask) -> None:
 
 
 def append_force_closed(draft: Draft, inflight: Inflight) -> None:
-    """The run is about to be closed from outside: void the task in flight, show what was buffered."""
+    """Void the task in flight and show what was buffered: the run is closed from outside."""
     started = inflight.workflow_task
     draft.end_buffering()
     if started is not None and started.attempt == 1:

@@ -525,7 +525,7 @@ class PendingActivityInfo(_message.Message):
 
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActivityAttempt]:
-        """Every failed attempt so far, oldest first."""
+        """The last 100 failed attempts, oldest first; failures above 4 KiB are cut."""
 
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -46,6 +46,7 @@ class RunSnapshot(_message.Message):
     SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
     FIRST_TASK_TIME_FIELD_NUMBER: _builtins.int
     RUN_DEADLINE_TIME_FIELD_NUMBER: _builtins.int
+    CANCEL_REQUEST_ID_FIELD_NUMBER: _builtins.int
     status: _workflow_pb2.WorkflowExecutionStatus.ValueType
     """Its status."""
     next_event_id: _builtins.int
@@ -60,6 +61,8 @@ class RunSnapshot(_message.Message):
     """Cancellation was requested."""
     signal_count: _builtins.int
     """Signals recorded."""
+    cancel_request_id: _builtins.str
+    """The request to cancel that has been recorded."""
     @_builtins.property
     def started(self) -> _history_pb2.WorkflowExecutionStartedEventAttributes:
         """What the run was started with."""
@@ -86,7 +89,7 @@ class RunSnapshot(_message.Message):
 
     @_builtins.property
     def request_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Requests already recorded: of signals and of cancellations."""
+        """Requests to signal that have been recorded."""
 
     @_builtins.property
     def close_event(self) -> _history_pb2.HistoryEvent:
@@ -120,10 +123,11 @@ class RunSnapshot(_message.Message):
         signal_count: _builtins.int = ...,
         first_task_time: _timestamp_pb2.Timestamp | None = ...,
         run_deadline_time: _timestamp_pb2.Timestamp | None = ...,
+        cancel_request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["close_event", b"close_event", "first_task_time", b"first_task_time", "run_deadline_time", b"run_deadline_time", "start_time", b"start_time", "started", b"started", "workflow_task", b"workflow_task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activities", b"activities", "buffered_events", b"buffered_events", "cancel_requested", b"cancel_requested", "close_event", b"close_event", "first_task_time", b"first_task_time", "history_bytes", b"history_bytes", "last_completed_event_id", b"last_completed_event_id", "next_event_id", b"next_event_id", "previous_started_event_id", b"previous_started_event_id", "request_ids", b"request_ids", "run_deadline_time", b"run_deadline_time", "signal_count", b"signal_count", "start_time", b"start_time", "started", b"started", "status", b"status", "timers", b"timers", "workflow_task", b"workflow_task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activities", b"activities", "buffered_events", b"buffered_events", "cancel_request_id", b"cancel_request_id", "cancel_requested", b"cancel_requested", "close_event", b"close_event", "first_task_time", b"first_task_time", "history_bytes", b"history_bytes", "last_completed_event_id", b"last_completed_event_id", "next_event_id", b"next_event_id", "previous_started_event_id", b"previous_started_event_id", "request_ids", b"request_ids", "run_deadline_time", b"run_deadline_time", "signal_count", b"signal_count", "start_time", b"start_time", "started", b"started", "status", b"status", "timers", b"timers", "workflow_task", b"workflow_task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -209,7 +213,7 @@ class ActivityState(_message.Message):
 
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_workflow_pb2.ActivityAttempt]:
-        """Failed attempts, oldest first."""
+        """The last failed attempts, oldest first; large failures are cut."""
 
     @_builtins.property
     def started_time(self) -> _timestamp_pb2.Timestamp:
