@@ -26,6 +26,11 @@ ON CONFLICT (host_id) DO UPDATE SET address = excluded.address,
     heartbeat_time = excluded.heartbeat_time, expire_time = excluded.expire_time
 """
 
+_REPLACE = """
+WITH gone AS (DELETE FROM hosts WHERE address = %s AND host_id <> %s RETURNING host_id)
+UPDATE shards s SET host_id = NULL, lease_expire_time = NULL FROM gone WHERE s.host_id = gone.host_id
+"""
+
 _LOAD_LIVE = """
 SELECT host_id, address, heartbeat_time, expire_time FROM hosts
 WHERE expire_time > now() ORDER BY host_id
@@ -39,6 +44,17 @@ async def heartbeat_host(db: Database, host_id: str, address: str, expire: float
         StorageUnavailableError: Postgres does not answer.
     """
     await db.fetch(_HEARTBEAT, (host_id, address, expire))
+
+
+async def replace_host(db: Database, host_id: str, address: str) -> None:
+    """Declare dead whoever was at an address before; its shards are free at once.
+
+    Only for a host that listens at the address: no two processes can.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    await db.fetch(_REPLACE, (address, host_id))
 
 
 async def load_live_hosts(db: Database) -> list[Host]:

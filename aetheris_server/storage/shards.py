@@ -46,6 +46,15 @@ class AcquiredShard:
 
 
 @dataclass(frozen=True, slots=True)
+class WakeRewrite:
+    """A run's wake_time that is to be replaced if it is still `old_time`."""
+
+    run_id: str
+    old_time: datetime
+    new_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class ShardRenewal:
     """What its owner says of a shard.
 
@@ -54,6 +63,7 @@ class ShardRenewal:
         owes_set: Runs to be marked by `owes_tasks` before the watermark passes the records that
             made their tasks.
         owes_cleared: Runs that owe nothing any more.
+        wake_rewrites: Wake-ups that have come to nothing.
     """
 
     shard_id: int
@@ -61,6 +71,7 @@ class ShardRenewal:
     watermark: int
     owes_set: Collection[str] = ()
     owes_cleared: Collection[str] = ()
+    wake_rewrites: Collection[WakeRewrite] = ()
 
 
 MakeNote = Callable[[int, int], tuple[bytes, bytes]]
@@ -130,6 +141,13 @@ WITH changed AS (
 )
 UPDATE executions e SET owes_tasks = changed.owes_tasks FROM changed
 WHERE e.shard_id = changed.shard_id AND e.run_id = changed.run_id
+"""
+
+_REWRITE_WAKE_TIMES = """
+UPDATE executions e SET wake_time = w.new_time
+FROM unnest(%s::integer[], %s::uuid[], %s::timestamptz[], %s::timestamptz[])
+    AS w (shard_id, run_id, old_time, new_time)
+WHERE e.shard_id = w.shard_id AND e.run_id = w.run_id AND e.wake_time = w.old_time
 """
 
 _RELEASE = """
@@ -247,7 +265,7 @@ async def _write_notes(
 async def renew_shards(
     db: Database, host_id: str, renewals: Sequence[ShardRenewal], lease_timeout: float
 ) -> set[int]:
-    """Prolong leases, move watermarks, and set and clear `owes_tasks`, in one transaction.
+    """Prolong leases, move watermarks, mark runs and rewrite wake-ups, in one transaction.
 
     Returns:
         The shards that are still ours. Of the others nothing was written.
@@ -273,6 +291,16 @@ async def renew_shards(
         if marks:
             await connection.execute(
                 _MARK_OWING, [list(column) for column in zip(*marks, strict=True)]
+            )
+        rewrites = [
+            (renewal.shard_id, rewrite.run_id, rewrite.old_time, rewrite.new_time)
+            for renewal in ordered
+            if renewal.shard_id in ours
+            for rewrite in renewal.wake_rewrites
+        ]
+        if rewrites:
+            await connection.execute(
+                _REWRITE_WAKE_TIMES, [list(column) for column in zip(*rewrites, strict=True)]
             )
         return ours
 

@@ -1,0 +1,23 @@
+"""CancelWorkflow: a request that the run's code sees; asking again is no error."""
+
+from aetheris.api.v1 import workflow_service_pb2
+from aetheris_server.history.engine import Engine
+from aetheris_server.history.state.signal import decide_cancel_requested
+
+
+async def cancel_workflow(
+    engine: Engine, namespace_id: str, request: workflow_service_pb2.CancelWorkflowRequest
+) -> workflow_service_pb2.CancelWorkflowResponse:
+    """Record a request to cancel; answer when it is on disk.
+
+    Raises:
+        WorkflowNotFoundError: There is no such run.
+        WorkflowClosedError: The run has closed.
+    """
+    execution = request.workflow_execution
+    run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
+    record = decide_cancel_requested(run.state, run.inflight, request, engine.clock.now())
+    if record is not None:
+        engine.commit(run, record)
+    await run.wait_committed()
+    return workflow_service_pb2.CancelWorkflowResponse()

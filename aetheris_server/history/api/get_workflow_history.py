@@ -1,0 +1,156 @@
+"""GetWorkflowHistory and PollWorkflowResult: a run's events by the page, and waiting for new ones."""
+
+import asyncio
+
+from aetheris.api.v1 import history_pb2, workflow_service_pb2
+from aetheris.server.v1 import token_pb2
+from aetheris_server.errors import InvalidArgumentError
+from aetheris_server.history.engine import Engine
+from aetheris_server.history.events import PAGE_SIZE, read_events
+from aetheris_server.history.run import LoadedRun
+from aetheris_server.history.state.close import to_result
+from aetheris_server.history.state.times import from_duration
+from aetheris_server.rpc.tokens import (
+    LISTING_HISTORY,
+    LISTING_TASK_HISTORY,
+    decode_page_token,
+    encode_page_token,
+)
+
+_WAIT_TIMEOUT = 20.0
+_MAX_WAIT_TIMEOUT = 60.0
+
+HistoryRequest = workflow_service_pb2.GetWorkflowHistoryRequest
+HistoryResponse = workflow_service_pb2.GetWorkflowHistoryResponse
+
+
+async def get_workflow_history(
+    engine: Engine, namespace_id: str, request: HistoryRequest
+) -> HistoryResponse:
+    """A page of events; at the end of an open run, if asked, waits for the next one.
+
+    Raises:
+        WorkflowNotFoundError: There is no such run.
+        InvalidArgumentError: The page token is of another listing or another run.
+    """
+    execution = request.workflow_execution
+    token = _decode_token(request)
+    run_id = execution.run_id or (token.run_id if token is not None else "")
+    if token is not None and token.run_id != run_id:
+        raise InvalidArgumentError("page_token", "the token is of another run")
+    run = await engine.load(namespace_id, execution.workflow_id, run_id)
+    next_id = token.next_event_id if token is not None else 1
+    close_only = request.filter == workflow_service_pb2.HISTORY_EVENT_FILTER_CLOSE_EVENT
+    if request.wait_new_event:
+        run = await _wait_for(engine, run, next_id, close_only=close_only)
+    await run.wait_committed()
+    if close_only:
+        return _close_page(run, request)
+    return await _page(engine, run, request, token, next_id)
+
+
+def _decode_token(request: HistoryRequest) -> token_pb2.PageToken | None:
+    try:
+        return decode_page_token(request.page_token, LISTING_HISTORY)
+    except InvalidArgumentError:
+        return decode_page_token(request.page_token, LISTING_TASK_HISTORY)
+
+
+async def _page(
+    engine: Engine,
+    run: LoadedRun,
+    request: HistoryRequest,
+    token: token_pb2.PageToken | None,
+    next_id: int,
+) -> HistoryResponse:
+    end_id = run.committed_event_id
+    is_open = run.state.is_open
+    events = await read_events(engine.db, run, next_id, end_id, request.page_size or PAGE_SIZE)
+    response = HistoryResponse(history=history_pb2.History(events=events))
+    next_id += len(events)
+    listing = token.listing if token is not None else LISTING_HISTORY
+    at_end = next_id >= end_id
+    if at_end and listing == LISTING_TASK_HISTORY:
+        response.history.events.extend(_task_events(run, next_id))
+    elif not at_end or (request.wait_new_event and is_open):
+        response.next_page_token = _encode_token(run, listing, next_id)
+    return response
+
+
+def _task_events(run: LoadedRun, next_id: int) -> list[history_pb2.HistoryEvent]:
+    """The events of the workflow task in flight, which are not in the log yet."""
+    started = run.inflight.workflow_task
+    if started is None:
+        return []
+    events = [event for event in (started.scheduled_event, started.started_event) if event]
+    return events if events[0].event_id == next_id else []
+
+
+def _close_page(run: LoadedRun, request: HistoryRequest) -> HistoryResponse:
+    close_event = run.state.close_event
+    if close_event is not None:
+        return HistoryResponse(history=history_pb2.History(events=[close_event]))
+    response = HistoryResponse(history=history_pb2.History())
+    if request.wait_new_event:
+        response.next_page_token = _encode_token(run, LISTING_HISTORY, run.committed_event_id)
+    return response
+
+
+def _encode_token(run: LoadedRun, listing: str, next_id: int) -> bytes:
+    return encode_page_token(
+        token_pb2.PageToken(listing=listing, run_id=run.key.run_id, next_event_id=next_id)
+    )
+
+
+async def _wait_for(
+    engine: Engine,
+    run: LoadedRun,
+    next_id: int,
+    *,
+    close_only: bool,
+    timeout: float = _WAIT_TIMEOUT,
+) -> LoadedRun:
+    """Wait, for a bounded time, for an event with an id of next_id or more, or for the close.
+
+    Returns:
+        The run as it is then in memory; it may have been loaded anew meanwhile.
+    """
+    key = run.key
+    try:
+        async with asyncio.timeout(timeout):
+            while not _has_come(run, next_id, close_only=close_only):
+                await run.wait_changed()
+                if run.is_dropped:
+                    run = await engine.load(key.namespace_id, key.workflow_id, key.run_id)
+    except TimeoutError:
+        pass
+    if run.is_dropped:
+        run = await engine.load(key.namespace_id, key.workflow_id, key.run_id)
+    return run
+
+
+def _has_come(run: LoadedRun, next_id: int, *, close_only: bool) -> bool:
+    if not run.state.is_open and run.is_committed:
+        return True
+    return not close_only and run.committed_event_id > next_id
+
+
+async def poll_workflow_result(
+    engine: Engine,
+    namespace_id: str,
+    request: workflow_service_pb2.PollWorkflowResultRequest,
+) -> workflow_service_pb2.PollWorkflowResultResponse:
+    """Wait, for a bounded time, until the run has closed.
+
+    Raises:
+        WorkflowNotFoundError: There is no such run.
+    """
+    execution = request.workflow_execution
+    run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
+    timeout = from_duration(request.wait_timeout).total_seconds() or _WAIT_TIMEOUT
+    run = await _wait_for(engine, run, 0, close_only=True, timeout=min(timeout, _MAX_WAIT_TIMEOUT))
+    await run.wait_committed()
+    response = workflow_service_pb2.PollWorkflowResultResponse(run_id=run.key.run_id)
+    if not run.state.is_open:
+        response.result.CopyFrom(to_result(run.state))
+    return response

@@ -1,0 +1,25 @@
+"""SignalWorkflow: recorded once per request id."""
+
+from aetheris.api.v1 import workflow_service_pb2
+from aetheris_server.history.engine import Engine
+from aetheris_server.history.state.signal import decide_signaled
+
+
+async def signal_workflow(
+    engine: Engine, namespace_id: str, request: workflow_service_pb2.SignalWorkflowRequest
+) -> workflow_service_pb2.SignalWorkflowResponse:
+    """Record a signal; answer when it is on disk.
+
+    Raises:
+        WorkflowNotFoundError: There is no such run.
+        WorkflowClosedError: The run has closed.
+    """
+    execution = request.workflow_execution
+    run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
+    record = decide_signaled(
+        run.state, run.inflight, request, engine.clock.now(), engine.settings.limits
+    )
+    if record is not None:
+        engine.commit(run, record)
+    await run.wait_committed()
+    return workflow_service_pb2.SignalWorkflowResponse()

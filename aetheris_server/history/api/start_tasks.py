@@ -1,0 +1,149 @@
+"""StartTasks and ReleaseTasks: matching gives tasks to a poller, or takes them back."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from aetheris.api.v1 import task_queue_pb2
+from aetheris.server.v1 import history_service_pb2, matching_service_pb2
+from aetheris_server.errors import RequestError, UnavailableError
+from aetheris_server.history.engine import Engine
+from aetheris_server.history.run import LoadedRun
+from aetheris_server.history.state import activity as activity_machine
+from aetheris_server.history.state import workflow_task as task_machine
+from aetheris_server.history.state.inflight import Poller
+from aetheris_server.history.state.obligations import activity_ref, obligations
+from aetheris_server.history.tasks import (
+    start_activity,
+    start_workflow_task,
+    to_activity_task,
+    to_query_task,
+    to_workflow_task,
+)
+from aetheris_server.rpc.tokens import decode_task_token
+
+StartedTask = history_service_pb2.StartedTask
+TaskRef = matching_service_pb2.TaskRef
+
+_GONE = StartedTask(gone=history_service_pb2.TaskGone())
+_RETRY = StartedTask(retry=history_service_pb2.TaskRetry())
+
+
+async def start_tasks(
+    engine: Engine, request: history_service_pb2.StartTasksRequest
+) -> history_service_pb2.StartTasksResponse:
+    """Start each task that still is what its reference says; one outcome each, in order."""
+    poller = Poller(
+        identity=request.identity,
+        worker_instance_id=request.worker_instance_id,
+        sticky_task_queue=request.sticky_task_queue,
+        worker_version=request.worker_version,
+    )
+    if len(request.tasks) == 1:
+        outcomes: Iterable[StartedTask] = [await _start_or_retry(engine, request.tasks[0], poller)]
+    else:
+        outcomes = await asyncio.gather(
+            *(_start_or_retry(engine, ref, poller) for ref in request.tasks)
+        )
+    return history_service_pb2.StartTasksResponse(tasks=outcomes)
+
+
+async def _start_or_retry(engine: Engine, ref: TaskRef, poller: Poller) -> StartedTask:
+    try:
+        return await _start(engine, ref, poller)
+    except RequestError:
+        return _GONE
+    except UnavailableError:
+        return _RETRY
+
+
+async def _start(engine: Engine, ref: TaskRef, poller: Poller) -> StartedTask:
+    run = await engine.load(ref.namespace_id, ref.workflow_id, ref.run_id)
+    if ref.query_id:
+        waiting = run.queries.get(ref.query_id)
+        if waiting is None or waiting.answer.done():
+            return _GONE
+        return StartedTask(workflow_task=await to_query_task(engine, run, waiting, poller))
+    if ref.task_queue_type == task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW:
+        return await _start_workflow_task(engine, run, ref, poller)
+    return await _start_activity(engine, run, ref, poller)
+
+
+async def _start_workflow_task(
+    engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poller
+) -> StartedTask:
+    now = engine.clock.now()
+    if not task_machine.is_startable(
+        run.state, run.inflight, ref.scheduled_event_id, ref.attempt, now
+    ):
+        return _GONE
+    sticky = run.inflight.sticky
+    if sticky is not None and sticky.task_queue != poller.sticky_task_queue:
+        run.inflight.sticky = None
+    started = start_workflow_task(engine, run, poller)
+    return StartedTask(workflow_task=await to_workflow_task(engine, run, started))
+
+
+async def _start_activity(
+    engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poller
+) -> StartedTask:
+    now = engine.clock.now()
+    if not activity_machine.is_startable(
+        run.state, run.inflight, ref.scheduled_event_id, ref.attempt, now
+    ):
+        return _GONE
+    activity = run.state.activities[ref.scheduled_event_id]
+    started = start_activity(engine, run, activity, poller)
+    task = to_activity_task(run, activity, started)
+    await run.wait_committed()
+    return StartedTask(activity_task=task)
+
+
+async def release_tasks(engine: Engine, task_tokens: Sequence[bytes]) -> None:
+    """Take back tasks that were started for a poller that disappeared, and offer them again.
+
+    An at-most-once activity is not taken back: its start is on disk, and the worker may have it.
+    """
+    for data in task_tokens:
+        token = decode_task_token(data)
+        try:
+            run = await engine.load(token.namespace_id, token.workflow_id, token.run_id)
+        except (RequestError, UnavailableError):
+            # Closed or moved: whoever has the run now derives what it owes.
+            continue
+        if token.start_id:
+            _release_workflow_task(engine, run, token.start_id)
+        elif not token.query_id:
+            _release_activity(engine, run, token.scheduled_event_id, token.attempt)
+
+
+def _release_workflow_task(engine: Engine, run: LoadedRun, start_id: str) -> None:
+    started = run.inflight.workflow_task
+    if started is None or started.start_id != start_id:
+        return
+    run.inflight.workflow_task = None
+    run.inflight.sticky = None
+    record = task_machine.decide_flush(run.state, run.inflight, engine.clock.now())
+    if record is not None:
+        engine.commit(run, record)
+    scheduled_event_id = started.scheduled_event_id
+    engine.dispatcher.offer(
+        ref
+        for ref in obligations(run.state, run.inflight, engine.clock.now())
+        if ref.scheduled_event_id == scheduled_event_id
+    )
+
+
+def _release_activity(
+    engine: Engine, run: LoadedRun, scheduled_event_id: int, attempt: int
+) -> None:
+    activity = run.state.activities.get(scheduled_event_id)
+    started = run.inflight.activities.get(scheduled_event_id)
+    if (
+        activity is None
+        or activity.is_at_most_once
+        or started is None
+        or started.attempt != attempt
+    ):
+        return
+    del run.inflight.activities[scheduled_event_id]
+    engine.dispatcher.offer([activity_ref(run.state, activity)])

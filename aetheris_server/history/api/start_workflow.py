@@ -1,0 +1,121 @@
+"""StartWorkflow: at most one open run per workflow id, at most one run per request id."""
+
+from datetime import datetime, timedelta
+
+from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
+from aetheris_server.errors import WorkflowAlreadyStartedError
+from aetheris_server.history.engine import Engine, Transition
+from aetheris_server.history.state.close import decide_terminated
+from aetheris_server.history.state.run import RunKey
+from aetheris_server.history.state.start import decide_started
+from aetheris_server.ids import new_run_id
+from aetheris_server.storage.executions import NewestRun
+
+_TICK = timedelta(microseconds=1)
+
+
+async def start_workflow(
+    engine: Engine, namespace_id: str, request: workflow_service_pb2.StartWorkflowRequest
+) -> workflow_service_pb2.StartWorkflowResponse:
+    """Start a run, or answer with the one that the request or the policies name.
+
+    Raises:
+        WorkflowAlreadyStartedError: A run has the workflow id, and the policies forbid another.
+    """
+    newest = await engine.load_newest(namespace_id, request.workflow_id)
+    if newest is None:
+        return await _finish(_start(engine, namespace_id, request, None))
+    if newest.start_request_id == request.request_id:
+        return await _answer(engine, namespace_id, request, newest, started=True)
+    if newest.close_time is not None:
+        _check_reuse(request, newest)
+        return await _finish(_start(engine, namespace_id, request, newest))
+    match request.workflow_id_conflict_policy:
+        case workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
+            return await _answer(engine, namespace_id, request, newest, started=False)
+        case workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
+            return await _replace(engine, namespace_id, request, newest)
+        case _:
+            raise _already_started(request, newest)
+
+
+def _check_reuse(request: workflow_service_pb2.StartWorkflowRequest, newest: NewestRun) -> None:
+    match request.workflow_id_reuse_policy:
+        case workflow_pb2.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE:
+            raise _already_started(request, newest)
+        case workflow_pb2.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY:
+            if newest.status == workflow_pb2.WORKFLOW_EXECUTION_STATUS_COMPLETED:
+                raise _already_started(request, newest)
+        case _:
+            pass
+
+
+def _already_started(
+    request: workflow_service_pb2.StartWorkflowRequest, newest: NewestRun
+) -> WorkflowAlreadyStartedError:
+    return WorkflowAlreadyStartedError(request.workflow_id, newest.run_id, newest.start_request_id)
+
+
+def _start(
+    engine: Engine,
+    namespace_id: str,
+    request: workflow_service_pb2.StartWorkflowRequest,
+    previous: NewestRun | None,
+) -> tuple[str, Transition]:
+    key = RunKey(namespace_id, request.workflow_id, new_run_id())
+    record = decide_started(key, request, _start_time(engine, previous))
+    run = engine.create(key, record)
+    return key.run_id, engine.commit(run, record)
+
+
+def _start_time(engine: Engine, previous: NewestRun | None) -> datetime:
+    """Now, but later than the start of the run before: the newest run is found by its start time."""
+    now = engine.clock.now()
+    return now if previous is None else max(now, previous.start_time + _TICK)
+
+
+async def _finish(
+    started: tuple[str, Transition],
+) -> workflow_service_pb2.StartWorkflowResponse:
+    run_id, transition = started
+    await transition.ticket.wait()
+    return workflow_service_pb2.StartWorkflowResponse(run_id=run_id, started=True)
+
+
+async def _answer(
+    engine: Engine,
+    namespace_id: str,
+    request: workflow_service_pb2.StartWorkflowRequest,
+    newest: NewestRun,
+    *,
+    started: bool,
+) -> workflow_service_pb2.StartWorkflowResponse:
+    """Answer with a run that is there, once it is on disk."""
+    run = await engine.load(namespace_id, request.workflow_id, newest.run_id)
+    await run.wait_committed()
+    return workflow_service_pb2.StartWorkflowResponse(run_id=newest.run_id, started=started)
+
+
+async def _replace(
+    engine: Engine,
+    namespace_id: str,
+    request: workflow_service_pb2.StartWorkflowRequest,
+    newest: NewestRun,
+) -> workflow_service_pb2.StartWorkflowResponse:
+    """Terminate the open run and start a new one: both are written, or neither."""
+    old = await engine.load(namespace_id, request.workflow_id, newest.run_id)
+    if not old.state.is_open or old.is_dropped:
+        return await start_workflow(engine, namespace_id, request)
+    now = _start_time(engine, newest)
+    key = RunKey(namespace_id, request.workflow_id, new_run_id())
+    terminated = decide_terminated(
+        old.state,
+        old.inflight,
+        reason=f"replaced by run {key.run_id}",
+        details=None,
+        identity=request.identity,
+        now=now,
+    )
+    started = decide_started(key, request, now)
+    new = engine.create(key, started)
+    return await _finish((key.run_id, engine.commit_all([(old, terminated), (new, started)])))

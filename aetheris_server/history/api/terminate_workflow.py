@@ -1,0 +1,35 @@
+"""TerminateWorkflow: the run closes at once; its workers are told."""
+
+from aetheris.api.v1 import workflow_service_pb2
+from aetheris_server.history.engine import Engine
+from aetheris_server.history.notices import CancellationNotices
+from aetheris_server.history.state.close import decide_terminated
+
+
+async def terminate_workflow(
+    engine: Engine,
+    notices: CancellationNotices,
+    namespace_id: str,
+    request: workflow_service_pb2.TerminateWorkflowRequest,
+) -> workflow_service_pb2.TerminateWorkflowResponse:
+    """Close a run; answer when that is on disk.
+
+    Raises:
+        WorkflowNotFoundError: There is no such run.
+        WorkflowClosedError: The run has closed.
+    """
+    execution = request.workflow_execution
+    run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
+    record = decide_terminated(
+        run.state,
+        run.inflight,
+        reason=request.reason,
+        details=request.details if request.HasField("details") else None,
+        identity=request.identity,
+        now=engine.clock.now(),
+    )
+    running = notices.of_all(run)
+    transition = engine.commit(run, record)
+    await transition.ticket.wait()
+    notices.send(running)
+    return workflow_service_pb2.TerminateWorkflowResponse()

@@ -1,0 +1,270 @@
+"""This host among the others: which shards it has, and where the rest are.
+
+Every interval it says that it lives, renews its leases and moves the watermarks of its shards, looks
+who else lives, gives up shards that are another's by `placement`, and takes those that are its own
+and free. A lease is for liveness only; what keeps two owners apart is the log (`storage.shards`).
+"""
+
+import asyncio
+from collections.abc import Iterable
+from datetime import timedelta
+
+from aetheris.server.v1 import log_pb2
+from aetheris_server.clock import Clock
+from aetheris_server.config import HistorySettings
+from aetheris_server.errors import UnavailableError
+from aetheris_server.history.engine import Engine
+from aetheris_server.history.placement import choose_host
+from aetheris_server.history.recovery import recover_shards
+from aetheris_server.history.shard import Settlement, Shard
+from aetheris_server.history.state.apply import chain_hash
+from aetheris_server.history.state.run import EMPTY_HASH, RunKey
+from aetheris_server.history.state.times import to_timestamp
+from aetheris_server.storage import hosts as host_storage
+from aetheris_server.storage import shards as shard_storage
+from aetheris_server.storage.database import Database
+from aetheris_server.storage.executions import load_due
+from aetheris_server.telemetry import gauge, get_logger
+
+_log = get_logger(__name__)
+
+_OWNED = gauge("owned_shards", "Shards that this host has.")
+
+# Settlements that a run may owe tasks for before its row is flagged.
+_FLAG_LAG = 3
+_DUE_HORIZON = timedelta(seconds=60)
+_DUE_INTERVAL = 30.0
+_MAX_DUE_RUNS = 10_000
+_CALM_INTERVAL = 1.0
+
+
+class Cluster:
+    """Membership, leases and shard ownership of one host.
+
+    Attributes:
+        is_ready: Whether this host has all the shards that it should have, recovered.
+    """
+
+    def __init__(
+        self,
+        settings: HistorySettings,
+        shard_count: int,
+        host_id: str,
+        address: str,
+        db: Database,
+        clock: Clock,
+    ) -> None:
+        self.host_id = host_id
+        self.address = address
+        self.is_ready = False
+        self._settings = settings
+        self._shard_count = shard_count
+        self._db = db
+        self._clock = clock
+        self._engine: Engine | None = None
+        self._owner_by_shard: dict[int, str] = {}
+        self._live_addresses: frozenset[str] = frozenset({address})
+        self._wake = asyncio.Event()
+
+    def attach(self, engine: Engine) -> None:
+        """Name the engine whose shards this is about; called once, before `run`."""
+        self._engine = engine
+
+    @property
+    def engine(self) -> Engine:
+        """The engine whose shards this is about."""
+        assert self._engine is not None
+        return self._engine
+
+    def on_shard_failed(self, shard_id: int, is_lost: bool) -> None:
+        """A commit of a shard failed and the engine has forgotten it: take it anew if it is ours."""
+        self.is_ready = False
+        self._owner_by_shard.pop(shard_id, None)
+        self._wake.set()
+
+    def locate_shard(self, shard_id: int) -> str | None:
+        """The address of the host that has a shard; None if it is this host, or not known.
+
+        This host refuses a shard that it does not have, and the caller asks again.
+        """
+        if shard_id in self.engine.shards:
+            return None
+        address = self._owner_by_shard.get(shard_id)
+        return None if address == self.address else address
+
+    def locate_queue(self, key: str) -> str | None:
+        """The address of the host whose matching has a task queue; None if it is this host."""
+        address = choose_host(key, self._live_addresses)
+        return None if address == self.address else address
+
+    async def join(self) -> None:
+        """Take over from whoever was at this host's address before; called once, before `run`.
+
+        Raises:
+            UnavailableError: Postgres does not answer.
+        """
+        await host_storage.replace_host(self._db, self.host_id, self.address)
+
+    async def run(self) -> None:
+        """Take part in the cluster until cancelled."""
+        next_due_scan = 0.0
+        while True:
+            try:
+                await self._turn()
+                if self._clock.monotonic() >= next_due_scan:
+                    await self._schedule_due()
+                    next_due_scan = self._clock.monotonic() + _DUE_INTERVAL
+            except UnavailableError as error:
+                _log.error("this host could not renew its leases", error=str(error))
+            interval = min(self._settings.watermark_interval, self._settings.heartbeat_interval)
+            await self._wait_or_wake(interval if self.is_ready else min(interval, _CALM_INTERVAL))
+
+    async def _wait_or_wake(self, interval: float) -> None:
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(interval):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _turn(self) -> None:
+        lease = self._settings.lease_timeout
+        await host_storage.heartbeat_host(self._db, self.host_id, self.address, lease)
+        await self._renew()
+        hosts = await host_storage.load_live_hosts(self._db)
+        rows = await shard_storage.load_shards(self._db)
+        self._live_addresses = frozenset(host.address for host in hosts) | {self.address}
+        address_by_host = {host.host_id: host.address for host in hosts}
+        self._owner_by_shard = {
+            row.shard_id: address_by_host[row.host_id]
+            for row in rows
+            if row.host_id in address_by_host
+        }
+        wanted = {
+            shard_id
+            for shard_id in range(self._shard_count)
+            if choose_host(f"shard/{shard_id}", self._live_addresses) == self.address
+        }
+        await self._release(set(self.engine.shards) - wanted)
+        missing = wanted - set(self.engine.shards)
+        free = {
+            row.shard_id
+            for row in rows
+            if row.shard_id in missing
+            and (
+                row.is_expired
+                or row.host_id in (None, self.host_id)
+                or row.host_id not in address_by_host
+            )
+        }
+        if free:
+            await self._acquire(free)
+        recovering = [shard for shard in self.engine.shards.values() if not shard.is_recovered]
+        if recovering:
+            await recover_shards(self.engine, recovering)
+        self.is_ready = wanted <= set(self.engine.shards)
+        _OWNED.set(len(self.engine.shards))
+
+    async def _acquire(self, shard_ids: Iterable[int]) -> None:
+        acquired = await shard_storage.acquire_shards(
+            self._db,
+            self.host_id,
+            sorted(shard_ids),
+            self._settings.lease_timeout,
+            self._make_note,
+        )
+        for taken in acquired:
+            self.engine.shards[taken.shard_id] = Shard(
+                shard_id=taken.shard_id,
+                range_id=taken.range_id,
+                next_seq=taken.next_shard_seq,
+                watermark=taken.watermark,
+                committed_seq=taken.next_shard_seq - 1,
+            )
+        if acquired:
+            _log.info("shards taken", count=len(acquired))
+            await self._schedule_due()
+
+    def _make_note(self, shard_id: int, range_id: int) -> tuple[bytes, bytes]:
+        record = log_pb2.LogRecord(time=to_timestamp(self._clock.now()))
+        fact = record.facts.add().shard_acquired
+        fact.host_id = self.host_id
+        fact.range_id = range_id
+        stored = record.SerializeToString()
+        return stored, chain_hash(EMPTY_HASH, stored)
+
+    async def _renew(self) -> None:
+        """Renew the leases and write the settlements of all shards, in one transaction."""
+        shards = list(self.engine.shards.values())
+        if not shards:
+            return
+        settlements = [(shard, shard.plan_settlement(_FLAG_LAG)) for shard in shards]
+        try:
+            ours = await shard_storage.renew_shards(
+                self._db,
+                self.host_id,
+                [_to_renewal(shard, settlement) for shard, settlement in settlements],
+                self._settings.lease_timeout,
+            )
+        except UnavailableError:
+            for shard, settlement in settlements:
+                shard.unsettle(settlement)
+            raise
+        for shard, settlement in settlements:
+            if shard.shard_id in ours:
+                shard.settle(settlement)
+            elif self.engine.shards.get(shard.shard_id) is shard:
+                _log.warning("a shard was taken by another host", shard_id=shard.shard_id)
+                self.engine.release_shard(shard.shard_id)
+
+    async def _release(self, shard_ids: set[int]) -> None:
+        """Give up shards, once what is queued for them is on disk."""
+        if not shard_ids:
+            return
+        leaving = [self.engine.shards[shard_id] for shard_id in sorted(shard_ids)]
+        for shard in leaving:
+            # From here on requests are refused; what was queued before is still written.
+            self.engine.release_shard(shard.shard_id)
+        async with asyncio.timeout(self._settings.lease_timeout):
+            await self.engine.committer.wait_idle()
+        await shard_storage.release_shards(
+            self._db, self.host_id, [(shard.shard_id, shard.range_id) for shard in leaving]
+        )
+        _log.info("shards released", count=len(leaving))
+
+    async def leave(self) -> None:
+        """Settle and give up all shards, and be forgotten. The last call; `run` has ended.
+
+        Raises:
+            UnavailableError: Postgres does not answer; the leases will run out.
+        """
+        await self._renew()
+        await self._release(set(self.engine.shards))
+        await host_storage.remove_host(self._db, self.host_id)
+
+    async def _schedule_due(self) -> None:
+        """Arm the runs that are due soon and not in memory."""
+        shard_ids = list(self.engine.shards)
+        if not shard_ids:
+            return
+        now = self._clock.now()
+        before = now + _DUE_HORIZON
+        for _, namespace_id, workflow_id, run_id, wake_time in await load_due(
+            self._db, shard_ids, before, _MAX_DUE_RUNS
+        ):
+            if self.engine.cache.find(run_id) is None:
+                self.engine.timers.schedule(wake_time, RunKey(namespace_id, workflow_id, run_id))
+
+
+def _to_renewal(shard: Shard, settlement: Settlement) -> shard_storage.ShardRenewal:
+    return shard_storage.ShardRenewal(
+        shard_id=shard.shard_id,
+        range_id=shard.range_id,
+        watermark=settlement.watermark,
+        owes_set=[key.run_id for key in settlement.flag],
+        owes_cleared=[key.run_id for key in settlement.unflag],
+        wake_rewrites=[
+            shard_storage.WakeRewrite(run_id, rewrite.old_time, rewrite.new_time)
+            for run_id, rewrite in settlement.wake_rewrites.items()
+        ],
+    )

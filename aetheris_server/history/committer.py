@@ -1,0 +1,152 @@
+"""Group commit: everything that has queued while the last transaction was under way becomes the next.
+
+There is no timer. One transaction is in flight at a time, so there is at most one batch in flight per
+shard. A batch that fails because some of its shards were lost is written again without them.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from aetheris_server.errors import (
+    CommitFailedError,
+    ShardLostError,
+    ShardNotOwnedError,
+    UnavailableError,
+)
+from aetheris_server.storage.commit import CommitBatch, LogWriter
+from aetheris_server.storage.executions import ExecutionRow, ExecutionUpdate
+from aetheris_server.storage.log import LogRow
+from aetheris_server.storage.snapshots import SnapshotRow
+from aetheris_server.telemetry import counter, gauge, get_logger, histogram
+
+_log = get_logger(__name__)
+
+_BATCHES = counter("commit_batches", "Transactions of the group commit.", ["result"])
+_RECORDS = counter("commit_records", "Log records committed.")
+_SECONDS = histogram("commit_seconds", "What one transaction of the group commit took.")
+_QUEUED = gauge("commit_queue_length", "Transitions that wait for the next transaction.")
+
+MAX_QUEUED = 20_000
+_MAX_BATCH = 1_000
+
+
+@dataclass(slots=True)
+class Commit:
+    """What one transition of one shard writes, and what follows from its success or failure.
+
+    Attributes:
+        rows: In shard_seq order; all are written or none is.
+    """
+
+    shard_id: int
+    rows: list[LogRow]
+    on_done: Callable[[UnavailableError | None], None]
+    inserts: list[ExecutionRow] = field(default_factory=list[ExecutionRow])
+    updates: list[ExecutionUpdate] = field(default_factory=list[ExecutionUpdate])
+    snapshots: list[SnapshotRow] = field(default_factory=list[SnapshotRow])
+
+
+class Committer:
+    """Writes commits in the order in which they were queued.
+
+    `on_shard_failed(shard_id, is_lost)` is called, before anybody is told, for each shard whose commits
+    failed: those in the batch and all that are queued behind them fail together, so that nothing is
+    written on top of what is not on disk.
+    """
+
+    def __init__(self, writer: LogWriter, on_shard_failed: Callable[[int, bool], None]) -> None:
+        self._writer = writer
+        self._on_shard_failed = on_shard_failed
+        self._queue: deque[Commit] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a new transition should be refused until the disk has caught up."""
+        return len(self._queue) >= MAX_QUEUED
+
+    def enqueue(self, commit: Commit) -> None:
+        """Take a commit into the next batch."""
+        self._queue.append(commit)
+        self._idle.clear()
+        self._wake.set()
+
+    async def wait_idle(self) -> None:
+        """Return when nothing is queued or in flight."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write batches until cancelled; what is queued then is left unresolved."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                await self._write(self._take_batch())
+            self._idle.set()
+
+    def _take_batch(self) -> list[Commit]:
+        batch: list[Commit] = []
+        rows = 0
+        while self._queue and rows < _MAX_BATCH:
+            commit = self._queue.popleft()
+            batch.append(commit)
+            rows += len(commit.rows)
+        _QUEUED.set(len(self._queue))
+        return batch
+
+    async def _write(self, commits: list[Commit]) -> None:
+        while commits:
+            batch = _gather(commits)
+            try:
+                with _SECONDS.time():
+                    await self._writer.commit(batch)
+            except ShardLostError as error:
+                _BATCHES.labels("shard_lost").inc()
+                _log.warning("shards lost to another host", shard_ids=sorted(error.shard_ids))
+                commits = self._fail(commits, error.shard_ids, is_lost=True)
+            except UnavailableError as error:
+                _BATCHES.labels("failed").inc()
+                shard_ids = frozenset(commit.shard_id for commit in commits)
+                _log.error("commit failed", error=str(error), shard_ids=sorted(shard_ids))
+                commits = self._fail(commits, shard_ids, is_lost=False)
+            else:
+                _BATCHES.labels("committed").inc()
+                _RECORDS.inc(len(batch.log))
+                for commit in commits:
+                    commit.on_done(None)
+                return
+
+    def _fail(
+        self, commits: list[Commit], shard_ids: frozenset[int], *, is_lost: bool
+    ) -> list[Commit]:
+        """Fail all that these shards have in the batch and in the queue; the rest of the batch."""
+        failed = [commit for commit in (*commits, *self._queue) if commit.shard_id in shard_ids]
+        self._queue = deque(commit for commit in self._queue if commit.shard_id not in shard_ids)
+        for shard_id in shard_ids:
+            self._on_shard_failed(shard_id, is_lost)
+        for commit in failed:
+            shard_id = commit.shard_id
+            commit.on_done(ShardNotOwnedError(shard_id) if is_lost else CommitFailedError(shard_id))
+        return [commit for commit in commits if commit.shard_id not in shard_ids]
+
+
+def _gather(commits: list[Commit]) -> CommitBatch:
+    """One batch of all. Of several updates or snapshots of a run the last counts: each is whole."""
+    log: list[LogRow] = []
+    inserts: list[ExecutionRow] = []
+    updates: dict[str, ExecutionUpdate] = {}
+    snapshots: dict[str, SnapshotRow] = {}
+    for commit in commits:
+        log.extend(commit.rows)
+        inserts.extend(commit.inserts)
+        for update in commit.updates:
+            updates[update.run_id] = update
+        for snapshot in commit.snapshots:
+            snapshots[snapshot.run_id] = snapshot
+    return CommitBatch(
+        log=log, inserts=inserts, updates=list(updates.values()), snapshots=list(snapshots.values())
+    )

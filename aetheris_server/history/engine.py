@@ -1,0 +1,431 @@
+"""The one write path: load, decide, apply, enqueue, and only then await.
+
+Between the return of `load` and the call of `commit` nothing awaits. So asyncio itself makes a
+transition atomic, and there are no locks. State runs ahead of the disk; the ticket that `commit`
+returns tells when the disk has caught up, and nothing may leave the process before.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from aetheris.server.v1 import log_pb2, matching_service_pb2
+from aetheris_server.clock import Clock
+from aetheris_server.errors import ShardNotOwnedError, UnavailableError, WorkflowNotFoundError
+from aetheris_server.history.cache import RunCache
+from aetheris_server.history.committer import MAX_QUEUED, Commit, Committer
+from aetheris_server.history.dispatch import Dispatcher
+from aetheris_server.history.loader import NewestRuns, load_run_state
+from aetheris_server.history.rows import snapshot_row, to_execution_row, to_log_row, to_newest
+from aetheris_server.history.run import LoadedRun, Ticket
+from aetheris_server.history.shard import Shard, WakeRewrite
+from aetheris_server.history.state.activity import restore_started
+from aetheris_server.history.state.apply import apply, new_state
+from aetheris_server.history.state.deadlines import (
+    decide_due,
+    durable_deadline,
+    new_deadline,
+    next_deadline,
+)
+from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.history.state.obligations import (
+    due_retries,
+    new_obligations,
+    obligations,
+    owes_tasks,
+)
+from aetheris_server.history.state.run import RunKey
+from aetheris_server.history.state.times import earliest, from_timestamp
+from aetheris_server.history.state.workflow_task import decide_flush
+from aetheris_server.history.timers import Timers
+from aetheris_server.ids import shard_of
+from aetheris_server.storage.commit import LogWriter
+from aetheris_server.storage.database import Database
+from aetheris_server.storage.executions import ExecutionUpdate, NewestRun
+from aetheris_server.telemetry import counter, get_logger
+
+_log = get_logger(__name__)
+
+_TRANSITIONS = counter("transitions", "Transitions of runs decided.")
+_DROPPED_RUNS = counter("dropped_runs", "Runs whose memory was dropped because a commit failed.")
+
+# A shorter log is read back as fast as a snapshot.
+_MIN_RECORDS_FOR_SNAPSHOT = 32
+_MAX_CONCURRENT_WAKE_UPS = 32
+_WAKE_UP_TIMEOUT = 30.0
+_WAKE_UP_RETRY_INTERVAL = timedelta(seconds=1)
+
+
+@dataclass(slots=True)
+class Transition:
+    """A record that has been applied and queued.
+
+    Attributes:
+        ticket: Tells when it is on disk.
+        refs: Tasks that are offered to matching then. Who takes one eagerly removes it before it
+            awaits anything.
+    """
+
+    ticket: Ticket
+    refs: list[matching_service_pb2.TaskRef]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What the engine needs of the settings."""
+
+    shard_count: int
+    cache_max_runs: int
+    snapshot_interval_records: int
+    limits: RunLimits
+
+
+class Engine:
+    """The runs of the shards that this host has. `run` does the work that nobody asks for.
+
+    Attributes:
+        shards: The owned shards by number; `cluster` adds them, a failed commit removes them.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        clock: Clock,
+        db: Database,
+        dispatcher: Dispatcher,
+        on_shard_failed: Callable[[int, bool], None],
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.db = db
+        self.shards: dict[int, Shard] = {}
+        self.cache = RunCache(settings.cache_max_runs, self._on_evicted)
+        self.timers = Timers(clock, self._on_due)
+        self.dispatcher = dispatcher
+        self.writer = LogWriter(db)
+        self.committer = Committer(self.writer, self._fail_shard)
+        self._newest = NewestRuns(db, max_entries=4 * MAX_QUEUED)
+        self._on_shard_failed = on_shard_failed
+        self._loading: dict[str, asyncio.Future[None]] = {}
+        self._to_wake: asyncio.Queue[RunKey] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Commit, fire timers and look up ids until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.committer.run())
+            group.create_task(self.timers.run())
+            group.create_task(self._newest.run())
+            for _ in range(_MAX_CONCURRENT_WAKE_UPS):
+                group.create_task(self._wake_runs())
+
+    # Finding runs.
+
+    def find_shard(self, namespace_id: str, workflow_id: str) -> Shard:
+        """The shard of a workflow id.
+
+        Raises:
+            ShardNotOwnedError: This host does not have it.
+        """
+        shard_id = shard_of(namespace_id, workflow_id, self.settings.shard_count)
+        shard = self.shards.get(shard_id)
+        if shard is None:
+            raise ShardNotOwnedError(shard_id)
+        return shard
+
+    async def load_newest(self, namespace_id: str, workflow_id: str) -> NewestRun | None:
+        """The newest run of a workflow id, open or closed; None if there never was one.
+
+        Raises:
+            ShardNotOwnedError: This host does not have the shard.
+            StorageUnavailableError: Postgres does not answer.
+        """
+        shard = self.find_shard(namespace_id, workflow_id)
+        newest = await self._newest.load((shard.shard_id, namespace_id, workflow_id))
+        if self.shards.get(shard.shard_id) is not shard:
+            raise ShardNotOwnedError(shard.shard_id)
+        return newest
+
+    async def load(self, namespace_id: str, workflow_id: str, run_id: str = "") -> LoadedRun:
+        """A run, from memory or from the log; the newest of the workflow id without a run id.
+
+        What follows its return without an await works on the run's latest state.
+
+        Raises:
+            WorkflowNotFoundError: There is no such run.
+            ShardNotOwnedError: This host does not have the shard.
+            StorageUnavailableError: Postgres does not answer.
+        """
+        while True:
+            shard = self.find_shard(namespace_id, workflow_id)
+            wanted = run_id
+            if not wanted:
+                newest = await self.load_newest(namespace_id, workflow_id)
+                if newest is None:
+                    raise WorkflowNotFoundError(workflow_id)
+                wanted = newest.run_id
+            run = self.cache.find(wanted)
+            if run is None:
+                await self._load_once(shard, namespace_id, workflow_id, wanted)
+                continue
+            if run.key.namespace_id != namespace_id or run.key.workflow_id != workflow_id:
+                raise WorkflowNotFoundError(workflow_id, run_id)
+            return run
+
+    async def _load_once(
+        self, shard: Shard, namespace_id: str, workflow_id: str, run_id: str
+    ) -> None:
+        """Take a run into the cache, or wait for whoever is doing so."""
+        loading = self._loading.get(run_id)
+        if loading is not None:
+            await asyncio.wait([loading])
+            return
+        loading = self._loading[run_id] = asyncio.get_running_loop().create_future()
+        try:
+            run = await load_run_state(self.db, shard.shard_id, namespace_id, run_id)
+            if run.key.workflow_id != workflow_id:
+                raise WorkflowNotFoundError(workflow_id, run_id)
+            if self.shards.get(shard.shard_id) is shard:
+                self._admit(run)
+        except WorkflowNotFoundError:
+            raise WorkflowNotFoundError(workflow_id, run_id) from None
+        finally:
+            del self._loading[run_id]
+            loading.set_result(None)
+
+    def _admit(self, run: LoadedRun) -> None:
+        now = self.clock.now()
+        restore_started(run.state, run.inflight, now)
+        self.cache.put(run)
+        record = decide_flush(run.state, run.inflight, now)
+        if record is not None:
+            self.commit(run, record)
+        self.arm(run, next_deadline(run.state, run.inflight, run.last_due_time))
+
+    # Changing runs.
+
+    def create(self, key: RunKey, record: log_pb2.LogRecord) -> LoadedRun:
+        """A run in memory that `record`, its first, is about to be committed for."""
+        shard = self.find_shard(key.namespace_id, key.workflow_id)
+        run = LoadedRun(shard.shard_id, new_state(key, record.events[0]))
+        self.cache.put(run)
+        return run
+
+    def commit(self, run: LoadedRun, record: log_pb2.LogRecord) -> Transition:
+        """Apply a run's next record and queue it for the log. See `commit_all`."""
+        return self.commit_all([(run, record)])
+
+    def commit_all(self, changes: Sequence[tuple[LoadedRun, log_pb2.LogRecord]]) -> Transition:
+        """Apply one record to each of some runs of one shard, and queue them: all or none.
+
+        Never awaits. The caller has just loaded or created the runs.
+
+        Raises:
+            UnavailableError: The disk is too far behind; nothing was applied.
+        """
+        shard = self.shards.get(changes[0][0].shard_id)
+        if shard is None:
+            raise ShardNotOwnedError(changes[0][0].shard_id)
+        if self.committer.is_full:
+            raise UnavailableError("the commit queue is full")
+        transition = Transition(Ticket(), [])
+        runs = [run for run, _ in changes]
+        commit = Commit(
+            shard.shard_id,
+            rows=[],
+            on_done=lambda error: self._on_committed(shard, commit, runs, transition, error),
+        )
+        for run, record in changes:
+            self._apply(shard, run, record, commit, transition)
+        self.committer.enqueue(commit)
+        _TRANSITIONS.inc(len(changes))
+        return transition
+
+    def _apply(
+        self,
+        shard: Shard,
+        run: LoadedRun,
+        record: log_pb2.LogRecord,
+        commit: Commit,
+        transition: Transition,
+    ) -> None:
+        state = run.state
+        first_event_id = state.next_event_id
+        stored = record.SerializeToString()
+        apply(state, record, stored)
+        run.inflight.observe(state, record)
+        run.tail.extend(list(record.events))
+        run.last_ticket = transition.ticket
+        row = to_log_row(shard, state, first_event_id, record, stored)
+        commit.rows.append(row)
+        transition.refs.extend(new_obligations(state, run.inflight, record, self.clock.now()))
+        deadline = new_deadline(state, record)
+        self._index(shard, run, commit, deadline, row.shard_seq)
+        self.arm(run, deadline)
+        if state.run_seq - run.snapshot_seq >= self.settings.snapshot_interval_records:
+            commit.snapshots.append(snapshot_row(run))
+            run.snapshot_seq = state.run_seq
+
+    def _index(
+        self,
+        shard: Shard,
+        run: LoadedRun,
+        commit: Commit,
+        deadline: datetime | None,
+        shard_seq: int,
+    ) -> None:
+        """Write of the executions row what must be written, and note what the run owes."""
+        state = run.state
+        owes = owes_tasks(state)
+        if state.run_seq == 1:
+            run.wake_time = deadline
+            commit.inserts.append(to_execution_row(shard.shard_id, state, deadline))
+            self._newest.put(
+                (shard.shard_id, run.key.namespace_id, run.key.workflow_id), to_newest(state)
+            )
+            shard.note_owing(run.key, owes, shard_seq)
+            return
+        if state.is_open and not self._takes_new_wake_time(run, deadline):
+            shard.note_owing(run.key, owes, shard_seq)
+            return
+        close_event = state.close_event
+        commit.updates.append(
+            ExecutionUpdate(
+                shard_id=shard.shard_id,
+                run_id=run.key.run_id,
+                status=state.status,
+                close_time=from_timestamp(close_event.event_time) if close_event else None,
+                wake_time=run.wake_time if state.is_open else None,
+                history_length=state.next_event_id - 1,
+                history_bytes=state.history_bytes,
+                owes_tasks=owes,
+            )
+        )
+        shard.note_owing(run.key, owes, shard_seq)
+        shard.note_row_written(run.key, owes)
+        if not state.is_open:
+            self._newest.put(
+                (shard.shard_id, run.key.namespace_id, run.key.workflow_id), to_newest(state)
+            )
+
+    def _takes_new_wake_time(self, run: LoadedRun, deadline: datetime | None) -> bool:
+        """Whether the row's wake_time must change: it must become earlier, or it has fired."""
+        now = self.clock.now()
+        if run.wake_time is not None and run.wake_time <= now:
+            run.wake_time = durable_deadline(run.state, now)
+            return True
+        first = earliest(run.wake_time, deadline)
+        changes = first != run.wake_time
+        run.wake_time = first
+        return changes
+
+    def _on_committed(
+        self,
+        shard: Shard,
+        commit: Commit,
+        runs: list[LoadedRun],
+        transition: Transition,
+        error: UnavailableError | None,
+    ) -> None:
+        if error is None:
+            shard.committed_seq = commit.rows[-1].shard_seq
+            for run, row in zip(runs, commit.rows, strict=True):
+                run.committed_event_id = row.first_event_id + row.event_count
+        transition.ticket.resolve(error)
+        for run in runs:
+            run.notify()
+        if error is None and transition.refs:
+            self.dispatcher.offer(transition.refs)
+
+    # Losing runs and shards.
+
+    def release_shard(self, shard_id: int) -> None:
+        """Forget a shard and all of its runs; nothing may be queued for it."""
+        self.shards.pop(shard_id, None)
+        for run in self.cache:
+            if run.shard_id == shard_id:
+                self.cache.drop(run)
+        self._newest.forget_shard(shard_id)
+
+    def _fail_shard(self, shard_id: int, is_lost: bool) -> None:
+        """Forget all that the disk may not have. The shard must be taken anew before it is used."""
+        self.shards.pop(shard_id, None)
+        self._newest.forget_shard(shard_id)
+        for run in self.cache:
+            if run.shard_id == shard_id and (is_lost or not run.is_committed):
+                self.cache.drop(run)
+                _DROPPED_RUNS.inc()
+        self._on_shard_failed(shard_id, is_lost)
+
+    def _on_evicted(self, run: LoadedRun) -> None:
+        if run.state.run_seq - run.snapshot_seq < _MIN_RECORDS_FOR_SNAPSHOT:
+            return
+        snapshot = snapshot_row(run)
+        self.committer.enqueue(
+            Commit(run.shard_id, rows=[], on_done=lambda _: None, snapshots=[snapshot])
+        )
+
+    # What time brings.
+
+    def arm(self, run: LoadedRun, deadline: datetime | None) -> None:
+        """See to it that the run is looked at when a deadline comes."""
+        if deadline is not None and (run.armed_time is None or deadline < run.armed_time):
+            run.armed_time = deadline
+            self.timers.schedule(deadline, run.key)
+
+    def _on_due(self, key: RunKey, deadline: datetime) -> None:
+        run = self.cache.find(key.run_id)
+        if run is None:
+            self._to_wake.put_nowait(key)
+        elif run.armed_time is None or run.armed_time <= deadline:
+            self._fire(run)
+
+    def _fire(self, run: LoadedRun) -> None:
+        """Do all that is due for a run."""
+        now = self.clock.now()
+        if run.shard_id not in self.shards or self.committer.is_full:
+            run.armed_time = None
+            self.timers.schedule(now + _WAKE_UP_RETRY_INTERVAL, run.key)
+            return
+        run.armed_time = None
+        record = decide_due(run.state, run.inflight, now)
+        transition = self.commit(run, record) if record is not None else None
+        refs = due_retries(run.state, run.inflight, run.last_due_time, now)
+        run.last_due_time = now
+        if transition is not None:
+            known = {(ref.scheduled_event_id, ref.attempt) for ref in transition.refs}
+            transition.refs.extend(
+                ref for ref in refs if (ref.scheduled_event_id, ref.attempt) not in known
+            )
+        elif refs:
+            self.dispatcher.offer(refs)
+        self._rewrite_wake_time(run, now)
+        self.arm(run, next_deadline(run.state, run.inflight, now))
+
+    def _rewrite_wake_time(self, run: LoadedRun, now: datetime) -> None:
+        """Replace, with the shard's next settlement, a wake_time that fired without a record."""
+        if run.state.is_open and run.wake_time is not None and run.wake_time <= now:
+            new_time = durable_deadline(run.state, now)
+            shard = self.shards[run.shard_id]
+            shard.wake_rewrites[run.key.run_id] = WakeRewrite(run.wake_time, new_time)
+            run.wake_time = new_time
+
+    async def _wake_runs(self) -> None:
+        """Load the runs that are due and not in memory; loading arms them."""
+        while True:
+            key = await self._to_wake.get()
+            try:
+                async with asyncio.timeout(_WAKE_UP_TIMEOUT):
+                    run = await self.load(key.namespace_id, key.workflow_id, key.run_id)
+                self._fire(run)
+            except ShardNotOwnedError:
+                continue
+            except WorkflowNotFoundError:
+                _log.error("a run that is due is not in the log", run_id=key.run_id)
+            except (UnavailableError, TimeoutError) as error:
+                _log.warning("a run that is due cannot be loaded", error=str(error))
+                self.timers.schedule(self.clock.now() + _WAKE_UP_RETRY_INTERVAL, key)
+
+    def offer_obligations(self, run: LoadedRun) -> None:
+        """Offer to matching every task that is due and that nobody has."""
+        self.dispatcher.offer(obligations(run.state, run.inflight, self.clock.now()))

@@ -1,0 +1,137 @@
+"""Reading runs back: a snapshot and the log behind it, folded; each run and each id read once at a time.
+
+Look-ups of workflow ids that come while one is under way go together in the next statement.
+"""
+
+import asyncio
+from collections import OrderedDict
+
+from aetheris.server.v1 import log_pb2
+from aetheris_server.errors import AetherisError, WorkflowNotFoundError
+from aetheris_server.history.run import LoadedRun
+from aetheris_server.history.state.apply import apply, new_state
+from aetheris_server.history.state.run import RunKey, RunState
+from aetheris_server.history.state.snapshot import from_snapshot
+from aetheris_server.storage.database import Database
+from aetheris_server.storage.executions import (
+    NewestRun,
+    WorkflowKey,
+    load_execution,
+    load_newest_runs,
+)
+from aetheris_server.storage.log import RunRecord, load_run
+from aetheris_server.storage.snapshots import load_snapshots
+
+_MAX_LOOKUPS = 500
+
+
+async def load_run_state(db: Database, shard_id: int, namespace_id: str, run_id: str) -> LoadedRun:
+    """Fold a run from its newest snapshot and the records behind it.
+
+    Raises:
+        WorkflowNotFoundError: The namespace has no such run in this shard.
+        StorageUnavailableError: Postgres does not answer.
+    """
+    row = await load_execution(db, shard_id, namespace_id, run_id)
+    if row is None:
+        raise WorkflowNotFoundError("", run_id)
+    key = RunKey(namespace_id, row.workflow_id, run_id)
+    snapshots = await load_snapshots(db, [(shard_id, run_id)])
+    state: RunState | None = None
+    if snapshots:
+        state = from_snapshot(key, snapshots[0].run_seq, snapshots[0].hash, snapshots[0].state)
+    after_seq = state.run_seq if state is not None else 0
+    run = fold(key, shard_id, state, await load_run(db, shard_id, run_id, after_seq))
+    run.snapshot_seq = after_seq
+    run.wake_time = row.wake_time
+    return run
+
+
+def fold(key: RunKey, shard_id: int, state: RunState | None, records: list[RunRecord]) -> LoadedRun:
+    """A run from a state, or from nothing, and the records behind it.
+
+    The events of the records are kept in the run's tail.
+    """
+    decoded = [(log_pb2.LogRecord.FromString(record.record), record.record) for record in records]
+    if state is None:
+        state = new_state(key, decoded[0][0].events[0])
+    run = LoadedRun(shard_id, state)
+    for record, stored in decoded:
+        apply(state, record, stored)
+        run.tail.extend(list(record.events))
+    run.committed_event_id = state.next_event_id
+    return run
+
+
+class NewestRuns:
+    """The newest run of each workflow id, kept in memory while it is used.
+
+    Attributes:
+        max_entries: More than can be waiting for a commit, so that an id whose run is not on disk
+            yet is never looked up there.
+    """
+
+    def __init__(self, db: Database, max_entries: int) -> None:
+        self.max_entries = max_entries
+        self._db = db
+        self._entries: OrderedDict[WorkflowKey, NewestRun | None] = OrderedDict()
+        self._wanted: dict[WorkflowKey, asyncio.Future[None]] = {}
+        self._wake = asyncio.Event()
+
+    async def load(self, key: WorkflowKey) -> NewestRun | None:
+        """The newest run, open or closed; None if there never was one.
+
+        Raises:
+            StorageUnavailableError: Postgres does not answer.
+        """
+        while key not in self._entries:
+            waiter = self._wanted.get(key)
+            if waiter is None:
+                waiter = asyncio.get_running_loop().create_future()
+                self._wanted[key] = waiter
+                self._wake.set()
+            await asyncio.shield(waiter)
+        self._entries.move_to_end(key)
+        return self._entries[key]
+
+    def put(self, key: WorkflowKey, newest: NewestRun) -> None:
+        """Take note of a run that has just been started or closed."""
+        self._entries[key] = newest
+        self._entries.move_to_end(key)
+        self._trim()
+
+    def forget_shard(self, shard_id: int) -> None:
+        """Drop what is known of a shard's workflow ids."""
+        for key in [key for key in self._entries if key[0] == shard_id]:
+            del self._entries[key]
+
+    def _trim(self) -> None:
+        while len(self._entries) > self.max_entries:
+            self._entries.popitem(last=False)
+
+    async def run(self) -> None:
+        """Look up what is wanted until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._wanted:
+                await self._look_up(list(self._wanted)[:_MAX_LOOKUPS])
+
+    async def _look_up(self, keys: list[WorkflowKey]) -> None:
+        error: AetherisError | None = None
+        found: dict[WorkflowKey, NewestRun] = {}
+        try:
+            found = await load_newest_runs(self._db, keys)
+        except AetherisError as raised:
+            error = raised
+        for key in keys:
+            waiter = self._wanted.pop(key)
+            if error is not None:
+                waiter.set_exception(error)
+                # Every waiter may have been cancelled; the error is then nobody's.
+                waiter.exception()
+                continue
+            # A start may have come in meanwhile, through a look-up before this one.
+            self._entries.setdefault(key, found.get(key))
+            waiter.set_result(None)
+        self._trim()

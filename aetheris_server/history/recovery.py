@@ -1,0 +1,104 @@
+"""What a host does with the shards that it has just taken: everything they owe, again.
+
+The log behind the watermark and the flagged rows name every run that owes tasks. What each owes
+follows from its state. Everything is offered again; whoever receives it is idempotent.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from aetheris_server.errors import UnavailableError, WorkflowNotFoundError
+from aetheris_server.history.engine import Engine
+from aetheris_server.history.shard import Shard
+from aetheris_server.history.state.obligations import owes_tasks
+from aetheris_server.history.state.run import RunKey
+from aetheris_server.storage.executions import load_execution, load_owing
+from aetheris_server.storage.log import load_runs_since
+from aetheris_server.telemetry import counter, get_logger
+
+_log = get_logger(__name__)
+
+_RECOVERED = counter("recovered_runs", "Runs looked at because their shard was taken.")
+
+_MAX_CONCURRENT_LOADS = 8
+
+
+async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
+    """Offer again what the runs of some shards owe. Ends early for a shard that is lost meanwhile.
+
+    Raises:
+        UnavailableError: Postgres does not answer; call again.
+    """
+    by_id = {shard.shard_id: shard for shard in shards}
+    flagged = {
+        (shard_id, run_id): RunKey(namespace_id, workflow_id, run_id)
+        for shard_id, namespace_id, workflow_id, run_id in await load_owing(engine.db, list(by_id))
+    }
+    named = await load_runs_since(engine.db, {shard.shard_id: shard.watermark for shard in shards})
+    keys: list[tuple[Shard, RunKey, bool]] = [
+        (by_id[shard_id], key, True) for (shard_id, _), key in flagged.items()
+    ]
+    for shard_id, namespace_id, run_id in named:
+        if (shard_id, run_id) in flagged:
+            continue
+        key = await _find_key(engine, shard_id, namespace_id, run_id)
+        if key is not None:
+            keys.append((by_id[shard_id], key, False))
+    await _for_each(engine, keys)
+    for shard in shards:
+        shard.is_recovered = True
+    _log.info("shards recovered", shards=len(shards), runs=len(keys))
+
+
+async def _find_key(engine: Engine, shard_id: int, namespace_id: str, run_id: str) -> RunKey | None:
+    run = engine.cache.find(run_id)
+    if run is not None:
+        return run.key
+    row = await load_execution(engine.db, shard_id, namespace_id, run_id)
+    if row is None or row.close_time is not None:
+        return None
+    return RunKey(namespace_id, row.workflow_id, run_id)
+
+
+async def _for_each(engine: Engine, keys: Iterable[tuple[Shard, RunKey, bool]]) -> None:
+    slots = asyncio.Semaphore(_MAX_CONCURRENT_LOADS)
+
+    async def recover(shard: Shard, key: RunKey, is_flagged: bool) -> None:
+        async with slots:
+            await _recover_run(engine, shard, key, is_flagged)
+
+    async with asyncio.TaskGroup() as group:
+        for shard, key, is_flagged in keys:
+            group.create_task(recover(shard, key, is_flagged))
+
+
+async def _recover_run(engine: Engine, shard: Shard, key: RunKey, is_flagged: bool) -> None:
+    if engine.shards.get(shard.shard_id) is not shard:
+        return
+    try:
+        run = await engine.load(key.namespace_id, key.workflow_id, key.run_id)
+    except WorkflowNotFoundError:
+        _log.error("a run that the log names is not there", run_id=key.run_id)
+        return
+    if engine.shards.get(shard.shard_id) is not shard:
+        return
+    _RECOVERED.inc()
+    shard.note_recovered(key, owes=owes_tasks(run.state), is_flagged=is_flagged)
+    engine.offer_obligations(run)
+
+
+async def offer_all_again(engine: Engine) -> None:
+    """The backlog is lost: offer again what every run of every shard of this host owes."""
+    keys = [(shard, key) for shard in engine.shards.values() for key in shard.owing_runs()]
+    _log.warning("the backlog was lost; offering all tasks again", runs=len(keys))
+    for shard, key in keys:
+        if engine.shards.get(shard.shard_id) is not shard:
+            continue
+        try:
+            run = await engine.load(key.namespace_id, key.workflow_id, key.run_id)
+        except WorkflowNotFoundError:
+            continue
+        except UnavailableError as error:
+            _log.error("a run's tasks could not be offered again", error=str(error))
+            continue
+        engine.offer_obligations(run)

@@ -1,0 +1,81 @@
+"""From a run's state to the rows that storage writes."""
+
+from datetime import datetime
+
+from aetheris.server.v1 import log_pb2
+from aetheris_server.history.run import LoadedRun
+from aetheris_server.history.shard import Shard
+from aetheris_server.history.state.run import RunState
+from aetheris_server.history.state.snapshot import to_snapshot
+from aetheris_server.history.state.times import from_duration, from_timestamp
+from aetheris_server.storage.executions import ExecutionRow, NewestRun
+from aetheris_server.storage.log import LogRow
+from aetheris_server.storage.snapshots import SnapshotRow
+
+
+def to_log_row(
+    shard: Shard,
+    state: RunState,
+    first_event_id: int,
+    record: log_pb2.LogRecord,
+    stored: bytes,
+) -> LogRow:
+    """The log row of a record that has just been applied; takes the shard's next number."""
+    return LogRow(
+        shard_id=shard.shard_id,
+        shard_seq=shard.take_seq(),
+        namespace_id=state.key.namespace_id,
+        run_id=state.key.run_id,
+        run_seq=state.run_seq,
+        first_event_id=first_event_id,
+        event_count=len(record.events),
+        record=stored,
+        hash=state.hash,
+    )
+
+
+def to_execution_row(shard_id: int, state: RunState, wake_time: datetime | None) -> ExecutionRow:
+    """The executions row of a run that has just been started."""
+    started = state.started
+    return ExecutionRow(
+        shard_id=shard_id,
+        namespace_id=state.key.namespace_id,
+        workflow_id=state.key.workflow_id,
+        run_id=state.key.run_id,
+        first_execution_run_id=started.first_execution_run_id,
+        start_request_id=started.request_id,
+        workflow_type=started.workflow_type.name,
+        task_queue=started.task_queue.name,
+        status=state.status,
+        start_time=state.start_time,
+        execution_time=state.start_time + from_duration(started.first_workflow_task_backoff),
+        history_length=state.next_event_id - 1,
+        history_bytes=state.history_bytes,
+        memo=started.memo.SerializeToString() if started.HasField("memo") else None,
+        search_attributes=None,
+        wake_time=wake_time,
+    )
+
+
+def to_newest(state: RunState) -> NewestRun:
+    """What the next start of the workflow id needs to know of a run."""
+    close_event = state.close_event
+    return NewestRun(
+        run_id=state.key.run_id,
+        status=state.status,
+        start_request_id=state.started.request_id,
+        first_execution_run_id=state.started.first_execution_run_id,
+        start_time=state.start_time,
+        close_time=from_timestamp(close_event.event_time) if close_event is not None else None,
+    )
+
+
+def snapshot_row(run: LoadedRun) -> SnapshotRow:
+    """The snapshot of a run as it is now."""
+    return SnapshotRow(
+        shard_id=run.shard_id,
+        run_id=run.key.run_id,
+        run_seq=run.state.run_seq,
+        hash=run.state.hash,
+        state=to_snapshot(run.state),
+    )

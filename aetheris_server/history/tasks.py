@@ -1,0 +1,213 @@
+"""Giving tasks to workers: what is marked in memory when one starts, and the message that it gets."""
+
+from aetheris.api.v1 import worker_service_pb2
+from aetheris.server.v1 import token_pb2
+from aetheris_server.history.engine import Engine
+from aetheris_server.history.events import PAGE_SIZE, read_events
+from aetheris_server.history.run import LoadedRun, WaitingQuery
+from aetheris_server.history.state import activity as activity_machine
+from aetheris_server.history.state import workflow_task as task_machine
+from aetheris_server.history.state.inflight import Poller, StartedActivity, StartedWorkflowTask
+from aetheris_server.history.state.run import ActivityState
+from aetheris_server.history.state.times import to_timestamp
+from aetheris_server.ids import new_run_id
+from aetheris_server.rpc.tokens import (
+    LISTING_TASK_HISTORY,
+    encode_page_token,
+    encode_task_token,
+)
+
+
+def start_workflow_task(engine: Engine, run: LoadedRun, poller: Poller) -> StartedWorkflowTask:
+    """Mark the run's pending workflow task as taken by a poller, with the queries that wait.
+
+    Never awaits; the caller has checked that it is startable.
+    """
+    now = engine.clock.now()
+    started = task_machine.start_workflow_task(
+        run.state,
+        run.inflight,
+        poller,
+        new_run_id(),
+        now,
+        engine.settings.limits,
+        tuple(run.queries),
+    )
+    engine.arm(run, started.deadline_time)
+    return started
+
+
+async def to_workflow_task(
+    engine: Engine, run: LoadedRun, started: StartedWorkflowTask
+) -> worker_service_pb2.WorkflowTask:
+    """The message for a workflow task that has been started; waits until what it shows is on disk.
+
+    Raises:
+        UnavailableError: The state it was started from is not on disk.
+    """
+    state, poller = run.state, started.poller
+    first_own_id = (started.scheduled_event or started.started_event).event_id
+    previous_id = state.previous_started_event_id
+    from_id = previous_id + 1 if _is_cached_by(run, poller) else 1
+    task = worker_service_pb2.WorkflowTask(
+        task_token=_workflow_task_token(run, started),
+        workflow_type=state.started.workflow_type,
+        previous_started_event_id=previous_id,
+        started_event_id=started.started_event.event_id,
+        attempt=started.attempt,
+        started_time=started.started_event.event_time,
+        start_to_close_timeout=state.started.workflow_task_timeout,
+        queries={
+            query_id: run.queries[query_id].query
+            for query_id in started.query_ids
+            if query_id in run.queries
+        },
+    )
+    task.workflow_execution.workflow_id = run.key.workflow_id
+    task.workflow_execution.run_id = run.key.run_id
+    if state.workflow_task is not None:
+        task.scheduled_time.CopyFrom(to_timestamp(state.workflow_task.scheduled_time))
+    await run.wait_committed()
+    await _fill_history(engine, run, task, from_id, first_own_id)
+    if not task.next_page_token:
+        own_events = (started.scheduled_event, started.started_event)
+        task.history.events.extend(event for event in own_events if event is not None)
+    return task
+
+
+async def to_query_task(
+    engine: Engine, run: LoadedRun, waiting: WaitingQuery, poller: Poller
+) -> worker_service_pb2.WorkflowTask:
+    """The message for a query that is asked by itself.
+
+    Raises:
+        UnavailableError: The state that it is asked of is not on disk.
+    """
+    state = run.state
+    await run.wait_committed()
+    from_id = state.previous_started_event_id + 1 if _is_cached_by(run, poller) else 1
+    token = token_pb2.TaskToken(
+        namespace_id=run.key.namespace_id,
+        workflow_id=run.key.workflow_id,
+        run_id=run.key.run_id,
+        query_id=waiting.query_id,
+    )
+    task = worker_service_pb2.WorkflowTask(
+        task_token=encode_task_token(token),
+        workflow_type=state.started.workflow_type,
+        previous_started_event_id=state.previous_started_event_id,
+        query=waiting.query,
+    )
+    task.workflow_execution.workflow_id = run.key.workflow_id
+    task.workflow_execution.run_id = run.key.run_id
+    # The code is asked as of its last decision: events that it has not decided on are left out.
+    await _fill_history(engine, run, task, from_id, run.committed_event_id)
+    return task
+
+
+async def _fill_history(
+    engine: Engine,
+    run: LoadedRun,
+    task: worker_service_pb2.WorkflowTask,
+    from_id: int,
+    until_id: int,
+) -> None:
+    events = await read_events(engine.db, run, from_id, until_id, PAGE_SIZE)
+    task.history.events.extend(events)
+    next_id = from_id + len(events)
+    if next_id < until_id:
+        token = token_pb2.PageToken(
+            listing=LISTING_TASK_HISTORY, run_id=run.key.run_id, next_event_id=next_id
+        )
+        task.next_page_token = encode_page_token(token)
+
+
+def _is_cached_by(run: LoadedRun, poller: Poller) -> bool:
+    sticky = run.inflight.sticky
+    return sticky is not None and sticky.task_queue == poller.sticky_task_queue
+
+
+def _workflow_task_token(run: LoadedRun, started: StartedWorkflowTask) -> bytes:
+    return encode_task_token(
+        token_pb2.TaskToken(
+            namespace_id=run.key.namespace_id,
+            workflow_id=run.key.workflow_id,
+            run_id=run.key.run_id,
+            scheduled_event_id=started.scheduled_event_id,
+            attempt=started.attempt,
+            start_id=started.start_id,
+        )
+    )
+
+
+def start_activity(
+    engine: Engine, run: LoadedRun, activity: ActivityState, poller: Poller
+) -> StartedActivity:
+    """Mark an activity's current attempt as taken by a poller.
+
+    Never awaits; the caller has checked that it is startable. An at-most-once attempt is also noted
+    in the log, so what follows must wait for the run to be committed.
+
+    Raises:
+        UnavailableError: The disk is too far behind; nothing was marked.
+    """
+    now = engine.clock.now()
+    if activity.is_at_most_once:
+        engine.commit(
+            run,
+            activity_machine.decide_attempt_started(run.state, run.inflight, activity, poller, now),
+        )
+    started = activity_machine.start_activity(activity, run.inflight, poller, now)
+    arm_activity(engine, run, activity, started)
+    return started
+
+
+def arm_activity(
+    engine: Engine, run: LoadedRun, activity: ActivityState, started: StartedActivity
+) -> None:
+    """See to it that a started attempt's own deadlines are looked at."""
+    deadline = activity_machine.started_deadline(activity, started)
+    engine.arm(run, deadline[0] if deadline is not None else None)
+
+
+def to_activity_task(
+    run: LoadedRun, activity: ActivityState, started: StartedActivity
+) -> worker_service_pb2.ActivityTask:
+    """The message for an attempt that has been started; may leave once the run is committed."""
+    scheduled = activity.scheduled
+    task = worker_service_pb2.ActivityTask(
+        task_token=_activity_task_token(run, started),
+        workflow_type=run.state.started.workflow_type,
+        activity_id=scheduled.activity_id,
+        activity_type=scheduled.activity_type,
+        header=scheduled.header if scheduled.HasField("header") else None,
+        input=scheduled.input if scheduled.HasField("input") else None,
+        heartbeat_details=activity.heartbeat_details,
+        scheduled_time=to_timestamp(activity.scheduled_time),
+        current_attempt_scheduled_time=to_timestamp(activity.attempt_scheduled_time),
+        started_time=to_timestamp(started.started_time),
+        attempt=activity.attempt,
+        schedule_to_close_timeout=scheduled.schedule_to_close_timeout,
+        start_to_close_timeout=scheduled.start_to_close_timeout,
+        heartbeat_timeout=scheduled.heartbeat_timeout,
+        retry_policy=scheduled.retry_policy,
+        scheduled_event_id=activity.scheduled_event_id,
+        priority=scheduled.priority if scheduled.HasField("priority") else None,
+        delivery=scheduled.delivery,
+    )
+    task.workflow_execution.workflow_id = run.key.workflow_id
+    task.workflow_execution.run_id = run.key.run_id
+    return task
+
+
+def _activity_task_token(run: LoadedRun, started: StartedActivity) -> bytes:
+    return encode_task_token(
+        token_pb2.TaskToken(
+            namespace_id=run.key.namespace_id,
+            workflow_id=run.key.workflow_id,
+            run_id=run.key.run_id,
+            scheduled_event_id=started.scheduled_event_id,
+            attempt=started.attempt,
+            started_time=to_timestamp(started.started_time),
+        )
+    )

@@ -1,0 +1,57 @@
+"""One heap of deadlines for all runs of a host; calls for a run when one of them has come.
+
+An entry is a hint: whoever is called looks at the run's state. Late and repeated calls do no harm.
+"""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+from datetime import datetime
+
+from aetheris_server.clock import Clock
+from aetheris_server.history.state.run import RunKey
+
+_LONGEST_WAIT = 60.0
+
+
+class Timers:
+    """Calls `on_due(key, deadline)` for every scheduled deadline, in order, never early."""
+
+    def __init__(self, clock: Clock, on_due: Callable[[RunKey, datetime], None]) -> None:
+        self._clock = clock
+        self._on_due = on_due
+        self._heap: list[tuple[datetime, int, RunKey]] = []
+        self._tiebreak = itertools.count()
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def schedule(self, deadline: datetime, key: RunKey) -> None:
+        """Call for the run at, or soon after, a deadline."""
+        is_first = not self._heap or deadline < self._heap[0][0]
+        heapq.heappush(self._heap, (deadline, next(self._tiebreak), key))
+        if is_first:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Call until cancelled."""
+        while True:
+            self._wake.clear()
+            self._call_due()
+            wait = _LONGEST_WAIT
+            if self._heap:
+                until = (self._heap[0][0] - self._clock.now()).total_seconds()
+                wait = min(max(until, 0.0), _LONGEST_WAIT)
+            try:
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _call_due(self) -> None:
+        now = self._clock.now()
+        while self._heap and self._heap[0][0] <= now:
+            deadline, _, key = heapq.heappop(self._heap)
+            self._on_due(key, deadline)
