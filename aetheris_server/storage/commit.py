@@ -25,14 +25,16 @@ from aetheris_server.storage.arrays import (
     timestamp_array,
     uuid_array,
 )
-from aetheris_server.storage.database import Database, storage_errors
+from aetheris_server.storage.database import Database, is_connection_loss, storage_errors
 from aetheris_server.storage.executions import ExecutionRow, ExecutionUpdate
 from aetheris_server.storage.log import LogRow
 from aetheris_server.storage.pipeline import PipelineConnection, Statement
 from aetheris_server.storage.snapshots import SnapshotRow
 
-_ATTEMPTS = 4
+# So that a restart of Postgres is a pause, not a failure.
+_RETRY_TIMEOUT = 5.0
 _RETRY_INTERVAL = 0.05
+_RETRY_MAX_INTERVAL = 0.5
 
 _INSERT_LOG, _INSERT_EXECUTIONS, _UPDATE_EXECUTIONS, _PUT_SNAPSHOTS = b"1", b"2", b"3", b"4"
 
@@ -143,25 +145,26 @@ class LogWriter:
                 self._connection.close()
 
     async def _commit(self, batch: CommitBatch, statements: Sequence[Statement]) -> None:
-        for attempt in range(1, _ATTEMPTS + 1):
+        interval, retries_end = _RETRY_INTERVAL, asyncio.get_running_loop().time() + _RETRY_TIMEOUT
+        while True:
             try:
                 await self._send(statements)
             except psycopg.errors.UniqueViolation:
                 if not await self._is_committed(batch.log):
                     raise
-            except psycopg.OperationalError:
-                # The connection is lost, or the server broke a deadlock by undoing this batch.
-                if attempt == _ATTEMPTS:
+            except psycopg.OperationalError as error:
+                if asyncio.get_running_loop().time() > retries_end or not _can_retry(error):
                     raise
                 self.retry_count += 1
-                await asyncio.sleep(_RETRY_INTERVAL * attempt)
+                await asyncio.sleep(interval)
+                interval = min(2 * interval, _RETRY_MAX_INTERVAL)
                 continue
             return
 
     async def _send(self, statements: Sequence[Statement]) -> None:
         if self._connection is None or self._connection.is_closed:
             self._connection = await self._db.connect_pipeline(_STATEMENTS)
-        await self._connection.run(statements, self._db.timeout)
+        await self._connection.run(statements)
 
     async def _is_committed(self, rows: Sequence[LogRow]) -> bool:
         """Whether a batch collided with nothing but its own rows; False if not with the log at all.
@@ -178,6 +181,11 @@ class LogWriter:
         if all(found.get((row.shard_id, row.shard_seq)) == row.hash for row in rows):
             return True
         raise ShardLostError(frozenset(shard_id for shard_id, _ in found))
+
+
+def _can_retry(error: psycopg.OperationalError) -> bool:
+    # Class 40: the server undid the batch to break a deadlock or a conflict.
+    return is_connection_loss(error) or (error.sqlstate or "").startswith("40")
 
 
 def _bind(batch: CommitBatch) -> list[Statement]:

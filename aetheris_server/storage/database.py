@@ -15,7 +15,7 @@ from typing import Any, LiteralString, Self, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from aetheris_server.config import ConfigError, PostgresSettings
 from aetheris_server.errors import StorageUnavailableError
@@ -52,6 +52,14 @@ def storage_errors() -> Generator[None]:
         raise StorageUnavailableError(
             "postgres", f"{problem} ({code})" if code else problem
         ) from error
+
+
+def is_connection_loss(error: psycopg.OperationalError) -> bool:
+    """Whether an error means that the connection is gone or could not be made."""
+    if isinstance(error, (PoolClosed, PoolTimeout, TooManyRequests)):
+        return False
+    # Classes of SQLSTATE: connection exception, operator intervention (shutdown, starting up).
+    return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
 
 
 class Database:
@@ -136,7 +144,9 @@ class Database:
             async with asyncio.timeout(self._timeout + _GRACE):
                 try:
                     return await self._fetch(query, parameters)
-                except psycopg.OperationalError:
+                except psycopg.OperationalError as error:
+                    if not is_connection_loss(error):
+                        raise
                     await self._pool.check()
                     return await self._fetch(query, parameters)
 
@@ -171,20 +181,20 @@ class Database:
     ) -> PipelineConnection:
         """Open a connection for the write path, with statements prepared under their names.
 
+        Within `storage_errors` and a deadline of the caller's.
+
         Raises:
-            StorageUnavailableError: No connection, or a statement is refused.
+            psycopg.Error: No connection, or a statement is refused.
         """
-        with storage_errors():
-            async with asyncio.timeout(self._timeout):
-                connection = await Connection.connect(self._conninfo, autocommit=True)
-                try:
-                    await self._configure(connection)
-                    pipeline = PipelineConnection(connection)
-                    await pipeline.prepare(statements, self._timeout)
-                    return pipeline
-                except BaseException:
-                    connection.pgconn.finish()
-                    raise
+        connection = await Connection.connect(self._conninfo, autocommit=True)
+        try:
+            await self._configure(connection)
+            pipeline = PipelineConnection(connection)
+            await pipeline.prepare(statements)
+        except BaseException:
+            connection.pgconn.finish()
+            raise
+        return pipeline
 
     async def _configure(self, connection: Connection) -> None:
         await connection.execute(_SETTINGS)

@@ -35,35 +35,34 @@ class PipelineConnection:
         self._answer: asyncio.Future[list[pq.abc.PGresult]] | None = None
         self._results: list[pq.abc.PGresult] = []
         self._formats: dict[int, list[int]] = {}
+        self._is_closed = False
         self._pgconn.enter_pipeline_mode()
         self._loop.add_reader(self._socket, self._on_readable)
 
     @property
     def is_closed(self) -> bool:
         """Whether it was closed, by either side."""
-        return self._pgconn.status == pq.ConnStatus.BAD
+        return self._is_closed
 
-    async def prepare(self, statements: Mapping[bytes, LiteralString], timeout: float) -> None:
+    async def prepare(self, statements: Mapping[bytes, LiteralString]) -> None:
         """Prepare statements under their names.
 
         Raises:
             psycopg.Error: One is refused, or the connection is lost.
-            TimeoutError: No answer; the connection is closed.
         """
 
         def send() -> None:
             for name, query in statements.items():
                 self._pgconn.send_prepare(name, query.encode())
 
-        await self._exchange(send, timeout)
+        await self._exchange(send)
 
-    async def run(self, statements: Sequence[Statement], timeout: float) -> None:
+    async def run(self, statements: Sequence[Statement]) -> None:
         """Run statements as one transaction and wait until it is committed.
 
         Raises:
             psycopg.OperationalError: The connection is lost, and `is_closed`; the transaction may
                 have been committed.
-            TimeoutError: As above.
             psycopg.Error: A statement failed; nothing was written, and the connection is still
                 good.
         """
@@ -73,17 +72,16 @@ class PipelineConnection:
                 formats = self._formats_of(len(parameters))
                 self._pgconn.send_query_prepared(name, parameters, formats, _BINARY)
 
-        await self._exchange(send, timeout)
+        await self._exchange(send)
 
-    async def _exchange(self, send: Callable[[], None], timeout: float) -> None:
+    async def _exchange(self, send: Callable[[], None]) -> None:
         assert self._answer is None, "one batch at a time"
         self._answer = self._loop.create_future()
         try:
             send()
             self._pgconn.pipeline_sync()
             self._flush()
-            async with asyncio.timeout(timeout):
-                results = await self._answer
+            results = await self._answer
         except BaseException:
             # Some of the answer is still to come, so the connection cannot be used again.
             self.close()
@@ -96,7 +94,10 @@ class PipelineConnection:
 
     def close(self) -> None:
         """Close it. Again is harmless."""
-        if not self.is_closed:
+        # Not by libpq's status: a connection that the server closed still holds its socket, and the
+        # loop must let go of that before its number is used again.
+        if not self._is_closed:
+            self._is_closed = True
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
             self._pgconn.finish()
@@ -132,7 +133,7 @@ class PipelineConnection:
             result = self._pgconn.get_result()
             if result is None:
                 # The end of one statement's results; the sync's own result ends the batch.
-                if self.is_closed:
+                if self._pgconn.status == pq.ConnStatus.BAD:
                     raise psycopg.OperationalError("the connection is lost")
             elif result.status == pq.ExecStatus.PIPELINE_SYNC:
                 answer.set_result(self._results)

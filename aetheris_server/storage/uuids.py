@@ -5,6 +5,7 @@ never name the same row.
 """
 
 import re
+from functools import lru_cache
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -14,6 +15,8 @@ def is_uuid(text: str) -> bool:
     return _CANONICAL.fullmatch(text) is not None
 
 
+# The ids of a namespace and of a live run come again with each of its records.
+@lru_cache(maxsize=16_384)
 def uuid_bytes(text: str) -> bytes:
     """The 16 bytes of an id.
 
