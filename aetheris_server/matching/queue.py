@@ -1,0 +1,285 @@
+"""One side of a task queue on this host: polls and tasks meet here.
+
+Invariant: a task that was given to this queue is held by the matcher, with a poll, about to be
+offered again, leased from the backlog, or settled with whoever answers for it; a poll that goes
+away at any moment gives back what it has. Starting tasks, and bringing tasks to the backlog, is
+left to others.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from aetheris.api.v1.operator_service_pb2 import DescribeTaskQueueResponse
+from aetheris.api.v1.task_queue_pb2 import BacklogInfo
+from aetheris.api.v1.worker_service_pb2 import ActivityCancellation
+from aetheris_server.clock import Clock
+from aetheris_server.errors import UnavailableError
+from aetheris_server.matching.backlog import Backlog, Counts, Inspection, SubQueueState
+from aetheris_server.matching.backlog_view import BacklogView
+from aetheris_server.matching.match import Capabilities, Matcher, SubQueue
+from aetheris_server.matching.metrics import queue_metrics
+from aetheris_server.matching.polls import Mailboxes, Poll, PollerLog
+from aetheris_server.matching.settler import Fate, Settler
+from aetheris_server.matching.tasks import QueuedTask, QueueKey
+
+MAX_POLLS = 10_000
+MAX_HELD_TASKS = 10_000
+_FIRST_RETRY_DELAY = 0.05
+_MAX_RETRIES = 5
+
+
+class TaskQueue:
+    """Polls, held tasks, and what is known of the backlog.
+
+    Attributes:
+        key: Which queue it is.
+        backlog: What this host knows of the queue's backlog.
+        metrics: Its counters.
+        mailboxes: Requests to cancel that wait for a poll of their worker.
+    """
+
+    def __init__(
+        self,
+        key: QueueKey,
+        backlog: Backlog,
+        settler: Settler,
+        clock: Clock,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self.key = key
+        self.metrics = queue_metrics(key.task_queue_type)
+        self.backlog = BacklogView(key, backlog, settler, group)
+        self._settler = settler
+        self._clock = clock
+        self._matcher: Matcher[QueuedTask, Poll] = Matcher()
+        self._polls: dict[Poll, None] = {}
+        self._pollers = PollerLog()
+        self.mailboxes = Mailboxes()
+
+    @property
+    def poll_count(self) -> int:
+        """Polls that are being served."""
+        return len(self._polls)
+
+    @property
+    def held_count(self) -> int:
+        """Tasks held in memory."""
+        return self._matcher.held_count
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more tasks should be held."""
+        return self.held_count >= MAX_HELD_TASKS
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is lost if it is forgotten."""
+        return self._pollers.is_empty and not self.held_count and self.mailboxes.is_empty
+
+    @property
+    def needs_inspection(self) -> bool:
+        """Whether the backlog must be looked at now and then."""
+        return bool(self._polls) or self.backlog.is_pending
+
+    def offer(self, task: QueuedTask) -> None:
+        """Give a task to a poll, or hold it. One of the same key that is held gives way to it."""
+        if task.offer is not None and task.offer.is_abandoned:
+            return
+        older = self._matcher.find(task.key)
+        if older is not None:
+            self._matcher.withdraw(older)
+            if older.offer is not None:
+                older.offer.settle(older)
+        poll = self._matcher.offer(task, self._clock.monotonic())
+        if poll is not None:
+            poll.wake()
+        elif task.offer is not None:
+            task.offer.hold(task)
+
+    def withdraw(self, task: QueuedTask) -> None:
+        """Take a held task back; whoever answers for it still does."""
+        self._matcher.withdraw(task)
+        if task.offer is not None:
+            task.offer.release(task)
+
+    def is_poller_expected(self, task: QueuedTask) -> bool:
+        """Whether it is worth waiting a moment for a poller, because one was there a moment ago and
+        no older task waits for it.
+        """
+        if self.is_full or task.place is None:
+            return False
+        if task.place[0] in self.backlog:
+            return False
+        return self._matcher.is_poller_expected(task, self._clock.monotonic())
+
+    def begin(self, poll: Poll) -> None:
+        """A poll came. Every `begin` is followed by an `end`.
+
+        Raises:
+            UnavailableError: There are too many.
+        """
+        if len(self._polls) >= MAX_POLLS:
+            raise UnavailableError(
+                f"task queue {self.key.task_queue!r}: {MAX_POLLS} polls wait already"
+            )
+        self._polls[poll] = None
+        self._pollers.begin(poll, self._clock.now().timestamp())
+        self.metrics.polls.inc()
+
+    def end(self, poll: Poll) -> None:
+        """A poll is answered or given up; it holds no tasks."""
+        del self._polls[poll]
+        self._pollers.end(poll, self._clock.now().timestamp())
+        self.metrics.polls.dec()
+
+    def end_all(self) -> None:
+        """Have all polls answered with what there is."""
+        for poll in self._polls:
+            poll.end()
+
+    async def take_tasks(self, poll: Poll) -> list[QueuedTask]:
+        """Wait for tasks for a poll: at least one, at most its `max_tasks`, oldest first; none when
+        the poll is over or there is mail for its worker.
+
+        Each of them is to be settled by `finish`, `retry` or `put_back`.
+        """
+        while not poll.is_over:
+            now = self._clock.monotonic()
+            if tasks := self._matcher.claim(poll, now):
+                _release(tasks)
+                return tasks
+            if self.mailboxes.has_mail(poll.worker_instance_id):
+                return []
+            if sub_queues := [s for s in self.backlog if self._matcher.may_have(poll, s, now)]:
+                if tasks := await self._pop(poll, sub_queues):
+                    return tasks
+                continue
+            self._matcher.line_up(poll, now)
+            try:
+                await poll.wait()
+            except asyncio.CancelledError:
+                for task in self._matcher.leave(poll, self._clock.monotonic()):
+                    self.put_back(task)
+                raise
+            if tasks := self._matcher.leave(poll, self._clock.monotonic()):
+                return tasks
+        return []
+
+    def finish(self, task: QueuedTask) -> None:
+        """A task is started, or gone."""
+        if task.lease:
+            self._settler.settle(self.key, task.lease, Fate.DONE)
+        elif task.offer is not None:
+            task.offer.settle(task)
+
+    def put_back(self, task: QueuedTask) -> None:
+        """A task's poll disappeared before the task was started."""
+        if task.lease:
+            self._settler.settle(self.key, task.lease, Fate.RETURNED)
+        else:
+            self.offer(task)
+
+    def retry(self, task: QueuedTask) -> None:
+        """History could not start a task now: offer it again in a moment, and not for ever."""
+        if task.lease:
+            self._settler.settle(self.key, task.lease, Fate.POSTPONED)
+            return
+        if task.retry_count >= _MAX_RETRIES:
+            task.fail()
+            return
+        delay = _FIRST_RETRY_DELAY * 2**task.retry_count
+        task.retry_count += 1
+        asyncio.get_running_loop().call_later(delay, self.put_back, task)
+
+    def learn(self, counts: Counts) -> None:
+        """Something is known of the backlog: have those polls look that it is for."""
+        self.backlog.learn(counts)
+        now = self._clock.monotonic()
+        for sub_queue, count in counts.items():
+            left = count
+            for poll in self._matcher.in_line():
+                if left <= 0:
+                    break
+                if self._matcher.may_have(poll, sub_queue, now):
+                    poll.wake()
+                    left -= poll.max_tasks
+
+    def learn_all(self, inspection: Inspection) -> None:
+        """The whole backlog is known."""
+        self.backlog.replace(inspection)
+        self.metrics.redeliveries.inc(inspection.returned_count)
+        self.learn(inspection.counts)
+
+    def look_after(self) -> None:
+        """Let time pass: what expired is dropped, what its sticky worker did not take is open to
+        all. To be called about every second.
+        """
+        now = self._clock.monotonic()
+        for poll in self._matcher.expire(now):
+            _release(poll.tasks)
+            poll.wake()
+        self._pollers.forget_old(self._clock.now().timestamp())
+        self.mailboxes.forget_old(now)
+
+    def post(self, worker_instance_id: str, mail: ActivityCancellation) -> None:
+        """Have a worker told, by a poll that waits or by its next one."""
+        self.mailboxes.put(worker_instance_id, mail, self._clock.monotonic())
+        for poll in self._polls:
+            if poll.worker_instance_id == worker_instance_id:
+                poll.wake()
+                return
+
+    def describe(self, backlog: Sequence[SubQueueState]) -> DescribeTaskQueueResponse:
+        """The queue as people see it, with the backlog given."""
+        return DescribeTaskQueueResponse(
+            pollers=self._pollers.infos(),
+            backlogs=_backlog_infos(backlog, self._matcher.held(), self._clock.now().timestamp()),
+        )
+
+    async def _pop(self, poll: Poll, sub_queues: Sequence[SubQueue]) -> list[QueuedTask]:
+        popped = await self.backlog.pop(sub_queues, poll.max_tasks)
+        self.metrics.pops.inc(len(popped.leased))
+        self.learn(popped.counts)
+        wall_now, now = self._clock.now().timestamp(), self._clock.monotonic()
+        return [QueuedTask(ref, None, lease, wall_now, now) for lease, ref in popped.leased]
+
+
+def _release(tasks: Sequence[QueuedTask]) -> None:
+    for task in tasks:
+        if task.offer is not None:
+            task.offer.release(task)
+
+
+def _backlog_infos(
+    backlog: Sequence[SubQueueState], held: Iterable[QueuedTask], wall_now: float
+) -> list[BacklogInfo]:
+    """Sub-queues that differ in their sticky queue only are one to people."""
+    waiting: Counter[Capabilities] = Counter()
+    in_flight: Counter[Capabilities] = Counter()
+    oldest: dict[Capabilities, float] = {}
+
+    def note_score(capabilities: Capabilities, score: float) -> None:
+        oldest[capabilities] = min(score, oldest.get(capabilities, score))
+
+    for task in held:
+        waiting[task.capabilities] += 1
+        note_score(task.capabilities, task.score)
+    for state in backlog:
+        capabilities = state.sub_queue.capabilities
+        waiting[capabilities] += state.waiting_count
+        in_flight[capabilities] += state.in_flight_count
+        if state.oldest_score is not None:
+            note_score(capabilities, state.oldest_score)
+    infos: list[BacklogInfo] = []
+    for capabilities in sorted(waiting.keys() | in_flight.keys(), key=sorted):
+        info = BacklogInfo(
+            capabilities=sorted(capabilities),
+            backlog_count=waiting[capabilities],
+            in_flight_count=in_flight[capabilities],
+        )
+        if capabilities in oldest:
+            age = max(0.0, wall_now - oldest[capabilities])
+            info.oldest_age.FromNanoseconds(int(age * 1e9))
+        infos.append(info)
+    return infos

@@ -1,0 +1,153 @@
+"""The connection to Redis: runs the scripts in lua/, under deadlines, as pipelines.
+
+Every failure of Redis leaves as StorageUnavailableError. With each call the epoch of the store is
+read along, so that a loss of Redis' contents is noticed by whoever touches it first.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, TypeVar, cast
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from aetheris_server.config import RedisSettings
+from aetheris_server.errors import StorageUnavailableError
+
+T = TypeVar("T")
+
+CALL_TIMEOUT = 2.0
+_MAX_CONNECTIONS = 32
+
+
+class Script(Enum):
+    """A script, by the name of its file."""
+
+    PUSH = "push"
+    POP = "pop"
+    SETTLE = "settle"
+    INSPECT = "inspect"
+    DESCRIBE = "describe"
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptCall:
+    """One run of a script on one queue.
+
+    Attributes:
+        base: The name that all keys of the queue begin with; it holds their hash tag.
+        arguments: As the head of the script says.
+    """
+
+    script: Script
+    base: str
+    arguments: Sequence[str | bytes | int | float]
+
+
+class Scripts:
+    """Runs scripts, and owns the calls under way. One for a process; to be closed."""
+
+    def __init__(self, settings: RedisSettings) -> None:
+        pool = cast(Any, BlockingConnectionPool).from_url(
+            settings.url,
+            max_connections=_MAX_CONNECTIONS,
+            timeout=CALL_TIMEOUT,
+            socket_timeout=CALL_TIMEOUT,
+            socket_connect_timeout=CALL_TIMEOUT,
+        )
+        self._redis = Redis(connection_pool=pool)
+        self._epoch_key = f"{settings.key_prefix}:epoch"
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._sources = {script: _source(script) for script in Script}
+        # Names a script to Redis; guards nothing.
+        self._digests = {
+            script: sha1(source, usedforsecurity=False).hexdigest()
+            for script, source in self._sources.items()
+        }
+
+    async def close(self) -> None:
+        """Wait for the calls under way, and close the connections."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=CALL_TIMEOUT)
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+
+    async def run(self, calls: Sequence[ScriptCall]) -> tuple[list[Any], bytes | None]:
+        """Run scripts in one round trip; their answers, in order, and the epoch.
+
+        Not atomic as a whole. All scripts may be repeated: one that Redis does not know yet is
+        loaded and run again.
+
+        Raises:
+            StorageUnavailableError: Some may have run.
+        """
+        return await self._call(self._run(calls))
+
+    async def mark_epoch(self, new_epoch: str) -> tuple[bytes, str]:
+        """Set the epoch if there is none; the epoch that holds, and the server's own run id.
+
+        Raises:
+            StorageUnavailableError: Redis does not answer.
+        """
+        return await self._call(self._mark_epoch(new_epoch))
+
+    async def _call(self, call: Coroutine[Any, Any, T]) -> T:
+        """Await a call, not for long. A cancelled caller does not cancel it: on Python 3.11 the
+        client may swallow a cancellation that comes while it sends.
+        """
+        task = asyncio.create_task(call)
+        self._calls.add(task)
+        task.add_done_callback(self._forget)
+        done, _ = await asyncio.wait([task], timeout=CALL_TIMEOUT)
+        if not done:
+            task.cancel()
+            raise StorageUnavailableError("redis", f"no answer within {CALL_TIMEOUT} s")
+        try:
+            return task.result()
+        except (RedisError, OSError) as error:
+            raise StorageUnavailableError("redis", str(error) or repr(error)) from error
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._calls.discard(task)
+        if not task.cancelled():
+            # Seen, even if the caller has gone: asyncio complains of errors that nobody looks at.
+            task.exception()
+
+    async def _run(self, calls: Sequence[ScriptCall]) -> tuple[list[Any], bytes | None]:
+        *answers, epoch = await self._execute(calls)
+        unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            for source in self._sources.values():
+                await cast(Any, self._redis.script_load(source.decode()))
+            *again, epoch = await self._execute([calls[i] for i in unknown])
+            for i, answer in zip(unknown, again, strict=True):
+                answers[i] = answer
+        for answer in (*answers, epoch):
+            if isinstance(answer, Exception):
+                raise answer
+        return answers, epoch
+
+    async def _mark_epoch(self, new_epoch: str) -> tuple[bytes, str]:
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.set(self._epoch_key, new_epoch, nx=True)
+        pipeline.get(self._epoch_key)
+        cast(Any, pipeline).info("server")
+        _, epoch, info = cast(Any, await pipeline.execute())
+        return epoch, str(info.get("run_id", ""))
+
+    async def _execute(self, calls: Sequence[ScriptCall]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for call in calls:
+            cast(Any, pipeline).evalsha(self._digests[call.script], 1, call.base, *call.arguments)
+        pipeline.get(self._epoch_key)
+        return await pipeline.execute(raise_on_error=False)
+
+
+def _source(script: Script) -> bytes:
+    folder = files("aetheris_server.matching") / "lua"
+    parts = (folder / "common.lua", folder / f"{script.value}.lua")
+    return b"\n".join(part.read_bytes() for part in parts)

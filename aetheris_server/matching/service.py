@@ -1,0 +1,280 @@
+"""The matching service: offers and polls of every queue of this host.
+
+`add_tasks` returns when each task is started by a poller's worker, known to be gone, or in the
+backlog; until then its caller answers for it. So a killed matching host loses nothing, and neither
+does a lost Redis: history offers again. A task finds a waiting poll also while Redis is down.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from aetheris.api.v1.operator_service_pb2 import (
+    DescribeTaskQueueRequest,
+    DescribeTaskQueueResponse,
+)
+from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_ACTIVITY, TASK_QUEUE_TYPE_WORKFLOW
+from aetheris.api.v1.worker_service_pb2 import (
+    PollActivityTasksRequest,
+    PollActivityTasksResponse,
+    PollWorkflowTasksRequest,
+    PollWorkflowTasksResponse,
+)
+from aetheris.server.v1.history_service_pb2 import StartedTask
+from aetheris.server.v1.matching_service_pb2 import NotifyCancellationRequest, TaskRef
+from aetheris_server.clock import Clock
+from aetheris_server.config import MatchingSettings, RedisSettings
+from aetheris_server.errors import UnavailableError
+from aetheris_server.matching.backlog import Backlog, Counts
+from aetheris_server.matching.match import NO_CAPABILITIES
+from aetheris_server.matching.polls import Poll
+from aetheris_server.matching.queue import TaskQueue
+from aetheris_server.matching.settler import Settler
+from aetheris_server.matching.starter import Starter, TaskStarter
+from aetheris_server.matching.tasks import Offer, QueuedTask, QueueKey, queue_key
+from aetheris_server.matching.upkeep import Upkeep
+
+_PollRequest = PollWorkflowTasksRequest | PollActivityTasksRequest
+
+MAX_TASKS = 1_000
+_MAX_QUEUES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class MatchingStatistics:
+    """What waits on this host now."""
+
+    queue_count: int
+    poll_count: int
+    held_task_count: int
+
+
+class MatchingService:
+    """A `MatchingPeer`. An async context manager; nothing works before it is entered.
+
+    Leaving it drains it, waits for the starts under way, and tells Redis what was started.
+    """
+
+    def __init__(
+        self,
+        settings: MatchingSettings,
+        redis_settings: RedisSettings,
+        history: TaskStarter,
+        clock: Clock,
+        on_backlog_lost: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Args:
+        on_backlog_lost: Has history offer again all that is scheduled and not started. Called in
+            the background, again until it succeeds, and also when Redis is found empty at the
+            start.
+        """
+        self._settings = settings
+        self._clock = clock
+        self._is_draining = False
+        self._queues: dict[QueueKey, TaskQueue] = {}
+        self._group = asyncio.TaskGroup()
+        self._loops: list[asyncio.Task[None]] = []
+        self._backlog = Backlog(redis_settings, settings.lease_timeout, clock)
+        self._settler = Settler(self._backlog, self._learn)
+        self._starter = Starter(history, self._group)
+        self._upkeep = Upkeep(self._queues, self._backlog, on_backlog_lost)
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        for loop in (self._settler.run, self._upkeep.run_rounds, self._upkeep.run_reports):
+            self._loops.append(self._group.create_task(loop()))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.begin_drain()
+        for loop in self._loops:
+            loop.cancel()
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        finally:
+            await self._settler.flush()
+            await self._backlog.close()
+
+    def begin_drain(self) -> None:
+        """Answer all polls, those that wait and those to come, with what there is. Tasks offered
+        from now on go to the backlog. Again is harmless.
+        """
+        self._is_draining = True
+        for queue in self._queues.values():
+            queue.end_all()
+
+    def statistics(self) -> MatchingStatistics:
+        """What waits now."""
+        queues = self._queues.values()
+        return MatchingStatistics(
+            len(queues),
+            sum(queue.poll_count for queue in queues),
+            sum(queue.held_count for queue in queues),
+        )
+
+    async def add_tasks(self, tasks: Sequence[TaskRef]) -> None:
+        """Offer tasks; returns when each is started, gone, or in the backlog. A query only has to
+        be in memory. Offering twice does no harm.
+
+        Raises:
+            UnavailableError: Some may not be safe; offer all again.
+        """
+        wall_now, now = self._clock.now().timestamp(), self._clock.monotonic()
+        offer = Offer()
+        try:
+            for ref in tasks:
+                queue = self._open(queue_key(ref))
+                if ref.query_id:
+                    if queue.is_full:
+                        raise UnavailableError(
+                            f"task queue {ref.task_queue!r} has too many queries"
+                        )
+                    queue.offer(QueuedTask(ref, None, "", wall_now, now))
+                else:
+                    offer.add()
+                    queue.offer(QueuedTask(ref, offer, "", wall_now, now))
+            while not offer.is_settled:
+                await self._advance(offer)
+        finally:
+            offer.is_abandoned = True
+            for task in list(offer.waiting):
+                self._open(queue_key(task.ref)).withdraw(task)
+
+    async def poll_workflow_tasks(
+        self, namespace_id: str, request: PollWorkflowTasksRequest
+    ) -> PollWorkflowTasksResponse:
+        """See `WorkerService.PollWorkflowTasks`; the request has been checked."""
+        key = QueueKey(namespace_id, request.task_queue, TASK_QUEUE_TYPE_WORKFLOW)
+        response = PollWorkflowTasksResponse()
+        queue = self._open_for_poll(key)
+        if queue is not None:
+            poll = _poll(request, request.sticky_task_queue)
+            for task in await self._serve(queue, poll, self._poll_timeout(request)):
+                response.tasks.append(task.workflow_task)
+        return response
+
+    async def poll_activity_tasks(
+        self, namespace_id: str, request: PollActivityTasksRequest
+    ) -> PollActivityTasksResponse:
+        """See `WorkerService.PollActivityTasks`; the request has been checked."""
+        key = QueueKey(namespace_id, request.task_queue, TASK_QUEUE_TYPE_ACTIVITY)
+        response = PollActivityTasksResponse()
+        queue = self._open_for_poll(key)
+        if queue is not None:
+            poll = _poll(request, "")
+            for task in await self._serve(queue, poll, self._poll_timeout(request)):
+                response.tasks.append(task.activity_task)
+            if queue.mailboxes.has_mail(poll.worker_instance_id):
+                now = self._clock.monotonic()
+                response.cancellations.extend(queue.mailboxes.take(poll.worker_instance_id, now))
+        return response
+
+    async def notify_cancellation(self, request: NotifyCancellationRequest) -> None:
+        """Tell a worker, through its current or next poll, to cancel an activity. Best effort."""
+        key = QueueKey(request.namespace_id, request.task_queue, TASK_QUEUE_TYPE_ACTIVITY)
+        if request.worker_instance_id:
+            self._open(key).post(request.worker_instance_id, request.cancellation)
+
+    async def describe_task_queue(
+        self, namespace_id: str, request: DescribeTaskQueueRequest
+    ) -> DescribeTaskQueueResponse:
+        """See `OperatorService.DescribeTaskQueue`.
+
+        Raises:
+            StorageUnavailableError: Redis does not answer.
+        """
+        key = QueueKey(namespace_id, request.task_queue, request.task_queue_type)
+        backlog = await self._backlog.describe(key)
+        return self._open(key).describe(backlog)
+
+    def _open(self, key: QueueKey) -> TaskQueue:
+        queue = self._queues.get(key)
+        if queue is None:
+            if len(self._queues) >= _MAX_QUEUES:
+                raise UnavailableError(f"{_MAX_QUEUES} task queues are in memory already")
+            queue = self._queues[key] = TaskQueue(
+                key, self._backlog, self._settler, self._clock, self._group
+            )
+        return queue
+
+    def _open_for_poll(self, key: QueueKey) -> TaskQueue | None:
+        if self._is_draining:
+            return None
+        queue = self._open(key)
+        if not queue.backlog.is_known:
+            self._upkeep.hurry()
+        return queue
+
+    async def _serve(self, queue: TaskQueue, poll: Poll, timeout: float) -> Sequence[StartedTask]:
+        queue.begin(poll)
+        timer = asyncio.get_running_loop().call_later(timeout, poll.end)
+        try:
+            while tasks := await queue.take_tasks(poll):
+                started = await self._starter.start(queue, poll, tasks)
+                if started:
+                    return started
+            return ()
+        finally:
+            timer.cancel()
+            queue.end(poll)
+
+    async def _advance(self, offer: Offer) -> None:
+        """Wait for something to happen to an offer, and push what no poller came for."""
+        waiting = list(offer.waiting)
+        if not waiting:
+            await offer.wait()
+            return
+        to_push = [task for task in waiting if not self._is_poller_expected(task)]
+        if not to_push:
+            await offer.wait(self._settings.linger)
+            to_push = [task for task in waiting if task in offer.waiting]
+        if to_push:
+            await self._push(offer, to_push)
+
+    def _is_poller_expected(self, task: QueuedTask) -> bool:
+        return not self._is_draining and self._open(queue_key(task.ref)).is_poller_expected(task)
+
+    async def _push(self, offer: Offer, tasks: Sequence[QueuedTask]) -> None:
+        by_queue: defaultdict[QueueKey, list[QueuedTask]] = defaultdict(list)
+        for task in tasks:
+            key = queue_key(task.ref)
+            self._open(key).withdraw(task)
+            by_queue[key].append(task)
+        counts = await self._backlog.push(by_queue)
+        for task in tasks:
+            offer.settle(task)
+        for key, of_queue in counts.items():
+            queue = self._open(key)
+            queue.metrics.pushes.inc(len(by_queue[key]))
+            queue.learn(of_queue)
+
+    def _learn(self, key: QueueKey, counts: Counts) -> None:
+        queue = self._queues.get(key)
+        if queue is not None:
+            queue.learn(counts)
+
+    def _poll_timeout(self, request: _PollRequest) -> float:
+        longest = self._settings.poll_timeout
+        if not request.HasField("poll_timeout"):
+            return longest
+        asked = request.poll_timeout.seconds + request.poll_timeout.nanos * 1e-9
+        return min(asked, longest) or longest
+
+
+def _poll(request: _PollRequest, sticky_queue: str) -> Poll:
+    return Poll(
+        frozenset(request.capabilities) if request.capabilities else NO_CAPABILITIES,
+        sticky_queue,
+        min(max(1, request.max_tasks), MAX_TASKS),
+        request.identity,
+        request.worker_instance_id,
+        request.worker_version,
+    )

@@ -1,0 +1,136 @@
+"""Asks history for what tasks are about, on behalf of one poll.
+
+Invariant: a task that history says it started either reaches the poll or is released. So the
+question outlives a poll that goes away while it is asked.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol, assert_never
+
+from aetheris.server.v1.history_service_pb2 import (
+    StartedTask,
+    StartTasksRequest,
+    StartTasksResponse,
+)
+from aetheris_server.errors import UnavailableError
+from aetheris_server.matching.polls import Poll
+from aetheris_server.matching.queue import TaskQueue
+from aetheris_server.matching.tasks import QueuedTask
+from aetheris_server.telemetry import get_logger
+
+_START_TIMEOUT = 10.0
+_RELEASE_TIMEOUT = 5.0
+_RELEASE_DELAYS = (0.1, 0.5, 2.0)
+
+_log = get_logger(__name__)
+
+
+class TaskStarter(Protocol):
+    """What matching asks of history: two methods of `HistoryPeer`."""
+
+    async def start_tasks(self, request: StartTasksRequest) -> StartTasksResponse:
+        """See `HistoryPeer.start_tasks`."""
+        ...
+
+    async def release_tasks(self, task_tokens: Sequence[bytes]) -> None:
+        """See `HistoryPeer.release_tasks`."""
+        ...
+
+
+class Starter:
+    """Starts tasks and settles what became of each."""
+
+    def __init__(self, history: TaskStarter, group: asyncio.TaskGroup) -> None:
+        self._history = history
+        self._group = group
+
+    async def start(
+        self, queue: TaskQueue, poll: Poll, tasks: Sequence[QueuedTask]
+    ) -> list[StartedTask]:
+        """Start n >= 1 tasks for a poll; those that history started, in order, maybe none."""
+        start = self._group.create_task(self._start(queue, poll, tasks))
+        try:
+            return await asyncio.shield(start)
+        except asyncio.CancelledError:
+            # Whether or not history has answered: `start` or this sees that it is released.
+            poll.is_abandoned = True
+            if start.done() and not start.cancelled():
+                self._abandon(start.result())
+            raise
+
+    async def _start(
+        self, queue: TaskQueue, poll: Poll, tasks: Sequence[QueuedTask]
+    ) -> list[StartedTask]:
+        request = StartTasksRequest(
+            tasks=[task.ref for task in tasks],
+            identity=poll.identity,
+            worker_instance_id=poll.worker_instance_id,
+            sticky_task_queue=poll.sticky_queue,
+            worker_version=poll.worker_version,
+        )
+        try:
+            async with asyncio.timeout(_START_TIMEOUT):
+                response = await self._history.start_tasks(request)
+        except (UnavailableError, TimeoutError) as error:
+            _log.warning("tasks could not be started", tasks=len(tasks), error=repr(error))
+            response = None
+        except Exception:  # noqa: BLE001 - history's fault must not end the polls of others
+            _log.exception("tasks could not be started", tasks=len(tasks))
+            response = None
+        if response is None or len(response.tasks) != len(tasks):
+            for task in tasks:
+                queue.retry(task)
+            return []
+        started = _settle(queue, tasks, response.tasks)
+        if poll.is_abandoned:
+            self._abandon(started)
+        return started
+
+    def _abandon(self, started: Sequence[StartedTask]) -> None:
+        if started:
+            self._group.create_task(self._release([_token(task) for task in started]))
+
+    async def _release(self, tokens: Sequence[bytes]) -> None:
+        for delay in _RELEASE_DELAYS:
+            try:
+                async with asyncio.timeout(_RELEASE_TIMEOUT):
+                    await self._history.release_tasks(tokens)
+            except (UnavailableError, TimeoutError):
+                await asyncio.sleep(delay)
+            except Exception:  # noqa: BLE001 - see above
+                _log.exception("tasks could not be released", tasks=len(tokens))
+                return
+            else:
+                return
+        # History notices by their start-to-close timeouts.
+        _log.warning("tasks could not be released", tasks=len(tokens))
+
+
+def _settle(
+    queue: TaskQueue, tasks: Sequence[QueuedTask], outcomes: Sequence[StartedTask]
+) -> list[StartedTask]:
+    started: list[StartedTask] = []
+    sync_match_count = 0
+    for task, outcome in zip(tasks, outcomes, strict=True):
+        kind = outcome.WhichOneof("outcome")
+        match kind:
+            case "workflow_task" | "activity_task":
+                started.append(outcome)
+                sync_match_count += not task.lease
+                queue.finish(task)
+            case "gone":
+                queue.finish(task)
+            case "retry" | None:
+                queue.retry(task)
+            case _:
+                assert_never(kind)
+    if sync_match_count:
+        queue.metrics.sync_matches.inc(sync_match_count)
+    return started
+
+
+def _token(started: StartedTask) -> bytes:
+    if started.HasField("workflow_task"):
+        return started.workflow_task.task_token
+    return started.activity_task.task_token

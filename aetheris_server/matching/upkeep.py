@@ -1,0 +1,111 @@
+"""What matching does about once a second, polls or not.
+
+Lets time pass in each queue, drops idle queues, looks at the backlog of those that need it in one
+round trip, and finds out whether Redis has lost tasks. While Redis does not answer, everything
+goes on that does not need it.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+
+from aetheris_server.errors import StorageUnavailableError, UnavailableError
+from aetheris_server.matching import metrics
+from aetheris_server.matching.backlog import Backlog
+from aetheris_server.matching.queue import TaskQueue
+from aetheris_server.matching.tasks import QueueKey
+from aetheris_server.telemetry import get_logger
+
+_INTERVAL = 1.0
+_MAX_PER_ROUND_TRIP = 200
+
+_log = get_logger(__name__)
+
+
+class Upkeep:
+    """Looks after the queues of one host. Both `run_` methods belong to one asyncio task each."""
+
+    def __init__(
+        self,
+        queues: dict[QueueKey, TaskQueue],
+        backlog: Backlog,
+        on_backlog_lost: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Args:
+        queues: The service's own; idle ones are deleted from it.
+        on_backlog_lost: Called when Redis may have lost tasks, and again until it succeeds.
+        """
+        self._queues = queues
+        self._backlog = backlog
+        self._on_backlog_lost = on_backlog_lost
+        self._is_urgent = asyncio.Event()
+        self._is_lost = asyncio.Event()
+        self._does_redis_answer = True
+        backlog.epoch.on_suspicion = self._is_urgent.set
+
+    def hurry(self) -> None:
+        """There is a queue whose backlog is not known: do not wait for the next round."""
+        if self._does_redis_answer:
+            self._is_urgent.set()
+
+    async def run_rounds(self) -> None:
+        """Make round after round until cancelled."""
+        while True:
+            await self._make_round()
+            # Spread, so that hosts that started together do not ask together.
+            interval = _INTERVAL * random.uniform(0.8, 1.2)
+            try:
+                async with asyncio.timeout(interval):
+                    await self._is_urgent.wait()
+            except TimeoutError:
+                pass
+
+    async def run_reports(self) -> None:
+        """Report losses until cancelled."""
+        while True:
+            await self._is_lost.wait()
+            self._is_lost.clear()
+            if not await self._try_report():
+                await asyncio.sleep(_INTERVAL)
+                self._is_lost.set()
+
+    async def _make_round(self) -> None:
+        self._is_urgent.clear()
+        for queue in list(self._queues.values()):
+            queue.look_after()
+            if queue.is_idle:
+                del self._queues[queue.key]
+        metrics.queues.set(len(self._queues))
+        try:
+            if await self._backlog.epoch.check():
+                for queue in self._queues.values():
+                    queue.backlog.forget()
+                _log.warning("redis may have lost tasks; they are dispatched again")
+                metrics.backlog_losses.inc()
+                self._is_lost.set()
+            for keys in self._to_inspect():
+                for key, inspection in (await self._backlog.inspect(keys)).items():
+                    if (queue := self._queues.get(key)) is not None:
+                        queue.learn_all(inspection)
+        except StorageUnavailableError as error:
+            if self._does_redis_answer:
+                _log.warning("redis does not answer; tasks wait for pollers only", error=str(error))
+            self._does_redis_answer = False
+        else:
+            self._does_redis_answer = True
+
+    def _to_inspect(self) -> Iterator[list[QueueKey]]:
+        keys = [queue.key for queue in self._queues.values() if queue.needs_inspection]
+        for start in range(0, len(keys), _MAX_PER_ROUND_TRIP):
+            yield keys[start : start + _MAX_PER_ROUND_TRIP]
+
+    async def _try_report(self) -> bool:
+        try:
+            await self._on_backlog_lost()
+        except UnavailableError as error:
+            _log.warning("lost tasks are not dispatched yet", error=str(error))
+            return False
+        except Exception:  # noqa: BLE001 - tried again; ending the polls would help nobody
+            _log.exception("lost tasks are not dispatched yet")
+            return False
+        return True

@@ -1,0 +1,83 @@
+"""One matching host under test, on a real Redis, with a fake history behind it."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aetheris.api.v1.operator_service_pb2 import (
+    DescribeTaskQueueRequest,
+    DescribeTaskQueueResponse,
+)
+from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_ACTIVITY
+from aetheris.api.v1.worker_service_pb2 import (
+    PollActivityTasksRequest,
+    PollWorkflowTasksRequest,
+)
+from aetheris_server.clock import SystemClock
+from aetheris_server.config import MatchingSettings, RedisSettings
+from aetheris_server.matching import MatchingService
+from tests.support.matching import NAMESPACE_ID, FakeHistory
+from tests.support.wait import wait_until
+
+
+@dataclass
+class Host:
+    """One matching host under test."""
+
+    service: MatchingService
+    history: FakeHistory
+    losses: list[None] = field(default_factory=list[None])
+
+    async def poll(self, request: PollActivityTasksRequest) -> list[str]:
+        response = await self.service.poll_activity_tasks(NAMESPACE_ID, request)
+        return [task.task_token.decode() for task in response.tasks]
+
+    async def poll_workflow(self, request: PollWorkflowTasksRequest) -> list[str]:
+        response = await self.service.poll_workflow_tasks(NAMESPACE_ID, request)
+        return [task.task_token.decode() for task in response.tasks]
+
+    async def start_poll(self, request: PollActivityTasksRequest) -> "asyncio.Task[list[str]]":
+        """A poll that waits."""
+        return await self._wait_for_poll(asyncio.create_task(self.poll(request)))
+
+    async def start_workflow_poll(
+        self, request: PollWorkflowTasksRequest
+    ) -> "asyncio.Task[list[str]]":
+        return await self._wait_for_poll(asyncio.create_task(self.poll_workflow(request)))
+
+    async def describe(self, task_queue: str = "q") -> DescribeTaskQueueResponse:
+        return await self.service.describe_task_queue(
+            NAMESPACE_ID,
+            DescribeTaskQueueRequest(
+                task_queue=task_queue, task_queue_type=TASK_QUEUE_TYPE_ACTIVITY
+            ),
+        )
+
+    async def backlog_count(self) -> int:
+        return sum(info.backlog_count for info in (await self.describe()).backlogs)
+
+    async def in_flight_count(self) -> int:
+        return sum(info.in_flight_count for info in (await self.describe()).backlogs)
+
+    async def _wait_for_poll(self, poll: "asyncio.Task[list[str]]") -> "asyncio.Task[list[str]]":
+        before = self.service.statistics().poll_count
+        await wait_until(lambda: self.service.statistics().poll_count == before + 1)
+        return poll
+
+
+@asynccontextmanager
+async def running_host(
+    settings: MatchingSettings, redis_settings: RedisSettings, history: FakeHistory | None = None
+) -> AsyncGenerator[Host]:
+    """A host, until the block is left."""
+    history = history or FakeHistory()
+    losses: list[None] = []
+
+    async def note_loss() -> None:
+        losses.append(None)
+
+    async with MatchingService(
+        settings, redis_settings, history, SystemClock(), note_loss
+    ) as service:
+        yield Host(service, history, losses)
