@@ -42,7 +42,7 @@ class Cluster:
     """Membership, leases and shard ownership of one host.
 
     Attributes:
-        is_ready: Whether this host has all the shards that it should have, recovered.
+        address: Where peers reach this host; empty until it has joined.
     """
 
     def __init__(
@@ -50,20 +50,19 @@ class Cluster:
         settings: HistorySettings,
         shard_count: int,
         host_id: str,
-        address: str,
         db: Database,
         clock: Clock,
     ) -> None:
         self.host_id = host_id
-        self.address = address
-        self.is_ready = False
+        self.address = ""
+        self._ready = asyncio.Event()
         self._settings = settings
         self._shard_count = shard_count
         self._db = db
         self._clock = clock
         self._engine: Engine | None = None
         self._owner_by_shard: dict[int, str] = {}
-        self._live_addresses: frozenset[str] = frozenset({address})
+        self._live_addresses: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
 
     def attach(self, engine: Engine) -> None:
@@ -76,9 +75,18 @@ class Cluster:
         assert self._engine is not None
         return self._engine
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether this host has all the shards that it should have, recovered."""
+        return self._ready.is_set()
+
+    async def wait_ready(self) -> None:
+        """Return when `is_ready`."""
+        await self._ready.wait()
+
     def on_shard_failed(self, shard_id: int, is_lost: bool) -> None:
         """A commit of a shard failed and the engine has forgotten it: take it anew if it is ours."""
-        self.is_ready = False
+        self._ready.clear()
         self._owner_by_shard.pop(shard_id, None)
         self._wake.set()
 
@@ -97,12 +105,13 @@ class Cluster:
         address = choose_host(key, self._live_addresses)
         return None if address == self.address else address
 
-    async def join(self) -> None:
+    async def join(self, address: str) -> None:
         """Take over from whoever was at this host's address before; called once, before `run`.
 
         Raises:
             UnavailableError: Postgres does not answer.
         """
+        self.address = address
         await host_storage.replace_host(self._db, self.host_id, self.address)
 
     async def run(self) -> None:
@@ -162,7 +171,10 @@ class Cluster:
         recovering = [shard for shard in self.engine.shards.values() if not shard.is_recovered]
         if recovering:
             await recover_shards(self.engine, recovering)
-        self.is_ready = wanted <= set(self.engine.shards)
+        if wanted <= set(self.engine.shards):
+            self._ready.set()
+        else:
+            self._ready.clear()
         _OWNED.set(len(self.engine.shards))
 
     async def _acquire(self, shard_ids: Iterable[int]) -> None:

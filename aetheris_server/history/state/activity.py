@@ -20,7 +20,7 @@ from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight, Poller, StartedActivity
 from aetheris_server.history.state.retry import decide_retry
 from aetheris_server.history.state.run import ActivityState, RunState
-from aetheris_server.history.state.times import from_duration, to_timestamp
+from aetheris_server.history.state.times import CLOCK_STEP, from_duration, to_timestamp
 
 
 def is_startable(
@@ -28,7 +28,11 @@ def is_startable(
 ) -> bool:
     """Whether this attempt is the one that is due and that nobody has."""
     activity = state.activities.get(scheduled_event_id)
-    return activity is not None and activity.attempt == attempt and is_owed(activity, inflight, now)
+    return (
+        activity is not None
+        and activity.attempt == attempt
+        and is_owed(activity, inflight, now + CLOCK_STEP)
+    )
 
 
 def is_owed(activity: ActivityState, inflight: Inflight, now: datetime) -> bool:

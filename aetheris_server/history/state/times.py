@@ -8,6 +8,9 @@ ZERO = timedelta(0)
 
 MAX_DURATION = timedelta(days=36_525)
 """A hundred years. Longer durations count as this one, so that no sum leaves the calendar."""
+CLOCK_STEP = timedelta(minutes=1)
+"""How far a wall clock may step back between the offer of a task and its start."""
+
 _MAX_SECONDS = int(MAX_DURATION.total_seconds())
 
 

@@ -18,7 +18,7 @@ from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight, Poller, StartedWorkflowTask
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.run import RunState, WorkflowTaskState
-from aetheris_server.history.state.times import from_duration, to_timestamp
+from aetheris_server.history.state.times import CLOCK_STEP, from_duration, to_timestamp
 
 
 def is_startable(
@@ -31,7 +31,7 @@ def is_startable(
         and inflight.workflow_task is None
         and task.scheduled_event_id == scheduled_event_id
         and task.attempt == attempt
-        and task.is_due(now)
+        and task.is_due(now + CLOCK_STEP)
     )
 
 

@@ -1,0 +1,189 @@
+"""The aetheris-server command: dev, start and migrate."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from aetheris_server.config import ConfigError, Settings, load_settings
+from aetheris_server.embedded import EmbeddedError, embedded_stores
+from aetheris_server.errors import AetherisError
+from aetheris_server.main import run_server
+from aetheris_server.storage.migrate import migrate as migrate_schema
+from aetheris_server.telemetry import configure_logging, get_logger
+
+app = typer.Typer(
+    name="aetheris-server",
+    help="The Aetheris server: durable workflows on Postgres and Redis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_log = get_logger(__name__)
+
+_Command = Callable[[Settings], Coroutine[None, None, None]]
+
+DEV_SHARD_COUNT = 64
+PRODUCTION_SHARD_COUNT = 512
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="Settings file: YAML, TOML or JSON.")
+]
+HostOption = Annotated[str | None, typer.Option("--host", help="Address to listen at.")]
+PortOption = Annotated[int | None, typer.Option("--port", help="gRPC port; 0 picks one.")]
+HttpPortOption = Annotated[
+    int | None, typer.Option("--http-port", help="Port for metrics and health; -1 is off.")
+]
+LogLevelOption = Annotated[
+    str | None, typer.Option("--log-level", help="debug, info, warning or error.")
+]
+LogFormatOption = Annotated[str | None, typer.Option("--log-format", help="console or json.")]
+LogFileOption = Annotated[Path | None, typer.Option("--log-file", help="Log here, not to stderr.")]
+PostgresOption = Annotated[
+    str | None, typer.Option("--postgres-dsn", help="Postgres connection string.")
+]
+RedisOption = Annotated[str | None, typer.Option("--redis-url", help="Redis URL.")]
+
+
+@app.command()
+def dev(
+    config: ConfigOption = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="Where Postgres keeps its data.")
+    ] = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    http_port: HttpPortOption = None,
+    log_level: LogLevelOption = None,
+    log_format: LogFormatOption = None,
+    log_file: LogFileOption = None,
+) -> None:
+    """Serve with an embedded Postgres and Redis. Data survives restarts."""
+    flags = _flags(host, port, http_port, log_level, log_format, log_file)
+    flags["data_dir"] = data_dir
+    _run(config, flags, _serve_dev)
+
+
+@app.command()
+def start(
+    config: ConfigOption = None,
+    postgres_dsn: PostgresOption = None,
+    redis_url: RedisOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    advertised_address: Annotated[
+        str | None,
+        typer.Option("--advertised-address", help="host:port by which other servers reach this."),
+    ] = None,
+    http_port: HttpPortOption = None,
+    log_level: LogLevelOption = None,
+    log_format: LogFormatOption = None,
+    log_file: LogFileOption = None,
+) -> None:
+    """Serve with a Postgres and a Redis of your own. Run migrate first."""
+    flags = _flags(host, port, http_port, log_level, log_format, log_file)
+    flags["postgres.dsn"] = postgres_dsn
+    flags["redis.url"] = redis_url
+    flags["grpc.advertised_address"] = advertised_address
+    _run(config, flags, _serve)
+
+
+@app.command()
+def migrate(config: ConfigOption = None, postgres_dsn: PostgresOption = None) -> None:
+    """Create or update the tables. Safe to repeat, and to run twice at once."""
+    _run(config, {"postgres.dsn": postgres_dsn}, _migrate)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+def _flags(
+    host: str | None,
+    port: int | None,
+    http_port: int | None,
+    log_level: str | None,
+    log_format: str | None,
+    log_file: Path | None,
+) -> dict[str, object]:
+    return {
+        "grpc.host": host,
+        "grpc.port": port,
+        "http.port": http_port,
+        "log.level": log_level,
+        "log.format": log_format,
+        "log.file": log_file,
+    }
+
+
+def _run(
+    config: Path | None,
+    flags: dict[str, object],
+    command: _Command,
+) -> None:
+    """Run a command; a mistake of the operator is one line and exit code 2, a fault exit code 1."""
+    try:
+        settings = load_settings(config, flags)
+        configure_logging(settings.log)
+        uvloop.run(command(settings))
+    except ConfigError as error:
+        print(f"aetheris-server: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (AetherisError, EmbeddedError) as error:
+        print(f"aetheris-server: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+async def _serve_dev(settings: Settings) -> None:
+    async with embedded_stores(settings.data_dir) as stores:
+        settings = settings.with_stores(stores.postgres_dsn, stores.redis_url)
+        await migrate_schema(settings.postgres.dsn)
+        await _serve_until_signal(
+            settings,
+            settings.history.shard_count or DEV_SHARD_COUNT,
+            [
+                f"Postgres   {settings.postgres.dsn}",
+                f"Redis      {settings.redis.url}",
+                f"Data       {settings.data_dir.resolve()}",
+            ],
+        )
+
+
+async def _serve(settings: Settings) -> None:
+    settings.require_stores()
+    shard_count = settings.history.shard_count or PRODUCTION_SHARD_COUNT
+    await _serve_until_signal(settings, shard_count, [])
+
+
+async def _serve_until_signal(settings: Settings, shard_count: int, details: list[str]) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stopped.set)
+    async with run_server(settings, shard_count) as server:
+        print("Aetheris is ready.", flush=True)
+        lines = [f"gRPC       {server.grpc_address}"]
+        if server.http_address is not None:
+            lines.append(f"Metrics    http://{server.http_address}/metrics")
+        for line in [*lines, *details]:
+            print(f"  {line}", flush=True)
+        await stopped.wait()
+
+
+async def _migrate(settings: Settings) -> None:
+    if not settings.postgres.dsn:
+        raise ConfigError(
+            "postgres.dsn", "expected a connection string, found none; give --postgres-dsn"
+        )
+    applied = await migrate_schema(settings.postgres.dsn)
+    for name in applied:
+        print(f"applied {name}")
+    if not applied:
+        print("the tables are up to date")

@@ -1,0 +1,114 @@
+"""The history part of one process: the engine, its cluster membership, and all of its tasks."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from aetheris_server.clock import Clock
+from aetheris_server.config import HistorySettings, LimitSettings
+from aetheris_server.errors import UnavailableError
+from aetheris_server.history.cluster import Cluster
+from aetheris_server.history.dispatch import Dispatcher
+from aetheris_server.history.engine import Engine, EngineSettings
+from aetheris_server.history.notices import CancellationNotices
+from aetheris_server.history.recovery import offer_all_again
+from aetheris_server.history.service import HistoryService
+from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.rpc.peers import MatchingPeer
+from aetheris_server.storage.database import Database
+from aetheris_server.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+_LEAVE_TIMEOUT = 10.0
+
+
+class HistoryHost:
+    """Everything of history that runs in one process. An async context manager.
+
+    It has no shards until `join` has said where it listens. On exit what is queued is committed and
+    the shards are given up.
+
+    Attributes:
+        service: What peers call.
+        cluster: Where the shards are.
+    """
+
+    def __init__(
+        self,
+        settings: HistorySettings,
+        limits: LimitSettings,
+        shard_count: int,
+        host_id: str,
+        db: Database,
+        clock: Clock,
+        matching: MatchingPeer,
+    ) -> None:
+        self.cluster = Cluster(settings, shard_count, host_id, db, clock)
+        self._dispatcher = Dispatcher(matching)
+        self._notices = CancellationNotices(matching)
+        self._engine = Engine(
+            EngineSettings(
+                shard_count=shard_count,
+                cache_max_runs=settings.cache_max_runs,
+                snapshot_interval_records=settings.snapshot_interval_records,
+                limits=RunLimits(
+                    history_max_events=limits.history_max_events,
+                    payload_max_bytes=limits.payload_max_bytes,
+                    id_max_bytes=limits.id_max_bytes,
+                ),
+            ),
+            clock,
+            db,
+            self._dispatcher,
+            self.cluster.on_shard_failed,
+        )
+        self.cluster.attach(self._engine)
+        self.service = HistoryService(self._engine, self._notices)
+        self._group = asyncio.TaskGroup()
+        self._loops: list[asyncio.Task[None]] = []
+        self._membership: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        for loop in (self._engine.run, self._dispatcher.run, self._notices.run):
+            self._loops.append(self._group.create_task(loop()))
+        return self
+
+    async def join(self, address: str) -> None:
+        """Take shards from now on; `address` is where peers reach this host.
+
+        Raises:
+            UnavailableError: Postgres does not answer.
+        """
+        await self.cluster.join(address)
+        self._membership = self._group.create_task(self.cluster.run())
+
+    async def offer_all_again(self) -> None:
+        """The backlog is lost: offer every task that is owed."""
+        await offer_all_again(self._engine)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._membership is not None:
+            self._membership.cancel()
+            await asyncio.wait([self._membership])
+            await self._leave()
+        for loop in self._loops:
+            loop.cancel()
+        try:
+            # Without the error: the group would wrap what is not its own.
+            await self._group.__aexit__(None, None, None)
+        finally:
+            await self._engine.writer.close()
+
+    async def _leave(self) -> None:
+        try:
+            async with asyncio.timeout(_LEAVE_TIMEOUT):
+                await self.cluster.leave()
+        except (UnavailableError, TimeoutError) as error:
+            _log.error("the shards could not be given up; their leases run out", error=str(error))

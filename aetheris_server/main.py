@@ -1,0 +1,173 @@
+"""The composition root: the one file that knows every part, and how a server begins and ends."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aetheris.api.v1 import task_queue_pb2
+from aetheris.server.v1 import history_service_pb2
+from aetheris_server.clock import SystemClock
+from aetheris_server.config import Settings
+from aetheris_server.errors import NamespaceAlreadyExistsError, NotReadyError
+from aetheris_server.frontend.catalog import PostgresCatalog
+from aetheris_server.frontend.services import build_frontend
+from aetheris_server.history.host import HistoryHost
+from aetheris_server.ids import new_run_id
+from aetheris_server.matching.service import MatchingService
+from aetheris_server.rpc.channels import ChannelPool
+from aetheris_server.rpc.drain import DrainGate
+from aetheris_server.rpc.routing import RoutedHistory, RoutedMatching
+from aetheris_server.rpc.server import serve_grpc
+from aetheris_server.rpc.servicers import internal_services
+from aetheris_server.storage.database import Database
+from aetheris_server.storage.migrate import check_schema
+from aetheris_server.storage.namespaces import create_namespace
+from aetheris_server.storage.shards import ensure_cluster
+from aetheris_server.telemetry import get_logger, serve_http
+
+_log = get_logger(__name__)
+
+DEFAULT_NAMESPACE = "default"
+_DEFAULT_RETENTION_SECONDS = 72 * 3600
+_READY_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that answers. `http_address` is None where that endpoint is off."""
+
+    grpc_address: str
+    http_address: str | None
+
+
+class _Peers:
+    """History and matching need each other; matching is built first and told of history here.
+
+    Attributes:
+        starter: What matching asks of history.
+        host: This process's history.
+    """
+
+    starter: RoutedHistory
+    host: HistoryHost
+
+    async def start_tasks(
+        self, request: history_service_pb2.StartTasksRequest
+    ) -> history_service_pb2.StartTasksResponse:
+        return await self.starter.start_tasks(request)
+
+    async def release_tasks(self, task_tokens: Sequence[bytes]) -> None:
+        await self.starter.release_tasks(task_tokens)
+
+    async def offer_all_again(self) -> None:
+        await self.host.offer_all_again()
+
+    def locate_shard(self, shard_id: int) -> str | None:
+        return self.host.cluster.locate_shard(shard_id)
+
+    def locate_queue(
+        self,
+        namespace_id: str,
+        task_queue: str,
+        task_queue_type: task_queue_pb2.TaskQueueType.ValueType,
+    ) -> str | None:
+        return self.host.cluster.locate_queue(f"{namespace_id}/{task_queue_type}/{task_queue}")
+
+
+@asynccontextmanager
+async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[RunningServer]:
+    """Serve until the block is left; then drain: calls in flight finish, polls answer empty, the
+    shards are given up.
+
+    Args:
+        settings: With both stores named.
+        shard_count: Of the cluster, which is made with it if there is none yet.
+
+    Raises:
+        ConfigError: A setting does not fit: an address in use, another shard count, an old schema.
+        UnavailableError: A store does not answer, or the shards cannot be had.
+    """
+    clock = SystemClock()
+    gate = DrainGate()
+    peers = _Peers()
+    async with (
+        Database(settings.postgres) as db,
+        ChannelPool() as pool,
+    ):
+        await check_schema(db)
+        shard_count = await ensure_cluster(db, shard_count)
+        await _ensure_default_namespace(db)
+        matching = MatchingService(
+            settings.matching, settings.redis, peers, clock, peers.offer_all_again
+        )
+        routed_matching = RoutedMatching(peers.locate_queue, matching, pool)
+        peers.host = HistoryHost(
+            settings.history,
+            settings.limits,
+            shard_count,
+            new_run_id(),
+            db,
+            clock,
+            routed_matching,
+        )
+        peers.starter = RoutedHistory(peers.locate_shard, peers.host.service, pool, shard_count)
+        services = [
+            *build_frontend(
+                settings,
+                peers.starter,
+                routed_matching,
+                PostgresCatalog(db),
+                {"postgres": db.ping},
+                gate,
+                clock,
+                shard_count,
+            ),
+            *internal_services(peers.host.service, matching, gate),
+        ]
+        async with (
+            peers.host,
+            matching,
+            serve_http(settings.http, lambda: _not_ready(peers.host, gate)) as http,
+            serve_grpc(settings.grpc, services) as rpc,
+        ):
+            await peers.host.join(settings.grpc.advertised_address or rpc.address)
+            await _wait_ready(peers.host)
+            try:
+                yield RunningServer(rpc.address, f"{http.host}:{http.port}" if http else None)
+            finally:
+                _log.info("draining")
+                await rpc.begin_drain()
+                gate.begin_drain()
+                matching.begin_drain()
+
+
+def _not_ready(host: HistoryHost, gate: DrainGate) -> str | None:
+    """What the server waits for; None if it is ready."""
+    if gate.is_draining:
+        return "draining"
+    return None if host.cluster.is_ready else "shards"
+
+
+async def _wait_ready(host: HistoryHost) -> None:
+    try:
+        async with asyncio.timeout(_READY_TIMEOUT):
+            await host.cluster.wait_ready()
+    except TimeoutError:
+        raise NotReadyError("the shards of this host, which another host holds") from None
+
+
+async def _ensure_default_namespace(db: Database) -> None:
+    try:
+        await create_namespace(
+            db,
+            str(uuid.uuid4()),
+            DEFAULT_NAMESPACE,
+            "made at the first start",
+            _DEFAULT_RETENTION_SECONDS,
+            request_id=DEFAULT_NAMESPACE,
+        )
+    except NamespaceAlreadyExistsError:
+        # An operator made it first.
+        return
