@@ -14,13 +14,13 @@ from aetheris_server.errors import DrainingError, NotReadyError, UnavailableErro
 from aetheris_server.frontend.catalog import Catalog
 from aetheris_server.frontend.checks import workflow as checks
 from aetheris_server.frontend.namespaces import NamespaceDirectory
+from aetheris_server.frontend.runs import to_execution_info
 from aetheris_server.frontend.waits import SLACK_SECONDS, bounded_wait, set_seconds, to_seconds
 from aetheris_server.ids import shard_of
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.handlers import CallContext
 from aetheris_server.rpc.peers import HistoryPeer
 from aetheris_server.rpc.tokens import LISTING_WORKFLOWS, encode_page_token
-from aetheris_server.rpc.visibility import to_execution_info
 from aetheris_server.storage.executions import ExecutionFilter, ExecutionRow
 
 __all__ = ["WorkflowServicer"]

@@ -22,6 +22,7 @@ MAX_CAPABILITIES = 100
 MAX_PRIORITY_KEY = 5
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_TYPE_NAME = re.compile(rb"[A-Za-z0-9_]{0,64}")
 _NANOS = 999_999_999
 _MIN_TIMESTAMP = -62_135_596_800
 _MAX_TIMESTAMP = 253_402_300_799
@@ -190,8 +191,12 @@ def check_search_attributes(attributes: common_pb2.SearchAttributes, limits: Lim
     check_size("search_attributes", attributes, limits)
     for name, payload in attributes.indexed_fields.items():
         check_id("search_attributes.indexed_fields", name, limits)
+        path = f"search_attributes.indexed_fields[{shown(name)}]"
+        # Stored as text; which types there are is not the border's affair.
+        if not _TYPE_NAME.fullmatch(payload.metadata.get("type", b"")):
+            raise InvalidArgumentError(f"{path}.metadata", "expected a type's name")
         if payload.data:
-            _check_json(f"search_attributes.indexed_fields[{shown(name)}]", payload.data)
+            _check_json(path, payload.data)
 
 
 def check_failure(field: str, failure: failure_pb2.Failure, limits: LimitSettings) -> None:

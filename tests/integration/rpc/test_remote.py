@@ -1,0 +1,160 @@
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from aetheris.api.v1 import operator_service_pb2, worker_service_pb2, workflow_service_pb2
+from aetheris.server.v1 import history_service_pb2, matching_service_pb2
+from aetheris_server.config import GrpcSettings
+from aetheris_server.errors import DrainingError, ShardNotOwnedError, WorkflowNotFoundError
+from aetheris_server.rpc.channels import ChannelPool
+from aetheris_server.rpc.drain import DrainGate
+from aetheris_server.rpc.errors import PeerFaultError, PeerUnavailableError
+from aetheris_server.rpc.history_calls import HistoryCalls
+from aetheris_server.rpc.remote import RemoteHistory, RemoteMatching
+from aetheris_server.rpc.routing import RoutedHistory
+from aetheris_server.rpc.server import RpcServer, serve_grpc
+from aetheris_server.rpc.servicers import internal_services
+from tests.support.peers import FakeHistory, FakeMatching, answering, refusing
+from tests.support.wait import wait_until
+
+
+@dataclass(frozen=True, slots=True)
+class OtherHost:
+    """Another host with fakes in it, and peers that reach them over gRPC."""
+
+    server: RpcServer
+    gate: DrainGate
+    pool: ChannelPool
+    history: FakeHistory
+    matching: FakeMatching
+
+    @property
+    def remote_history(self) -> RemoteHistory:
+        return RemoteHistory(self.pool, self.server.address)
+
+    @property
+    def remote_matching(self) -> RemoteMatching:
+        return RemoteMatching(self.pool, self.server.address)
+
+
+@pytest.fixture
+async def other() -> AsyncGenerator[OtherHost]:
+    history, matching, gate = FakeHistory(), FakeMatching(), DrainGate()
+    settings = GrpcSettings(port=0, drain_timeout=2)
+    async with (
+        serve_grpc(settings, internal_services(history, matching, gate)) as server,
+        ChannelPool() as pool,
+    ):
+        yield OtherHost(server, gate, pool, history, matching)
+
+
+def a_poll(seconds: int = 30) -> worker_service_pb2.PollActivityTasksRequest:
+    request = worker_service_pb2.PollActivityTasksRequest(task_queue="q")
+    request.poll_timeout.seconds = seconds
+    return request
+
+
+REQUESTS = history_service_pb2.CallRequest.DESCRIPTOR.oneofs_by_name["request"].fields
+
+
+@pytest.mark.parametrize("method", [field.name for field in REQUESTS])
+async def test_call_arrives_with_its_namespace_and_request(other: OtherHost, method: str) -> None:
+    envelope = history_service_pb2.CallRequest()
+    request: Any = getattr(envelope, method)
+    request.namespace = "default"
+    calls: HistoryCalls = other.remote_history
+    await getattr(calls, method)("the id", request)
+    assert other.history.calls == [(method, "the id", request)]
+
+
+async def test_response_comes_back(other: OtherHost) -> None:
+    expected = workflow_service_pb2.StartWorkflowResponse(run_id="r", started=True)
+    other.history.answers["start_workflow"] = answering(expected)
+    request = workflow_service_pb2.StartWorkflowRequest()
+    assert await other.remote_history.start_workflow("n", request) == expected
+
+
+async def test_domain_error_comes_back_as_itself(other: OtherHost) -> None:
+    other.history.answers["start_workflow"] = refusing(WorkflowNotFoundError("w", "r"))
+    with pytest.raises(WorkflowNotFoundError) as caught:
+        await other.remote_history.start_workflow("n", workflow_service_pb2.StartWorkflowRequest())
+    assert (caught.value.workflow_id, caught.value.run_id) == ("w", "r")
+
+
+async def test_fault_of_the_other_host_is_no_domain_error(other: OtherHost) -> None:
+    other.history.answers["start_workflow"] = refusing(KeyError("x"))
+    with pytest.raises(PeerFaultError):
+        await other.remote_history.start_workflow("n", workflow_service_pb2.StartWorkflowRequest())
+
+
+async def test_tasks_are_started_and_released(other: OtherHost) -> None:
+    refs = [matching_service_pb2.TaskRef(workflow_id=name) for name in "ab"]
+    started = await other.remote_history.start_tasks(
+        history_service_pb2.StartTasksRequest(tasks=refs)
+    )
+    await other.remote_history.release_tasks([b"one", b"two"])
+    assert [task.activity_task.activity_id for task in started.tasks] == ["a", "b"]
+    assert other.history.released == [b"one", b"two"]
+
+
+async def test_matching_is_reached(other: OtherHost) -> None:
+    other.matching.tasks_ready.set()
+    matching = other.remote_matching
+    await matching.add_tasks([matching_service_pb2.TaskRef(workflow_id="w")])
+    await matching.notify_cancellation(
+        matching_service_pb2.NotifyCancellationRequest(worker_instance_id="worker")
+    )
+    workflow_poll = worker_service_pb2.PollWorkflowTasksRequest()
+    assert (await matching.poll_workflow_tasks("n", workflow_poll)).tasks[0].task_token == b"n"
+    assert (await matching.poll_activity_tasks("n", a_poll())).tasks[0].task_token == b"n"
+    describe = operator_service_pb2.DescribeTaskQueueRequest()
+    assert not (await matching.describe_task_queue("n", describe)).pollers
+    assert [task.workflow_id for task in other.matching.added] == ["w"]
+    assert [request.worker_instance_id for request in other.matching.notified] == ["worker"]
+
+
+async def test_poll_that_is_cancelled_here_is_cancelled_there(other: OtherHost) -> None:
+    poll = asyncio.create_task(other.remote_matching.poll_activity_tasks("n", a_poll()))
+    await wait_until(lambda: other.matching.waiting)
+    poll.cancel()
+    await wait_until(lambda: other.matching.cancelled == 1)
+
+
+async def test_poll_at_a_draining_host_is_sent_elsewhere(other: OtherHost) -> None:
+    poll = asyncio.create_task(other.remote_matching.poll_activity_tasks("n", a_poll()))
+    await wait_until(lambda: other.matching.waiting)
+    other.gate.begin_drain()
+    with pytest.raises(DrainingError):
+        await poll
+
+
+async def test_host_that_is_gone_is_peer_unavailable(other: OtherHost) -> None:
+    await other.server.stop(0)
+    with pytest.raises(PeerUnavailableError):
+        await other.remote_history.signal_workflow(
+            "n", workflow_service_pb2.SignalWorkflowRequest()
+        )
+
+
+async def test_routing_follows_a_shard_to_its_new_host(other: OtherHost) -> None:
+    other.history.answers["signal_workflow"] = refusing(ShardNotOwnedError(1))
+    local = FakeHistory()
+    addresses = iter([other.server.address, None])
+    routed = RoutedHistory(lambda _: next(addresses), local, other.pool, 4)
+    request = workflow_service_pb2.SignalWorkflowRequest()
+    request.workflow_execution.workflow_id = "w"
+    await routed.signal_workflow("n", request)
+    assert len(other.history.calls) == len(local.calls) == 1
+
+
+async def test_channel_out_of_use_is_closed_when_another_is_opened(
+    other: OtherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await other.pool.stubs("127.0.0.1:1")
+    assert other.pool.addresses == {"127.0.0.1:1"}
+    monkeypatch.setattr("aetheris_server.rpc.channels._IDLE_SECONDS", 0.0)
+    await other.pool.stubs(other.server.address)
+    assert other.pool.addresses == {other.server.address}

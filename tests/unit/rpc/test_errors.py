@@ -1,0 +1,108 @@
+import grpc
+import pytest
+
+from aetheris_server import errors
+from aetheris_server.rpc.errors import (
+    DETAILS_KEY,
+    PeerFaultError,
+    PeerUnavailableError,
+    RpcStatus,
+    from_rpc_error,
+    from_status,
+    to_metadata,
+    to_status,
+)
+
+EVERY_ERROR = [
+    errors.InvalidArgumentError("workflow_type.name", "expected a value, found none"),
+    errors.NamespaceNotFoundError("nowhere"),
+    errors.NamespaceAlreadyExistsError("default"),
+    errors.WorkflowNotFoundError("w", "r"),
+    errors.WorkflowNotFoundError("w"),
+    errors.WorkflowClosedError("w", "r"),
+    errors.WorkflowAlreadyStartedError("w", "r", "request"),
+    errors.TaskNotFoundError("it timed out"),
+    errors.QueryFailedError("no such query"),
+    errors.QueryRejectedError("WORKFLOW_EXECUTION_STATUS_FAILED"),
+    errors.ShardNotOwnedError(0),
+    errors.ShardNotOwnedError(7),
+    errors.ShardLostError(frozenset({3, 1})),
+    errors.CommitFailedError(5),
+    errors.StorageUnavailableError("redis", "connection refused"),
+    errors.NotReadyError("a worker"),
+    errors.DrainingError(),
+    errors.UnavailableError("something"),
+    errors.RequestError("something"),
+]
+
+
+def leaves(error: type[Exception]) -> set[type[Exception]]:
+    below = error.__subclasses__()
+    return {error} if not below else set().union(*(leaves(one) for one in below))
+
+
+def over_the_wire(error: Exception) -> Exception:
+    status = to_status(error)
+    metadata = grpc.aio.Metadata(*to_metadata(status))
+    return from_rpc_error(
+        grpc.aio.AioRpcError(status.code, grpc.aio.Metadata(), metadata, status.message)
+    )
+
+
+@pytest.mark.parametrize("error", EVERY_ERROR, ids=lambda error: type(error).__name__)
+def test_error_crosses_the_wire_unchanged(error: Exception) -> None:
+    arrived = over_the_wire(error)
+    assert type(arrived) is type(error)
+    assert str(arrived) == str(error)
+    assert vars(arrived) == vars(error)
+
+
+def test_every_leaf_of_the_tree_is_tried_above() -> None:
+    ours = {
+        leaf for leaf in leaves(errors.AetherisError) if leaf.__module__ == "aetheris_server.errors"
+    }
+    assert ours <= {type(error) for error in EVERY_ERROR}
+
+
+def test_subclass_of_a_domain_error_travels_as_its_base() -> None:
+    assert to_status(PeerUnavailableError("gone")).code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_unexpected_error_tells_nothing_but_a_reference() -> None:
+    status = to_status(ValueError("secret"))
+    assert status.code is grpc.StatusCode.INTERNAL
+    assert "secret" not in status.message
+    assert status.detail is None
+
+
+def test_internal_error_of_a_peer_is_a_fault_with_its_reference() -> None:
+    arrived = over_the_wire(ValueError("secret"))
+    assert isinstance(arrived, PeerFaultError)
+    assert "the server's log has it as" in str(arrived)
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
+def test_error_of_the_connection_is_peer_unavailable(code: grpc.StatusCode) -> None:
+    empty = grpc.aio.Metadata()
+    arrived = from_rpc_error(grpc.aio.AioRpcError(code, empty, empty, "connection refused"))
+    assert isinstance(arrived, PeerUnavailableError)
+
+
+def test_details_that_are_damaged_leave_the_code() -> None:
+    metadata = grpc.aio.Metadata((DETAILS_KEY, b"\xff\xff"))
+    arrived = from_rpc_error(
+        grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), metadata, "text")
+    )
+    assert type(arrived) is errors.UnavailableError
+
+
+def test_status_of_an_unknown_code_is_a_fault() -> None:
+    assert isinstance(from_status(RpcStatus(grpc.StatusCode.DATA_LOSS, "x")), PeerFaultError)
+
+
+def test_long_text_fits_into_headers() -> None:
+    status = to_status(errors.QueryFailedError("ü" * 100_000))
+    encoded = len(status.message.encode()) * 3 + sum(
+        len(value) * 4 / 3 for _, value in to_metadata(status)
+    )
+    assert encoded < 8192

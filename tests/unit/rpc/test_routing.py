@@ -1,0 +1,177 @@
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from aetheris.api.v1 import task_queue_pb2, worker_service_pb2, workflow_service_pb2
+from aetheris.server.v1 import history_service_pb2, matching_service_pb2
+from aetheris.server.v1.token_pb2 import TaskToken
+from aetheris_server.errors import ShardNotOwnedError, TaskNotFoundError
+from aetheris_server.ids import shard_of
+from aetheris_server.rpc.channels import ChannelPool
+from aetheris_server.rpc.errors import PeerUnavailableError
+from aetheris_server.rpc.routing import RoutedHistory, RoutedMatching
+from aetheris_server.rpc.tokens import encode_task_token
+from tests.support.peers import FakeHistory, FakeMatching, refusing
+
+SHARD_COUNT = 8
+NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture
+async def pool() -> AsyncGenerator[ChannelPool]:
+    async with ChannelPool() as pool:
+        yield pool
+
+
+def a_signal(workflow_id: str) -> workflow_service_pb2.SignalWorkflowRequest:
+    request = workflow_service_pb2.SignalWorkflowRequest()
+    request.workflow_execution.workflow_id = workflow_id
+    return request
+
+
+def a_token(workflow_id: str) -> bytes:
+    return encode_task_token(TaskToken(namespace_id="n", workflow_id=workflow_id, run_id="r"))
+
+
+async def test_request_is_located_by_the_shard_of_its_workflow(pool: ChannelPool) -> None:
+    located: list[int] = []
+    local = FakeHistory()
+    routed = RoutedHistory(located.append, local, pool, SHARD_COUNT)
+    await routed.start_workflow("n", workflow_service_pb2.StartWorkflowRequest(workflow_id="a"))
+    await routed.signal_workflow("n", a_signal("b"))
+    await routed.record_activity_task_heartbeat(
+        "n", worker_service_pb2.RecordActivityTaskHeartbeatRequest(task_token=a_token("c"))
+    )
+    assert located == [shard_of("n", workflow_id, SHARD_COUNT) for workflow_id in "abc"]
+    assert [method for method, _, _ in local.calls] == [
+        "start_workflow",
+        "signal_workflow",
+        "record_activity_task_heartbeat",
+    ]
+
+
+async def test_local_call_gets_the_very_request(pool: ChannelPool) -> None:
+    local = FakeHistory()
+    request = a_signal("w")
+    await RoutedHistory(lambda _: None, local, pool, SHARD_COUNT).signal_workflow("n", request)
+    assert local.calls[0][2] is request
+
+
+async def test_shard_that_has_moved_is_looked_up_again(pool: ChannelPool) -> None:
+    attempts: list[int] = []
+
+    def locate(shard_id: int) -> None:
+        attempts.append(shard_id)
+        if len(attempts) < 3:
+            raise ShardNotOwnedError(shard_id)
+
+    local = FakeHistory()
+    await RoutedHistory(locate, local, pool, SHARD_COUNT).signal_workflow("n", a_signal("w"))
+    assert len(attempts) == 3
+    assert len(local.calls) == 1
+
+
+async def test_host_that_does_not_answer_is_looked_up_again(pool: ChannelPool) -> None:
+    addresses = iter([NOBODY, None])
+    local = FakeHistory()
+    routed = RoutedHistory(lambda _: next(addresses), local, pool, SHARD_COUNT)
+    await routed.signal_workflow("n", a_signal("w"))
+    assert len(local.calls) == 1
+
+
+async def test_refusal_is_not_repeated(pool: ChannelPool) -> None:
+    local = FakeHistory()
+    local.answers["signal_workflow"] = refusing(TaskNotFoundError("gone"))
+    routed = RoutedHistory(lambda _: None, local, pool, SHARD_COUNT)
+    with pytest.raises(TaskNotFoundError):
+        await routed.signal_workflow("n", a_signal("w"))
+    assert len(local.calls) == 1
+
+
+async def test_host_that_never_answers_ends_in_an_error(
+    pool: ChannelPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aetheris_server.rpc.routing._RETRY_SECONDS", 0.1)
+    routed = RoutedHistory(lambda _: NOBODY, FakeHistory(), pool, SHARD_COUNT)
+    with pytest.raises(PeerUnavailableError):
+        await routed.signal_workflow("n", a_signal("w"))
+
+
+def refs(*workflow_ids: str) -> list[matching_service_pb2.TaskRef]:
+    return [
+        matching_service_pb2.TaskRef(namespace_id="n", workflow_id=workflow_id, task_queue="q")
+        for workflow_id in workflow_ids
+    ]
+
+
+async def test_start_tasks_at_one_host_passes_the_very_request(pool: ChannelPool) -> None:
+    local = FakeHistory()
+    request = history_service_pb2.StartTasksRequest(tasks=refs("a", "b"))
+    await RoutedHistory(lambda _: None, local, pool, SHARD_COUNT).start_tasks(request)
+    assert local.started[0] is request
+
+
+async def test_start_tasks_at_a_lost_host_offers_its_tasks_again_in_order(
+    pool: ChannelPool,
+) -> None:
+    lost = shard_of("n", "b", SHARD_COUNT)
+    workflow_ids = [name for name in "abcdefgh" if shard_of("n", name, SHARD_COUNT) != lost]
+    names = [workflow_ids[0], "b", *workflow_ids[1:]]
+    routed = RoutedHistory(
+        lambda shard_id: NOBODY if shard_id == lost else None, FakeHistory(), pool, SHARD_COUNT
+    )
+    response = await routed.start_tasks(
+        history_service_pb2.StartTasksRequest(tasks=refs(*names), identity="worker")
+    )
+    assert [task.activity_task.activity_id or "again" for task in response.tasks] == [
+        "again" if name == "b" else name for name in names
+    ]
+
+
+async def test_release_tasks_reaches_every_host_even_if_one_fails(
+    pool: ChannelPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aetheris_server.rpc.routing._RETRY_SECONDS", 0.1)
+    lost = shard_of("n", "b", SHARD_COUNT)
+    names = [name for name in "abcdefgh" if shard_of("n", name, SHARD_COUNT) != lost]
+    local = FakeHistory()
+    routed = RoutedHistory(
+        lambda shard_id: NOBODY if shard_id == lost else None, local, pool, SHARD_COUNT
+    )
+    with pytest.raises(PeerUnavailableError):
+        await routed.release_tasks([a_token("b"), *(a_token(name) for name in names)])
+    assert sorted(local.released) == sorted(a_token(name) for name in names)
+
+
+async def test_add_tasks_goes_to_the_host_of_each_queue(
+    pool: ChannelPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aetheris_server.rpc.routing._RETRY_SECONDS", 0.1)
+    local = FakeMatching()
+    tasks = refs("a", "b", "c")
+    tasks[1].task_queue = "elsewhere"
+    routed = RoutedMatching(
+        lambda _namespace, queue, _type: NOBODY if queue == "elsewhere" else None, local, pool
+    )
+    with pytest.raises(PeerUnavailableError):
+        await routed.add_tasks(tasks)
+    assert [task.workflow_id for task in local.added] == ["a", "c"]
+
+
+async def test_poll_is_located_by_queue_and_type(pool: ChannelPool) -> None:
+    asked: list[tuple[str, str, int]] = []
+
+    def locate(namespace_id: str, queue: str, kind: task_queue_pb2.TaskQueueType.ValueType) -> None:
+        asked.append((namespace_id, queue, kind))
+
+    routed = RoutedMatching(locate, FakeMatching(answers_at_once=True), pool)
+    await routed.poll_workflow_tasks(
+        "n", worker_service_pb2.PollWorkflowTasksRequest(task_queue="q")
+    )
+    await routed.poll_activity_tasks(
+        "n", worker_service_pb2.PollActivityTasksRequest(task_queue="q")
+    )
+    assert asked == [
+        ("n", "q", task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW),
+        ("n", "q", task_queue_pb2.TASK_QUEUE_TYPE_ACTIVITY),
+    ]
