@@ -29,12 +29,12 @@ def encode(value: object) -> bytes:
         PayloadEncodeError: Some part of it has no JSON form; names its type and path.
     """
     try:
-        data = orjson.dumps(value, _plain)
+        data = orjson.dumps(value, encode_plain)
     except orjson.JSONEncodeError as error:
         # Keys that are not strings cost every other call a check, so they are only allowed at the
         # second try.
         try:
-            data = orjson.dumps(value, _plain, orjson.OPT_NON_STR_KEYS)
+            data = orjson.dumps(value, encode_plain, orjson.OPT_NON_STR_KEYS)
         except orjson.JSONEncodeError:
             raise _explain(value, error) from error
     # orjson writes NaN and infinities as null, which would come back as None.
@@ -50,7 +50,7 @@ def type_name(value_type: object) -> str:
     return str(value_type).replace("typing.", "")
 
 
-def _plain(value: object) -> object:
+def encode_plain(value: object) -> object:
     """Asked by orjson for what it does not know itself."""
     match value:
         case timedelta():
@@ -83,7 +83,7 @@ def _explain(value: object, error: orjson.JSONEncodeError) -> PayloadEncodeError
 
 
 def _shallow(value: object) -> object:
-    plain = _plain(value)
+    plain = encode_plain(value)
     return None if isinstance(plain, (list, dict)) else plain
 
 

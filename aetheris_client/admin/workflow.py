@@ -1,0 +1,125 @@
+"""`aetheris-admin workflow`: the commands that start and steer runs."""
+
+import uuid
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from aetheris_client.admin import tables
+from aetheris_client.admin.inputs import parse_duration, parse_inputs, parse_object
+from aetheris_client.admin.options import InputFiles, Inputs, Reason, RunId, WorkflowId
+from aetheris_client.admin.session import Session, command
+from aetheris_client.enums import WorkflowIdConflictPolicy, WorkflowIdReusePolicy
+
+app = typer.Typer(help="Workflows: start, steer, watch, find.", no_args_is_help=True)
+
+
+def _limit(text: str) -> object:
+    """An option that takes a duration."""
+    return typer.Option(parser=parse_duration, metavar="DURATION", help=text)
+
+
+@command(app, "start")
+async def start(
+    session: Session,
+    workflow_type: Annotated[str, typer.Argument(metavar="TYPE", help="The workflow's type.")],
+    task_queue: Annotated[str, typer.Option("--task-queue", "-q", help="Where its tasks go.")],
+    workflow_id: Annotated[
+        str | None, typer.Option("--workflow-id", "-w", help="Its id; a new one if absent.")
+    ] = None,
+    inputs: Inputs = None,
+    input_files: InputFiles = None,
+    execution_timeout: Annotated[timedelta | None, _limit("Limit on its chain of runs.")] = None,
+    run_timeout: Annotated[timedelta | None, _limit("Limit on one run.")] = None,
+    task_timeout: Annotated[timedelta | None, _limit("Limit on one workflow task.")] = None,
+    start_delay: Annotated[timedelta | None, _limit("How long its code waits first.")] = None,
+    id_reuse_policy: Annotated[
+        WorkflowIdReusePolicy | None,
+        typer.Option(case_sensitive=False, help="If a closed run has the id."),
+    ] = None,
+    id_conflict_policy: Annotated[
+        WorkflowIdConflictPolicy | None,
+        typer.Option(case_sensitive=False, help="If an open run has the id."),
+    ] = None,
+    memo: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=JSON", help="A note on the run; repeatable.")
+    ] = None,
+    search_attribute: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=JSON", help="A searchable note; repeatable.")
+    ] = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="Makes the start idempotent; a new one if absent.")
+    ] = None,
+) -> None:
+    """Start a run, and show its ids."""
+    handle = await session.client.start_workflow(
+        workflow_type,
+        *parse_inputs(inputs, input_files),
+        id=workflow_id or str(uuid.uuid4()),
+        task_queue=task_queue,
+        execution_timeout=execution_timeout,
+        run_timeout=run_timeout,
+        task_timeout=task_timeout,
+        start_delay=start_delay,
+        id_reuse_policy=id_reuse_policy,
+        id_conflict_policy=id_conflict_policy,
+        memo=parse_object(memo, "--memo"),
+        search_attributes=parse_object(search_attribute, "--search-attribute"),
+        request_id=request_id or uuid.uuid4().hex,
+    )
+    session.output.show(
+        {"workflow_id": handle.id, "run_id": handle.run_id, "started": handle.is_new},
+        lambda: tables.key_value_table(
+            {
+                "Workflow id": handle.id,
+                "Run id": handle.run_id or "",
+                "Started": "yes" if handle.is_new else "no, this run was open already",
+            }
+        ),
+    )
+
+
+@command(app, "signal")
+async def signal(
+    session: Session,
+    workflow_id: WorkflowId,
+    name: Annotated[str, typer.Argument(metavar="SIGNAL", help="The signal.")],
+    run_id: RunId = None,
+    inputs: Inputs = None,
+    input_files: InputFiles = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="Recorded once per id; a new one if absent.")
+    ] = None,
+) -> None:
+    """Send a signal to an open run."""
+    handle = session.client.get_workflow_handle(workflow_id, run_id)
+    await handle.signal(name, *parse_inputs(inputs, input_files), request_id=request_id)
+    _done(session, f"signalled {name}", workflow_id, run_id)
+
+
+@command(app, "cancel")
+async def cancel(
+    session: Session, workflow_id: WorkflowId, run_id: RunId = None, reason: Reason = ""
+) -> None:
+    """Ask an open run to cancel; its code decides what that means."""
+    await session.client.get_workflow_handle(workflow_id, run_id).cancel(reason=reason)
+    _done(session, "requested cancellation", workflow_id, run_id)
+
+
+@command(app, "terminate")
+async def terminate(
+    session: Session, workflow_id: WorkflowId, run_id: RunId = None, reason: Reason = ""
+) -> None:
+    """Close an open run at once, without asking its code."""
+    await session.client.get_workflow_handle(workflow_id, run_id).terminate(reason=reason)
+    _done(session, "terminated", workflow_id, run_id)
+
+
+def _done(session: Session, what: str, workflow_id: str, run_id: str | None) -> None:
+    """Say what was done, and to whom."""
+    if session.output.is_for_people:
+        run = f" run {run_id}" if run_id else ""
+        session.output.line(f"{what}: workflow {workflow_id}{run}")
+    else:
+        session.output.show({"workflow_id": workflow_id, "run_id": run_id, "done": what})

@@ -1,0 +1,182 @@
+"""`aetheris-admin workflow`: the commands that read runs."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from aetheris.api.v1.common_pb2 import Payload
+from aetheris.api.v1.history_pb2 import HistoryEvent
+from aetheris_client.admin import tables
+from aetheris_client.admin.inputs import parse_duration, parse_inputs, parse_time
+from aetheris_client.admin.options import InputFiles, Inputs, RunId, WorkflowId
+from aetheris_client.admin.plain import plain, to_json
+from aetheris_client.admin.session import Session, command
+from aetheris_client.admin.workflow import app
+from aetheris_client.enums import QueryRejectCondition, WorkflowStatus
+from aetheris_client.errors import WorkflowFailedError
+from aetheris_client.views import ListFilter, WorkflowInfo
+
+__all__ = ["app"]
+
+
+@command(app, "query")
+async def query(
+    session: Session,
+    workflow_id: WorkflowId,
+    name: Annotated[str, typer.Argument(metavar="QUERY", help="The query.")],
+    run_id: RunId = None,
+    inputs: Inputs = None,
+    input_files: InputFiles = None,
+    reject_condition: Annotated[
+        QueryRejectCondition | None,
+        typer.Option(case_sensitive=False, help="Refuse for a run of such a status."),
+    ] = None,
+) -> None:
+    """Ask a run's code, and print its answer; closed runs answer too."""
+    handle = session.client.get_workflow_handle(workflow_id, run_id)
+    answer = await handle.query(
+        name,
+        *parse_inputs(inputs, input_files),
+        result_type=Payload,
+        reject_condition=reject_condition,
+    )
+    value = _shown(answer)
+    if session.output.is_for_people:
+        session.output.line(to_json(value))
+    else:
+        session.output.show(value)
+
+
+@command(app, "describe")
+async def describe(session: Session, workflow_id: WorkflowId, run_id: RunId = None) -> None:
+    """Show what is known of a run now: its state, its pending activities and timers."""
+    description = await session.client.get_workflow_handle(workflow_id, run_id).describe()
+    parts = [lambda: tables.description_table(description)]
+    if description.pending_activities:
+        parts.append(lambda: tables.pending_activities_table(description))
+    if description.pending_timers:
+        parts.append(lambda: tables.pending_timers_table(description))
+    session.output.show(description, *parts)
+
+
+@command(app, "list")
+async def list_workflows(
+    session: Session,
+    workflow_id: Annotated[
+        str | None, typer.Option("--workflow-id", "-w", help="Runs of this id.")
+    ] = None,
+    workflow_type: Annotated[
+        str | None, typer.Option("--type", "-t", help="Runs of this type.")
+    ] = None,
+    status: Annotated[
+        list[WorkflowStatus] | None,
+        typer.Option("--status", "-s", case_sensitive=False, help="Such runs; repeatable."),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(parser=parse_time, metavar="TIME", help="Started then or later; ISO 8601."),
+    ] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option(parser=parse_time, metavar="TIME", help="Started before; ISO 8601."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many; 0 for all.")] = 100,
+) -> None:
+    """List runs, the newest first."""
+    chosen = ListFilter(workflow_id, workflow_type, status or (), since, until)
+    runs = session.client.list_workflows(chosen, page_size=min(limit, 1000) or 1000)
+    if not session.output.is_for_people:
+        with session.output.items() as items:
+            async for run in _first(runs, limit):
+                items.write(run)
+        return
+    found = [run async for run in _first(runs, limit)]
+    session.output.show(found, lambda: tables.workflow_table(found))
+    if limit and len(found) == limit:
+        session.output.note(f"the first {limit}; --limit 0 shows all")
+
+
+@command(app, "history")
+async def history(
+    session: Session,
+    workflow_id: WorkflowId,
+    run_id: RunId = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with new events, until the run closes.")
+    ] = False,
+) -> None:
+    """Print every event of a run in order."""
+    handle = session.client.get_workflow_handle(workflow_id, run_id)
+    events = handle.history(wait_new_event=follow)
+    if session.output.is_for_people:
+        await _print_events(session, events)
+        return
+    with session.output.items() as items:
+        async for event in events:
+            items.write(event)
+
+
+@command(app, "result")
+async def result(
+    session: Session,
+    workflow_id: WorkflowId,
+    run_id: RunId = None,
+    timeout: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=parse_duration, metavar="DURATION", help="How long to wait; no limit if absent."
+        ),
+    ] = None,
+) -> None:
+    """Wait for a run to close, and print its result, or why there is none (exit 1)."""
+    handle = session.client.get_workflow_handle(workflow_id, run_id, result_type=Payload)
+    try:
+        value = _shown(await handle.result(timeout=timeout))
+    except WorkflowFailedError as error:
+        _show_failure(session, error)
+        raise typer.Exit(1) from None
+    if session.output.is_for_people:
+        session.output.line(to_json(value))
+    else:
+        session.output.show(
+            {"workflow_id": workflow_id, "status": WorkflowStatus.COMPLETED, "result": value}
+        )
+
+
+async def _print_events(session: Session, events: AsyncIterator[HistoryEvent]) -> None:
+    session.output.line(tables.event_heading())
+    async for event in events:
+        session.output.line(tables.event_line(event))
+
+
+def _show_failure(session: Session, error: WorkflowFailedError) -> None:
+    if session.output.is_for_people:
+        run = f"workflow {error.workflow_id!r} run {error.run_id!r}"
+        session.output.error(f"{run} closed as {error.status}")
+        for line in tables.failure_lines(error):
+            session.output.error_detail(line)
+    else:
+        session.output.show(
+            {
+                "workflow_id": error.workflow_id,
+                "run_id": error.run_id,
+                "status": error.status,
+                "failure": error.cause,
+            }
+        )
+
+
+async def _first(runs: AsyncIterator[WorkflowInfo], limit: int) -> AsyncIterator[WorkflowInfo]:
+    """At most `limit` of them; all where it is 0."""
+    count = 0
+    async for run in runs:
+        yield run
+        count += 1
+        if count == limit:
+            return
+
+
+def _shown(value: object) -> object:
+    return plain(value) if isinstance(value, Payload) else value

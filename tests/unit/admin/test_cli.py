@@ -1,0 +1,363 @@
+"""The command line, against a server with canned answers."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import grpc
+import pytest
+from typer.testing import CliRunner, Result
+
+from aetheris.api.v1 import error_details_pb2 as details
+from aetheris.api.v1 import operator_service_pb2 as operator
+from aetheris.api.v1 import workflow_pb2
+from aetheris.api.v1 import workflow_service_pb2 as service
+from aetheris.api.v1.common_pb2 import Payloads
+from aetheris.api.v1.history_pb2 import (
+    EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED,
+    EVENT_TYPE_WORKFLOW_EXECUTION_STARTED,
+)
+from aetheris_client import DataConverter
+from aetheris_client.admin.cli import app
+from tests.support.canned_server import CannedServer, Refusal
+
+M = TypeVar("M")
+Run = Callable[..., Result]
+
+
+def make(kind: Callable[..., M], **fields: Any) -> M:
+    """A message from plain dicts, which the generated types do not know of."""
+    return kind(**fields)
+
+
+def payloads(*values: object) -> Payloads:
+    encoded = DataConverter.default().to_payloads(values)
+    assert encoded is not None
+    return encoded
+
+
+@pytest.fixture
+def server() -> Iterator[CannedServer]:
+    """A server on a thread of its own: each command brings its own event loop."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    server = CannedServer()
+    try:
+        asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
+        yield server
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+@pytest.fixture
+def run(server: CannedServer, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("AETHERIS_ADDRESS", server.address)
+    return lambda *arguments: CliRunner().invoke(app, arguments)
+
+
+def last_request(server: CannedServer) -> Any:
+    return server.requests[-1]
+
+
+# -- workflow: start and steer
+
+
+def test_start_sends_the_inputs_and_prints_the_ids(server: CannedServer, run: Run):
+    server.on("StartWorkflow", service.StartWorkflowResponse(run_id="r1", started=True))
+    done = run(
+        *["workflow", "start", "census", "--task-queue", "q", "--workflow-id", "w", "-o", "json"],
+        *("--input", '{"a": [1]}', "--input", "2", "--run-timeout", "1h30m", "--memo", "who=me"),
+        *("--id-conflict-policy", "use_existing", "--namespace", "shop"),
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {"workflow_id": "w", "run_id": "r1", "started": True}
+    request = last_request(server)
+    assert (request.namespace, request.workflow_type.name) == ("shop", "census")
+    assert request.input == payloads({"a": [1]}, 2)
+    assert request.workflow_run_timeout.ToTimedelta() == timedelta(hours=1.5)
+    assert request.workflow_id_conflict_policy == (
+        workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING
+    )
+
+
+def test_start_for_people_prints_the_ids(server: CannedServer, run: Run):
+    server.on("StartWorkflow", service.StartWorkflowResponse(run_id="r1", started=True))
+    done = run("workflow", "start", "census", "-q", "q", "-w", "w")
+    assert done.stdout.split() == ["Workflow", "id", "w", "Run", "id", "r1", "Started", "yes"]
+
+
+def test_start_with_bad_json_names_the_option_and_exits_2(server: CannedServer, run: Run):
+    done = run("workflow", "start", "census", "-q", "q", "--input", "{")
+    assert done.exit_code == 2
+    assert "--input" in done.stderr
+    assert "not JSON" in done.stderr
+    assert server.requests == []
+
+
+def test_start_of_running_workflow_is_one_clear_line_and_exit_1(server: CannedServer, run: Run):
+    detail = details.WorkflowAlreadyStartedDetail(workflow_id="w", run_id="r")
+    server.on("StartWorkflow", Refusal(grpc.StatusCode.ALREADY_EXISTS, detail=detail))
+    done = run("workflow", "start", "census", "-q", "q", "-w", "w")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "error: workflow 'w' already started as run 'r'\n"
+
+
+def test_steering_commands_say_what_they_did(server: CannedServer, run: Run):
+    server.on("SignalWorkflow", service.SignalWorkflowResponse())
+    server.on("CancelWorkflow", service.CancelWorkflowResponse())
+    server.on("TerminateWorkflow", service.TerminateWorkflowResponse())
+    assert run("workflow", "signal", "w", "approve", "-i", "true").stdout == (
+        "signalled approve: workflow w\n"
+    )
+    assert last_request(server).input == payloads(True)
+    assert run("workflow", "cancel", "w", "-r", "r1", "--reason", "why").stdout == (
+        "requested cancellation: workflow w run r1\n"
+    )
+    assert last_request(server).reason == "why"
+    done = run("-o", "json", "workflow", "terminate", "w")
+    assert json.loads(done.stdout)["done"] == "terminated"
+
+
+def test_query_prints_the_answer(server: CannedServer, run: Run):
+    server.on("QueryWorkflow", service.QueryWorkflowResponse(query_result=payloads({"n": 1})))
+    done = run("workflow", "query", "w", "progress")
+    assert json.loads(done.stdout) == {"n": 1}
+
+
+# -- workflow: watch
+
+
+def info(workflow_id: str) -> dict[str, Any]:
+    return {
+        "execution": {"workflow_id": workflow_id, "run_id": "r"},
+        "workflow_type": {"name": "census"},
+        "status": workflow_pb2.WORKFLOW_EXECUTION_STATUS_RUNNING,
+        "start_time": datetime(2026, 1, 2, tzinfo=UTC),
+    }
+
+
+def test_describe_for_people_and_for_programs(server: CannedServer, run: Run):
+    response = make(
+        service.DescribeWorkflowResponse,
+        workflow_execution_info=info("w"),
+        pending_activities=[
+            {
+                "activity_id": "7",
+                "attempt": 2,
+                "maximum_attempts": 3,
+                "last_failure": {"message": "it broke"},
+            }
+        ],
+        pending_timers=[{"timer_id": "t9"}],
+    )
+    server.on("DescribeWorkflow", response)
+    text = run("workflow", "describe", "w").stdout
+    assert "RUNNING" in text
+    assert "it broke" in text
+    assert "2 of 3" in text
+    assert "t9" in text
+    document = json.loads(run("workflow", "describe", "w", "-o", "json").stdout)
+    assert document["info"]["start_time"] == "2026-01-02T00:00:00+00:00"
+    assert document["pending_activities"][0]["last_failure"]["message"] == "it broke"
+
+
+def test_list_in_each_format_shows_the_runs(server: CannedServer, run: Run):
+    answer = make(service.ListWorkflowsResponse, executions=[info("a"), info("b")])
+    server.on("ListWorkflows", answer)
+    lines = run("workflow", "list", "-s", "running", "--since", "2026-01-01").stdout.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["RUNNING", "a"], ["RUNNING", "b"]]
+    chosen = last_request(server).filter
+    assert chosen.statuses == [workflow_pb2.WORKFLOW_EXECUTION_STATUS_RUNNING]
+    assert chosen.earliest_start_time.ToDatetime(UTC) == datetime(2026, 1, 1, tzinfo=UTC)
+    array = json.loads(run("workflow", "list", "-o", "json").stdout)
+    rows = [json.loads(row) for row in run("workflow", "list", "-o", "jsonl").stdout.splitlines()]
+    assert array == rows
+    assert [row["id"] for row in rows] == ["a", "b"]
+
+
+def test_list_with_limit_stops_there_and_says_so(server: CannedServer, run: Run):
+    answer = make(service.ListWorkflowsResponse, executions=[info("a"), info("b")])
+    server.on("ListWorkflows", answer)
+    done = run("workflow", "list", "--limit", "1")
+    assert len(done.stdout.splitlines()) == 2
+    assert "--limit 0" in done.stderr
+
+
+def test_list_of_nothing_as_json_is_an_empty_array(server: CannedServer, run: Run):
+    server.on("ListWorkflows", service.ListWorkflowsResponse())
+    assert json.loads(run("workflow", "list", "-o", "json").stdout) == []
+
+
+def history() -> tuple[service.GetWorkflowHistoryResponse, service.GetWorkflowHistoryResponse]:
+    started = {
+        "event_id": 1,
+        "event_type": EVENT_TYPE_WORKFLOW_EXECUTION_STARTED,
+        "workflow_execution_started_event_attributes": {"input": payloads("x" * 300)},
+    }
+    completed = {
+        "event_id": 2,
+        "event_type": EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED,
+        "workflow_execution_completed_event_attributes": {"result": payloads(3)},
+    }
+    return (
+        make(
+            service.GetWorkflowHistoryResponse,
+            history={"events": [started]},
+            next_page_token=b"1",
+        ),
+        make(service.GetWorkflowHistoryResponse, history={"events": [completed]}),
+    )
+
+
+def test_history_prints_every_event_in_order(server: CannedServer, run: Run):
+    server.on("GetWorkflowHistory", *history())
+    lines = run("workflow", "history", "w", "--follow").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["Id", "1", "2"]
+    assert "WorkflowExecutionCompleted" in lines[2]
+    assert "result=[3]" in lines[2]
+    assert last_request(server).wait_new_event
+
+
+def test_history_for_programs_is_an_array_or_lines_with_whole_values(
+    server: CannedServer, run: Run
+):
+    server.on("GetWorkflowHistory", *history())
+    array = json.loads(run("workflow", "history", "w", "-o", "json").stdout)
+    server.on("GetWorkflowHistory", *history())
+    rows = run("workflow", "history", "w", "-o", "jsonl").stdout.splitlines()
+    assert array == [json.loads(row) for row in rows]
+    assert array[0]["attributes"]["input"] == ["x" * 300]
+
+
+def test_history_that_breaks_off_leaves_whole_json_and_exits_1(server: CannedServer, run: Run):
+    refusal = Refusal(grpc.StatusCode.INTERNAL, "oops")
+    server.on("GetWorkflowHistory", history()[0], refusal)
+    done = run("workflow", "history", "w", "-o", "json")
+    assert len(json.loads(done.stdout)) == 1
+    assert (done.exit_code, done.stderr) == (1, "error: oops\n")
+
+
+def test_result_prints_what_the_run_returned(server: CannedServer, run: Run):
+    result = make(
+        service.PollWorkflowResultResponse,
+        run_id="r",
+        result={
+            "status": workflow_pb2.WORKFLOW_EXECUTION_STATUS_COMPLETED,
+            "result": payloads({"n": 1}),
+        },
+    )
+    server.on("PollWorkflowResult", result)
+    assert json.loads(run("workflow", "result", "w").stdout) == {"n": 1}
+    assert json.loads(run("workflow", "result", "w", "-o", "json").stdout) == {
+        "workflow_id": "w",
+        "status": "COMPLETED",
+        "result": {"n": 1},
+    }
+
+
+def test_result_of_failed_run_prints_the_chain_and_exits_1(server: CannedServer, run: Run):
+    failure = {
+        "message": "activity failed",
+        "activity_failure_info": {},
+        "cause": {"message": "no money", "application_failure_info": {"type": "Broke"}},
+    }
+    result = make(
+        service.PollWorkflowResultResponse,
+        run_id="r",
+        result={"status": workflow_pb2.WORKFLOW_EXECUTION_STATUS_FAILED, "failure": failure},
+    )
+    server.on("PollWorkflowResult", result)
+    done = run("workflow", "result", "w")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "error: workflow 'w' run 'r' closed as FAILED",
+        "  caused by ActivityError: activity failed",
+        "  caused by Broke: no money",
+    ]
+    document = json.loads(run("workflow", "result", "w", "-o", "json").stdout)
+    assert document["status"] == "FAILED"
+    assert document["failure"]["cause"]["message"] == "no money"
+
+
+def test_result_after_timeout_exits_1(server: CannedServer, run: Run):
+    server.on("PollWorkflowResult", service.PollWorkflowResultResponse(run_id="r"))
+    done = run("workflow", "result", "w", "--timeout", "50ms")
+    assert done.exit_code == 1
+    assert "still open" in done.stderr
+
+
+# -- the other groups
+
+
+def test_task_queue_describe_shows_both_sides(server: CannedServer, run: Run):
+    answer = make(
+        operator.DescribeTaskQueueResponse,
+        pollers=[{"identity": "me", "capabilities": ["llm"], "waiting_poll_count": 2}],
+        backlogs=[{"capabilities": ["gpu", "llm"], "backlog_count": 9}],
+    )
+    server.on("DescribeTaskQueue", answer)
+    text = run("task-queue", "describe", "q").stdout
+    assert "WORKFLOW" in text
+    assert "ACTIVITY" in text
+    assert "gpu, llm" in text
+    done = run("task-queue", "describe", "q", "--type", "activity", "-o", "json")
+    (side,) = json.loads(done.stdout)
+    assert side["task_queue_type"] == "ACTIVITY"
+    assert side["backlogs"][0]["backlog_count"] == 9
+
+
+def test_namespace_commands_show_namespaces(server: CannedServer, run: Run):
+    namespace = {"name": "shop", "namespace_id": "id", "retention_interval": timedelta(hours=72)}
+    server.on("CreateNamespace", make(operator.CreateNamespaceResponse, namespace_info=namespace))
+    server.on(
+        "DescribeNamespace", make(operator.DescribeNamespaceResponse, namespace_info=namespace)
+    )
+    server.on("ListNamespaces", make(operator.ListNamespacesResponse, namespaces=[namespace]))
+    assert "3d" in run("namespace", "create", "shop", "--retention", "72h").stdout
+    assert last_request(server).retention_interval.ToTimedelta() == timedelta(hours=72)
+    assert "shop" in run("namespace", "describe", "shop").stdout
+    assert "shop" in run("namespace", "list").stdout
+    (listed,) = json.loads(run("namespace", "list", "-o", "json").stdout)
+    assert (listed["name"], listed["retention_interval"]) == ("shop", 72 * 3600)
+
+
+def cluster(owned: int) -> operator.DescribeClusterResponse:
+    return make(
+        operator.DescribeClusterResponse,
+        server_version="1.2",
+        shard_count=64,
+        owned_shard_count=owned,
+        components=[{"name": "postgres", "status": operator.COMPONENT_STATUS_SERVING}],
+        hosts=[{"host_id": "h", "address": "a:1", "shard_count": owned}],
+    )
+
+
+def test_cluster_health_exits_0_if_well_and_1_if_not(server: CannedServer, run: Run):
+    server.on("DescribeCluster", cluster(64))
+    done = run("cluster", "health")
+    assert done.exit_code == 0
+    assert "healthy" in done.stdout
+    server.on("DescribeCluster", cluster(63))
+    done = run("cluster", "health", "--output", "json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["owned_shard_count"] == 63
+
+
+def test_unreachable_server_is_one_clear_line_and_exit_1(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("aetheris_client.admin.session.CONNECT_TIMEOUT", timedelta(seconds=0.2))
+    done = run("cluster", "health", "--address", "127.0.0.1:1")
+    assert done.exit_code == 1
+    assert done.stderr == "error: no server answers at 127.0.0.1:1 within 0.2 s\n"
+
+
+def test_unknown_command_and_bad_option_exit_2(run: Run):
+    assert run("workflow", "nonsense").exit_code == 2
+    assert run("workflow", "result", "w", "--timeout", "soon").exit_code == 2
+    assert run("workflow", "list", "--status", "odd").exit_code == 2
