@@ -24,18 +24,21 @@ from aetheris_server.storage.pipeline import PipelineConnection
 T = TypeVar("T")
 
 Row = tuple[Any, ...]
+Parameters = Sequence[object] | Mapping[str, object]
 Connection = psycopg.AsyncConnection[Row]
 
 _CONNECT_TIMEOUT = 10
 # Over the server's own deadline, so that its error, which says more, comes first.
 _GRACE = 2.0
 _TRANSACTION_ATTEMPTS = 5
-# Every statement here has an index for its purpose. A plan that was made when the tables were
-# small, and kept, must not scan them when they are large. A store that knows none of these changes
-# nothing.
+# Every statement here has an index for its purpose. A plan that was made when the tables were small,
+# and kept, must not scan them when they are large, nor a shard's whole log to make a bitmap of it. A
+# store that knows none of these settings ignores them.
 _SETTINGS = """
 SELECT set_config(name, 'off', false) FROM pg_settings
-WHERE name IN ('enable_seqscan', 'enable_hashjoin', 'enable_mergejoin', 'jit')
+WHERE name IN (
+    'enable_seqscan', 'enable_bitmapscan', 'enable_hashjoin', 'enable_mergejoin', 'jit'
+)
 """
 
 
@@ -132,7 +135,7 @@ class Database:
         await self.fetch("SELECT 1")
         return time.monotonic() - start
 
-    async def fetch(self, query: LiteralString, parameters: Sequence[object] = ()) -> list[Row]:
+    async def fetch(self, query: LiteralString, parameters: Parameters = ()) -> list[Row]:
         """Run one statement, a transaction of its own, that can be repeated without harm.
 
         It is repeated once where the connection was gone, as all are after the server restarts.
@@ -150,7 +153,7 @@ class Database:
                     await self._pool.check()
                     return await self._fetch(query, parameters)
 
-    async def _fetch(self, query: LiteralString, parameters: Sequence[object]) -> list[Row]:
+    async def _fetch(self, query: LiteralString, parameters: Parameters) -> list[Row]:
         async with self._pool.connection() as connection:
             cursor = connection.cursor(binary=True)
             await cursor.execute(query, parameters, prepare=True)

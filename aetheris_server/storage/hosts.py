@@ -28,7 +28,8 @@ ON CONFLICT (host_id) DO UPDATE SET address = excluded.address,
 
 _REPLACE = """
 WITH gone AS (DELETE FROM hosts WHERE address = %s AND host_id <> %s RETURNING host_id)
-UPDATE shards s SET host_id = NULL, lease_expire_time = NULL FROM gone WHERE s.host_id = gone.host_id
+UPDATE shards s SET host_id = NULL, lease_expire_time = NULL
+FROM gone WHERE s.host_id = gone.host_id
 """
 
 _LOAD_LIVE = """

@@ -54,27 +54,24 @@ FROM log WHERE shard_id = %s AND run_id = %s AND run_seq > %s ORDER BY run_seq
 # Where the wanted events begin is found by bisection: run_seq has no gaps and event ids grow with
 # it, so an index of event ids, which every commit would pay for, is not needed.
 _RUN_EVENTS = """
-WITH RECURSIVE wanted AS (
-    SELECT %s::integer AS shard_id, %s::uuid AS run_id, %s::bigint AS event_id
-),
-bounds (low, high) AS (
+WITH RECURSIVE bounds (low, high) AS (
     SELECT 1::bigint, (
-        SELECT l.run_seq FROM log l
-        WHERE l.shard_id = w.shard_id AND l.run_id = w.run_id ORDER BY l.run_seq DESC LIMIT 1
-    ) FROM wanted w
+        SELECT run_seq FROM log
+        WHERE shard_id = %(shard_id)s AND run_id = %(run_id)s ORDER BY run_seq DESC LIMIT 1
+    )
     UNION ALL
     SELECT
-        CASE WHEN l.first_event_id + l.event_count > w.event_id THEN b.low ELSE l.run_seq + 1 END,
-        CASE WHEN l.first_event_id + l.event_count > w.event_id THEN l.run_seq ELSE b.high END
-    FROM bounds b, wanted w, log l
-    WHERE b.low < b.high AND l.shard_id = w.shard_id AND l.run_id = w.run_id
+        CASE WHEN l.first_event_id + l.event_count > %(event_id)s THEN b.low ELSE l.run_seq + 1 END,
+        CASE WHEN l.first_event_id + l.event_count > %(event_id)s THEN l.run_seq ELSE b.high END
+    FROM bounds b
+    JOIN log l ON l.shard_id = %(shard_id)s AND l.run_id = %(run_id)s
         AND l.run_seq = (b.low + b.high) / 2
+    WHERE b.low < b.high
 )
-SELECT l.shard_seq, l.run_seq, l.first_event_id, l.event_count, l.record, l.hash
-FROM wanted w, log l
-WHERE l.shard_id = w.shard_id AND l.run_id = w.run_id AND l.run_seq >= (SELECT max(low) FROM bounds)
-    AND l.event_count > 0 AND l.first_event_id + l.event_count > w.event_id
-ORDER BY l.run_seq LIMIT %s
+SELECT shard_seq, run_seq, first_event_id, event_count, record, hash FROM log
+WHERE shard_id = %(shard_id)s AND run_id = %(run_id)s AND run_seq >= (SELECT max(low) FROM bounds)
+    AND event_count > 0 AND first_event_id + event_count > %(event_id)s
+ORDER BY run_seq LIMIT %(max_rows)s
 """
 
 _RUNS_SINCE = """
@@ -112,7 +109,13 @@ async def load_run_events(
     """
     if not is_uuid(run_id):
         return []
-    rows = await db.fetch(_RUN_EVENTS, (shard_id, run_id, from_event_id, max_rows))
+    parameters = {
+        "shard_id": shard_id,
+        "run_id": run_id,
+        "event_id": from_event_id,
+        "max_rows": max_rows,
+    }
+    rows = await db.fetch(_RUN_EVENTS, parameters)
     return [RunRecord(*row) for row in rows]
 
 

@@ -131,23 +131,19 @@ WHERE s.shard_id = w.shard_id AND s.range_id = w.range_id AND s.host_id = %s
 RETURNING s.shard_id
 """
 
-_MARK_OWING = """
-WITH changed AS (
-    SELECT e.shard_id, e.run_id, w.owes_tasks
-    FROM unnest(%s::integer[], %s::uuid[], %s::boolean[]) AS w (shard_id, run_id, owes_tasks)
+# Locks runs in the order in which LogWriter does, so that the two do not wait for each other.
+_UPDATE_RUNS = """
+WITH locked AS (
+    SELECT e.shard_id, e.run_id, w.owes_tasks, w.old_wake_time, w.new_wake_time
+    FROM unnest(%s::integer[], %s::uuid[], %s::boolean[], %s::timestamptz[], %s::timestamptz[])
+        AS w (shard_id, run_id, owes_tasks, old_wake_time, new_wake_time)
     JOIN executions e ON e.shard_id = w.shard_id AND e.run_id = w.run_id
-    WHERE e.owes_tasks <> w.owes_tasks
+    WHERE e.owes_tasks <> w.owes_tasks OR e.wake_time = w.old_wake_time
     ORDER BY e.run_id FOR UPDATE OF e
 )
-UPDATE executions e SET owes_tasks = changed.owes_tasks FROM changed
-WHERE e.shard_id = changed.shard_id AND e.run_id = changed.run_id
-"""
-
-_REWRITE_WAKE_TIMES = """
-UPDATE executions e SET wake_time = w.new_time
-FROM unnest(%s::integer[], %s::uuid[], %s::timestamptz[], %s::timestamptz[])
-    AS w (shard_id, run_id, old_time, new_time)
-WHERE e.shard_id = w.shard_id AND e.run_id = w.run_id AND e.wake_time = w.old_time
+UPDATE executions e SET owes_tasks = coalesce(l.owes_tasks, e.owes_tasks),
+    wake_time = CASE WHEN e.wake_time = l.old_wake_time THEN l.new_wake_time ELSE e.wake_time END
+FROM locked l WHERE e.shard_id = l.shard_id AND e.run_id = l.run_id
 """
 
 _RELEASE = """
@@ -287,32 +283,30 @@ async def renew_shards(
             ),
         )
         ours = {row[0] for row in await cursor.fetchall()}
-        marks = _marks([renewal for renewal in ordered if renewal.shard_id in ours])
-        if marks:
+        updates = _run_updates([renewal for renewal in ordered if renewal.shard_id in ours])
+        if updates:
             await connection.execute(
-                _MARK_OWING, [list(column) for column in zip(*marks, strict=True)]
-            )
-        rewrites = [
-            (renewal.shard_id, rewrite.run_id, rewrite.old_time, rewrite.new_time)
-            for renewal in ordered
-            if renewal.shard_id in ours
-            for rewrite in renewal.wake_rewrites
-        ]
-        if rewrites:
-            await connection.execute(
-                _REWRITE_WAKE_TIMES, [list(column) for column in zip(*rewrites, strict=True)]
+                _UPDATE_RUNS, [list(column) for column in zip(*updates, strict=True)]
             )
         return ours
 
     return await db.run_transaction(renew)
 
 
-def _marks(renewals: Sequence[ShardRenewal]) -> list[tuple[int, str, bool]]:
-    marks: list[tuple[int, str, bool]] = []
+_RunUpdate = tuple[int, str, bool | None, datetime | None, datetime | None]
+
+
+def _run_updates(renewals: Sequence[ShardRenewal]) -> list[_RunUpdate]:
+    """One row per run: what changes of owes_tasks, if anything, and of wake_time, if anything."""
+    updates: list[_RunUpdate] = []
     for renewal in renewals:
-        marks += [(renewal.shard_id, run_id, True) for run_id in renewal.owes_set]
-        marks += [(renewal.shard_id, run_id, False) for run_id in renewal.owes_cleared]
-    return marks
+        owes = dict.fromkeys(renewal.owes_cleared, False) | dict.fromkeys(renewal.owes_set, True)
+        rewrites = {rewrite.run_id: rewrite for rewrite in renewal.wake_rewrites}
+        for run_id in owes.keys() | rewrites.keys():
+            rewrite = rewrites.get(run_id)
+            old_time, new_time = (rewrite.old_time, rewrite.new_time) if rewrite else (None, None)
+            updates.append((renewal.shard_id, run_id, owes.get(run_id), old_time, new_time))
+    return updates
 
 
 async def release_shards(db: Database, host_id: str, shards: Sequence[tuple[int, int]]) -> None:

@@ -7,7 +7,8 @@ ALTER TABLE log SET (toast_tuple_target = 8160);
 ALTER TABLE log ALTER COLUMN record SET STORAGE EXTERNAL;
 ALTER TABLE snapshots ALTER COLUMN state SET STORAGE EXTERNAL;
 
--- Room on the page for the row version that closing a run makes.
-ALTER TABLE executions SET (fillfactor = 70);
+-- Room on the page for the versions that closing its runs makes, also where one batch closes them all:
+-- a version elsewhere would need an entry in every index.
+ALTER TABLE executions SET (fillfactor = 50);
 ALTER TABLE shards SET (fillfactor = 50);
 ALTER TABLE hosts SET (fillfactor = 50);

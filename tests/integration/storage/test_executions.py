@@ -1,0 +1,190 @@
+from datetime import timedelta
+
+import pytest
+
+from aetheris_server.ids import new_run_id
+from aetheris_server.storage.commit import CommitBatch, LogWriter
+from aetheris_server.storage.database import Database
+from aetheris_server.storage.executions import (
+    ExecutionFilter,
+    ExecutionRow,
+    list_executions,
+    load_due,
+    load_execution,
+    load_newest_runs,
+    load_owing,
+)
+from tests.integration.storage.rows import (
+    COMPLETED,
+    NAMESPACE_ID,
+    RUNNING,
+    START_TIME,
+    close_update,
+    execution_row,
+)
+from tests.support.wait import wait_until
+
+pytestmark = pytest.mark.integration
+
+
+def minutes(count: int) -> timedelta:
+    return timedelta(minutes=count)
+
+
+async def insert(writer: LogWriter, *rows: ExecutionRow) -> None:
+    await writer.commit(CommitBatch(inserts=list(rows)))
+
+
+async def test_load_newest_runs_returns_the_last_start_of_each_workflow_id(
+    db: Database, writer: LogWriter
+) -> None:
+    old = execution_row(workflow_id="twice")
+    new = execution_row(workflow_id="twice", start_time=START_TIME + minutes(1))
+    once = execution_row(shard_id=2, workflow_id="once")
+    await insert(writer, new, old, once)
+    keys = [(2, NAMESPACE_ID, "once"), (1, NAMESPACE_ID, "none"), (1, NAMESPACE_ID, "twice")]
+
+    found = await load_newest_runs(db, keys)
+
+    assert {key[2]: run.run_id for key, run in found.items()} == {
+        "once": once.run_id,
+        "twice": new.run_id,
+    }
+
+
+async def test_load_newest_runs_returns_what_decides_about_a_start(
+    db: Database, writer: LogWriter
+) -> None:
+    row = execution_row()
+    update = close_update(row)
+    await writer.commit(CommitBatch(inserts=[row], updates=[update]))
+    key = (1, NAMESPACE_ID, row.workflow_id)
+
+    run = (await load_newest_runs(db, [key]))[key]
+
+    assert (run.run_id, run.status, run.start_request_id, run.first_execution_run_id) == (
+        row.run_id,
+        COMPLETED,
+        row.start_request_id,
+        row.first_execution_run_id,
+    )
+    assert (run.start_time, run.close_time) == (row.start_time, update.close_time)
+
+
+async def test_load_newest_runs_of_nothing_asks_nothing(db: Database) -> None:
+    assert await load_newest_runs(db, []) == {}
+
+
+async def test_load_execution_of_another_shard_or_namespace_finds_nothing(
+    db: Database, writer: LogWriter
+) -> None:
+    row = execution_row()
+    await insert(writer, row)
+
+    assert await load_execution(db, 1, NAMESPACE_ID, row.run_id) == row
+    assert await load_execution(db, 2, NAMESPACE_ID, row.run_id) is None
+    assert await load_execution(db, 1, new_run_id(), row.run_id) is None
+    assert await load_execution(db, 1, NAMESPACE_ID, "not-a-run") is None
+
+
+async def test_load_due_returns_the_earliest_of_these_shards(
+    db: Database, writer: LogWriter
+) -> None:
+    late, early, future = (
+        execution_row(shard_id=shard_id, wake_time=START_TIME + minutes(count))
+        for shard_id, count in ((1, 2), (2, 1), (1, 9))
+    )
+    elsewhere = execution_row(shard_id=3, wake_time=START_TIME)
+    await insert(writer, late, early, future, elsewhere, execution_row())
+
+    due = await load_due(db, [1, 2], START_TIME + minutes(5), 10)
+
+    assert due == [
+        (2, NAMESPACE_ID, early.workflow_id, early.run_id, early.wake_time),
+        (1, NAMESPACE_ID, late.workflow_id, late.run_id, late.wake_time),
+    ]
+    assert await load_due(db, [1, 2], START_TIME + minutes(5), 1) == due[:1]
+
+
+async def test_load_owing_returns_only_marked_runs_of_these_shards(
+    db: Database, writer: LogWriter
+) -> None:
+    owing = execution_row(owes_tasks=True)
+    await insert(writer, owing, execution_row(), execution_row(shard_id=2, owes_tasks=True))
+
+    assert await load_owing(db, [1]) == [(1, NAMESPACE_ID, owing.workflow_id, owing.run_id)]
+
+
+async def test_list_executions_pages_hold_each_run_once_newest_first(
+    db: Database, writer: LogWriter
+) -> None:
+    # Two of each start time, so that pages also end between equals.
+    rows = [execution_row(start_time=START_TIME + minutes(n // 2)) for n in range(9)]
+    await insert(writer, *rows)
+
+    listed: list[ExecutionRow] = []
+    after = None
+    while page := await list_executions(db, NAMESPACE_ID, ExecutionFilter(), 2, after):
+        listed += page
+        after = (page[-1].start_time, page[-1].run_id)
+
+    assert listed == sorted(rows, key=lambda row: (row.start_time, row.run_id), reverse=True)
+
+
+@pytest.mark.parametrize(
+    "conditions, expected",
+    [
+        (ExecutionFilter(), {"a", "b", "c"}),
+        (ExecutionFilter(workflow_id="b"), {"b"}),
+        (ExecutionFilter(workflow_id="b", shard_id=2), {"b"}),
+        (ExecutionFilter(workflow_type="Order"), {"a", "b"}),
+        (ExecutionFilter(statuses={RUNNING}), {"a", "c"}),
+        (ExecutionFilter(statuses=[RUNNING, COMPLETED]), {"a", "b", "c"}),
+        (ExecutionFilter(earliest_start_time=START_TIME + minutes(1)), {"b", "c"}),
+        (ExecutionFilter(latest_start_time=START_TIME + minutes(1)), {"a"}),
+        (ExecutionFilter(workflow_type="Order", statuses={COMPLETED}), {"b"}),
+        (ExecutionFilter(workflow_type="None"), set()),
+    ],
+)
+async def test_list_executions_filter_keeps_runs_for_which_all_holds(
+    db: Database, writer: LogWriter, conditions: ExecutionFilter, expected: set[str]
+) -> None:
+    await insert(
+        writer,
+        execution_row(workflow_id="a"),
+        execution_row(2, "b", start_time=START_TIME + minutes(1), status=COMPLETED),
+        execution_row(3, "c", start_time=START_TIME + minutes(2), workflow_type="Refund"),
+    )
+
+    listed = await list_executions(db, NAMESPACE_ID, conditions, 10)
+
+    assert {row.workflow_id for row in listed} == expected
+
+
+async def test_list_executions_of_another_namespace_is_empty(
+    db: Database, writer: LogWriter
+) -> None:
+    await insert(writer, execution_row())
+
+    assert await list_executions(db, new_run_id(), ExecutionFilter(), 10) == []
+
+
+async def test_closing_a_run_touches_no_index(db: Database, writer: LogWriter) -> None:
+    rows = [execution_row(workflow_id=f"order-{n}") for n in range(50)]
+    await insert(writer, *rows)
+    await writer.commit(CommitBatch(updates=[close_update(row) for row in rows]))
+    # The server counts a session's changes for good when that ends.
+    await writer.close()
+
+    async def are_all_counted() -> bool:
+        return await count_updates(db) == (50, 50)
+
+    await wait_until(are_all_counted, what="50 updates, all within their page")
+
+
+async def count_updates(db: Database) -> tuple[int, int]:
+    """Updates of executions, and how many of them made no index entry."""
+    rows = await db.fetch(
+        "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'executions'"
+    )
+    return rows[0][0], rows[0][1]

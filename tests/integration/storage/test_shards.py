@@ -1,0 +1,267 @@
+import asyncio
+from collections.abc import Collection
+from datetime import timedelta
+
+import pytest
+
+from aetheris_server.config import ConfigError, PostgresSettings
+from aetheris_server.errors import ShardLostError
+from aetheris_server.storage.commit import CommitBatch, LogWriter
+from aetheris_server.storage.database import Database
+from aetheris_server.storage.executions import load_due, load_owing
+from aetheris_server.storage.shards import (
+    AcquiredShard,
+    ShardRenewal,
+    WakeRewrite,
+    acquire_shards,
+    ensure_cluster,
+    load_shard_count,
+    load_shards,
+    release_shards,
+    renew_shards,
+)
+from tests.integration.storage.rows import START_TIME, close_update, execution_row, log_row
+
+pytestmark = pytest.mark.integration
+
+LONG, GONE = 60.0, -1.0
+
+
+@pytest.fixture(autouse=True)
+async def _cluster(db: Database) -> None:
+    await ensure_cluster(db, 4)
+
+
+def make_note(shard_id: int, range_id: int) -> tuple[bytes, bytes]:
+    return b"note %d %d" % (shard_id, range_id), b"hash %d %d" % (shard_id, range_id)
+
+
+async def acquire(
+    db: Database, host_id: str, shard_ids: Collection[int], lease_timeout: float = LONG
+) -> list[AcquiredShard]:
+    return await acquire_shards(db, host_id, shard_ids, lease_timeout, make_note)
+
+
+async def owners(db: Database) -> list[str | None]:
+    return [shard.host_id for shard in await load_shards(db)]
+
+
+async def test_ensure_cluster_again_returns_the_same_count(db: Database) -> None:
+    assert await ensure_cluster(db, 4) == 4
+    assert await load_shard_count(db) == 4
+    assert [shard.shard_id for shard in await load_shards(db)] == [0, 1, 2, 3]
+
+
+async def test_ensure_cluster_other_count_names_both(db: Database) -> None:
+    with pytest.raises(ConfigError, match=r"history\.shard_count: expected 4,.* found 8"):
+        await ensure_cluster(db, 8)
+
+
+async def test_ensure_cluster_by_two_hosts_at_once_creates_one(migrated_postgres_dsn: str) -> None:
+    async with Database(PostgresSettings(dsn=migrated_postgres_dsn)) as db:
+        assert await asyncio.gather(*(ensure_cluster(db, 4) for _ in range(4))) == [4] * 4
+        assert len(await load_shards(db)) == 4
+
+
+async def test_acquire_unowned_shards_appends_a_note_to_each_log(
+    db: Database, writer: LogWriter
+) -> None:
+    await writer.commit(CommitBatch(log=[log_row(2, 1), log_row(2, 2)]))
+
+    assert await acquire(db, "a", [2, 0]) == [
+        AcquiredShard(shard_id=0, range_id=1, next_shard_seq=2, watermark=0),
+        AcquiredShard(shard_id=2, range_id=1, next_shard_seq=4, watermark=0),
+    ]
+    assert await owners(db) == ["a", None, "a", None]
+    notes = await db.fetch(
+        "SELECT shard_id, shard_seq, record, hash, namespace_id, run_id"
+        " FROM log WHERE run_id IS NULL ORDER BY shard_id"
+    )
+    assert notes == [
+        (0, 1, b"note 0 1", b"hash 0 1", None, None),
+        (2, 3, b"note 2 1", b"hash 2 1", None, None),
+    ]
+
+
+async def test_acquire_leased_shard_leaves_it_to_its_owner(db: Database) -> None:
+    await acquire(db, "a", [0])
+
+    assert [shard.shard_id for shard in await acquire(db, "b", [0, 1])] == [1]
+    assert await owners(db) == ["a", "b", None, None]
+
+
+async def test_acquire_expired_shard_takes_it(db: Database) -> None:
+    await acquire(db, "a", [0], lease_timeout=GONE)
+    assert [shard.is_expired for shard in await load_shards(db)] == [True] * 4
+
+    assert [shard.range_id for shard in await acquire(db, "b", [0])] == [2]
+    assert [shard.is_expired for shard in await load_shards(db)] == [False, True, True, True]
+
+
+async def test_acquire_own_shard_takes_it_anew(db: Database) -> None:
+    await acquire(db, "a", [0])
+
+    assert await acquire(db, "a", [0]) == [AcquiredShard(0, 2, 3, 0)]
+
+
+async def test_acquire_nothing_or_unknown_shards_takes_none(db: Database) -> None:
+    assert await acquire(db, "a", []) == []
+    assert await acquire(db, "a", [99]) == []
+
+
+async def test_acquire_by_two_hosts_at_once_gives_each_shard_to_one(db: Database) -> None:
+    taken = await asyncio.gather(*(acquire(db, host, range(4)) for host in ("a", "b", "c")))
+
+    assert sorted(shard.shard_id for shards in taken for shard in shards) == [0, 1, 2, 3]
+
+
+async def test_commit_by_the_owner_before_is_refused(db: Database, writer: LogWriter) -> None:
+    (shard,) = await acquire(db, "a", [0], lease_timeout=GONE)
+    await writer.commit(CommitBatch(log=[log_row(0, shard.next_shard_seq)]))
+    await acquire(db, "b", [0])
+
+    with pytest.raises(ShardLostError) as caught:
+        await writer.commit(CommitBatch(log=[log_row(0, shard.next_shard_seq + 1)]))
+
+    assert caught.value.shard_ids == {0}
+
+
+async def test_acquire_under_a_writing_owner_ends_its_writing(
+    db: Database, writer: LogWriter
+) -> None:
+    (shard,) = await acquire(db, "a", [0], lease_timeout=GONE)
+    written = 0
+
+    async def write() -> None:
+        nonlocal written
+        while True:
+            seq = shard.next_shard_seq + written
+            await writer.commit(CommitBatch(log=[log_row(0, seq)]))
+            written += 1
+
+    writing = asyncio.create_task(write())
+    (taken,) = await acquire(db, "b", [0])
+
+    with pytest.raises(ShardLostError):
+        await writing
+    assert taken.next_shard_seq == shard.next_shard_seq + written + 1
+
+
+async def test_renew_prolongs_leases_and_moves_watermarks_forward_only(db: Database) -> None:
+    await acquire(db, "a", [0, 1], lease_timeout=GONE)
+    await renew_shards(db, "a", [ShardRenewal(1, 1, watermark=9)], LONG)
+
+    ours = await renew_shards(
+        db, "a", [ShardRenewal(1, 1, watermark=7), ShardRenewal(0, 1, watermark=5)], LONG
+    )
+
+    shards = await load_shards(db)
+    assert ours == {0, 1}
+    assert [shard.watermark for shard in shards] == [5, 9, 0, 0]
+    assert [shard.is_expired for shard in shards] == [False, False, True, True]
+    assert [shard.watermark for shard in await acquire(db, "a", [0])] == [5]
+
+
+async def test_renew_of_a_lost_shard_changes_nothing_of_it(db: Database, writer: LogWriter) -> None:
+    await acquire(db, "a", [0, 1], lease_timeout=GONE)
+    await acquire(db, "b", [1])
+    runs = [execution_row(shard_id=shard_id) for shard_id in (0, 1)]
+    await writer.commit(CommitBatch(inserts=runs))
+
+    ours = await renew_shards(
+        db,
+        "a",
+        [ShardRenewal(run.shard_id, 1, 9, owes_set=[run.run_id]) for run in runs],
+        LONG,
+    )
+
+    assert ours == {0}
+    assert [shard.watermark for shard in await load_shards(db)] == [9, 0, 0, 0]
+    assert [owing[0] for owing in await load_owing(db, [0, 1])] == [0]
+
+
+async def test_renew_with_an_old_range_is_not_ours(db: Database) -> None:
+    await acquire(db, "a", [0])
+    await acquire(db, "a", [0])
+
+    assert await renew_shards(db, "a", [ShardRenewal(0, 1, 3)], LONG) == set()
+    assert await renew_shards(db, "a", [ShardRenewal(0, 2, 3)], LONG) == {0}
+    assert await renew_shards(db, "a", [], LONG) == set()
+
+
+async def test_renew_sets_and_clears_owing_runs(db: Database, writer: LogWriter) -> None:
+    await acquire(db, "a", [0])
+    set_run, cleared_run = execution_row(0), execution_row(0, owes_tasks=True)
+    await writer.commit(CommitBatch(inserts=[set_run, cleared_run]))
+
+    renewal = ShardRenewal(0, 1, 1, owes_set=[set_run.run_id], owes_cleared=[cleared_run.run_id])
+    for _ in range(2):
+        await renew_shards(db, "a", [renewal], LONG)
+
+    assert [owing[3] for owing in await load_owing(db, [0])] == [set_run.run_id]
+
+
+async def test_renew_rewrites_a_wake_time_only_if_it_is_still_the_old_one(
+    db: Database, writer: LogWriter
+) -> None:
+    await acquire(db, "a", [0])
+    later, latest = (START_TIME + timedelta(minutes=count) for count in (1, 2))
+    gone, moved, changed, marked = (execution_row(0, wake_time=START_TIME) for _ in range(4))
+    await writer.commit(
+        CommitBatch(
+            inserts=[gone, moved, changed, marked],
+            updates=[close_update(changed, wake_time=later)],
+        )
+    )
+
+    renewal = ShardRenewal(
+        0,
+        1,
+        1,
+        owes_set=[marked.run_id],
+        wake_rewrites=[
+            WakeRewrite(gone.run_id, START_TIME, None),
+            WakeRewrite(moved.run_id, START_TIME, latest),
+            WakeRewrite(changed.run_id, START_TIME, None),
+            WakeRewrite(marked.run_id, START_TIME, None),
+        ],
+    )
+    await renew_shards(db, "a", [renewal], LONG)
+
+    due = await load_due(db, [0], latest + timedelta(minutes=1), 10)
+    assert [(run[3], run[4]) for run in due] == [(changed.run_id, later), (moved.run_id, latest)]
+    assert [owing[3] for owing in await load_owing(db, [0])] == [marked.run_id]
+
+
+async def test_renew_beside_commits_of_the_same_runs_gets_through(
+    db: Database, writer: LogWriter
+) -> None:
+    await acquire(db, "a", [0])
+    runs = [execution_row(0) for _ in range(50)]
+    await writer.commit(CommitBatch(inserts=runs))
+    ids = [run.run_id for run in runs]
+
+    async def renew() -> None:
+        for turn in range(20):
+            is_odd = turn % 2
+            renewal = ShardRenewal(0, 1, 1, ids if is_odd else (), () if is_odd else ids[::-1])
+            await renew_shards(db, "a", [renewal], LONG)
+
+    async def update() -> None:
+        for _ in range(20):
+            updates = [close_update(run, owes_tasks=True) for run in reversed(runs)]
+            await writer.commit(CommitBatch(updates=updates))
+
+    await asyncio.gather(renew(), update())
+
+    assert writer.retry_count == 0
+
+
+async def test_release_frees_only_what_is_still_ours(db: Database) -> None:
+    await acquire(db, "a", [0, 1], lease_timeout=GONE)
+    await acquire(db, "b", [1])
+
+    await release_shards(db, "a", [(1, 1), (0, 1)])
+
+    assert await owners(db) == [None, "b", None, None]
+    assert [shard.range_id for shard in await acquire(db, "b", [0])] == [2]
