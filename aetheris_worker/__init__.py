@@ -1,1 +1,11 @@
-"""The Aetheris worker SDK."""
+"""The Aetheris worker SDK: write workflows and activities, and run them.
+
+from aetheris_worker import Worker, activity, workflow
+"""
+
+from aetheris_worker import activity, workflow
+from aetheris_worker.retry import RetryPolicy
+from aetheris_worker.run_until_signal import run_until_signal
+from aetheris_worker.worker import Worker
+
+__all__ = ["RetryPolicy", "Worker", "activity", "run_until_signal", "workflow"]

@@ -45,12 +45,16 @@ class RunMachine:
         """The code has ended the run."""
         return self._entry.closing is not None
 
-    def advance(self, events: Sequence[HistoryEvent]) -> Sequence[ProducedCommand]:
+    def advance(
+        self, events: Sequence[HistoryEvent], *, is_whole: bool = True
+    ) -> Sequence[ProducedCommand]:
         """Run the code through these events.
 
         Args:
             events: What follows `started_event_id`; the last one starts the task in hand. Or the
-                whole history of a run, for a look at it: then no command is new.
+                history of a run up to now, for a look at it: then no command is new.
+            is_whole: The events do not end in the middle of a task's commands, so the last commands
+                must be among them.
 
         Returns:
             The commands of the task in hand, in order; none if there is none.
@@ -62,7 +66,7 @@ class RunMachine:
         """
         commands: Sequence[ProducedCommand] = ()
         for chunk in chunks_of(events):
-            commands = self._advance(chunk)
+            commands = self._advance(chunk, is_whole)
         return commands
 
     def query(self, name: str, arguments: Payloads) -> Payloads | None:
@@ -77,11 +81,13 @@ class RunMachine:
         """Take the code down; see WorkflowLoop.evict."""
         self.run.loop.evict()
 
-    def _advance(self, chunk: Chunk) -> Sequence[ProducedCommand]:
+    def _advance(self, chunk: Chunk, is_whole: bool) -> Sequence[ProducedCommand]:
         run = self.run
         run.is_replaying = chunk.is_replay
         is_first = self._last_event_id == 0
-        self._apply(chunk.events)
+        after_commands = self._apply(chunk.events)
+        if is_whole or chunk.started is not None:
+            run.commands.check_all_recorded(after_commands)
         if is_first:
             if run.first_event is None:
                 raise HistoryError("the history does not begin with WORKFLOW_EXECUTION_STARTED")
@@ -96,7 +102,8 @@ class RunMachine:
         produced = run.commands.seal()
         return () if chunk.is_replay else produced
 
-    def _apply(self, events: Sequence[HistoryEvent]) -> None:
+    def _apply(self, events: Sequence[HistoryEvent]) -> HistoryEvent | None:
+        """Returns the event behind the last task's commands."""
         after_commands: HistoryEvent | None = None
         for event in events:
             if event.event_id != self._last_event_id + 1:
@@ -113,7 +120,7 @@ class RunMachine:
             if after_commands is None and kind != EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
                 after_commands = event
             self._apply_other(event)
-        self.run.commands.check_all_recorded(after_commands)
+        return after_commands
 
     def _apply_other(self, event: HistoryEvent) -> None:
         kind = event.event_type

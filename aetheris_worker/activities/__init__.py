@@ -1,0 +1,1 @@
+"""Activities: from a task to its result."""

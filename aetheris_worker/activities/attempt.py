@@ -1,0 +1,115 @@
+"""One running attempt, as the activity's own code reaches it.
+
+Code finds its attempt through a context variable. Async code runs on the worker's event loop; a
+plain function runs in a thread, from where everything that touches the loop is handed over to it.
+"""
+
+import asyncio
+import contextvars
+import enum
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from typing import Final
+
+from aetheris.api.v1.common_pb2 import Payloads
+from aetheris.api.v1.worker_service_pb2 import ActivityTask
+from aetheris_client.converter import DataConverter
+from aetheris_client.errors import CancelledError
+from aetheris_worker.activities.heartbeat import Heartbeater
+from aetheris_worker.activities.info import ActivityInfo, read_info
+
+
+class CancelReason(enum.Enum):
+    """Why an attempt should stop."""
+
+    REQUESTED = "cancellation was requested"
+    GONE = "the server no longer waits for this attempt"
+    SHUTDOWN = "the worker shuts down"
+
+
+class Attempt:
+    """The state of one attempt.
+
+    Attributes:
+        cancel_reason: None as long as it should go on.
+        was_refused: The server would not take its answer as it was.
+    """
+
+    def __init__(
+        self,
+        task: ActivityTask,
+        namespace: str,
+        task_queue: str,
+        converter: DataConverter,
+        heartbeater: Heartbeater,
+        *,
+        is_async: bool,
+    ) -> None:
+        self.task = task
+        self.cancel_reason: CancelReason | None = None
+        self.was_refused = False
+        self.is_async = is_async
+        self._namespace = namespace
+        self._task_queue = task_queue
+        self._converter = converter
+        self._heartbeater = heartbeater
+        self._on_cancel: list[Callable[[], object]] = []
+        # A thread may wait for it, and registers and is cancelled from different threads.
+        self._lock = threading.Lock()
+
+    @cached_property
+    def info(self) -> ActivityInfo:
+        """What it can know about itself."""
+        return read_info(self.task, self._namespace, self._task_queue, self._converter)
+
+    @cached_property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The worker's."""
+        return self._heartbeater.loop
+
+    def heartbeat(self, details: tuple[object, ...]) -> None:
+        """Say that it is alive; from any thread.
+
+        Raises:
+            CancelledError: It should stop, and its code is not async: that would have been
+                cancelled by other means.
+            PayloadEncodeError: A detail has no encoding.
+        """
+        if self.cancel_reason is not None and not self.is_async:
+            raise CancelledError(self.cancel_reason.value)
+        payloads = self._converter.to_payloads(details)
+        if threading.get_ident() == self._heartbeater.thread_id:
+            self._heartbeater.beat(payloads)
+        else:
+            self.loop.call_soon_threadsafe(self._heartbeater.beat, payloads)
+
+    def last_details(self) -> Payloads | None:
+        """What the last heartbeat said; on the loop's thread."""
+        return self._heartbeater.last_details
+
+    def cancel(self, reason: CancelReason) -> bool:
+        """It should stop; False if it has been told so before."""
+        with self._lock:
+            if self.cancel_reason is not None:
+                return False
+            self.cancel_reason = reason
+            callbacks, self._on_cancel = self._on_cancel, []
+        for callback in callbacks:
+            callback()
+        return True
+
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        """Have it called, once, on the loop's thread, when the attempt should stop."""
+        with self._lock:
+            if self.cancel_reason is None:
+                self._on_cancel.append(callback)
+                return
+        callback()
+
+    def close(self) -> None:
+        """The attempt is over."""
+        self._heartbeater.close()
+
+
+CURRENT: Final[contextvars.ContextVar[Attempt]] = contextvars.ContextVar("aetheris_attempt")

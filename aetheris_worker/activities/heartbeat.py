@@ -1,0 +1,75 @@
+"""Signs of life, no more of them than the server needs.
+
+The first goes out at once. Those of the next interval are held back, and the last of them goes out
+when it ends.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+from aetheris.api.v1.common_pb2 import Payloads
+
+# Of the heartbeat timeout: leaves time for the call itself.
+_SHARE: Final = 0.8
+_MAX_INTERVAL: Final = 60.0
+_INTERVAL_WITHOUT_TIMEOUT: Final = 30.0
+
+
+def interval_of(heartbeat_timeout: timedelta | None) -> float:
+    """Seconds between two heartbeats of one attempt."""
+    if heartbeat_timeout is None:
+        return _INTERVAL_WITHOUT_TIMEOUT
+    return min(_MAX_INTERVAL, heartbeat_timeout.total_seconds() * _SHARE)
+
+
+class Heartbeater:
+    """Holds heartbeats of one attempt back. On the loop's thread only.
+
+    Attributes:
+        last_details: Of the newest heartbeat, sent or not; None if it had none.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        interval: float,
+        send: Callable[[Payloads | None], None],
+    ) -> None:
+        self.loop = loop
+        self.thread_id = threading.get_ident()
+        self.last_details: Payloads | None = None
+        self._interval = interval
+        self._send = send
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_held_back = False
+        self._is_closed = False
+
+    def beat(self, details: Payloads | None) -> None:
+        """Send it, now or with the end of the interval."""
+        self.last_details = details
+        if self._is_closed:
+            return
+        if self._timer is not None:
+            self._is_held_back = True
+            return
+        self._send_now()
+
+    def close(self) -> None:
+        """Send no more: the attempt's answer says it all."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _send_now(self) -> None:
+        self._is_held_back = False
+        self._timer = self.loop.call_later(self._interval, self._end_interval)
+        self._send(self.last_details)
+
+    def _end_interval(self) -> None:
+        self._timer = None
+        if self._is_held_back:
+            self._send_now()

@@ -1,0 +1,77 @@
+"""What an activity can know about its own attempt."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from aetheris.api.v1.worker_service_pb2 import ActivityTask
+from aetheris.api.v1.workflow_pb2 import ActivityDelivery
+from aetheris_client.converter import DataConverter
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityInfo:
+    """One attempt of an activity.
+
+    Attributes:
+        attempt: From 1.
+        heartbeat_details: Of the last heartbeat of an earlier attempt, decoded without type hints.
+        scheduled_time: When the workflow asked for it; all times in UTC.
+        attempt_scheduled_time: When this attempt was due.
+        started_time: When this attempt was given to the worker.
+        is_at_most_once: No other attempt gets this one's work.
+    """
+
+    task_token: bytes
+    namespace: str
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    activity_id: str
+    activity_type: str
+    task_queue: str
+    attempt: int
+    heartbeat_details: tuple[object, ...]
+    scheduled_time: datetime
+    attempt_scheduled_time: datetime
+    started_time: datetime
+    schedule_to_close_timeout: timedelta | None
+    start_to_close_timeout: timedelta | None
+    heartbeat_timeout: timedelta | None
+    is_at_most_once: bool
+
+
+def read_info(
+    task: ActivityTask, namespace: str, task_queue: str, converter: DataConverter
+) -> ActivityInfo:
+    """From the task."""
+    return ActivityInfo(
+        task_token=task.task_token,
+        namespace=task.namespace or namespace,
+        workflow_id=task.workflow_execution.workflow_id,
+        run_id=task.workflow_execution.run_id,
+        workflow_type=task.workflow_type.name,
+        activity_id=task.activity_id,
+        activity_type=task.activity_type.name,
+        task_queue=task_queue,
+        attempt=max(1, task.attempt),
+        heartbeat_details=tuple(converter.from_payloads(task.heartbeat_details)),
+        scheduled_time=_time(task.scheduled_time),
+        attempt_scheduled_time=_time(task.current_attempt_scheduled_time),
+        started_time=_time(task.started_time),
+        schedule_to_close_timeout=timeout_of(task.schedule_to_close_timeout),
+        start_to_close_timeout=timeout_of(task.start_to_close_timeout),
+        heartbeat_timeout=timeout_of(task.heartbeat_timeout),
+        is_at_most_once=task.delivery == ActivityDelivery.ACTIVITY_DELIVERY_AT_MOST_ONCE,
+    )
+
+
+def timeout_of(duration: Duration) -> timedelta | None:
+    """None where it is unset."""
+    return duration.ToTimedelta() or None
+
+
+def _time(timestamp: Timestamp) -> datetime:
+    return timestamp.ToDatetime(UTC)

@@ -1,0 +1,200 @@
+"""Sends answers to the server, many in one call.
+
+Answers that get ready while a call is in flight wait and go out together in the next one: the
+busier the worker, the fewer calls per answer. Two calls may be in flight, so that one slow commit
+does not hold up the rest. An answer is repeated until the server has taken it or its time is up;
+repeating does no harm, since the server takes each once and calls the next ones stale.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+
+from aetheris.api.v1.worker_service_pb2 import (
+    RespondTasksRequest,
+    RespondTasksResponse,
+    TaskAnswer,
+    TaskAnswerError,
+    TaskAnswerResult,
+)
+
+_LOGGER: Final = logging.getLogger("aetheris.worker")
+
+MAX_ANSWERS: Final = 1_000
+# Half of what the server accepts in one message; a single larger answer still goes out alone.
+MAX_BYTES: Final = 2 * 1024 * 1024
+CALLS_IN_FLIGHT: Final = 2
+CALL_TIMEOUT: Final = 30.0
+FIRST_BACKOFF: Final = 0.05
+MAX_BACKOFF: Final = 2.0
+
+# A broken connection shows as UNAVAILABLE or INTERNAL, a restarting proxy also as UNKNOWN.
+_PASSING: Final[frozenset[int]] = frozenset(
+    code.value[0]
+    for code in (
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    )
+)
+
+Deliver = Callable[[TaskAnswerResult], None]
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    answer: TaskAnswer
+    deliver: Deliver
+    give_up_time: float
+
+
+class AnswerSender:
+    """Owns the calls in flight. `send_nowait` from the event loop's thread only."""
+
+    def __init__(
+        self,
+        respond: grpc.aio.UnaryUnaryMultiCallable[RespondTasksRequest, RespondTasksResponse],
+        namespace: str,
+        answer_timeout: float,
+    ) -> None:
+        self._respond = respond
+        self._namespace = namespace
+        self._answer_timeout = answer_timeout
+        self._queue: deque[_Outgoing] = deque()
+        self._idle_lanes: deque[asyncio.Future[None]] = deque()
+        self._unanswered_count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._is_failing = False
+
+    def send_nowait(self, answer: TaskAnswer, deliver: Deliver) -> None:
+        """Have an answer sent; `deliver` gets what became of it, exactly once.
+
+        Where the time was up or the whole call was refused, that is an error with the call's code.
+        The queue is bounded by the worker's slots: nobody answers what it was not given.
+        """
+        give_up_time = asyncio.get_running_loop().time() + self._answer_timeout
+        self._unanswered_count += 1
+        self._idle.clear()
+        self._queue.append(_Outgoing(answer, deliver, give_up_time))
+        self._wake_lane()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(CALLS_IN_FLIGHT):
+                lanes.create_task(self._run_lane())
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is left to send, and no answer's fate is open."""
+        return self._unanswered_count == 0
+
+    async def wait_idle(self) -> None:
+        """Return once it is idle."""
+        await self._idle.wait()
+
+    async def _run_lane(self) -> None:
+        attempt = 0
+        while True:
+            batch = await self._next_batch()
+            error = await self._send(batch)
+            if error is None:
+                attempt = 0
+                continue
+            attempt += 1
+            await asyncio.sleep(_backoff(attempt))
+
+    async def _next_batch(self) -> list[_Outgoing]:
+        while not self._queue:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle_lanes.append(waiter)
+            await waiter
+        batch: list[_Outgoing] = []
+        size = 0
+        while self._queue and len(batch) < MAX_ANSWERS:
+            size += self._queue[0].answer.ByteSize()
+            if batch and size > MAX_BYTES:
+                break
+            batch.append(self._queue.popleft())
+        return batch
+
+    async def _send(self, batch: list[_Outgoing]) -> grpc.aio.AioRpcError | None:
+        """One call. What it could not get through is back in the queue, or has been given up."""
+        request = RespondTasksRequest(
+            namespace=self._namespace, answers=[item.answer for item in batch]
+        )
+        try:
+            response = await self._respond(request, timeout=CALL_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            code: int = error.code().value[0]
+            failed = TaskAnswerResult(
+                error=TaskAnswerError(code=code, message=error.details() or "")
+            )
+            self._note_failing(error)
+            # A message that is too large by itself stays so.
+            is_too_large = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and len(batch) == 1
+            for item in reversed(batch):
+                if is_too_large:
+                    self._finish(item, failed)
+                else:
+                    self._finish_or_retry(item, failed, first=True)
+            return error
+        self._is_failing = False
+        for item, result in zip(batch, response.results, strict=True):
+            self._finish_or_retry(item, result, first=False)
+        return None
+
+    def _finish_or_retry(self, item: _Outgoing, result: TaskAnswerResult, *, first: bool) -> None:
+        loop = asyncio.get_running_loop()
+        if not is_passing_error(result) or loop.time() >= item.give_up_time:
+            self._finish(item, result)
+        elif first:
+            self._queue.appendleft(item)
+        else:
+            # One answer alone met trouble, for example a shard that moves: the lane goes on.
+            loop.call_later(_backoff(3), self._requeue, item)
+
+    def _finish(self, item: _Outgoing, result: TaskAnswerResult) -> None:
+        try:
+            item.deliver(result)
+        finally:
+            self._unanswered_count -= 1
+            if self._unanswered_count == 0:
+                self._idle.set()
+
+    def _requeue(self, item: _Outgoing) -> None:
+        self._queue.append(item)
+        self._wake_lane()
+
+    def _wake_lane(self) -> None:
+        while self._idle_lanes:
+            waiter = self._idle_lanes.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _note_failing(self, error: grpc.aio.AioRpcError) -> None:
+        if not self._is_failing:
+            self._is_failing = True
+            _LOGGER.warning("answers are held up: %s: %s", error.code().name, error.details())
+
+
+def is_passing_error(result: TaskAnswerResult) -> bool:
+    """Whether the answer was not taken, and may be when it is sent again."""
+    return result.HasField("error") and result.error.code in _PASSING
+
+
+def _backoff(attempt: int) -> float:
+    ceiling = min(MAX_BACKOFF, FIRST_BACKOFF * 2 ** min(attempt - 1, 10))
+    return ceiling * random.uniform(0.5, 1.0)

@@ -1,0 +1,173 @@
+"""One worker at work: puts the parts together, and takes them apart in the right order.
+
+The end of it: polls stop first; then what runs may finish; then it is cancelled; and all the while
+answers go out, since the server gives every task up only when it is answered or has timed out.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any, Final
+
+from aetheris.api.v1.workflow_service_pb2 import (
+    GetWorkflowHistoryRequest,
+    GetWorkflowHistoryResponse,
+)
+from aetheris_client.connection import Connection
+from aetheris_worker.activities.runner import ActivityRunner
+from aetheris_worker.answers import AnswerSender
+from aetheris_worker.config import WorkerConfig
+from aetheris_worker.polling import ActivityPoller, WorkflowPoller, poll_forever
+from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefinition
+from aetheris_worker.slots import Slots
+from aetheris_worker.tasks.cache import RunCache
+from aetheris_worker.tasks.handler import WorkflowTaskHandler
+from aetheris_worker.tasks.watchdog import Watchdog
+
+_LOGGER: Final = logging.getLogger("aetheris.worker")
+
+HISTORY_CALL_TIMEOUT: Final = 20.0
+WORKFLOW_POLLS: Final = 2
+ACTIVITY_POLLS: Final = 1
+# What a shutdown gives cancelled activities to clean up, and then the last answers to be sent.
+CANCEL_GRACE: Final = 5.0
+LAST_ANSWERS_GRACE: Final = 5.0
+
+
+class WorkerSession:
+    """Owns every task of a running worker."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        connection: Connection,
+        workflows: Mapping[str, WorkflowDefinition],
+        activities: Mapping[str, ActivityDefinition],
+        executor: Executor | None,
+    ) -> None:
+        self._config = config
+        self._connection = connection
+        self._workflows = workflows
+        self._activities = activities
+        self._own_executor = None if executor is not None else _make_executor(config, activities)
+        self._cache = RunCache(config.max_cached_workflows)
+        self._watchdog = Watchdog()
+        self._sender = AnswerSender(
+            connection.worker_service.RespondTasks, config.namespace, config.answer_timeout
+        )
+        self._workflow_slots = Slots(config.max_concurrent_workflow_tasks)
+        self._activity_slots = Slots(config.max_concurrent_activities)
+        self._group = asyncio.TaskGroup()
+        self._spawned: set[asyncio.Task[None]] = set()
+        self._runner = ActivityRunner(
+            config,
+            activities,
+            self._sender,
+            executor or self._own_executor,
+            self._activity_slots,
+            self._handle_extra_workflow_task,
+            self._spawn,
+        )
+        self._handler = WorkflowTaskHandler(
+            config,
+            workflows,
+            self._cache,
+            self._sender,
+            self._get_history,
+            self._runner,
+            self._workflow_slots,
+            self._watchdog,
+            self._spawn,
+        )
+
+    async def run(self, shutdown_requested: asyncio.Event) -> None:
+        """Work until the event, then come to an orderly end.
+
+        Raises:
+            ExceptionGroup: Of the RpcError with which the server refused the first polls.
+        """
+        self._watchdog.start()
+        try:
+            async with self._group:
+                sending = self._group.create_task(self._sender.run())
+                polls = self._start_polls()
+                await shutdown_requested.wait()
+                for poll in polls:
+                    poll.cancel()
+                await self._wind_down()
+                sending.cancel()
+        finally:
+            self._watchdog.stop()
+            self._cache.clear()
+            if self._own_executor is not None:
+                self._own_executor.shutdown(wait=False, cancel_futures=True)
+
+    def _start_polls(self) -> list["asyncio.Task[None]"]:
+        stub = self._connection.worker_service
+        polls: list[asyncio.Task[None]] = []
+        if self._workflows:
+            for _ in range(WORKFLOW_POLLS):
+                workflows = WorkflowPoller(
+                    stub, self._config, self._workflow_slots, self._handler.handle
+                )
+                polls.append(self._group.create_task(poll_forever("workflow", workflows.poll)))
+        if self._activities:
+            for _ in range(ACTIVITY_POLLS):
+                activities = ActivityPoller(
+                    stub,
+                    self._config,
+                    self._activity_slots,
+                    self._runner.start,
+                    self._runner.cancel,
+                )
+                polls.append(self._group.create_task(poll_forever("activity", activities.poll)))
+        return polls
+
+    async def _wind_down(self) -> None:
+        self._handler.stop_asking()
+        self._runner.stop_asking()
+        if await self._is_quiet_within(self._config.graceful_shutdown_timeout):
+            return
+        self._runner.cancel_all()
+        if await self._is_quiet_within(CANCEL_GRACE):
+            return
+        _LOGGER.warning("given up at shutdown: %s", ", ".join(self._runner.running_types()))
+        for task in list(self._spawned):
+            task.cancel()
+        await self._is_quiet_within(LAST_ANSWERS_GRACE)
+
+    async def _is_quiet_within(self, timeout: float) -> bool:
+        """Wait until nothing runs and all is answered; answers may bring new tasks."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._spawned or not self._sender.is_idle:
+                    if self._spawned:
+                        await asyncio.wait(list(self._spawned))
+                    await self._sender.wait_idle()
+        except TimeoutError:
+            return False
+        return True
+
+    def _handle_extra_workflow_task(self, task: Any) -> None:
+        """One that came with an activity's answer, whether or not there is a slot."""
+        self._workflow_slots.take_one_more()
+        self._handler.handle(task)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._group.create_task(coroutine)
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
+
+    async def _get_history(self, request: GetWorkflowHistoryRequest) -> GetWorkflowHistoryResponse:
+        return await self._connection.call(
+            self._connection.workflow_service.GetWorkflowHistory, request, HISTORY_CALL_TIMEOUT
+        )
+
+
+def _make_executor(
+    config: WorkerConfig, activities: Mapping[str, ActivityDefinition]
+) -> ThreadPoolExecutor | None:
+    if all(activity.is_async for activity in activities.values()):
+        return None
+    return ThreadPoolExecutor(config.max_concurrent_activities, "aetheris-activity")

@@ -1,0 +1,1 @@
+"""Workflow tasks: from a poll to a decision."""

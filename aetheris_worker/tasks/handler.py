@@ -1,0 +1,337 @@
+"""Makes decisions: takes workflow tasks and queries, runs the code, hands in the answers.
+
+Runs on the event loop, without awaiting, as long as the run is cached or its history came along;
+only a history that must be fetched takes a task of its own. A run is in the cache from its decision
+on; if the server does not take the decision, the run leaves, and its next task starts from the
+history.
+"""
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from aetheris.api.v1.command_pb2 import Command, ScheduleActivityTaskCommandAttributes
+from aetheris.api.v1.failure_pb2 import Failure
+from aetheris.api.v1.history_pb2 import HistoryEvent, WorkflowTaskFailedCause
+from aetheris.api.v1.worker_service_pb2 import (
+    ActivityTask,
+    QueryResultType,
+    TaskAnswer,
+    TaskAnswerResult,
+    WorkflowQuery,
+    WorkflowQueryResult,
+    WorkflowTask,
+)
+from aetheris_client.converter import DataConverter
+from aetheris_client.errors import AetherisError, PayloadEncodeError, RpcError
+from aetheris_client.failure import to_failure
+from aetheris_worker.answers import AnswerSender
+from aetheris_worker.config import SDK_NAME, SDK_VERSION, WorkerConfig
+from aetheris_worker.runtime.commands import ProducedCommand
+from aetheris_worker.runtime.definitions import WorkflowDefinition
+from aetheris_worker.runtime.errors import NondeterminismError
+from aetheris_worker.runtime.info import RunId
+from aetheris_worker.runtime.replay import RunMachine
+from aetheris_worker.slots import Slots
+from aetheris_worker.tasks.cache import RunCache
+from aetheris_worker.tasks.history import GetHistory, fetch_history
+from aetheris_worker.tasks.watchdog import Watchdog
+
+_LOGGER: Final = logging.getLogger("aetheris.worker")
+
+# Activities that go with the decision save a poll each, but may keep a fan-out from spreading over
+# the workers: so only a few of each decision.
+MAX_EAGER_ACTIVITIES: Final = 4
+
+_NOT_FOUND: Final = 5
+
+
+class EagerActivities(Protocol):
+    """What becomes of activities that this worker could run at once."""
+
+    def try_reserve(self, scheduled: ScheduleActivityTaskCommandAttributes) -> bool:
+        """Keep a slot, if the activity could run here and there is one."""
+        ...
+
+    def release(self, count: int) -> None:
+        """Slots kept in vain."""
+        ...
+
+    def start(self, task: ActivityTask) -> None:
+        """Run it, in a slot that was kept for it."""
+        ...
+
+
+class WorkflowNotRegisteredError(AetherisError):
+    """A task came for a workflow type that this worker does not have."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"workflow type {name!r} is not registered here; there are {known}")
+
+
+class WorkflowTaskHandler:
+    """Owns the cache. Each task occupies one slot, until its answer is with the server."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        definitions: Mapping[str, WorkflowDefinition],
+        cache: RunCache,
+        sender: AnswerSender,
+        get_history: GetHistory,
+        eager: EagerActivities,
+        slots: Slots,
+        watchdog: Watchdog,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._config = config
+        self._definitions = definitions
+        self._cache = cache
+        self._sender = sender
+        self._get_history = get_history
+        self._eager = eager
+        self._slots = slots
+        self._watchdog = watchdog
+        self._spawn = spawn
+        self._asks_for_more = True
+
+    def stop_asking(self) -> None:
+        """Ask for no more tasks along with answers: the worker shuts down."""
+        self._asks_for_more = False
+
+    def handle(self, task: WorkflowTask) -> None:
+        """Decide, or answer the query; the caller has taken a slot for it."""
+        if task.HasField("query"):
+            machine = self._cache.find(task.workflow_execution.run_id)
+            # A cached run is at its last decision, which is what a query is about.
+            if machine is not None and machine.started_event_id >= task.previous_started_event_id:
+                self._answer_query(task, machine)
+            else:
+                self._spawn(self._replay_for_query(task))
+            return
+        machine = self._continuing(task)
+        events = task.history.events
+        if task.next_page_token or (machine is None and _begin_of(events) != 1):
+            self._spawn(self._fetch_and_decide(task))
+        else:
+            self._decide(task, machine, events)
+
+    def _continuing(self, task: WorkflowTask) -> RunMachine | None:
+        """The cached run, if the task's events go on where it stands."""
+        machine = self._cache.find(task.workflow_execution.run_id)
+        if (
+            machine is not None
+            and machine.started_event_id == task.previous_started_event_id
+            and _begin_of(task.history.events) <= machine.started_event_id + 1
+        ):
+            return machine
+        return None
+
+    async def _fetch_and_decide(self, task: WorkflowTask) -> None:
+        machine = self._continuing(task)
+        try:
+            events = await self._fetch(task, whole=machine is None)
+            if machine is not None and self._continuing(task) is not machine:
+                # It has left the cache meanwhile.
+                machine = None
+                events = await self._fetch(task, whole=True)
+        except (RpcError, TimeoutError) as error:
+            # Not the code's fault: the task runs into its timeout and is offered again.
+            _LOGGER.warning("no history of %s: %s", _label(task), error)
+            self._slots.give_back()
+        else:
+            self._decide(task, machine, events)
+
+    async def _replay_for_query(self, task: WorkflowTask) -> None:
+        """Build the run's state from its history, only to ask it."""
+        machine: RunMachine | None = None
+        try:
+            events = await self._fetch(task, whole=True)
+            machine = self._new_machine(task)
+            self._advance(task, machine, events, is_whole=False)
+            result = self._query(machine, task.query)
+        except Exception as error:  # noqa: BLE001 - the query's caller hears of it
+            result = _query_failed(error, self._config.converter)
+        finally:
+            if machine is not None:
+                machine.evict()
+        self._send_query_result(task, result)
+
+    async def _fetch(self, task: WorkflowTask, *, whole: bool) -> Sequence[HistoryEvent]:
+        return await fetch_history(self._get_history, self._config.namespace, task, whole=whole)
+
+    def _decide(
+        self, task: WorkflowTask, cached: RunMachine | None, events: Sequence[HistoryEvent]
+    ) -> None:
+        run_id = task.workflow_execution.run_id
+        machine = cached
+        try:
+            if machine is None:
+                machine = self._new_machine(task)
+            new_events = events[machine.started_event_id + 1 - _begin_of(events) :]
+            produced = self._advance(task, machine, new_events, is_whole=True)
+            commands = [command.to_proto() for command in produced]
+        except Exception as error:  # noqa: BLE001 - the server and the log hear of it
+            if machine is not None:
+                self._cache.drop(run_id, machine)
+            self._fail(task, error)
+            return
+        answer = self._completed(task, machine, commands)
+        reserved = self._reserve_eager(answer)
+        if machine.is_closed or machine.is_tainted:
+            self._cache.drop(run_id, machine)
+        else:
+            self._cache.put(run_id, machine)
+        self._sender.send_nowait(
+            answer, functools.partial(self._on_decided, task, machine, reserved)
+        )
+
+    def _advance(
+        self,
+        task: WorkflowTask,
+        machine: RunMachine,
+        events: Sequence[HistoryEvent],
+        *,
+        is_whole: bool,
+    ) -> Sequence[ProducedCommand]:
+        self._watchdog.watched = (_label(task), time.monotonic())
+        try:
+            return machine.advance(events, is_whole=is_whole)
+        finally:
+            self._watchdog.watched = None
+
+    def _completed(
+        self, task: WorkflowTask, machine: RunMachine, commands: list[Command]
+    ) -> TaskAnswer:
+        config = self._config
+        answer = TaskAnswer()
+        completed = answer.workflow_task_completed
+        completed.task_token = task.task_token
+        completed.identity = config.identity
+        completed.worker_instance_id = config.instance_id
+        completed.capabilities.extend(config.capabilities)
+        completed.sdk_name = SDK_NAME
+        completed.sdk_version = SDK_VERSION
+        completed.commands.extend(commands)
+        if config.sticky_task_queue and self._asks_for_more and not machine.is_closed:
+            completed.return_new_workflow_task = True
+            sticky = completed.sticky_attributes
+            sticky.worker_task_queue = config.sticky_task_queue
+            sticky.schedule_to_start_timeout.FromTimedelta(config.sticky_timeout)
+        for query_id, query in task.queries.items():
+            completed.query_results[query_id].CopyFrom(self._query(machine, query))
+        return answer
+
+    def _reserve_eager(self, answer: TaskAnswer) -> int:
+        """Ask for the activities that this worker could run at once; returns how many."""
+        reserved = 0
+        for command in answer.workflow_task_completed.commands:
+            if command.HasField("schedule_activity_task_command_attributes"):
+                scheduled = command.schedule_activity_task_command_attributes
+                if reserved < MAX_EAGER_ACTIVITIES and self._eager.try_reserve(scheduled):
+                    scheduled.request_eager_execution = True
+                    reserved += 1
+        return reserved
+
+    def _on_decided(
+        self, task: WorkflowTask, machine: RunMachine, reserved: int, result: TaskAnswerResult
+    ) -> None:
+        if result.HasField("error"):
+            # The code is ahead of the history now.
+            self._cache.drop(task.workflow_execution.run_id, machine)
+            self._log_refused(task, result)
+            self._eager.release(reserved)
+            self._slots.give_back()
+            return
+        completed = result.workflow_task_completed
+        for activity_task in completed.activity_tasks:
+            self._eager.start(activity_task)
+        self._eager.release(reserved - len(completed.activity_tasks))
+        if completed.HasField("workflow_task"):
+            self.handle(completed.workflow_task)
+        else:
+            self._slots.give_back()
+
+    def _fail(self, task: WorkflowTask, error: Exception) -> None:
+        _LOGGER.error("workflow task of %s failed", _label(task), exc_info=error)
+        answer = TaskAnswer()
+        failed = answer.workflow_task_failed
+        failed.task_token = task.task_token
+        failed.identity = self._config.identity
+        failed.cause = _cause(error)
+        failed.failure.CopyFrom(_to_failure(error, self._config.converter))
+        self._sender.send_nowait(answer, functools.partial(self._on_sent, task))
+
+    def _answer_query(self, task: WorkflowTask, machine: RunMachine) -> None:
+        self._send_query_result(task, self._query(machine, task.query))
+        if machine.is_tainted:
+            self._cache.drop(task.workflow_execution.run_id, machine)
+
+    def _query(self, machine: RunMachine, query: WorkflowQuery) -> WorkflowQueryResult:
+        try:
+            answer = machine.query(query.query_type, query.query_args)
+        except Exception as error:  # noqa: BLE001 - the query's caller hears of it
+            return _query_failed(error, self._config.converter)
+        return WorkflowQueryResult(
+            result_type=QueryResultType.QUERY_RESULT_TYPE_ANSWERED, answer=answer
+        )
+
+    def _send_query_result(self, task: WorkflowTask, result: WorkflowQueryResult) -> None:
+        answer = TaskAnswer()
+        completed = answer.query_task_completed
+        completed.task_token = task.task_token
+        completed.identity = self._config.identity
+        completed.result.CopyFrom(result)
+        self._sender.send_nowait(answer, functools.partial(self._on_sent, task))
+
+    def _on_sent(self, task: WorkflowTask, result: TaskAnswerResult) -> None:
+        if result.HasField("error"):
+            self._log_refused(task, result)
+        self._slots.give_back()
+
+    def _log_refused(self, task: WorkflowTask, result: TaskAnswerResult) -> None:
+        error = result.error
+        # A stale task is an everyday thing: it timed out, or the run was terminated.
+        level = logging.DEBUG if error.code == _NOT_FOUND else logging.WARNING
+        _LOGGER.log(level, "the answer for %s was not taken: %s", _label(task), error.message)
+
+    def _new_machine(self, task: WorkflowTask) -> RunMachine:
+        name = task.workflow_type.name
+        definition = self._definitions.get(name)
+        if definition is None:
+            raise WorkflowNotRegisteredError(name, sorted(self._definitions))
+        execution = task.workflow_execution
+        run_id = RunId(self._config.namespace, execution.workflow_id, execution.run_id)
+        return RunMachine(definition, run_id, self._config.converter)
+
+
+def _begin_of(events: Sequence[HistoryEvent]) -> int:
+    """The id of the first event; 0 if there is none."""
+    return events[0].event_id if events else 0
+
+
+def _label(task: WorkflowTask) -> str:
+    return f"{task.workflow_type.name} {task.workflow_execution.workflow_id!r}"
+
+
+def _cause(error: Exception) -> WorkflowTaskFailedCause.ValueType:
+    if isinstance(error, NondeterminismError):
+        return WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR
+    return WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE
+
+
+def _query_failed(error: Exception, converter: DataConverter) -> WorkflowQueryResult:
+    return WorkflowQueryResult(
+        result_type=QueryResultType.QUERY_RESULT_TYPE_FAILED,
+        error_message=str(error) or type(error).__name__,
+        failure=_to_failure(error, converter),
+    )
+
+
+def _to_failure(error: Exception, converter: DataConverter) -> Failure:
+    try:
+        return to_failure(error, converter)
+    except PayloadEncodeError:
+        return Failure(message=str(error))
