@@ -35,7 +35,8 @@ _FLAG_LAG = 3
 _DUE_HORIZON = timedelta(seconds=60)
 _DUE_INTERVAL = 30.0
 _MAX_DUE_RUNS = 10_000
-_CALM_INTERVAL = 1.0
+# How much of a lease may pass before it is renewed.
+_LEASE_SHARE = 0.3
 
 
 class Cluster:
@@ -116,17 +117,20 @@ class Cluster:
 
     async def run(self) -> None:
         """Take part in the cluster until cancelled."""
-        next_due_scan = 0.0
+        next_look, next_due_scan = 0.0, 0.0
         while True:
+            now = self._clock.monotonic()
             try:
-                await self._turn()
-                if self._clock.monotonic() >= next_due_scan:
+                await self._renew(now)
+                if now >= next_look or not self.is_ready:
+                    await self._look_around()
+                    next_look = now + self._settings.heartbeat_interval
+                if now >= next_due_scan:
                     await self._schedule_due()
-                    next_due_scan = self._clock.monotonic() + _DUE_INTERVAL
+                    next_due_scan = now + _DUE_INTERVAL
             except UnavailableError as error:
                 _log.error("this host could not renew its leases", error=str(error))
-            interval = min(self._settings.watermark_interval, self._settings.heartbeat_interval)
-            await self._wait_or_wake(interval if self.is_ready else min(interval, _CALM_INTERVAL))
+            await self._wait_or_wake(self._settings.watermark_interval)
 
     async def _wait_or_wake(self, interval: float) -> None:
         self._wake.clear()
@@ -136,10 +140,10 @@ class Cluster:
         except TimeoutError:
             return
 
-    async def _turn(self) -> None:
+    async def _look_around(self) -> None:
+        """Say that this host lives, see who else does, and bring the shards to whom they belong."""
         lease = self._settings.lease_timeout
         await host_storage.heartbeat_host(self._db, self.host_id, self.address, lease)
-        await self._renew()
         hosts = await host_storage.load_live_hosts(self._db)
         rows = await shard_storage.load_shards(self._db)
         self._live_addresses = frozenset(host.address for host in hosts) | {self.address}
@@ -192,6 +196,7 @@ class Cluster:
                 next_seq=taken.next_shard_seq,
                 watermark=taken.watermark,
                 committed_seq=taken.next_shard_seq - 1,
+                renewed_at=self._clock.monotonic(),
             )
         if acquired:
             _log.info("shards taken", count=len(acquired))
@@ -205,12 +210,21 @@ class Cluster:
         stored = record.SerializeToString()
         return stored, chain_hash(EMPTY_HASH, stored)
 
-    async def _renew(self) -> None:
-        """Renew the leases and write the settlements of all shards, in one transaction."""
-        shards = list(self.engine.shards.values())
-        if not shards:
+    async def _renew(self, now: float) -> None:
+        """Write the settlements of the shards that have one, and the leases that are due.
+
+        All in one transaction; a shard where nothing happens costs a write only for its lease.
+        """
+        settlements: list[tuple[Shard, Settlement]] = []
+        for shard in self.engine.shards.values():
+            settlement = shard.plan_settlement(_FLAG_LAG)
+            is_due = now - shard.renewed_at >= self._settings.lease_timeout * _LEASE_SHARE
+            if is_due or settlement.is_worth_writing(shard.watermark):
+                settlements.append((shard, settlement))
+            else:
+                shard.unsettle(settlement)
+        if not settlements:
             return
-        settlements = [(shard, shard.plan_settlement(_FLAG_LAG)) for shard in shards]
         try:
             ours = await shard_storage.renew_shards(
                 self._db,
@@ -225,6 +239,7 @@ class Cluster:
         for shard, settlement in settlements:
             if shard.shard_id in ours:
                 shard.settle(settlement)
+                shard.renewed_at = now
             elif self.engine.shards.get(shard.shard_id) is shard:
                 _log.warning("a shard was taken by another host", shard_id=shard.shard_id)
                 self.engine.release_shard(shard.shard_id)
@@ -250,7 +265,7 @@ class Cluster:
         Raises:
             UnavailableError: Postgres does not answer; the leases will run out.
         """
-        await self._renew()
+        await self._renew(self._clock.monotonic())
         await self._release(set(self.engine.shards))
         await host_storage.remove_host(self._db, self.host_id)
 

@@ -90,7 +90,8 @@ async def _recover_run(engine: Engine, shard: Shard, key: RunKey, is_flagged: bo
 async def offer_all_again(engine: Engine) -> None:
     """The backlog is lost: offer again what every run of every shard of this host owes."""
     keys = [(shard, key) for shard in engine.shards.values() for key in shard.owing_runs()]
-    _log.warning("the backlog was lost; offering all tasks again", runs=len(keys))
+    if keys:
+        _log.warning("the backlog was lost; offering all tasks again", runs=len(keys))
     for shard, key in keys:
         if engine.shards.get(shard.shard_id) is not shard:
             continue

@@ -29,6 +29,10 @@ class Settlement:
     unflag: set[RunKey]
     wake_rewrites: dict[str, WakeRewrite]
 
+    def is_worth_writing(self, watermark: int) -> bool:
+        """Whether it says more than that a watermark stays where it is."""
+        return bool(self.watermark > watermark or self.flag or self.unflag or self.wake_rewrites)
+
 
 @dataclass(slots=True)
 class Shard:
@@ -37,6 +41,7 @@ class Shard:
     Attributes:
         next_seq: The number of the next log row.
         committed_seq: The last log row known to be on disk.
+        renewed_at: When the lease was last renewed, by the clock for intervals.
         owing: Runs that owe tasks and are not flagged, by the last log row that named them, oldest
             first.
         flagged: Runs whose executions row says that they owe tasks, and that do.
@@ -48,6 +53,7 @@ class Shard:
     next_seq: int
     watermark: int
     committed_seq: int = 0
+    renewed_at: float = 0.0
     is_recovered: bool = False
     owing: OrderedDict[RunKey, int] = field(default_factory=OrderedDict[RunKey, int])
     flagged: set[RunKey] = field(default_factory=set[RunKey])

@@ -104,6 +104,7 @@ class _Completion:
         self._completed_id = 0
         self._closed = False
         self._new_activity_ids: set[str] = set()
+        self._cancel_requested_ids: set[int] = set()
         self._open_timers: dict[str, int] = {
             timer.timer_id: timer.started_event_id for timer in state.timers.values()
         }
@@ -194,6 +195,8 @@ class _Completion:
 
     def request_cancel_activity(self, command: command_pb2.Command) -> None:
         scheduled_id = command.request_cancel_activity_task_command_attributes.scheduled_event_id
+        if scheduled_id in self._cancel_requested_ids:
+            return
         activity = self._state.activities.get(scheduled_id)
         if activity is None:
             self._accept_late_cancel(scheduled_id)
@@ -227,6 +230,7 @@ class _Completion:
         self._add_cancel_requested(scheduled_id)
 
     def _add_cancel_requested(self, scheduled_id: int) -> int:
+        self._cancel_requested_ids.add(scheduled_id)
         return self._draft.add(
             history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED,
             history_pb2.ActivityTaskCancelRequestedEventAttributes(

@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`. Not tests; what they print goes into docs/benchmarks.md."""
