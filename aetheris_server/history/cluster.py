@@ -128,7 +128,7 @@ class Cluster:
                 if now >= next_due_scan:
                     await self._schedule_due()
                     next_due_scan = now + _DUE_INTERVAL
-            except UnavailableError as error:
+            except (UnavailableError, TimeoutError) as error:
                 _log.error("this host could not renew its leases", error=str(error))
             await self._wait_or_wake(self._settings.watermark_interval)
 

@@ -425,6 +425,9 @@ class Engine:
             except (UnavailableError, TimeoutError) as error:
                 _log.warning("a run that is due cannot be loaded", error=str(error))
                 self.timers.schedule(self.clock.now() + _WAKE_UP_RETRY_INTERVAL, key)
+            except Exception:
+                # One run at fault must not keep the others from being woken.
+                _log.exception("a run that is due could not be woken", run_id=key.run_id)
 
     def offer_obligations(self, run: LoadedRun) -> None:
         """Offer to matching every task that is due and that nobody has."""

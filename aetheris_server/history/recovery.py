@@ -62,14 +62,20 @@ async def _find_key(engine: Engine, shard_id: int, namespace_id: str, run_id: st
 
 async def _for_each(engine: Engine, keys: Iterable[tuple[Shard, RunKey, bool]]) -> None:
     slots = asyncio.Semaphore(_MAX_CONCURRENT_LOADS)
+    errors: list[UnavailableError] = []
 
     async def recover(shard: Shard, key: RunKey, is_flagged: bool) -> None:
         async with slots:
-            await _recover_run(engine, shard, key, is_flagged)
+            try:
+                await _recover_run(engine, shard, key, is_flagged)
+            except UnavailableError as error:
+                errors.append(error)
 
     async with asyncio.TaskGroup() as group:
         for shard, key, is_flagged in keys:
             group.create_task(recover(shard, key, is_flagged))
+    if errors:
+        raise errors[0]
 
 
 async def _recover_run(engine: Engine, shard: Shard, key: RunKey, is_flagged: bool) -> None:

@@ -11,6 +11,11 @@ from datetime import datetime
 
 from aetheris_server.clock import Clock
 from aetheris_server.history.state.run import RunKey
+from aetheris_server.telemetry import counter, get_logger
+
+_log = get_logger(__name__)
+
+_FAILED = counter("failed_deadlines", "Deadlines that could not be met because of a fault.")
 
 _LONGEST_WAIT = 60.0
 
@@ -54,4 +59,9 @@ class Timers:
         now = self._clock.now()
         while self._heap and self._heap[0][0] <= now:
             deadline, _, key = heapq.heappop(self._heap)
-            self._on_due(key, deadline)
+            try:
+                self._on_due(key, deadline)
+            except Exception:
+                # One run at fault must not keep the deadlines of all others from being met.
+                _log.exception("a deadline could not be met", run_id=key.run_id)
+                _FAILED.inc()
