@@ -1,0 +1,78 @@
+"""Every RPC of the public API, and for each a request that is right."""
+
+from typing import Any
+
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from aetheris.api.v1 import operator_service_pb2, worker_service_pb2, workflow_service_pb2
+from aetheris.server.v1.token_pb2 import TaskToken
+from aetheris_server.rpc.tokens import encode_task_token
+from tests.support.messages import RUN_ID
+from tests.support.peers import NAMESPACE_ID
+
+METHODS: list[MethodDescriptor] = [
+    method
+    for file, name in (
+        (workflow_service_pb2, "WorkflowService"),
+        (worker_service_pb2, "WorkerService"),
+        (operator_service_pb2, "OperatorService"),
+    )
+    for method in file.DESCRIPTOR.services_by_name[name].methods
+]
+
+
+def good_request(method: str) -> Any:
+    """A request of the method that passes every check."""
+    execution = {"workflow_id": "w", "run_id": RUN_ID}
+    token = encode_task_token(
+        TaskToken(namespace_id=NAMESPACE_ID, workflow_id="w", run_id=RUN_ID, attempt=1)
+    )
+    in_default: dict[str, Any] = {"namespace": "default"}
+    of_run = {**in_default, "workflow_execution": execution}
+    of_task = {**in_default, "task_token": token}
+    poll = {**in_default, "task_queue": "q", "capabilities": ["gpu"]}
+    failure = {"message": "m", "application_failure_info": {"type": "t"}}
+    fields: dict[str, dict[str, Any]] = {
+        "StartWorkflow": {
+            **in_default,
+            "workflow_id": "w",
+            "workflow_type": {"name": "t"},
+            "task_queue": {"name": "q"},
+            "workflow_task_timeout": {"seconds": 10},
+        },
+        "SignalWorkflow": {**of_run, "signal_name": "s"},
+        "QueryWorkflow": {**of_run, "query_type": "q"},
+        "CancelWorkflow": of_run,
+        "TerminateWorkflow": of_run,
+        "DescribeWorkflow": of_run,
+        "GetWorkflowHistory": {**of_run, "wait_new_event": True},
+        "PollWorkflowResult": {**of_run, "wait_timeout": {"seconds": 1}},
+        "ListWorkflows": {**in_default, "filter": {"workflow_id": "w", "statuses": [1]}},
+        "PollWorkflowTasks": {**poll, "sticky_task_queue": "s"},
+        "PollActivityTasks": poll,
+        "RespondWorkflowTaskCompleted": {
+            **of_task,
+            "commands": [{"command_type": 3, "start_timer_command_attributes": {"timer_id": "t"}}],
+        },
+        "RespondWorkflowTaskFailed": {**of_task, "cause": 24, "failure": failure},
+        "RespondQueryTaskCompleted": {**of_task, "result": {"result_type": 1}},
+        "RespondActivityTaskCompleted": {**of_task, "result": {"payloads": [{"data": b"1"}]}},
+        "RespondActivityTaskFailed": {**of_task, "failure": failure},
+        "RespondActivityTaskCancelled": of_task,
+        "RecordActivityTaskHeartbeat": of_task,
+        "RespondTasks": {
+            **in_default,
+            "answers": [
+                {"activity_task_completed": {"task_token": token}},
+                {"activity_task_heartbeat": {"task_token": b"corrupt!"}},
+            ],
+        },
+        "CreateNamespace": {"namespace": "another", "request_id": "r"},
+        "DescribeNamespace": in_default,
+        "ListNamespaces": {"page_size": 1},
+        "DescribeTaskQueue": {**in_default, "task_queue": "q", "task_queue_type": 1},
+        "DescribeCluster": {},
+    }
+    [input_type] = [found.input_type for found in METHODS if found.name == method]
+    return GetMessageClass(input_type)(**fields[method])

@@ -1,0 +1,379 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import ByteSize
+
+from aetheris.api.v1 import command_pb2
+from aetheris.server.v1.token_pb2 import PageToken, TaskToken
+from aetheris_server.config import LimitSettings
+from aetheris_server.errors import InvalidArgumentError
+from aetheris_server.frontend.checks import operator, worker, workflow
+from aetheris_server.frontend.checks.fields import check_namespace_name
+from aetheris_server.rpc.tokens import LISTING_NAMESPACES, encode_page_token, encode_task_token
+from tests.support.messages import RUN_ID
+from tests.support.peers import NAMESPACE_ID
+from tests.support.requests import good_request
+
+LIMITS = LimitSettings(payload_max_bytes=ByteSize(2000))
+LONG = "x" * 1001
+NOT_ASCII = "ü" * 501
+BIG = b"x" * 2001
+SECONDS_IN_A_CENTURY = 100 * 366 * 86_400
+
+Change = Callable[[Any], None]
+
+
+def setting(path: str, value: object) -> Change:
+    """Sets a field, on the way creating what it is in."""
+    *owners, name = path.split(".")
+
+    def change(request: Any) -> None:
+        target = request
+        for owner in owners:
+            target = getattr(target, owner)
+        setattr(target, name, value)
+
+    return change
+
+
+def adding(path: str, **values: Any) -> Change:
+    """Adds a message to a repeated field."""
+
+    def change(request: Any) -> None:
+        target = request
+        for owner in path.split("."):
+            target = getattr(target, owner)
+        target.add(**values)
+
+    return change
+
+
+def extending(path: str, *values: Any) -> Change:
+    def change(request: Any) -> None:
+        target = request
+        for owner in path.split("."):
+            target = getattr(target, owner)
+        target.extend(values)
+
+    return change
+
+
+def filling(path: str, key: str, **values: Any) -> Change:
+    """Sets an entry of a map of messages."""
+
+    def change(request: Any) -> None:
+        target = request
+        for owner in path.split("."):
+            target = getattr(target, owner)
+        target[key].SetInParent()
+        for name, value in values.items():
+            if isinstance(value, dict):
+                getattr(target[key], name).update(value)
+            else:
+                setattr(target[key], name, value)
+
+    return change
+
+
+def with_page_token(token: PageToken) -> Change:
+    return setting("page_token", encode_page_token(token))
+
+
+BAD_EXECUTION: list[tuple[Change, str]] = [
+    (setting("workflow_execution.workflow_id", ""), "workflow_execution.workflow_id"),
+    (setting("workflow_execution.workflow_id", LONG), "workflow_execution.workflow_id"),
+    (setting("workflow_execution.run_id", "x"), "workflow_execution.run_id"),
+    (setting("workflow_execution.run_id", RUN_ID.upper()), "workflow_execution.run_id"),
+]
+BAD_POLL: list[tuple[Change, str]] = [
+    (setting("task_queue", ""), "task_queue"),
+    (setting("max_tasks", -1), "max_tasks"),
+    (setting("max_tasks", 1001), "max_tasks"),
+    (extending("capabilities", ""), "capabilities[1]"),
+    (extending("capabilities", "gpu"), "capabilities"),
+    (extending("capabilities", *map(str, range(100))), "capabilities"),
+    (setting("identity", LONG), "identity"),
+    (setting("worker_instance_id", LONG), "worker_instance_id"),
+    (setting("worker_version", LONG), "worker_version"),
+    (setting("poll_timeout.seconds", -1), "poll_timeout"),
+]
+BAD_FAILURE: list[tuple[Change, str]] = [
+    (setting("failure.message", BIG.decode()), "failure"),
+    (
+        setting("failure.application_failure_info.next_retry_delay.seconds", -1),
+        "failure.application_failure_info.next_retry_delay",
+    ),
+    (
+        setting("failure.cause.application_failure_info.next_retry_delay.nanos", -1),
+        "failure.cause.application_failure_info.next_retry_delay",
+    ),
+]
+BAD: dict[str, list[tuple[Change, str]]] = {
+    "StartWorkflow": [
+        (setting("workflow_id", ""), "workflow_id"),
+        (setting("workflow_id", LONG), "workflow_id"),
+        (setting("workflow_id", NOT_ASCII), "workflow_id"),
+        (setting("workflow_id", "a\0b"), "workflow_id"),
+        (setting("workflow_type.name", ""), "workflow_type.name"),
+        (setting("workflow_type.name", LONG), "workflow_type.name"),
+        (setting("task_queue.name", ""), "task_queue.name"),
+        (setting("identity", LONG), "identity"),
+        (setting("request_id", LONG), "request_id"),
+        (adding("input.payloads", data=BIG), "input"),
+        (setting("workflow_id_reuse_policy", 99), "workflow_id_reuse_policy"),
+        (setting("workflow_id_conflict_policy", -1), "workflow_id_conflict_policy"),
+        (setting("workflow_execution_timeout.seconds", -1), "workflow_execution_timeout"),
+        (setting("workflow_execution_timeout.nanos", 10**9), "workflow_execution_timeout"),
+        (
+            setting("workflow_execution_timeout.seconds", SECONDS_IN_A_CENTURY + 1),
+            "workflow_execution_timeout",
+        ),
+        (setting("workflow_run_timeout.seconds", 0), "workflow_run_timeout"),
+        (setting("workflow_run_timeout.nanos", -1), "workflow_run_timeout"),
+        (setting("workflow_task_timeout.seconds", 121), "workflow_task_timeout"),
+        (setting("workflow_task_timeout.nanos", -1), "workflow_task_timeout"),
+        (setting("start_delay.seconds", -1), "start_delay"),
+        (setting("result_wait_timeout.seconds", -1), "result_wait_timeout"),
+        (setting("retry_policy.maximum_attempts", 0), "retry_policy"),
+        (setting("cron_schedule", "* * * * *"), "cron_schedule"),
+        (filling("memo.fields", "note", data=BIG), "memo"),
+        (filling("memo.fields", "\0", data=b""), "memo.fields"),
+        (filling("header.fields", "trace", data=BIG), "header"),
+        (
+            filling("search_attributes.indexed_fields", "", data=b"1"),
+            "search_attributes.indexed_fields",
+        ),
+        (
+            filling("search_attributes.indexed_fields", "city", data=b"Berlin"),
+            "search_attributes.indexed_fields['city']",
+        ),
+        (
+            filling("search_attributes.indexed_fields", "city", data=rb'"\u0000"'),
+            "search_attributes.indexed_fields['city']",
+        ),
+        (
+            filling("search_attributes.indexed_fields", "city", metadata={"type": b"\0"}),
+            "search_attributes.indexed_fields['city'].metadata",
+        ),
+        (setting("priority.priority_key", 6), "priority.priority_key"),
+        (setting("priority.fairness_key", LONG), "priority.fairness_key"),
+        (setting("priority.fairness_weight", -1.0), "priority.fairness_weight"),
+        (setting("priority.fairness_weight", float("nan")), "priority.fairness_weight"),
+    ],
+    "SignalWorkflow": [
+        *BAD_EXECUTION,
+        (setting("signal_name", ""), "signal_name"),
+        (setting("signal_name", LONG), "signal_name"),
+        (adding("input.payloads", data=BIG), "input"),
+        (filling("header.fields", "trace", data=BIG), "header"),
+        (setting("request_id", LONG), "request_id"),
+    ],
+    "QueryWorkflow": [
+        *BAD_EXECUTION,
+        (setting("query_type", ""), "query_type"),
+        (adding("query_args.payloads", data=BIG), "query_args"),
+        (setting("query_reject_condition", 4), "query_reject_condition"),
+    ],
+    "CancelWorkflow": [
+        *BAD_EXECUTION,
+        (setting("reason", BIG.decode()), "reason"),
+        (setting("request_id", LONG), "request_id"),
+    ],
+    "TerminateWorkflow": [
+        *BAD_EXECUTION,
+        (setting("reason", BIG.decode()), "reason"),
+        (adding("details.payloads", data=BIG), "details"),
+    ],
+    "DescribeWorkflow": BAD_EXECUTION,
+    "GetWorkflowHistory": [
+        *BAD_EXECUTION,
+        (setting("page_size", -1), "page_size"),
+        (setting("page_size", 1001), "page_size"),
+        (setting("filter", 3), "filter"),
+        (setting("page_token", b"corrupt!"), "page_token"),
+        (with_page_token(PageToken(listing="workflows")), "page_token"),
+        (with_page_token(PageToken(listing="history", next_event_id=0)), "page_token"),
+        (with_page_token(PageToken(listing="history", run_id="x")), "page_token"),
+    ],
+    "PollWorkflowResult": [
+        *BAD_EXECUTION,
+        (setting("wait_timeout.seconds", -1), "wait_timeout"),
+        (setting("wait_timeout.seconds", 61), "wait_timeout"),
+    ],
+    "ListWorkflows": [
+        (setting("page_size", 1001), "page_size"),
+        (setting("page_token", b"corrupt!"), "page_token"),
+        (with_page_token(PageToken(listing="workflows", last_key="x")), "page_token"),
+        (setting("filter.workflow_id", LONG), "filter.workflow_id"),
+        (setting("filter.workflow_type", "\0"), "filter.workflow_type"),
+        (extending("filter.statuses", 0), "filter.statuses[1]"),
+        (extending("filter.statuses", 99), "filter.statuses[1]"),
+        (setting("filter.earliest_start_time.nanos", -1), "filter.earliest_start_time"),
+        (setting("filter.latest_start_time.seconds", 10**15), "filter.latest_start_time"),
+    ],
+    "PollWorkflowTasks": [*BAD_POLL, (setting("sticky_task_queue", LONG), "sticky_task_queue")],
+    "PollActivityTasks": BAD_POLL,
+    "RespondWorkflowTaskCompleted": [
+        (adding("commands", command_type=0), "commands[1].command_type"),
+        (adding("commands", command_type=15), "commands[1].command_type"),
+        (adding("commands", command_type=17), "commands[1].command_type"),
+        (adding("commands", command_type=1), "commands[1].attributes"),
+        (
+            adding("commands", command_type=1, cancel_timer_command_attributes={"timer_id": "t"}),
+            "commands[1].attributes",
+        ),
+        (
+            setting("sticky_attributes.worker_task_queue", ""),
+            "sticky_attributes.worker_task_queue",
+        ),
+        (filling("query_results", "q", result_type=0), "query_results['q'].result_type"),
+        (setting("worker_version", LONG), "worker_version"),
+        (setting("sdk_name", LONG), "sdk_name"),
+        (setting("sdk_version", LONG), "sdk_version"),
+        (setting("worker_instance_id", LONG), "worker_instance_id"),
+        (extending("capabilities", "a", "a"), "capabilities"),
+    ],
+    "RespondWorkflowTaskFailed": [
+        *BAD_FAILURE,
+        (setting("cause", 0), "cause"),
+        (setting("cause", 99), "cause"),
+    ],
+    "RespondQueryTaskCompleted": [
+        (setting("result.result_type", 0), "result.result_type"),
+        (adding("result.answer.payloads", data=BIG), "result.answer"),
+        (setting("result.error_message", BIG.decode()), "result.error_message"),
+        (setting("result.failure.message", BIG.decode()), "result.failure"),
+    ],
+    "RespondActivityTaskCompleted": [
+        (adding("result.payloads", data=BIG), "result"),
+        (setting("sticky_task_queue", LONG), "sticky_task_queue"),
+    ],
+    "RespondActivityTaskFailed": [
+        *BAD_FAILURE,
+        (lambda request: request.ClearField("failure"), "failure"),
+        (adding("last_heartbeat_details.payloads", data=BIG), "last_heartbeat_details"),
+    ],
+    "RespondActivityTaskCancelled": [(adding("details.payloads", data=BIG), "details")],
+    "RecordActivityTaskHeartbeat": [(adding("details.payloads", data=BIG), "details")],
+    "CreateNamespace": [
+        (setting("namespace", ""), "namespace"),
+        (setting("namespace", "a b"), "namespace"),
+        (setting("namespace", "x" * 256), "namespace"),
+        (setting("description", LONG), "description"),
+        (setting("retention_interval.seconds", 3599), "retention_interval"),
+        (setting("retention_interval.seconds", -1), "retention_interval"),
+    ],
+    "ListNamespaces": [
+        (setting("page_size", -1), "page_size"),
+        (setting("page_token", b"corrupt!"), "page_token"),
+        (with_page_token(PageToken(listing="workflows")), "page_token"),
+        (with_page_token(PageToken(listing=LISTING_NAMESPACES, last_key="\0")), "page_token"),
+    ],
+    "DescribeTaskQueue": [
+        (setting("task_queue", ""), "task_queue"),
+        (setting("task_queue_type", 0), "task_queue_type"),
+        (setting("task_queue_type", 3), "task_queue_type"),
+    ],
+}
+CHECKS: dict[str, Callable[[Any, LimitSettings], object]] = {
+    "StartWorkflow": workflow.check_start_workflow,
+    "SignalWorkflow": workflow.check_signal_workflow,
+    "QueryWorkflow": workflow.check_query_workflow,
+    "CancelWorkflow": workflow.check_cancel_workflow,
+    "TerminateWorkflow": workflow.check_terminate_workflow,
+    "DescribeWorkflow": workflow.check_describe_workflow,
+    "GetWorkflowHistory": workflow.check_get_workflow_history,
+    "PollWorkflowResult": workflow.check_poll_workflow_result,
+    "ListWorkflows": workflow.check_list_workflows,
+    "PollWorkflowTasks": worker.check_poll_workflow_tasks,
+    "PollActivityTasks": worker.check_poll_activity_tasks,
+    "RespondWorkflowTaskCompleted": worker.check_respond_workflow_task_completed,
+    "RespondWorkflowTaskFailed": worker.check_respond_workflow_task_failed,
+    "RespondQueryTaskCompleted": worker.check_respond_query_task_completed,
+    "RespondActivityTaskCompleted": worker.check_respond_activity_task_completed,
+    "RespondActivityTaskFailed": worker.check_respond_activity_task_failed,
+    "RespondActivityTaskCancelled": worker.check_respond_activity_task_cancelled,
+    "RecordActivityTaskHeartbeat": worker.check_record_activity_task_heartbeat,
+    "CreateNamespace": operator.check_create_namespace,
+    "ListNamespaces": operator.check_list_namespaces,
+    "DescribeTaskQueue": operator.check_describe_task_queue,
+}
+CASES = [
+    pytest.param(method, change, field, id=f"{method}-{field}-{index}")
+    for method, changes in BAD.items()
+    for index, (change, field) in enumerate(changes)
+]
+
+
+@pytest.mark.parametrize("method", CHECKS)
+def test_good_request_passes(method: str) -> None:
+    CHECKS[method](good_request(method), LIMITS)
+
+
+@pytest.mark.parametrize("method, change, field", CASES)
+def test_bad_field_is_refused_by_its_path(method: str, change: Change, field: str) -> None:
+    request = good_request(method)
+    change(request)
+    with pytest.raises(InvalidArgumentError) as caught:
+        CHECKS[method](request, LIMITS)
+    assert caught.value.field == field
+
+
+def test_id_of_exactly_the_limit_passes() -> None:
+    request = good_request("StartWorkflow")
+    request.workflow_id = "ü" * 500
+    workflow.check_start_workflow(request, LIMITS)
+
+
+def test_every_command_type_with_attributes_goes_with_its_own() -> None:
+    """Pairs types and attributes by their numbers in the proto, which the names must agree with."""
+    fields = command_pb2.Command.DESCRIPTOR.oneofs_by_name["attributes"].fields
+    request = good_request("RespondWorkflowTaskCompleted")
+    del request.commands[:]
+    for field in fields:
+        command = request.commands.add(command_type=field.number - 1)
+        getattr(command, field.name).SetInParent()
+    assert len(request.commands) == 15
+    worker.check_respond_workflow_task_completed(request, LIMITS)
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+def test_batch_of_too_few_or_many_answers_is_refused(count: int) -> None:
+    request = good_request("RespondTasks")
+    answer = request.answers[0]
+    del request.answers[:]
+    request.answers.extend([answer] * count)
+    with pytest.raises(InvalidArgumentError, match=r"^answers: "):
+        worker.check_respond_tasks(request)
+
+
+def test_batch_with_an_empty_answer_is_refused() -> None:
+    request = good_request("RespondTasks")
+    request.answers.add()
+    with pytest.raises(InvalidArgumentError, match=r"^answers\[2\]: "):
+        worker.check_respond_tasks(request)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        b"corrupt!",
+        encode_task_token(TaskToken(namespace_id="other", workflow_id="w", run_id=RUN_ID)),
+        encode_task_token(TaskToken(namespace_id=NAMESPACE_ID, workflow_id="w", run_id="x")),
+    ],
+)
+def test_bad_task_token_is_refused(token: bytes) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^task_token: "):
+        worker.check_task_token(token, NAMESPACE_ID)
+
+
+@pytest.mark.parametrize("name", ["default", "a", "A.b_c-9", "x" * 255])
+def test_namespace_name_that_fits_passes(name: str) -> None:
+    check_namespace_name("namespace", name)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "ü", "a\n", "x" * 256, "a/b"])
+def test_namespace_name_that_does_not_fit_is_refused(name: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        check_namespace_name("namespace", name)
