@@ -41,7 +41,7 @@ class FakeHistory:
         self.released: list[str] = []
         self.retry_count = 0
         self.gate: asyncio.Event | None = None
-        self.on_release: Callable[[str], None] = self.released.append
+        self.on_release: Callable[[str], object] = self.released.append
         self._done: set[str] = set()
 
     async def start_tasks(self, request: StartTasksRequest) -> StartTasksResponse:
@@ -55,6 +55,9 @@ class FakeHistory:
         for token in task_tokens:
             self._done.discard(token.decode())
             self.on_release(token.decode())
+
+    def not_started(self, run_ids: Sequence[str]) -> list[str]:
+        return [run_id for run_id in run_ids if run_id not in self._done]
 
     def _start(self, ref: TaskRef) -> StartedTask:
         if self.retry_count:

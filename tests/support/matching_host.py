@@ -1,7 +1,7 @@
 """One matching host under test, on a real Redis, with a fake history behind it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -68,14 +68,19 @@ class Host:
 
 @asynccontextmanager
 async def running_host(
-    settings: MatchingSettings, redis_settings: RedisSettings, history: FakeHistory | None = None
+    settings: MatchingSettings,
+    redis_settings: RedisSettings,
+    history: FakeHistory | None = None,
+    on_backlog_lost: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[Host]:
-    """A host, until the block is left."""
+    """A host, until the block is left. Losses of the backlog are noted and handed on."""
     history = history or FakeHistory()
     losses: list[None] = []
 
     async def note_loss() -> None:
         losses.append(None)
+        if on_backlog_lost is not None:
+            await on_backlog_lost()
 
     async with MatchingService(
         settings, redis_settings, history, SystemClock(), note_loss
