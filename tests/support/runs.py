@@ -1,0 +1,423 @@
+"""Drives one run through its core as a history host would, with a clock and a log of its own."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf import duration_pb2
+
+from aetheris.api.v1 import (
+    command_pb2,
+    common_pb2,
+    failure_pb2,
+    history_pb2,
+    task_queue_pb2,
+    worker_service_pb2,
+    workflow_service_pb2,
+)
+from aetheris.server.v1 import log_pb2, matching_service_pb2
+from aetheris_server.history.state import activity as activity_machine
+from aetheris_server.history.state import workflow_task as task_machine
+from aetheris_server.history.state.apply import apply, new_state
+from aetheris_server.history.state.close import decide_terminated
+from aetheris_server.history.state.commands import Decision, decide_completed
+from aetheris_server.history.state.deadlines import decide_due, durable_deadline, new_deadline
+from aetheris_server.history.state.inflight import (
+    Inflight,
+    Poller,
+    StartedActivity,
+    StartedWorkflowTask,
+)
+from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.history.state.obligations import due_retries, new_obligations
+from aetheris_server.history.state.run import ActivityState, RunKey, RunState
+from aetheris_server.history.state.signal import decide_cancel_requested, decide_signaled
+from aetheris_server.history.state.start import decide_started
+from aetheris_server.history.state.times import earliest
+
+KEY = RunKey("namespace", "workflow", "run")
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+QUEUE = "queue"
+WORKER = Poller("worker", worker_instance_id="worker-1", worker_version="build-1")
+
+_EVENT = "EVENT_TYPE_"
+
+
+def seconds(value: float) -> duration_pb2.Duration:
+    """A duration."""
+    duration = duration_pb2.Duration()
+    duration.FromTimedelta(timedelta(seconds=value))
+    return duration
+
+
+def payloads(text: str) -> common_pb2.Payloads:
+    """One value."""
+    return common_pb2.Payloads(payloads=[common_pb2.Payload(data=text.encode())])
+
+
+def application_failure(type_: str = "Oops", **info: Any) -> failure_pb2.Failure:
+    """An error that user code raised."""
+    return failure_pb2.Failure(
+        message="oops",
+        application_failure_info=failure_pb2.ApplicationFailureInfo(type=type_, **info),
+    )
+
+
+def schedule_activity(activity_id: str = "a", **attributes: Any) -> command_pb2.Command:
+    """The command; start_to_close_timeout is 10 s where no timeout is given."""
+    if not attributes.keys() & {"schedule_to_close_timeout", "start_to_close_timeout"}:
+        attributes["start_to_close_timeout"] = seconds(10)
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_SCHEDULE_ACTIVITY_TASK,
+        schedule_activity_task_command_attributes=(
+            command_pb2.ScheduleActivityTaskCommandAttributes(
+                activity_id=activity_id,
+                activity_type=common_pb2.ActivityType(name="Act"),
+                **attributes,
+            )
+        ),
+    )
+
+
+def cancel_activity(scheduled_event_id: int) -> command_pb2.Command:
+    """The command."""
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_REQUEST_CANCEL_ACTIVITY_TASK,
+        request_cancel_activity_task_command_attributes=(
+            command_pb2.RequestCancelActivityTaskCommandAttributes(
+                scheduled_event_id=scheduled_event_id
+            )
+        ),
+    )
+
+
+def start_timer(timer_id: str = "t", timeout: float = 60) -> command_pb2.Command:
+    """The command."""
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_START_TIMER,
+        start_timer_command_attributes=command_pb2.StartTimerCommandAttributes(
+            timer_id=timer_id, start_to_fire_timeout=seconds(timeout)
+        ),
+    )
+
+
+def cancel_timer(timer_id: str = "t") -> command_pb2.Command:
+    """The command."""
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_CANCEL_TIMER,
+        cancel_timer_command_attributes=command_pb2.CancelTimerCommandAttributes(timer_id=timer_id),
+    )
+
+
+def record_marker(name: str = "marker") -> command_pb2.Command:
+    """The command."""
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_RECORD_MARKER,
+        record_marker_command_attributes=command_pb2.RecordMarkerCommandAttributes(
+            marker_name=name
+        ),
+    )
+
+
+def complete_workflow(result: str = "done") -> command_pb2.Command:
+    """The command."""
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION,
+        complete_workflow_execution_command_attributes=(
+            command_pb2.CompleteWorkflowExecutionCommandAttributes(result=payloads(result))
+        ),
+    )
+
+
+def fail_workflow(failure: failure_pb2.Failure | None = None) -> command_pb2.Command:
+    """The command."""
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION,
+        fail_workflow_execution_command_attributes=(
+            command_pb2.FailWorkflowExecutionCommandAttributes(failure=failure)
+        ),
+    )
+
+
+def cancel_workflow() -> command_pb2.Command:
+    """The command."""
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_CANCEL_WORKFLOW_EXECUTION,
+        cancel_workflow_execution_command_attributes=(
+            command_pb2.CancelWorkflowExecutionCommandAttributes(details=payloads("bye"))
+        ),
+    )
+
+
+class RunDriver:
+    """One run, its log, and what workers have of it.
+
+    Attributes:
+        records: The log, as objects; `stored` has the same as bytes.
+        history: All events so far.
+        refs: Every task offered so far, by what its record or a timer brought.
+        wake_time: The executions row's: it changes when it must become earlier, or has fired.
+    """
+
+    def __init__(self, limits: RunLimits | None = None, **start: Any) -> None:
+        self.limits = limits or RunLimits()
+        self.now = BEGIN
+        self.inflight = Inflight()
+        self.records: list[log_pb2.LogRecord] = []
+        self.stored: list[bytes] = []
+        self.history: list[history_pb2.HistoryEvent] = []
+        self.refs: list[matching_service_pb2.TaskRef] = []
+        self.wake_time: datetime | None = None
+        self.starts = 0
+        self.last_due_time = BEGIN
+        request = workflow_service_pb2.StartWorkflowRequest(
+            workflow_id=KEY.workflow_id,
+            workflow_type=common_pb2.WorkflowType(name="Flow"),
+            task_queue=task_queue_pb2.TaskQueue(name=QUEUE),
+            request_id="start",
+            **start,
+        )
+        record = decide_started(KEY, request, self.now)
+        self.state: RunState = new_state(KEY, record.events[0])
+        self.commit(record)
+
+    # The log.
+
+    def commit(self, record: log_pb2.LogRecord) -> log_pb2.LogRecord:
+        """Apply a record and keep its bytes."""
+        stored = record.SerializeToString()
+        apply(self.state, record, stored)
+        self.inflight.observe(self.state, record)
+        self.records.append(record)
+        self.stored.append(stored)
+        self.history.extend(record.events)
+        self.refs.extend(new_obligations(self.state, self.inflight, record, self.now))
+        self.wake_time = earliest(self.wake_time, new_deadline(self.state, record))
+        self._rewrite_wake_time()
+        return record
+
+    def _rewrite_wake_time(self) -> None:
+        if self.wake_time is not None and self.wake_time <= self.now:
+            self.wake_time = durable_deadline(self.state, self.now)
+
+    def fold(self) -> RunState:
+        """The state that a host gets from the log."""
+        records = [log_pb2.LogRecord.FromString(stored) for stored in self.stored]
+        state = new_state(KEY, records[0].events[0])
+        for record, stored in zip(records, self.stored, strict=True):
+            apply(state, record, stored)
+        return state
+
+    def names(self, last: int = 0) -> list[str]:
+        """The types of the last events, or of all, without their prefix."""
+        return [
+            history_pb2.EventType.Name(event.event_type).removeprefix(_EVENT)
+            for event in self.history[-last:]
+        ]
+
+    def last_event(self, name: str) -> history_pb2.HistoryEvent:
+        """The newest event of a type, named without its prefix."""
+        wanted = history_pb2.EventType.Value(_EVENT + name)
+        return next(event for event in reversed(self.history) if event.event_type == wanted)
+
+    # Time.
+
+    def advance(self, value: float) -> log_pb2.LogRecord | None:
+        """Let time pass, and do what is due then."""
+        self.now += timedelta(seconds=value)
+        return self.fire()
+
+    def fire(self) -> log_pb2.LogRecord | None:
+        """Do what is due now."""
+        record = decide_due(self.state, self.inflight, self.now)
+        if record is not None:
+            self.commit(record)
+        self.refs.extend(due_retries(self.state, self.inflight, self.last_due_time, self.now))
+        self.last_due_time = self.now
+        self._rewrite_wake_time()
+        return record
+
+    def lose_host(self) -> None:
+        """Another host takes the shard: what is only in memory is gone."""
+        self.state = self.fold()
+        self.inflight = Inflight()
+        activity_machine.restore_started(self.state, self.inflight, self.now, self.now)
+        record = task_machine.decide_flush(self.state, self.inflight, self.now)
+        if record is not None:
+            self.commit(record)
+        self.last_due_time = BEGIN
+        self.fire()
+
+    # Workflow tasks.
+
+    def start_task(self, poller: Poller = WORKER) -> StartedWorkflowTask:
+        """Give the pending workflow task to a worker."""
+        task = self.state.workflow_task
+        assert task is not None
+        assert task_machine.is_startable(
+            self.state, self.inflight, task.scheduled_event_id, task.attempt, self.now
+        )
+        self.starts += 1
+        return task_machine.start_workflow_task(
+            self.state, self.inflight, poller, f"start-{self.starts}", self.now, self.limits
+        )
+
+    def complete_task(
+        self, *commands: command_pb2.Command, start_id: str = "", **request: Any
+    ) -> Decision:
+        """A worker decides."""
+        started = self.inflight.workflow_task
+        decision = decide_completed(
+            self.state,
+            self.inflight,
+            worker_service_pb2.RespondWorkflowTaskCompletedRequest(
+                commands=commands, identity=WORKER.identity, **request
+            ),
+            start_id or (started.start_id if started is not None else "none"),
+            self.now,
+            self.limits,
+        )
+        self.commit(decision.record)
+        return decision
+
+    def run_task(self, *commands: command_pb2.Command, **request: Any) -> Decision:
+        """A worker takes the pending workflow task and decides at once."""
+        self.start_task()
+        return self.complete_task(*commands, **request)
+
+    def fail_task(
+        self,
+        cause: history_pb2.WorkflowTaskFailedCause.ValueType = (
+            history_pb2.WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR
+        ),
+    ) -> log_pb2.LogRecord:
+        """A worker could not decide."""
+        started = self.inflight.workflow_task
+        request = worker_service_pb2.RespondWorkflowTaskFailedRequest(
+            cause=cause, failure=application_failure(), identity=WORKER.identity
+        )
+        start_id = started.start_id if started is not None else "none"
+        return self.commit(
+            task_machine.decide_failed(self.state, self.inflight, request, start_id, self.now)
+        )
+
+    # Activities.
+
+    def activity(self, activity_id: str = "a") -> ActivityState:
+        """An open activity."""
+        return self.state.activities[self.state.activity_ids[activity_id]]
+
+    def start_activity(self, activity_id: str = "a", poller: Poller = WORKER) -> StartedActivity:
+        """Give an activity's current attempt to a worker."""
+        activity = self.activity(activity_id)
+        assert activity_machine.is_startable(
+            self.state, self.inflight, activity.scheduled_event_id, activity.attempt, self.now
+        )
+        if activity.is_at_most_once:
+            self.commit(
+                activity_machine.decide_attempt_started(
+                    self.state, self.inflight, activity, poller, self.now
+                )
+            )
+        return activity_machine.start_activity(activity, self.inflight, poller, self.now)
+
+    def complete_activity(self, activity_id: str = "a", result: str = "42") -> log_pb2.LogRecord:
+        """A worker gives a result."""
+        activity = self.activity(activity_id)
+        request = worker_service_pb2.RespondActivityTaskCompletedRequest(
+            result=payloads(result), identity=WORKER.identity
+        )
+        return self.commit(
+            activity_machine.decide_completed(
+                self.state, self.inflight, activity, request, self._started_time(activity), self.now
+            )
+        )
+
+    def fail_activity(
+        self,
+        activity_id: str = "a",
+        failure: failure_pb2.Failure | None = None,
+        details: common_pb2.Payloads | None = None,
+    ) -> log_pb2.LogRecord:
+        """A worker fails."""
+        activity = self.activity(activity_id)
+        request = worker_service_pb2.RespondActivityTaskFailedRequest(
+            failure=failure or application_failure(),
+            identity=WORKER.identity,
+            last_heartbeat_details=details,
+        )
+        return self.commit(
+            activity_machine.decide_failed(
+                self.state, self.inflight, activity, request, self._started_time(activity), self.now
+            )
+        )
+
+    def cancel_activity(self, activity_id: str = "a") -> log_pb2.LogRecord:
+        """A worker did as the request to cancel asked."""
+        activity = self.activity(activity_id)
+        request = worker_service_pb2.RespondActivityTaskCancelledRequest(
+            details=payloads("stopped"), identity=WORKER.identity
+        )
+        return self.commit(
+            activity_machine.decide_cancelled(
+                self.state, self.inflight, activity, request, self._started_time(activity), self.now
+            )
+        )
+
+    def heartbeat(self, activity_id: str = "a", details: str | None = None) -> None:
+        """A worker says that it is alive."""
+        activity = self.activity(activity_id)
+        started = self.inflight.activities.get(activity.scheduled_event_id)
+        if started is not None:
+            started.last_heartbeat_time = self.now
+        record = activity_machine.decide_heartbeat(
+            self.state,
+            self.inflight,
+            activity,
+            payloads(details) if details is not None else None,
+            self.now,
+        )
+        if record is not None:
+            self.commit(record)
+
+    def _started_time(self, activity: ActivityState) -> datetime:
+        started = self.inflight.activities.get(activity.scheduled_event_id)
+        return started.started_time if started is not None else self.now
+
+    # Clients.
+
+    def signal(self, request_id: str = "s1", **request: Any) -> log_pb2.LogRecord | None:
+        """A client signals; None if it had before."""
+        record = decide_signaled(
+            self.state,
+            self.inflight,
+            workflow_service_pb2.SignalWorkflowRequest(
+                signal_name="go", request_id=request_id, **request
+            ),
+            self.now,
+            self.limits,
+        )
+        return self.commit(record) if record is not None else None
+
+    def request_cancel(self, request_id: str = "c1") -> log_pb2.LogRecord | None:
+        """A client asks the run to cancel; None if it need not."""
+        record = decide_cancel_requested(
+            self.state,
+            self.inflight,
+            workflow_service_pb2.CancelWorkflowRequest(request_id=request_id, reason="enough"),
+            self.now,
+        )
+        return self.commit(record) if record is not None else None
+
+    def terminate(self) -> log_pb2.LogRecord:
+        """A client closes the run."""
+        return self.commit(
+            decide_terminated(
+                self.state, self.inflight, "stop", payloads("why"), "client", self.now
+            )
+        )
+
+
+def ref_ids(refs: Sequence[matching_service_pb2.TaskRef]) -> set[tuple[int, int, int]]:
+    """What tells tasks of one run apart."""
+    return {(ref.task_queue_type, ref.scheduled_event_id, ref.attempt) for ref in refs}

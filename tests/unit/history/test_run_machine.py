@@ -1,0 +1,491 @@
+"""Random lives of a run: whatever happens in whatever order, the log tells all of it."""
+
+import dataclasses
+import hashlib
+from datetime import datetime
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from aetheris.api.v1 import command_pb2, history_pb2, workflow_pb2
+from aetheris.server.v1 import log_pb2
+from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError, WorkflowClosedError
+from aetheris_server.history.state.activity import is_owed, require_attempt
+from aetheris_server.history.state.apply import apply
+from aetheris_server.history.state.deadlines import decide_due, durable_deadline, next_deadline
+from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.history.state.obligations import obligations, owes_tasks
+from aetheris_server.history.state.run import EMPTY_HASH, RunState
+from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
+from tests.support.runs import (
+    KEY,
+    RunDriver,
+    application_failure,
+    cancel_activity,
+    cancel_timer,
+    cancel_workflow,
+    complete_workflow,
+    fail_workflow,
+    record_marker,
+    ref_ids,
+    schedule_activity,
+    seconds,
+    start_timer,
+)
+
+_LIMITS = RunLimits(
+    history_max_events=400,
+    max_pending_activities=5,
+    max_pending_timers=4,
+    max_signals=30,
+    max_buffered_events=5,
+)
+
+_CLOSE_EVENTS = {
+    history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED,
+    history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED,
+    history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT,
+    history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED,
+    history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED,
+}
+
+_ACTIVITY_ENDS = {
+    history_pb2.EVENT_TYPE_ACTIVITY_TASK_COMPLETED: "activity_task_completed_event_attributes",
+    history_pb2.EVENT_TYPE_ACTIVITY_TASK_FAILED: "activity_task_failed_event_attributes",
+    history_pb2.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT: "activity_task_timed_out_event_attributes",
+    history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED: "activity_task_cancelled_event_attributes",
+}
+
+_ids = st.sampled_from(["a", "b", "c", "d", "e", "f", "g"])
+_maybe = st.sampled_from([0.0, 0.0, 0.5, 2, 20])
+_good_activities = st.builds(
+    lambda id_, to_close, to_start, all_, heartbeat, delivery, attempts: schedule_activity(
+        id_,
+        start_to_close_timeout=seconds(to_close),
+        schedule_to_start_timeout=seconds(to_start),
+        schedule_to_close_timeout=seconds(all_),
+        heartbeat_timeout=seconds(heartbeat),
+        delivery=delivery,
+        request_eager_execution=True,
+        retry_policy={"maximum_attempts": attempts},
+    ),
+    _ids,
+    st.sampled_from([0.5, 2, 20]),
+    _maybe,
+    st.sampled_from([0.0, 0.0, 3, 40]),
+    _maybe,
+    st.sampled_from(workflow_pb2.ActivityDelivery.values()),
+    st.integers(0, 3),
+)
+_good_timers = st.builds(start_timer, _ids, st.sampled_from([0.5, 2, 20]))
+_good_commands = st.lists(
+    st.one_of(_good_activities, _good_timers, st.just(record_marker())), max_size=3
+)
+_commands = st.lists(
+    st.one_of(
+        st.just(schedule_activity("", start_to_close_timeout=seconds(1))),
+        st.just(start_timer("t", 0)),
+        st.builds(cancel_timer, _ids),
+        st.builds(cancel_activity, st.integers(1, 30)),
+        _good_activities,
+    ),
+    max_size=3,
+)
+_closings = st.sampled_from(
+    [complete_workflow(), fail_workflow(application_failure()), cancel_workflow(), fail_workflow()]
+)
+
+
+def _fields(state: RunState) -> dict[str, object]:
+    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+
+
+class RunMachine(RuleBasedStateMachine):
+    """One run, steered at random."""
+
+    run: RunDriver
+
+    @initialize(
+        run_timeout=st.sampled_from([0, 0, 0, 0, 1000]),
+        execution_timeout=st.sampled_from([0, 0, 0, 1500]),
+        start_delay=st.sampled_from([0, 0, 0, 5]),
+    )
+    def start(self, run_timeout: float, execution_timeout: float, start_delay: float) -> None:
+        self.run = RunDriver(
+            _LIMITS,
+            workflow_run_timeout=seconds(run_timeout),
+            workflow_execution_timeout=seconds(execution_timeout),
+            start_delay=seconds(start_delay),
+        )
+        # What hosts have that read the log: from its start, and from snapshots of other moments.
+        self.readers: list[RunState] = [self.run.fold()]
+
+    def _is_open(self) -> bool:
+        return self.run.state.is_open
+
+    def _has_task(self) -> bool:
+        task = self.run.state.workflow_task
+        return (
+            self._is_open()
+            and task is not None
+            and self.run.inflight.workflow_task is None
+            and task.is_due(self.run.now)
+        )
+
+    def _worker_has_task(self) -> bool:
+        return self.run.inflight.workflow_task is not None
+
+    def _activity_ids(self) -> list[str]:
+        return sorted(self.run.state.activity_ids)
+
+    # The worker's workflow tasks.
+
+    @precondition(_has_task)
+    @rule()
+    def start_task(self) -> None:
+        self.run.start_task()
+
+    @precondition(_worker_has_task)
+    @rule(commands=_commands)
+    def complete_task_at_random(self, commands: list[command_pb2.Command]) -> None:
+        before = len(self.run.history)
+        decision = self.run.complete_task(*commands)
+        if decision.refused is not None:
+            assert self.run.inflight.workflow_task is None
+            assert self.run.state.workflow_task is not None
+            assert history_pb2.EVENT_TYPE_WORKFLOW_TASK_COMPLETED not in {
+                event.event_type for event in self.run.history[before:]
+            }
+
+    @precondition(lambda self: self._has_task() or self._worker_has_task())
+    @rule(
+        commands=_good_commands,
+        activities=st.lists(st.integers(0, 20), max_size=2),
+        timers=st.lists(st.integers(0, 20), max_size=1),
+        force=st.booleans(),
+    )
+    def complete_task(
+        self,
+        commands: list[command_pb2.Command],
+        activities: list[int],
+        timers: list[int],
+        force: bool,
+    ) -> None:
+        if not self._worker_has_task():
+            self.run.start_task()
+        state = self.run.state
+        known = sorted(state.activities)
+        chosen = [cancel_activity(known[i % len(known)]) for i in activities if known]
+        known_timers = sorted(state.timers)
+        chosen += [
+            cancel_timer(known_timers[i % len(known_timers)]) for i in timers if known_timers
+        ]
+        taken: set[str] = set()
+        for command in commands:
+            id_ = (
+                command.schedule_activity_task_command_attributes.activity_id
+                or command.start_timer_command_attributes.timer_id
+            )
+            if id_ not in taken | state.activity_ids.keys() | state.timers.keys():
+                chosen.append(command)
+                taken.add(id_)
+        self.run.complete_task(*chosen, force_create_new_workflow_task=force)
+
+    @precondition(_worker_has_task)
+    @rule(commands=_commands, closing=_closings, chance=st.integers(0, 9))
+    def close(
+        self, commands: list[command_pb2.Command], closing: command_pb2.Command, chance: int
+    ) -> None:
+        if chance == 0:
+            self.run.complete_task(*commands, closing, record_marker())
+
+    @precondition(_worker_has_task)
+    @rule()
+    def fail_task(self) -> None:
+        self.run.fail_task()
+
+    @rule()
+    def answer_of_stale_task(self) -> None:
+        with pytest.raises(TaskNotFoundError):
+            self.run.complete_task(start_id="stale")
+
+    # The workers' activities.
+
+    @rule(index=st.integers(0, 5))
+    def start_activity(self, index: int) -> None:
+        ready = [
+            activity
+            for activity in self.run.state.activities.values()
+            if is_owed(activity, self.run.inflight, self.run.now)
+        ]
+        if ready:
+            self.run.start_activity(ready[index % len(ready)].scheduled.activity_id)
+
+    def _started_id(self, index: int) -> str | None:
+        started = sorted(self.run.inflight.activities)
+        if not started:
+            return None
+        return self.run.state.activities[started[index % len(started)]].scheduled.activity_id
+
+    @rule(index=st.integers(0, 5))
+    def complete_activity(self, index: int) -> None:
+        if (activity_id := self._started_id(index)) is not None:
+            self.run.complete_activity(activity_id)
+
+    @rule(index=st.integers(0, 5), chance=st.integers(0, 4))
+    def complete_activity_that_a_lost_host_gave_out(self, index: int, chance: int) -> None:
+        open_ids = self._activity_ids()
+        if open_ids and chance == 0:
+            self.run.complete_activity(open_ids[index % len(open_ids)])
+
+    @rule(index=st.integers(0, 5), non_retryable=st.booleans())
+    def fail_activity(self, index: int, non_retryable: bool) -> None:
+        if (activity_id := self._started_id(index)) is not None:
+            failure = application_failure(non_retryable=non_retryable)
+            self.run.fail_activity(activity_id, failure)
+
+    @rule(index=st.integers(0, 5), details=st.sampled_from([None, "half"]))
+    def heartbeat(self, index: int, details: str | None) -> None:
+        if (activity_id := self._started_id(index)) is not None:
+            self.run.heartbeat(activity_id, details)
+
+    @rule(index=st.integers(0, 5))
+    def cancel_activity(self, index: int) -> None:
+        if (activity_id := self._started_id(index)) is None:
+            return
+        if self.run.activity(activity_id).cancel_requested_event_id:
+            self.run.cancel_activity(activity_id)
+        else:
+            with pytest.raises(InvalidArgumentError):
+                self.run.cancel_activity(activity_id)
+
+    # Clients.
+
+    @rule(number=st.integers(0, 40))
+    def signal(self, number: int) -> None:
+        request_id = f"s{number}"
+        known = request_id in self.run.state.request_ids
+        if not self._is_open() and not known:
+            with pytest.raises(WorkflowClosedError):
+                self.run.signal(request_id)
+        elif self.run.state.signal_count >= _LIMITS.max_signals and not known:
+            with pytest.raises(InvalidArgumentError):
+                self.run.signal(request_id)
+        else:
+            assert (self.run.signal(request_id) is None) == known
+
+    @rule(request_id=st.sampled_from(["c1", "c2", "s1"]))
+    def request_cancel(self, request_id: str) -> None:
+        state = self.run.state
+        if state.cancel_requested and request_id == state.cancel_request_id:
+            assert self.run.request_cancel(request_id) is None
+        elif not self._is_open():
+            with pytest.raises(WorkflowClosedError):
+                self.run.request_cancel(request_id)
+        else:
+            known = state.cancel_requested
+            assert (self.run.request_cancel(request_id) is None) == known
+
+    @rule(chance=st.integers(0, 19))
+    def terminate(self, chance: int) -> None:
+        if not self._is_open():
+            with pytest.raises(WorkflowClosedError):
+                self.run.terminate()
+        elif chance == 0:
+            self.run.terminate()
+
+    # Time and losses.
+
+    @rule(wait=st.sampled_from([0, 0.1, 0.5, 1, 3, 10]))
+    def advance(self, wait: float) -> None:
+        self.run.advance(wait)
+        assert decide_due(self.run.state, self.run.inflight, self.run.now) is None
+
+    @rule()
+    def advance_to_next_deadline(self) -> None:
+        deadline = next_deadline(self.run.state, self.run.inflight, self.run.now)
+        if deadline is not None:
+            before = (deadline - self.run.now).total_seconds() / 2
+            # Nothing is due before the deadline.
+            assert self.run.advance(before) is None
+            self.run.advance((deadline - self.run.now).total_seconds())
+
+    @rule(chance=st.integers(0, 2))
+    def lose_host(self, chance: int) -> None:
+        if chance == 0:
+            self.run.lose_host()
+
+    @rule()
+    def read_from_snapshot(self) -> None:
+        state = self.run.state
+        reader = from_snapshot(KEY, state.run_seq, state.hash, to_snapshot(state))
+        self.readers = [self.readers[0], *self.readers[1:][-1:], reader]
+
+    # What must hold after each step.
+
+    @invariant()
+    def event_ids_are_contiguous(self) -> None:
+        ids = [event.event_id for event in self.run.history]
+        assert ids == list(range(1, len(ids) + 1))
+        assert self.run.state.next_event_id == len(ids) + 1
+
+    @invariant()
+    def readers_of_the_log_have_the_state(self) -> None:
+        for reader in self.readers:
+            for stored in self.run.stored[reader.run_seq :]:
+                apply(reader, log_pb2.LogRecord.FromString(stored), stored)
+            assert _fields(reader) == _fields(self.run.state)
+
+    @invariant()
+    def hash_chain_verifies(self) -> None:
+        link = EMPTY_HASH
+        for stored in self.run.stored:
+            link = hashlib.sha256(link + len(stored).to_bytes(8, "big") + stored).digest()
+        assert link == self.run.state.hash
+        assert self.run.state.history_bytes == sum(map(len, self.run.stored))
+        assert self.run.state.run_seq == len(self.run.stored)
+
+    @invariant()
+    def everything_owed_was_offered(self) -> None:
+        owed = obligations(self.run.state, self.run.inflight, self.run.now)
+        assert ref_ids(owed) <= ref_ids(self.run.refs)
+        assert owes_tasks(self.run.state) or not owed
+
+    @invariant()
+    def wake_time_covers_every_durable_deadline(self) -> None:
+        upcoming = durable_deadline(self.run.state, self.run.now)
+        if upcoming is not None:
+            assert self.run.wake_time is not None
+            assert self.run.wake_time <= upcoming
+            soonest = next_deadline(self.run.state, self.run.inflight, self.run.now)
+            assert soonest is not None
+            assert soonest <= upcoming
+
+    @invariant()
+    def next_deadline_covers_all(self) -> None:
+        state, inflight, now = self.run.state, self.run.inflight, self.run.now
+        if not state.is_open:
+            assert next_deadline(state, inflight, now) is None
+            return
+        moments: list[datetime] = [timer.fire_time for timer in state.timers.values()]
+        if inflight.workflow_task is not None:
+            moments.append(inflight.workflow_task.deadline_time)
+        if state.run_deadline_time is not None:
+            moments.append(state.run_deadline_time)
+        if state.first_task_time is not None:
+            moments.append(state.first_task_time)
+        soonest = next_deadline(state, inflight, now)
+        upcoming = [moment for moment in moments if moment > now]
+        assert not upcoming or (soonest is not None and soonest <= min(upcoming))
+
+    @invariant()
+    def close_event_is_one_and_last(self) -> None:
+        closes = [event for event in self.run.history if event.event_type in _CLOSE_EVENTS]
+        if self.run.state.is_open:
+            assert not closes
+            assert self.run.state.close_event is None
+        else:
+            assert closes == [self.run.history[-1]] == [self.run.state.close_event]
+
+    @invariant()
+    def activities_end_once(self) -> None:
+        ends: set[int] = set()
+        started: dict[int, int] = {}
+        for event in self.run.history:
+            if event.event_type == history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED:
+                scheduled_id = event.activity_task_started_event_attributes.scheduled_event_id
+                assert scheduled_id not in started
+                started[scheduled_id] = event.event_id
+            elif event.event_type in _ACTIVITY_ENDS:
+                attributes = getattr(event, _ACTIVITY_ENDS[event.event_type])
+                assert attributes.scheduled_event_id not in ends
+                ends.add(attributes.scheduled_event_id)
+                assert attributes.started_event_id == started.get(attributes.scheduled_event_id, 0)
+        assert not ends & self.run.state.activities.keys()
+        assert started.keys() <= ends
+
+    @invariant()
+    def tasks_in_flight_are_open(self) -> None:
+        state, inflight = self.run.state, self.run.inflight
+        assert inflight.activities.keys() <= state.activities.keys()
+        for scheduled_id, started in inflight.activities.items():
+            assert require_attempt(state, scheduled_id, started.attempt).attempt == started.attempt
+        if inflight.workflow_task is not None:
+            task = state.workflow_task
+            assert task is not None
+            assert inflight.workflow_task.attempt == task.attempt
+            assert inflight.workflow_task.scheduled_event_id == task.scheduled_event_id
+        for activity in state.activities.values():
+            assert (activity.started_time is None) == (
+                not activity.is_at_most_once
+                or activity.scheduled_event_id not in inflight.activities
+            )
+
+    @invariant()
+    def transient_task_comes_next(self) -> None:
+        task = self.run.state.workflow_task
+        if task is not None and task.is_transient:
+            assert task.scheduled_event_id == self.run.state.next_event_id
+
+    @invariant()
+    def events_wait_only_for_a_worker(self) -> None:
+        if self.run.state.buffered_events:
+            assert self.run.inflight.workflow_task is not None
+
+    @invariant()
+    def what_the_code_has_not_seen_has_a_task(self) -> None:
+        state = self.run.state
+        if not state.is_open or state.first_task_time is not None:
+            return
+        seen = state.last_completed_event_id
+        command_made = {
+            history_pb2.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED,
+            history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED,
+            history_pb2.EVENT_TYPE_TIMER_STARTED,
+            history_pb2.EVENT_TYPE_TIMER_CANCELLED,
+            history_pb2.EVENT_TYPE_MARKER_RECORDED,
+        }
+        unseen = [e for e in self.run.history[seen:] if e.event_type not in command_made]
+        assert not unseen or state.workflow_task is not None
+
+    @invariant()
+    def at_most_once_attempts_start_once(self) -> None:
+        starts = [
+            (
+                fact.activity_attempt_started.scheduled_event_id,
+                fact.activity_attempt_started.attempt,
+            )
+            for record in self.run.records
+            for fact in record.facts
+            if fact.HasField("activity_attempt_started")
+        ]
+        assert len(starts) == len(set(starts))
+
+    @invariant()
+    def recorded_signals_are_recorded_once(self) -> None:
+        ids = [
+            event.workflow_execution_signaled_event_attributes.request_id
+            for event in [*self.run.history, *self.run.state.buffered_events]
+            if event.event_type == history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED
+        ]
+        assert len(ids) == len(set(ids)) == self.run.state.signal_count
+        assert set(ids) == self.run.state.request_ids
+
+
+RunMachine.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=50,
+    deadline=None,
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestRunMachine = RunMachine.TestCase
