@@ -62,7 +62,7 @@ class WorkflowInfo:
         first_execution_run_id: The first run of its chain of continuations.
     """
 
-    id: str
+    workflow_id: str
     run_id: str
     workflow_type: str
     task_queue: str
@@ -83,7 +83,7 @@ class WorkflowInfo:
         cls, info: workflow_pb2.WorkflowExecutionInfo, converter: DataConverter
     ) -> "WorkflowInfo":
         return cls(
-            id=info.execution.workflow_id,
+            workflow_id=info.execution.workflow_id,
             run_id=info.execution.run_id,
             workflow_type=info.workflow_type.name,
             task_queue=info.task_queue,

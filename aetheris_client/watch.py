@@ -89,8 +89,9 @@ class RunWatcher:
                         return await self._outcome(workflow_id, run_id, result)
                     run_id = result.new_execution_run_id
         except TimeoutError:
+            run = f" run {run_id!r}" if run_id else ""
             raise DeadlineExceededError(
-                f"workflow {workflow_id!r} run {run_id!r} is still open after {seconds:g} s"
+                f"workflow {workflow_id!r}{run} is still open after {seconds:g} s"
             ) from None
 
     async def events(

@@ -28,7 +28,16 @@ _STATUS_STYLES: Mapping[WorkflowStatus, str] = {
 }
 # Bookkeeping that every event of its kind has; `--output json` shows it.
 _HIDDEN_ATTRIBUTES = frozenset(
-    {"workflow_task_completed_event_id", "header", "request_id", "worker_version", "sdk_version"}
+    {
+        "first_execution_run_id",
+        "header",
+        "original_execution_run_id",
+        "request_id",
+        "sdk_name",
+        "sdk_version",
+        "worker_version",
+        "workflow_task_completed_event_id",
+    }
 )
 
 
@@ -38,12 +47,12 @@ def time_text(moment: datetime | None) -> str:
 
 
 def duration_text(interval: timedelta | None) -> str:
-    """`1d2h`, `1m30s`, `0.25s`; a dash for none."""
+    """`1d2h`, `1m30s`, `250ms`; a dash for none."""
     if interval is None:
         return "-"
     seconds = interval.total_seconds()
     if seconds < 1:
-        return f"{seconds:.3g}s"
+        return f"{seconds * 1000:.3g}ms" if seconds else "0s"
     text = ""
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         count, seconds = divmod(seconds, length)
@@ -58,26 +67,26 @@ def value_text(value: object) -> str:
     return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 1] + "…"
 
 
-def workflow_table(runs: Sequence[WorkflowInfo]) -> Table:
+def workflow_table(runs: Sequence[WorkflowInfo]) -> Table | Text:
     """Runs, a line each."""
     table = _table("Status", "Workflow id", "Run id", "Type", "Started", "Closed")
     for run in runs:
         table.add_row(
             _status(run.status),
-            run.id,
+            run.workflow_id,
             run.run_id,
             run.workflow_type,
             time_text(run.start_time),
             time_text(run.close_time),
         )
-    return table
+    return _or_none(table, "such runs")
 
 
 def description_table(description: WorkflowDescription) -> Table:
     """What a run is."""
     info = description.info
     rows: dict[str, str | Text] = {
-        "Workflow id": info.id,
+        "Workflow id": info.workflow_id,
         "Run id": info.run_id,
         "Type": info.workflow_type,
         "Status": _status(info.status),
@@ -177,7 +186,7 @@ def failure_lines(error: BaseException) -> list[str]:
     return lines
 
 
-def namespace_table(namespaces: Sequence[NamespaceInfo]) -> Table:
+def namespace_table(namespaces: Sequence[NamespaceInfo]) -> Table | Text:
     """Namespaces, a line each."""
     table = _table("Name", "Id", "Retention", "Created", "Description")
     for info in namespaces:
@@ -188,10 +197,10 @@ def namespace_table(namespaces: Sequence[NamespaceInfo]) -> Table:
             time_text(info.create_time),
             info.description,
         )
-    return table
+    return _or_none(table, "namespaces")
 
 
-def pollers_table(queues: Sequence[TaskQueueDescription]) -> Table:
+def pollers_table(queues: Sequence[TaskQueueDescription]) -> Table | Text:
     """Who polls."""
     table = _table("Queue", "Worker", "Last poll", "Waiting", "Capabilities", title="Pollers")
     for queue in queues:
@@ -203,10 +212,10 @@ def pollers_table(queues: Sequence[TaskQueueDescription]) -> Table:
                 str(poller.waiting_poll_count),
                 _set(poller.capabilities),
             )
-    return table
+    return _or_none(table, "pollers in the last minutes")
 
 
-def backlogs_table(queues: Sequence[TaskQueueDescription]) -> Table:
+def backlogs_table(queues: Sequence[TaskQueueDescription]) -> Table | Text:
     """What waits."""
     table = _table("Queue", "Requires", "Waiting", "Oldest", "Handed out", title="Backlog")
     for queue in queues:
@@ -218,7 +227,7 @@ def backlogs_table(queues: Sequence[TaskQueueDescription]) -> Table:
                 duration_text(backlog.oldest_age),
                 str(backlog.in_flight_count),
             )
-    return table
+    return _or_none(table, "backlog")
 
 
 def cluster_table(cluster: ClusterHealth) -> Table:
@@ -264,6 +273,11 @@ def key_value_table(rows: Mapping[str, str | Text]) -> Table:
     for name, value in rows.items():
         table.add_row(name, value if isinstance(value, Text) else Text(value))
     return table
+
+
+def _or_none(table: Table, what: str) -> Table | Text:
+    """The table, or a sentence in place of an empty one."""
+    return table if table.row_count else Text(f"No {what}.", "dim")
 
 
 def _table(*columns: str, title: str | None = None) -> Table:

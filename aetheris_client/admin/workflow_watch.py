@@ -146,8 +146,11 @@ async def result(
 
 
 async def _print_events(session: Session, events: AsyncIterator[HistoryEvent]) -> None:
-    session.output.line(tables.event_heading())
+    has_heading = False
     async for event in events:
+        if not has_heading:
+            session.output.line(tables.event_heading())
+            has_heading = True
         session.output.line(tables.event_line(event))
 
 

@@ -179,7 +179,7 @@ def test_list_in_each_format_shows_the_runs(server: CannedServer, run: Run):
     array = json.loads(run("workflow", "list", "-o", "json").stdout)
     rows = [json.loads(row) for row in run("workflow", "list", "-o", "jsonl").stdout.splitlines()]
     assert array == rows
-    assert [row["id"] for row in rows] == ["a", "b"]
+    assert [row["workflow_id"] for row in rows] == ["a", "b"]
 
 
 def test_list_with_limit_stops_there_and_says_so(server: CannedServer, run: Run):
@@ -190,8 +190,9 @@ def test_list_with_limit_stops_there_and_says_so(server: CannedServer, run: Run)
     assert "--limit 0" in done.stderr
 
 
-def test_list_of_nothing_as_json_is_an_empty_array(server: CannedServer, run: Run):
+def test_list_of_nothing_is_said_or_an_empty_array(server: CannedServer, run: Run):
     server.on("ListWorkflows", service.ListWorkflowsResponse())
+    assert run("workflow", "list").stdout == "No such runs.\n"
     assert json.loads(run("workflow", "list", "-o", "json").stdout) == []
 
 

@@ -19,7 +19,7 @@ from aetheris_client.errors import ActivityError, ApplicationError, WorkflowFail
     [
         (None, "-"),
         (timedelta(0), "0s"),
-        (timedelta(milliseconds=250), "0.25s"),
+        (timedelta(milliseconds=250), "250ms"),
         (timedelta(seconds=90), "1m30s"),
         (timedelta(hours=72), "3d"),
         (timedelta(days=1, hours=2, seconds=1.5), "1d2h1.5s"),

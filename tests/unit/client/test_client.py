@@ -405,7 +405,7 @@ async def test_list_workflows_with_filter_gives_every_page(server: CannedServer,
     )
     chosen = ListFilter(workflow_type="T", statuses=[WorkflowStatus.COMPLETED])
     runs = [run async for run in client.list_workflows(chosen, page_size=1)]
-    assert [(run.id, run.status) for run in runs] == [
+    assert [(run.workflow_id, run.status) for run in runs] == [
         ("a", WorkflowStatus.COMPLETED),
         ("b", WorkflowStatus.COMPLETED),
     ]
