@@ -31,9 +31,9 @@ _CONNECT_TIMEOUT = 10
 # Over the server's own deadline, so that its error, which says more, comes first.
 _GRACE = 2.0
 _TRANSACTION_ATTEMPTS = 5
-# Every statement here has an index for its purpose. A plan that was made when the tables were small,
-# and kept, must not scan them when they are large, nor a shard's whole log to make a bitmap of it. A
-# store that knows none of these settings ignores them.
+# Every statement here has an index for its purpose. A plan that was made when the tables were
+# small, and kept, must not scan them when they are large, nor a shard's whole log to make a bitmap
+# of it. A store that knows none of these settings ignores them.
 _SETTINGS = """
 SELECT set_config(name, 'off', false) FROM pg_settings
 WHERE name IN (

@@ -83,7 +83,7 @@ class ExecutionFilter:
     """Conditions on a run that all must hold; None, or no status, holds for every run.
 
     Attributes:
-        shard_id: That of `workflow_id`, for whoever asks for one: finds its runs without a search.
+        shard_id: That of `workflow_id`, for whoever asks for one: says where to look.
         earliest_start_time: Inclusive.
         latest_start_time: Exclusive.
     """
@@ -118,10 +118,10 @@ SELECT shard_id, namespace_id::text, workflow_id, run_id::text, first_execution_
     history_length, history_bytes, memo, convert_to(search_attributes::text, 'UTF8'),
     coalesce(parent_namespace_id::text, ''), coalesce(parent_workflow_id, ''),
     coalesce(parent_run_id::text, ''), wake_time, owes_tasks
-FROM executions
+FROM executions e
 """
 
-_ONE: LiteralString = f"{_COLUMNS} WHERE shard_id = %s AND run_id = %s AND namespace_id = %s"
+_ONE: LiteralString = f"{_COLUMNS} WHERE shard_id = %s AND run_id = %s"
 
 _DUE = """
 SELECT shard_id, namespace_id::text, workflow_id, run_id::text, wake_time FROM executions
@@ -159,8 +159,9 @@ async def load_execution(
     """
     if not is_uuid(run_id):
         return None
-    rows = await db.fetch(_ONE, (shard_id, run_id, namespace_id))
-    return ExecutionRow(*rows[0]) if rows else None
+    rows = await db.fetch(_ONE, (shard_id, run_id))
+    row = ExecutionRow(*rows[0]) if rows else None
+    return row if row is not None and row.namespace_id == namespace_id else None
 
 
 async def load_due(
@@ -228,6 +229,6 @@ async def list_executions(
         conditions.append("(start_time, run_id) < (%s, %s)")
         parameters += after
     where = " AND ".join(conditions)
-    query = f"{_COLUMNS} WHERE {where} ORDER BY start_time DESC, run_id DESC LIMIT %s"
+    query = f"{_COLUMNS} WHERE {where} ORDER BY e.start_time DESC, e.run_id DESC LIMIT %s"
     rows = await db.fetch(query, (*parameters, page_size))
     return [ExecutionRow(*row) for row in rows]

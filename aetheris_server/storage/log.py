@@ -64,8 +64,12 @@ WITH RECURSIVE bounds (low, high) AS (
         CASE WHEN l.first_event_id + l.event_count > %(event_id)s THEN b.low ELSE l.run_seq + 1 END,
         CASE WHEN l.first_event_id + l.event_count > %(event_id)s THEN l.run_seq ELSE b.high END
     FROM bounds b
-    JOIN log l ON l.shard_id = %(shard_id)s AND l.run_id = %(run_id)s
-        AND l.run_seq = (b.low + b.high) / 2
+    -- The limit keeps the planner from reading the whole run first and bisecting it then.
+    CROSS JOIN LATERAL (
+        SELECT run_seq, first_event_id, event_count FROM log
+        WHERE shard_id = %(shard_id)s AND run_id = %(run_id)s AND run_seq = (b.low + b.high) / 2
+        LIMIT 1
+    ) AS l
     WHERE b.low < b.high
 )
 SELECT shard_seq, run_seq, first_event_id, event_count, record, hash FROM log

@@ -70,8 +70,8 @@ CREATE TABLE executions (
     search_attributes jsonb,
     PRIMARY KEY (shard_id, run_id)
 );
--- The newest run of a workflow id.
-CREATE INDEX executions_workflow ON executions (shard_id, namespace_id, workflow_id, start_time);
+-- The runs of a workflow id. Without shard_id, so that only the primary key can lead from there to a run.
+CREATE INDEX executions_workflow ON executions (namespace_id, workflow_id, start_time);
 CREATE INDEX executions_list ON executions (namespace_id, start_time, run_id);
 CREATE INDEX executions_wake ON executions (shard_id, wake_time) WHERE wake_time IS NOT NULL;
 CREATE INDEX executions_owing ON executions (shard_id) WHERE owes_tasks;

@@ -1,0 +1,67 @@
+"""Plans on tables that have never held a row: they are kept for long after that."""
+
+from typing import LiteralString
+
+import pytest
+
+from aetheris_server.storage import commit, executions, log, shards, snapshots
+from aetheris_server.storage.database import Connection, Database
+
+pytestmark = pytest.mark.integration
+
+_PAGE: LiteralString = (
+    f"{executions._COLUMNS} WHERE namespace_id = %s AND (start_time, run_id) < (%s, %s)"
+    " ORDER BY e.start_time DESC, e.run_id DESC LIMIT %s"
+)
+
+
+async def explain(db: Database, statement: str) -> list[str]:
+    """The lines of the plan that is made without knowing the parameters."""
+    for number in range(1, statement.count("%s") + 1):
+        statement = statement.replace("%s", f"${number}", 1)
+    for number, name in enumerate(("shard_id", "run_id", "event_id", "max_rows"), start=1):
+        statement = statement.replace(f"%({name})s", f"${number}")
+
+    async def run(connection: Connection) -> list[str]:
+        cursor = await connection.execute(f"EXPLAIN (GENERIC_PLAN) {statement}".encode())
+        return [line for (line,) in await cursor.fetchall()]
+
+    return await db.run_transaction(run)
+
+
+@pytest.mark.parametrize(
+    "statement,index,columns",
+    [
+        pytest.param(log._RUN, "log_run", {"run_id", "run_seq"}, id="run"),
+        pytest.param(log._RUN_EVENTS, "log_run", {"run_id", "run_seq"}, id="run-events"),
+        pytest.param(log._RUNS_SINCE, "log_pkey", {"shard_id", "shard_seq"}, id="runs-since"),
+        pytest.param(shards._TAILS, "log_pkey", {"shard_id"}, id="tails"),
+        pytest.param(commit._FIND_ROWS, "log_pkey", {"shard_id", "shard_seq"}, id="find-rows"),
+        pytest.param(
+            executions._NEWEST, "executions_workflow", {"namespace_id", "workflow_id"}, id="newest"
+        ),
+        pytest.param(executions._ONE, "executions_pkey", {"shard_id", "run_id"}, id="one"),
+        pytest.param(_PAGE, "executions_list", {"namespace_id", "start_time"}, id="list"),
+        pytest.param(executions._DUE, "executions_wake", {"shard_id", "wake_time"}, id="due"),
+        pytest.param(executions._OWING, "executions_owing", {"shard_id"}, id="owing"),
+        pytest.param(shards._UPDATE_RUNS, "executions_pkey", {"shard_id", "run_id"}, id="runs"),
+        pytest.param(
+            commit._STATEMENTS[commit._UPDATE_EXECUTIONS],
+            "executions_pkey",
+            {"shard_id", "run_id"},
+            id="update",
+        ),
+        pytest.param(snapshots._LOAD, "snapshots_pkey", {"shard_id", "run_id"}, id="snapshots"),
+    ],
+)
+async def test_plan_on_empty_tables_goes_by_the_index_made_for_it(
+    db: Database, statement: str, index: str, columns: set[str]
+) -> None:
+    plan = await explain(db, statement)
+
+    scans = [line for line in plan if " on log" in line or " on executions" in line]
+    scans += [line for line in plan if " on snapshots" in line]
+    assert all(f"using {index} " in line for line in scans if "Update on" not in line), plan
+    assert "Seq Scan" not in "".join(plan)
+    conditions = " ".join(line for line in plan if "Index Cond" in line)
+    assert all(column in conditions for column in columns), plan
