@@ -123,7 +123,6 @@ def _options(settings: GrpcSettings) -> list[tuple[str, int]]:
         # A poll is silent for a minute: clients may ping meanwhile, and the server finds out by
         # pings of its own that a client has vanished.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),

@@ -1,6 +1,6 @@
 """A frontend that listens on a port of its own, with fakes behind it, and the stubs to call it."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,8 @@ from aetheris.api.v1.worker_service_pb2_grpc import WorkerServiceStub
 from aetheris.api.v1.workflow_service_pb2_grpc import WorkflowServiceStub
 from aetheris_server.clock import SystemClock
 from aetheris_server.config import GrpcSettings, Settings
+from aetheris_server.frontend.catalog import Catalog
+from aetheris_server.frontend.operator_service import Probe
 from aetheris_server.frontend.services import build_frontend
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.server import RpcServer, serve_grpc
@@ -28,7 +30,6 @@ class RunningFrontend:
     channel: grpc.aio.Channel
     history: FakeHistory
     matching: FakeMatching
-    catalog: FakeCatalog
 
     @property
     def workflows(self) -> WorkflowServiceStub:
@@ -45,22 +46,20 @@ class RunningFrontend:
 
 @asynccontextmanager
 async def running_frontend(
-    *, answers_at_once: bool = False, drain_timeout: float = 5.0
+    *,
+    catalog: Catalog | None = None,
+    probes: Mapping[str, Probe] | None = None,
+    drain_timeout: float = 5.0,
 ) -> AsyncGenerator[RunningFrontend]:
     """A frontend until the block is left."""
     settings = Settings(grpc=GrpcSettings(port=0, drain_timeout=drain_timeout))
-    history, catalog = FakeHistory(), FakeCatalog()
-    matching = FakeMatching(answers_at_once=answers_at_once)
-    gate = DrainGate()
-
-    async def answers() -> None: ...
-
+    history, matching, gate = FakeHistory(), FakeMatching(), DrainGate()
     services = build_frontend(
         settings,
         history,
         matching,
-        catalog,
-        {"postgres": answers},
+        catalog or FakeCatalog(),
+        probes or {},
         gate,
         SystemClock(),
         SHARD_COUNT,
@@ -69,4 +68,4 @@ async def running_frontend(
         serve_grpc(settings.grpc, services) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
-        yield RunningFrontend(server, gate, channel, history, matching, catalog)
+        yield RunningFrontend(server, gate, channel, history, matching)

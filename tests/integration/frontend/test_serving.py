@@ -8,14 +8,22 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs] - its own types
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from prometheus_client import REGISTRY
 
 from aetheris.api.v1 import common_pb2, error_details_pb2, worker_service_pb2, workflow_service_pb2
+from aetheris.server.v1.token_pb2 import PageToken
 from aetheris_server.config import ConfigError, GrpcSettings
-from aetheris_server.errors import ShardNotOwnedError, WorkflowAlreadyStartedError
+from aetheris_server.errors import (
+    ShardNotOwnedError,
+    TaskNotFoundError,
+    WorkflowAlreadyStartedError,
+)
 from aetheris_server.rpc.errors import DETAILS_KEY
 from aetheris_server.rpc.server import serve_grpc
+from aetheris_server.rpc.tokens import LISTING_HISTORY, encode_page_token
 from tests.support.frontend import RunningFrontend, running_frontend
 from tests.support.peers import NAMESPACE_ID, answering, refusing
+from tests.support.requests import good_request
 from tests.support.wait import wait_until
 
 
@@ -176,6 +184,83 @@ async def test_drain_answers_waiting_and_new_polls_empty(frontend: RunningFronte
     assert not poll.result().tasks
     assert not (await _poll(frontend)).tasks
     assert frontend.matching.cancelled == 1
+
+
+async def test_history_wait_that_is_drained_answers_with_the_same_token(
+    frontend: RunningFrontend,
+) -> None:
+    request = good_request("GetWorkflowHistory")
+    request.page_token = encode_page_token(PageToken(listing=LISTING_HISTORY, next_event_id=3))
+    frontend.gate.begin_drain()
+    page = await frontend.workflows.GetWorkflowHistory(request)
+    assert not page.history.events
+    assert page.next_page_token == request.page_token
+
+
+async def test_history_wait_without_a_token_that_is_drained_is_unavailable(
+    frontend: RunningFrontend,
+) -> None:
+    frontend.gate.begin_drain()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await frontend.workflows.GetWorkflowHistory(good_request("GetWorkflowHistory"))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_result_wait_that_is_drained_answers_without_a_result(
+    frontend: RunningFrontend,
+) -> None:
+    frontend.gate.begin_drain()
+    response = await frontend.workflows.PollWorkflowResult(good_request("PollWorkflowResult"))
+    assert not response.HasField("result")
+
+
+async def test_batch_answers_each_by_itself_in_order(frontend: RunningFrontend) -> None:
+    good = good_request("RespondActivityTaskCompleted")
+    frontend.history.answers["record_activity_task_heartbeat"] = refusing(KeyError("secret"))
+    frontend.history.answers["respond_workflow_task_failed"] = refusing(TaskNotFoundError("gone"))
+    request = worker_service_pb2.RespondTasksRequest(namespace="default")
+    request.answers.add(activity_task_completed=good)
+    request.answers.add().activity_task_completed.task_token = b"corrupt!"
+    request.answers.add().activity_task_heartbeat.task_token = good.task_token
+    request.answers.add(workflow_task_failed=good_request("RespondWorkflowTaskFailed"))
+    request.answers.add(activity_task_completed=good).activity_task_completed.namespace = "other"
+    request.answers.add(activity_task_completed=good).activity_task_completed.namespace = ""
+    results = (await frontend.workers.RespondTasks(request)).results
+    assert [result.WhichOneof("result") for result in results] == [
+        "activity_task_completed",
+        "error",
+        "error",
+        "error",
+        "error",
+        "activity_task_completed",
+    ]
+    invalid, internal, not_found = 3, 13, 5
+    codes = [result.error.code for result in results[1:5]]
+    assert codes == [invalid, internal, not_found, invalid]
+    assert "secret" not in results[2].error.message
+
+
+async def test_batch_of_one_answers_as_the_single_call(frontend: RunningFrontend) -> None:
+    task = worker_service_pb2.WorkflowTask(task_token=b"next")
+    frontend.history.answers["respond_activity_task_completed"] = answering(
+        worker_service_pb2.RespondActivityTaskCompletedResponse(workflow_task=task)
+    )
+    request = worker_service_pb2.RespondTasksRequest(namespace="default")
+    request.answers.add(activity_task_completed=good_request("RespondActivityTaskCompleted"))
+    [result] = (await frontend.workers.RespondTasks(request)).results
+    assert result.activity_task_completed.workflow_task == task
+
+
+async def test_calls_are_counted_by_method_and_code(frontend: RunningFrontend) -> None:
+    def count(code: str) -> float:
+        labels = {"method": "aetheris.api.v1.WorkflowService/StartWorkflow", "code": code}
+        return REGISTRY.get_sample_value("aetheris_grpc_calls_total", labels) or 0.0
+
+    before = count("OK"), count("INVALID_ARGUMENT")
+    await frontend.workflows.StartWorkflow(a_start())
+    with pytest.raises(grpc.aio.AioRpcError):
+        await frontend.workflows.StartWorkflow(workflow_service_pb2.StartWorkflowRequest())
+    assert (count("OK"), count("INVALID_ARGUMENT")) == (before[0] + 1, before[1] + 1)
 
 
 async def test_health_is_not_serving_once_draining(frontend: RunningFrontend) -> None:
