@@ -37,6 +37,7 @@ _DUE_INTERVAL = 30.0
 _MAX_DUE_RUNS = 10_000
 # How much of a lease may pass before it is renewed.
 _LEASE_SHARE = 0.3
+_RECOVERY_RETRY_INTERVAL = 0.5
 
 
 class Cluster:
@@ -65,6 +66,8 @@ class Cluster:
         self._owner_by_shard: dict[int, str] = {}
         self._live_addresses: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._has_its_own = False
 
     def attach(self, engine: Engine) -> None:
         """Name the engine whose shards this is about; called once, before `run`."""
@@ -87,6 +90,7 @@ class Cluster:
 
     def on_shard_failed(self, shard_id: int, is_lost: bool) -> None:
         """A commit of a shard failed and the engine has forgotten it: take it anew if it is ours."""
+        self._has_its_own = False
         self._ready.clear()
         self._owner_by_shard.pop(shard_id, None)
         self._wake.set()
@@ -122,7 +126,7 @@ class Cluster:
             now = self._clock.monotonic()
             try:
                 await self._renew(now)
-                if now >= next_look or not self.is_ready:
+                if now >= next_look or not self._has_its_own:
                     await self._look_around()
                     next_look = now + self._settings.heartbeat_interval
                 if now >= next_due_scan:
@@ -172,14 +176,29 @@ class Cluster:
         }
         if free:
             await self._acquire(free)
-        recovering = [shard for shard in self.engine.shards.values() if not shard.is_recovered]
-        if recovering:
-            await recover_shards(self.engine, recovering)
-        if wanted <= set(self.engine.shards):
+        self._has_its_own = wanted <= set(self.engine.shards)
+        self._note_readiness()
+        _OWNED.set(len(self.engine.shards))
+
+    def _note_readiness(self) -> None:
+        if self._has_its_own and all(shard.is_recovered for shard in self.engine.shards.values()):
             self._ready.set()
         else:
             self._ready.clear()
-        _OWNED.set(len(self.engine.shards))
+
+    async def run_recovery(self) -> None:
+        """Recover the shards that are taken until cancelled; the leases are renewed meanwhile."""
+        while True:
+            await self._taken.wait()
+            self._taken.clear()
+            shards = [shard for shard in self.engine.shards.values() if not shard.is_recovered]
+            try:
+                await recover_shards(self.engine, shards)
+            except UnavailableError as error:
+                _log.error("shards could not be recovered; trying again", error=str(error))
+                await asyncio.sleep(_RECOVERY_RETRY_INTERVAL)
+                self._taken.set()
+            self._note_readiness()
 
     async def _acquire(self, shard_ids: Iterable[int]) -> None:
         acquired = await shard_storage.acquire_shards(
@@ -200,6 +219,7 @@ class Cluster:
             )
         if acquired:
             _log.info("shards taken", count=len(acquired))
+            self._taken.set()
             await self._schedule_due()
 
     def _make_note(self, shard_id: int, range_id: int) -> tuple[bytes, bytes]:

@@ -71,7 +71,12 @@ class HistoryHost:
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        for loop in (self._engine.run, self._dispatcher.run, self._notices.run):
+        for loop in (
+            self._engine.run,
+            self._dispatcher.run,
+            self._notices.run,
+            self.cluster.run_recovery,
+        ):
             self._loops.append(self._group.create_task(loop()))
         return self
 

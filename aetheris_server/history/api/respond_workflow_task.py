@@ -46,8 +46,8 @@ async def respond_workflow_task_completed(
     )
     cancelled = notices.of(run, decision.cancelled_event_ids)
     query_ids = started.query_ids
-    transition = engine.commit(run, decision.record)
     _bind_sticky(run, request, decision)
+    transition = engine.commit(run, decision.record)
     response = Response()
     activities = _take_eager_activities(engine, run, request, decision, transition, poller)
     next_task = None
