@@ -54,6 +54,7 @@ class Calls:
         self._count = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        _IN_FLIGHT.set_function(lambda: self._count)
 
     def handlers_of(self, service: RpcService) -> grpc.GenericRpcHandler:
         """The service as grpc wants it."""
@@ -70,11 +71,9 @@ class Calls:
     def _enter(self) -> None:
         self._count += 1
         self._idle.clear()
-        _IN_FLIGHT.inc()
 
     def _leave(self) -> None:
         self._count -= 1
-        _IN_FLIGHT.dec()
         if not self._count:
             self._idle.set()
 

@@ -155,9 +155,9 @@ async def test_poll_is_answered_when_a_task_comes(frontend: RunningFrontend) -> 
 
 async def test_poll_asks_matching_to_answer_before_the_deadline(frontend: RunningFrontend) -> None:
     frontend.matching.tasks_ready.set()
-    await frontend.workers.PollActivityTasks(a_poll(), timeout=10)
+    await frontend.workers.PollActivityTasks(a_poll(), timeout=50)
     [request] = frontend.matching.polls
-    assert 8 < request.poll_timeout.seconds + request.poll_timeout.nanos / 1e9 <= 9
+    assert 30 < request.poll_timeout.seconds <= 49
     assert request.max_tasks == 1
 
 
