@@ -47,12 +47,19 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.RpcError:
         # A server that is killed or drained in mid-call cancels it; nobody here did.
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return errors.UnavailableError(message)
+        case grpc.StatusCode.UNKNOWN | grpc.StatusCode.INTERNAL if _is_cut(message):
+            return errors.UnavailableError(message)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return errors.DeadlineExceededError(message)
         case grpc.StatusCode.INVALID_ARGUMENT:
             return errors.InvalidArgumentError("", message)
         case _:
             return errors.RpcError(message, code.name)
+
+
+def _is_cut(message: str) -> bool:
+    """The connection broke in mid-call, for which gRPC has more than one code, and these words."""
+    return message.startswith(("Stream removed", "Received RST_STREAM"))
 
 
 def _find_detail(error: grpc.aio.AioRpcError) -> Message | None:

@@ -6,6 +6,7 @@ from google.protobuf.message import Message
 
 from aetheris.api.v1 import error_details_pb2 as details
 from aetheris_client import Client, errors
+from aetheris_client.rpc_errors import from_rpc_error
 from tests.support.canned_server import CannedServer, Refusal
 
 Code = grpc.StatusCode
@@ -77,6 +78,22 @@ async def test_refused_call_raises_the_error_of_its_detail(
     assert type(caught.value) is type(error)
     assert vars(caught.value) == vars(error)
     assert caught.value.code == code.name
+
+
+@pytest.mark.parametrize(
+    "code,message,is_unavailable",
+    [
+        (Code.UNKNOWN, "Stream removed (Socket closed)", True),
+        (Code.INTERNAL, "Received RST_STREAM with error code 2", True),
+        (Code.CANCELLED, "server is stopping", True),
+        (Code.UNKNOWN, "a fault", False),
+    ],
+)
+def test_call_that_was_cut_is_unavailable_whatever_its_code(
+    code: grpc.StatusCode, message: str, is_unavailable: bool
+):
+    cut = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), message)
+    assert isinstance(from_rpc_error(cut), errors.UnavailableError) is is_unavailable
 
 
 def test_errors_that_are_documented_are_all_there_and_no_others():
