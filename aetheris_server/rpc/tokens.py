@@ -56,11 +56,11 @@ def encode_page_token(token: PageToken) -> bytes:
     return _seal(token.SerializeToString())
 
 
-def decode_page_token(data: bytes, listing: str, field: str = "page_token") -> PageToken | None:
+def decode_page_token(data: bytes, *listings: str, field: str = "page_token") -> PageToken | None:
     """What `encode_page_token` was given; None for the first page.
 
     Raises:
-        InvalidArgumentError: These are not such bytes, or of another listing; names `field`.
+        InvalidArgumentError: These are not such bytes, or of none of the listings; names `field`.
     """
     if not data:
         return None
@@ -69,9 +69,10 @@ def decode_page_token(data: bytes, listing: str, field: str = "page_token") -> P
         token = PageToken.FromString(body)
     except DecodeError:
         raise InvalidArgumentError(field, "the token is corrupt") from None
-    if token.listing != listing:
+    if token.listing not in listings:
+        expected = " or ".join(repr(listing) for listing in listings)
         raise InvalidArgumentError(
-            field, f"the token is of {token.listing!r}, expected one of {listing!r}"
+            field, f"the token is of {token.listing!r}, expected one of {expected}"
         )
     return token
 

@@ -23,7 +23,12 @@ from aetheris_server.frontend.checks.fields import (
     set_values_of,
     values_of,
 )
-from aetheris_server.rpc.tokens import LISTING_HISTORY, LISTING_WORKFLOWS, decode_page_token
+from aetheris_server.rpc.tokens import (
+    LISTING_HISTORY,
+    LISTING_TASK_HISTORY,
+    LISTING_WORKFLOWS,
+    decode_page_token,
+)
 
 MAX_WORKFLOW_TASK_TIMEOUT_SECONDS = 120
 MAX_WAIT_SECONDS = 60
@@ -109,7 +114,7 @@ def check_get_workflow_history(
     check_execution(request.workflow_execution, limits)
     check_range("page_size", request.page_size, 0, limits.page_max_size)
     check_enum("filter", request.filter, _EVENT_FILTERS)
-    token = decode_page_token(request.page_token, LISTING_HISTORY)
+    token = decode_page_token(request.page_token, LISTING_HISTORY, LISTING_TASK_HISTORY)
     if token is None:
         return
     check_run_id("page_token", token.run_id)

@@ -34,7 +34,7 @@ async def get_workflow_history(
         InvalidArgumentError: The page token is of another listing or another run.
     """
     execution = request.workflow_execution
-    token = _decode_token(request)
+    token = decode_page_token(request.page_token, LISTING_HISTORY, LISTING_TASK_HISTORY)
     run_id = execution.run_id or (token.run_id if token is not None else "")
     if token is not None and token.run_id != run_id:
         raise InvalidArgumentError("page_token", "the token is of another run")
@@ -47,13 +47,6 @@ async def get_workflow_history(
     if close_only:
         return _close_page(run, request)
     return await _page(engine, run, request, token, next_id)
-
-
-def _decode_token(request: HistoryRequest) -> token_pb2.PageToken | None:
-    try:
-        return decode_page_token(request.page_token, LISTING_HISTORY)
-    except InvalidArgumentError:
-        return decode_page_token(request.page_token, LISTING_TASK_HISTORY)
 
 
 async def _page(

@@ -10,7 +10,13 @@ from aetheris_server.config import LimitSettings
 from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.frontend.checks import operator, worker, workflow
 from aetheris_server.frontend.checks.fields import check_namespace_name
-from aetheris_server.rpc.tokens import LISTING_NAMESPACES, encode_page_token, encode_task_token
+from aetheris_server.rpc.tokens import (
+    LISTING_HISTORY,
+    LISTING_NAMESPACES,
+    LISTING_TASK_HISTORY,
+    encode_page_token,
+    encode_task_token,
+)
 from tests.support.messages import RUN_ID
 from tests.support.peers import NAMESPACE_ID
 from tests.support.requests import good_request
@@ -318,6 +324,14 @@ def test_bad_field_is_refused_by_its_path(method: str, change: Change, field: st
     with pytest.raises(InvalidArgumentError) as caught:
         CHECKS[method](request, LIMITS)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("listing", [LISTING_HISTORY, LISTING_TASK_HISTORY])
+def test_page_token_of_a_history_passes(listing: str) -> None:
+    request = good_request("GetWorkflowHistory")
+    token = PageToken(listing=listing, run_id=RUN_ID, next_event_id=2)
+    request.page_token = encode_page_token(token)
+    workflow.check_get_workflow_history(request, LIMITS)
 
 
 def test_id_of_exactly_the_limit_passes() -> None:

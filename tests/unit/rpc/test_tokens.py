@@ -59,6 +59,12 @@ def test_page_token_comes_back() -> None:
     assert decode_page_token(encode_page_token(token), LISTING_HISTORY) == token
 
 
+def test_page_token_of_one_of_several_listings_comes_back() -> None:
+    token = PageToken(listing=LISTING_WORKFLOWS, last_key="r")
+    data = encode_page_token(token)
+    assert decode_page_token(data, LISTING_HISTORY, LISTING_WORKFLOWS) == token
+
+
 def test_page_token_that_is_empty_is_the_first_page() -> None:
     assert decode_page_token(b"", LISTING_HISTORY) is None
 
