@@ -12,8 +12,8 @@ from aetheris_server.history.engine import Engine
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.obligations import owes_tasks
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.storage.executions import load_execution, load_owing
-from aetheris_server.storage.log import load_runs_since
+from aetheris_server.storage.executions import load_owing
+from aetheris_server.storage.log import load_open_runs_since
 from aetheris_server.telemetry import counter, get_logger
 
 _log = get_logger(__name__)
@@ -34,30 +34,21 @@ async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
         (shard_id, run_id): RunKey(namespace_id, workflow_id, run_id)
         for shard_id, namespace_id, workflow_id, run_id in await load_owing(engine.db, list(by_id))
     }
-    named = await load_runs_since(engine.db, {shard.shard_id: shard.watermark for shard in shards})
+    named = await load_open_runs_since(
+        engine.db, {shard.shard_id: shard.watermark for shard in shards}
+    )
     keys: list[tuple[Shard, RunKey, bool]] = [
         (by_id[shard_id], key, True) for (shard_id, _), key in flagged.items()
     ]
-    for shard_id, namespace_id, run_id in named:
-        if (shard_id, run_id) in flagged:
-            continue
-        key = await _find_key(engine, shard_id, namespace_id, run_id)
-        if key is not None:
-            keys.append((by_id[shard_id], key, False))
+    keys += [
+        (by_id[shard_id], RunKey(namespace_id, workflow_id, run_id), False)
+        for shard_id, namespace_id, workflow_id, run_id in named
+        if (shard_id, run_id) not in flagged
+    ]
     await _for_each(engine, keys)
     for shard in shards:
         shard.is_recovered = True
     _log.info("shards recovered", shards=len(shards), runs=len(keys))
-
-
-async def _find_key(engine: Engine, shard_id: int, namespace_id: str, run_id: str) -> RunKey | None:
-    run = engine.cache.find(run_id)
-    if run is not None:
-        return run.key
-    row = await load_execution(engine.db, shard_id, namespace_id, run_id)
-    if row is None or row.close_time is not None:
-        return None
-    return RunKey(namespace_id, row.workflow_id, run_id)
 
 
 async def _for_each(engine: Engine, keys: Iterable[tuple[Shard, RunKey, bool]]) -> None:

@@ -19,6 +19,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRe
 
 from aetheris_server.config import ConfigError, PostgresSettings
 from aetheris_server.errors import StorageUnavailableError
+from aetheris_server.storage.metrics import STATEMENTS
 from aetheris_server.storage.pipeline import PipelineConnection
 
 T = TypeVar("T")
@@ -156,6 +157,7 @@ class Database:
     async def _fetch(self, query: LiteralString, parameters: Parameters) -> list[Row]:
         async with self._pool.connection() as connection:
             cursor = connection.cursor(binary=True)
+            STATEMENTS.inc()
             await cursor.execute(query, parameters, prepare=True)
             return await cursor.fetchall() if cursor.description is not None else []
 

@@ -78,11 +78,16 @@ WHERE shard_id = %(shard_id)s AND run_id = %(run_id)s AND run_seq >= (SELECT max
 ORDER BY run_seq LIMIT %(max_rows)s
 """
 
-_RUNS_SINCE = """
-SELECT DISTINCT l.shard_id, l.namespace_id::text, l.run_id::text
-FROM unnest(%s::integer[], %s::bigint[]) AS w (shard_id, shard_seq)
-JOIN log l ON l.shard_id = w.shard_id AND l.shard_seq > w.shard_seq
-WHERE l.run_id IS NOT NULL
+_OPEN_RUNS_SINCE = """
+SELECT e.shard_id, e.namespace_id::text, e.workflow_id, e.run_id::text
+FROM (
+    SELECT DISTINCT l.shard_id, l.run_id
+    FROM unnest(%s::integer[], %s::bigint[]) AS w (shard_id, shard_seq)
+    JOIN log l ON l.shard_id = w.shard_id AND l.shard_seq > w.shard_seq
+    WHERE l.run_id IS NOT NULL
+) AS named
+JOIN executions e ON e.shard_id = named.shard_id AND e.run_id = named.run_id
+WHERE e.close_time IS NULL
 """
 
 
@@ -123,18 +128,18 @@ async def load_run_events(
     return [RunRecord(*row) for row in rows]
 
 
-async def load_runs_since(
+async def load_open_runs_since(
     db: Database, shard_seq_by_shard: Mapping[int, int]
-) -> list[tuple[int, str, str]]:
-    """The runs that the log names behind each shard's given number.
+) -> list[tuple[int, str, str, str]]:
+    """The open runs that the log names behind each shard's given number.
 
     Returns:
-        (shard_id, namespace_id, run_id), each run once, in no order.
+        (shard_id, namespace_id, workflow_id, run_id), each run once, in no order.
 
     Raises:
         StorageUnavailableError: Postgres does not answer.
     """
     rows = await db.fetch(
-        _RUNS_SINCE, (list(shard_seq_by_shard.keys()), list(shard_seq_by_shard.values()))
+        _OPEN_RUNS_SINCE, (list(shard_seq_by_shard.keys()), list(shard_seq_by_shard.values()))
     )
-    return [(shard_id, namespace_id, run_id) for shard_id, namespace_id, run_id in rows]
+    return [(row[0], row[1], row[2], row[3]) for row in rows]

@@ -14,6 +14,8 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import pq
 
+from aetheris_server.storage.metrics import STATEMENTS
+
 __all__ = ["PipelineConnection"]
 
 _BINARY = int(pq.Format.BINARY)
@@ -71,6 +73,7 @@ class PipelineConnection:
             for name, parameters in statements:
                 formats = self._formats_of(len(parameters))
                 self._pgconn.send_query_prepared(name, parameters, formats, _BINARY)
+            STATEMENTS.inc(len(statements))
 
         await self._exchange(send)
 

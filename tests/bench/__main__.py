@@ -109,7 +109,7 @@ def _measure(
         cpu_ms=cpu_ms,
         counts={
             "log rows": gained["aetheris_commit_records_total"] / runs,
-            "SQL statements": gained.get("aetheris_sql_statements_total", 0.0) / runs,
+            "SQL statements": gained["aetheris_sql_statements_total"] / runs,
             "transactions of the write path": (
                 gained['aetheris_commit_batches_total{result="committed"}'] / runs
             ),
