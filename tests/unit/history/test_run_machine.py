@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from aetheris.api.v1 import command_pb2, history_pb2, workflow_pb2
+from aetheris.api.v1 import command_pb2, history_pb2
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError, WorkflowClosedError
 from aetheris_server.history.state.activity import is_owed, require_attempt
@@ -25,20 +25,16 @@ from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.obligations import obligations, owes_tasks
 from aetheris_server.history.state.run import EMPTY_HASH, RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
+from tests.support.run_strategies import CLOSINGS, COMMANDS, GOOD_COMMANDS
 from tests.support.runs import (
     KEY,
     RunDriver,
     application_failure,
     cancel_activity,
     cancel_timer,
-    cancel_workflow,
-    complete_workflow,
-    fail_workflow,
     record_marker,
     ref_ids,
-    schedule_activity,
     seconds,
-    start_timer,
 )
 
 _LIMITS = RunLimits(
@@ -63,45 +59,6 @@ _ACTIVITY_ENDS = {
     history_pb2.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT: "activity_task_timed_out_event_attributes",
     history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED: "activity_task_cancelled_event_attributes",
 }
-
-_ids = st.sampled_from(["a", "b", "c", "d", "e", "f", "g"])
-_maybe = st.sampled_from([0.0, 0.0, 0.5, 2, 20])
-_good_activities = st.builds(
-    lambda id_, to_close, to_start, all_, heartbeat, delivery, attempts: schedule_activity(
-        id_,
-        start_to_close_timeout=seconds(to_close),
-        schedule_to_start_timeout=seconds(to_start),
-        schedule_to_close_timeout=seconds(all_),
-        heartbeat_timeout=seconds(heartbeat),
-        delivery=delivery,
-        request_eager_execution=True,
-        retry_policy={"maximum_attempts": attempts},
-    ),
-    _ids,
-    st.sampled_from([0.5, 2, 20]),
-    _maybe,
-    st.sampled_from([0.0, 0.0, 3, 40]),
-    _maybe,
-    st.sampled_from(workflow_pb2.ActivityDelivery.values()),
-    st.integers(0, 3),
-)
-_good_timers = st.builds(start_timer, _ids, st.sampled_from([0.5, 2, 20]))
-_good_commands = st.lists(
-    st.one_of(_good_activities, _good_timers, st.just(record_marker())), max_size=3
-)
-_commands = st.lists(
-    st.one_of(
-        st.just(schedule_activity("", start_to_close_timeout=seconds(1))),
-        st.just(start_timer("t", 0)),
-        st.builds(cancel_timer, _ids),
-        st.builds(cancel_activity, st.integers(1, 30)),
-        _good_activities,
-    ),
-    max_size=3,
-)
-_closings = st.sampled_from(
-    [complete_workflow(), fail_workflow(application_failure()), cancel_workflow(), fail_workflow()]
-)
 
 
 def _fields(state: RunState) -> dict[str, object]:
@@ -154,7 +111,7 @@ class RunMachine(RuleBasedStateMachine):
         self.run.start_task()
 
     @precondition(_worker_has_task)
-    @rule(commands=_commands)
+    @rule(commands=COMMANDS)
     def complete_task_at_random(self, commands: list[command_pb2.Command]) -> None:
         before = len(self.run.history)
         decision = self.run.complete_task(*commands)
@@ -167,7 +124,7 @@ class RunMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self._has_task() or self._worker_has_task())
     @rule(
-        commands=_good_commands,
+        commands=GOOD_COMMANDS,
         activities=st.lists(st.integers(0, 20), max_size=2),
         timers=st.lists(st.integers(0, 20), max_size=1),
         force=st.booleans(),
@@ -200,7 +157,7 @@ class RunMachine(RuleBasedStateMachine):
         self.run.complete_task(*chosen, force_create_new_workflow_task=force)
 
     @precondition(_worker_has_task)
-    @rule(commands=_commands, closing=_closings, chance=st.integers(0, 9))
+    @rule(commands=COMMANDS, closing=CLOSINGS, chance=st.integers(0, 9))
     def close(
         self, commands: list[command_pb2.Command], closing: command_pb2.Command, chance: int
     ) -> None:
@@ -481,7 +438,7 @@ class RunMachine(RuleBasedStateMachine):
 
 
 RunMachine.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=150,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,
