@@ -4,19 +4,17 @@ Code finds its attempt through a context variable. Async code runs on the worker
 plain function runs in a thread, from where everything that touches the loop is handed over to it.
 """
 
-import asyncio
 import contextvars
 import enum
 import threading
 from collections.abc import Callable
 from functools import cached_property
-from typing import Final
+from typing import Final, Protocol
 
 from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.worker_service_pb2 import ActivityTask
 from aetheris_client.converter import DataConverter
 from aetheris_client.errors import CancelledError
-from aetheris_worker.activities.heartbeat import Heartbeater
 from aetheris_worker.activities.info import ActivityInfo, read_info
 
 
@@ -26,6 +24,23 @@ class CancelReason(enum.Enum):
     REQUESTED = "cancellation was requested"
     GONE = "the server no longer waits for this attempt"
     SHUTDOWN = "the worker shuts down"
+
+
+class Heartbeats(Protocol):
+    """Where signs of life go."""
+
+    @property
+    def last_details(self) -> Payloads | None:
+        """Of the newest one; on the loop's thread."""
+        ...
+
+    def beat_threadsafe(self, details: Payloads | None) -> None:
+        """One more, from any thread."""
+        ...
+
+    def close(self) -> None:
+        """There will be no more."""
+        ...
 
 
 class Attempt:
@@ -42,7 +57,7 @@ class Attempt:
         namespace: str,
         task_queue: str,
         converter: DataConverter,
-        heartbeater: Heartbeater,
+        heartbeats: Heartbeats,
         *,
         is_async: bool,
     ) -> None:
@@ -53,7 +68,7 @@ class Attempt:
         self._namespace = namespace
         self._task_queue = task_queue
         self._converter = converter
-        self._heartbeater = heartbeater
+        self._heartbeats = heartbeats
         self._on_cancel: list[Callable[[], object]] = []
         # A thread may wait for it, and registers and is cancelled from different threads.
         self._lock = threading.Lock()
@@ -62,11 +77,6 @@ class Attempt:
     def info(self) -> ActivityInfo:
         """What it can know about itself."""
         return read_info(self.task, self._namespace, self._task_queue, self._converter)
-
-    @cached_property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The worker's."""
-        return self._heartbeater.loop
 
     def heartbeat(self, details: tuple[object, ...]) -> None:
         """Say that it is alive; from any thread.
@@ -78,15 +88,11 @@ class Attempt:
         """
         if self.cancel_reason is not None and not self.is_async:
             raise CancelledError(self.cancel_reason.value)
-        payloads = self._converter.to_payloads(details)
-        if threading.get_ident() == self._heartbeater.thread_id:
-            self._heartbeater.beat(payloads)
-        else:
-            self.loop.call_soon_threadsafe(self._heartbeater.beat, payloads)
+        self._heartbeats.beat_threadsafe(self._converter.to_payloads(details))
 
     def last_details(self) -> Payloads | None:
         """What the last heartbeat said; on the loop's thread."""
-        return self._heartbeater.last_details
+        return self._heartbeats.last_details
 
     def cancel(self, reason: CancelReason) -> bool:
         """It should stop; False if it has been told so before."""
@@ -109,7 +115,7 @@ class Attempt:
 
     def close(self) -> None:
         """The attempt is over."""
-        self._heartbeater.close()
+        self._heartbeats.close()
 
 
 CURRENT: Final[contextvars.ContextVar[Attempt]] = contextvars.ContextVar("aetheris_attempt")

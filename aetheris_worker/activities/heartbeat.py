@@ -26,7 +26,7 @@ def interval_of(heartbeat_timeout: timedelta | None) -> float:
 
 
 class Heartbeater:
-    """Holds heartbeats of one attempt back. On the loop's thread only.
+    """Holds heartbeats of one attempt back. Belongs to the thread that makes it, the loop's.
 
     Attributes:
         last_details: Of the newest heartbeat, sent or not; None if it had none.
@@ -38,14 +38,21 @@ class Heartbeater:
         interval: float,
         send: Callable[[Payloads | None], None],
     ) -> None:
-        self.loop = loop
-        self.thread_id = threading.get_ident()
+        self._loop = loop
+        self._thread_id = threading.get_ident()
         self.last_details: Payloads | None = None
         self._interval = interval
         self._send = send
         self._timer: asyncio.TimerHandle | None = None
         self._is_held_back = False
         self._is_closed = False
+
+    def beat_threadsafe(self, details: Payloads | None) -> None:
+        """`beat`, from any thread."""
+        if threading.get_ident() == self._thread_id:
+            self.beat(details)
+        else:
+            self._loop.call_soon_threadsafe(self.beat, details)
 
     def beat(self, details: Payloads | None) -> None:
         """Send it, now or with the end of the interval."""
@@ -66,7 +73,7 @@ class Heartbeater:
 
     def _send_now(self) -> None:
         self._is_held_back = False
-        self._timer = self.loop.call_later(self._interval, self._end_interval)
+        self._timer = self._loop.call_later(self._interval, self._end_interval)
         self._send(self.last_details)
 
     def _end_interval(self) -> None:

@@ -123,7 +123,7 @@ class ActivityRunner:
     # One attempt.
 
     def _new_attempt(self, task: ActivityTask, *, is_async: bool) -> Attempt:
-        heartbeater = Heartbeater(
+        heartbeats = Heartbeater(
             asyncio.get_running_loop(),
             interval_of(timeout_of(task.heartbeat_timeout)),
             functools.partial(self._send_heartbeat, task),
@@ -133,7 +133,7 @@ class ActivityRunner:
             self._config.namespace,
             self._config.task_queue,
             self._config.converter,
-            heartbeater,
+            heartbeats,
             is_async=is_async,
         )
 

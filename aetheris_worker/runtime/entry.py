@@ -167,10 +167,21 @@ class WorkflowEntry:
     def _end(self, error: BaseException) -> None:
         if self._run.cancel_requested and is_cancelled(error):
             self._close(CancelRunCommand())
-        elif isinstance(error, (FailureError, TimeoutError, *self._definition.failure_types)):
+        elif self._fails_the_run(error):
             self._close(FailRunCommand(to_failure(error, self._run.converter)))
         elif not self.is_over():
             self.error = error
+
+    def _fails_the_run(self, error: BaseException) -> bool:
+        """Whether it, or everything in its group, is an error that ends runs."""
+        if isinstance(error, BaseExceptionGroup):
+            leaves = cast("BaseExceptionGroup[BaseException]", error).exceptions
+            if not all(self._fails_the_run(leaf) for leaf in leaves):
+                return False
+            # Else the failure would show that there were some, but not what.
+            error.__cause__ = error.__cause__ or leaves[0]
+            return True
+        return isinstance(error, (FailureError, TimeoutError, *self._definition.failure_types))
 
     def _close(self, command: ClosingCommand) -> None:
         if not self.is_over():
@@ -183,7 +194,12 @@ class WorkflowEntry:
 
 
 def is_cancelled(error: BaseException | None) -> bool:
-    """Whether cancellation is what it comes down to: by itself, or through a failure's causes."""
+    """Whether cancellation is what it comes down to: by itself, through a failure's causes, or in
+    all of a group.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        leaves = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return all(is_cancelled(leaf) for leaf in leaves)
     while isinstance(error, FailureError) and not isinstance(error, CancelledError):
         error = error.__cause__
     return isinstance(error, (CancelledError, asyncio.CancelledError))

@@ -451,3 +451,32 @@ def test_machine_of_another_run_shares_nothing() -> None:
     first.advance(session.history.events)
     second.advance(session.history.events)
     assert first._entry._instance.notes == second._entry._instance.notes == ["a"]
+
+
+@workflow.defn
+class RunsAGroup:
+    @workflow.run
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for name in ("a", "b"):
+                group.create_task(
+                    workflow.execute_activity(name, start_to_close_timeout=MINUTE)
+                )
+
+
+def test_task_group_whose_activity_failed_fails_the_run_with_that_cause() -> None:
+    session = Session(RunsAGroup)
+    assert session.step() == ["activity 1 a", "activity 2 b"]
+    session.history.activity_failed(5)
+    commands = session.step()
+    assert commands[0] == "cancel activity 6"
+    assert commands[1].startswith("fail unhandled errors in a TaskGroup")
+    session.replay()
+
+
+def test_task_group_in_a_cancelled_run_ends_the_run_as_cancelled() -> None:
+    session = Session(RunsAGroup)
+    session.step()
+    session.history.cancel_requested()
+    assert session.step() == ["cancel activity 5", "cancel activity 6", "cancel run"]
+    session.replay()

@@ -1,0 +1,128 @@
+"""Every edge of the machines' tables, and none besides."""
+
+import itertools
+from datetime import timedelta
+
+import pytest
+
+from aetheris_client.converter import DataConverter
+from aetheris_worker.runtime import activity, timer
+from aetheris_worker.runtime.activity import (
+    ActivityCancellationType,
+    ActivityInput,
+    ActivityMachine,
+    ActivityOptions,
+    ActivityRun,
+    ActivityState,
+)
+from aetheris_worker.runtime.commands import CommandLog
+from aetheris_worker.runtime.errors import HistoryError
+from aetheris_worker.runtime.loop import WorkflowLoop
+from aetheris_worker.runtime.timer import TimerInput, TimerMachine, TimerState
+from tests.support.history_builder import HistoryBuilder
+
+TIMER_PATHS = {
+    TimerState.STARTING: [],
+    TimerState.WITHDRAWN: [TimerInput.CANCEL],
+    TimerState.STARTED: [TimerInput.START_RECORDED],
+    TimerState.FIRED: [TimerInput.START_RECORDED, TimerInput.FIRE],
+    TimerState.CANCELLING: [TimerInput.START_RECORDED, TimerInput.CANCEL],
+    TimerState.CANCELLED: [
+        TimerInput.START_RECORDED,
+        TimerInput.CANCEL,
+        TimerInput.CANCEL_RECORDED,
+    ],
+}
+
+ACTIVITY_PATHS = {
+    ActivityState.SCHEDULING: [],
+    ActivityState.WITHDRAWN: [ActivityInput.CANCEL],
+    ActivityState.SCHEDULED: [ActivityInput.SCHEDULE_RECORDED],
+    ActivityState.CANCELLING: [ActivityInput.SCHEDULE_RECORDED, ActivityInput.CANCEL],
+    ActivityState.CANCEL_REQUESTED: [
+        ActivityInput.SCHEDULE_RECORDED,
+        ActivityInput.CANCEL,
+        ActivityInput.CANCEL_RECORDED,
+    ],
+    ActivityState.ABANDONED: [ActivityInput.SCHEDULE_RECORDED, ActivityInput.ABANDON],
+    ActivityState.CLOSED: [ActivityInput.SCHEDULE_RECORDED, ActivityInput.CLOSE],
+}
+
+
+@pytest.mark.parametrize("state, cause", list(itertools.product(TimerState, TimerInput)))
+def test_timer_machine_moves_as_its_table_says(state: TimerState, cause: TimerInput) -> None:
+    machine = TimerMachine("1", 5.0, lambda: None, {}, CommandLog())
+    for step in TIMER_PATHS[state]:
+        machine.move(step)
+    assert machine.state is state
+    expected = timer.TRANSITIONS.get((state, cause))
+    if expected is None:
+        with pytest.raises(HistoryError, match=f"{cause.name} is impossible in state {state.name}"):
+            machine.move(cause)
+    else:
+        machine.move(cause)
+        assert machine.state is expected
+
+
+@pytest.mark.parametrize("state, cause", list(itertools.product(ActivityState, ActivityInput)))
+def test_activity_machine_moves_as_its_table_says(
+    state: ActivityState, cause: ActivityInput
+) -> None:
+    machine = new_activity(ActivityCancellationType.TRY_CANCEL)
+    for step in ACTIVITY_PATHS[state]:
+        machine.move(step)
+    assert machine.state is state
+    expected = activity.TRANSITIONS.get((state, cause))
+    if expected is None:
+        with pytest.raises(HistoryError, match=f"{cause.name} is impossible in state {state.name}"):
+            machine.move(cause)
+    else:
+        machine.move(cause)
+        assert machine.state is expected
+
+
+def test_activity_that_is_cancelled_twice_asks_once() -> None:
+    commands = CommandLog()
+    machine = new_activity(ActivityCancellationType.WAIT_CANCELLATION_COMPLETED, commands)
+    history = HistoryBuilder("Flow")
+    commands.seal()
+    history.activity_scheduled("1", "work")
+    commands.match(history.events[-1])
+    assert machine.handle.cancel()
+    assert machine.handle.cancel()
+    assert [command.describe() for command in commands.seal()] == [
+        "asked activity '1' of type 'work' (event 2) to cancel"
+    ]
+
+
+def test_schedule_command_carries_every_option() -> None:
+    commands = CommandLog()
+    new_activity(ActivityCancellationType.TRY_CANCEL, commands)
+    command = commands.seal()[0].to_proto().schedule_activity_task_command_attributes
+    assert command.schedule_to_close_timeout.ToTimedelta() == timedelta(days=2, seconds=1)
+    assert command.schedule_to_start_timeout.ToTimedelta() == timedelta(milliseconds=1)
+    assert not command.HasField("start_to_close_timeout")
+    assert command.heartbeat_timeout.ToTimedelta() == timedelta(seconds=3)
+    assert command.capabilities == ["gpu"]
+    assert command.delivery == 2
+    assert command.task_queue.name == "queue"
+
+
+def new_activity(
+    cancellation_type: ActivityCancellationType, commands: CommandLog | None = None
+) -> ActivityMachine:
+    commands = commands or CommandLog()
+    loop = WorkflowLoop(None, lambda _, __: pytest.fail("no timers here"))
+    run = ActivityRun(loop, commands, DataConverter.default(), lambda _: None)
+    options = ActivityOptions(
+        task_queue="queue",
+        schedule_to_close_timeout=timedelta(days=2, seconds=1),
+        schedule_to_start_timeout=timedelta(milliseconds=1),
+        start_to_close_timeout=None,
+        heartbeat_timeout=timedelta(seconds=3),
+        retry_policy=None,
+        cancellation_type=cancellation_type,
+        capabilities=["gpu"],
+        at_most_once=True,
+    )
+    return ActivityMachine("1", "work", None, options, None, run)
