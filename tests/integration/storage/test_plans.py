@@ -34,7 +34,6 @@ async def explain(db: Database, statement: str) -> list[str]:
     [
         pytest.param(log._RUN, "log_run", {"run_id", "run_seq"}, id="run"),
         pytest.param(log._RUN_EVENTS, "log_run", {"run_id", "run_seq"}, id="run-events"),
-        pytest.param(log._RUNS_SINCE, "log_pkey", {"shard_id", "shard_seq"}, id="runs-since"),
         pytest.param(shards._TAILS, "log_pkey", {"shard_id"}, id="tails"),
         pytest.param(commit._FIND_ROWS, "log_pkey", {"shard_id", "shard_seq"}, id="find-rows"),
         pytest.param(
@@ -65,3 +64,11 @@ async def test_plan_on_empty_tables_goes_by_the_index_made_for_it(
     assert "Seq Scan" not in "".join(plan)
     conditions = " ".join(line for line in plan if "Index Cond" in line)
     assert all(column in conditions for column in columns), plan
+
+
+async def test_plan_of_recovery_on_empty_tables_goes_by_both_indexes(db: Database) -> None:
+    plan = "\n".join(await explain(db, log._OPEN_RUNS_SINCE))
+
+    assert "using log_pkey on log" in plan
+    assert "using executions_pkey on executions" in plan
+    assert "Seq Scan" not in plan
