@@ -1,4 +1,4 @@
-"""GetWorkflowHistory and PollWorkflowResult: a run's events by the page, and waiting for new ones."""
+"""GetWorkflowHistory and PollWorkflowResult: a run's events by the page, and waiting for more."""
 
 import asyncio
 
