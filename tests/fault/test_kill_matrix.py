@@ -1,0 +1,158 @@
+"""SIGKILL at every point of start → activity → completion: the run always ends, once."""
+
+import asyncio
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.support.databases import create_database, database_name, drop_database
+from tests.support.drive import drive_simple_workflow
+from tests.support.log_audit import audit_log
+from tests.support.processes import FAST, start_arguments
+from tests.support.raw import COMPLETED, Raw, text_of, types
+from tests.support.stores import SessionStores
+from tests.support.wait import wait_until
+
+_ROOT = Path(__file__).parents[2]
+
+_TIMES = {
+    "commit": 4,
+    "add_tasks": 3,
+    "start_tasks": 3,
+    "start_workflow": 1,
+    "complete_workflow_task": 2,
+    "complete_activity": 1,
+    "renew": 2,
+}
+"""How often each call comes in a run whose tasks are polled."""
+
+_EAGER_TIMES = {
+    "commit": 4,
+    "add_tasks": 1,
+    "start_tasks": 1,
+    "complete_workflow_task": 2,
+    "complete_activity": 1,
+}
+"""The same, where the worker's answers bring its next tasks."""
+
+_EVENTS = [
+    "WORKFLOW_EXECUTION_STARTED",
+    "WORKFLOW_TASK_SCHEDULED",
+    "WORKFLOW_TASK_STARTED",
+    "WORKFLOW_TASK_COMPLETED",
+    "ACTIVITY_TASK_SCHEDULED",
+    "ACTIVITY_TASK_STARTED",
+    "ACTIVITY_TASK_COMPLETED",
+    "WORKFLOW_TASK_SCHEDULED",
+    "WORKFLOW_TASK_STARTED",
+    "WORKFLOW_TASK_COMPLETED",
+    "WORKFLOW_EXECUTION_COMPLETED",
+]
+
+
+class CrashServer:
+    """`tests.support.crash_server`, with its rounds."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, dsn: str, log: Path) -> None:
+        self.address = f"127.0.0.1:{port}"
+        self.dsn = dsn
+        self._process = process
+        self._log = log
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def begin_round(self, point: str, count: int) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{point} {count}\n".encode())
+        self._process.stdin.flush()
+
+    def has_died(self) -> bool:
+        """Whether the server of this round has; once per round."""
+        assert self._process.stdout is not None
+        return bool(self._process.stdout.read())
+
+
+@pytest.fixture(scope="module")
+def crash_server(
+    stores: SessionStores,
+    session_name: str,
+    migrated_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Generator[CrashServer]:
+    name = database_name(session_name, "kill_matrix")
+    dsn = create_database(stores.postgres_dsn, name, migrated_template)
+    log = tmp_path_factory.mktemp("matrix") / "server.log"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.support.crash_server"),
+                *start_arguments(dsn, stores.redis_url),
+                *("--port", str(port), "--http-port", "-1"),
+            ],
+            cwd=_ROOT,
+            env={
+                **os.environ,
+                **FAST,
+                "AETHERIS_REDIS__KEY_PREFIX": f"matrix-{secrets.token_hex(4)}",
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+        )
+    with process:
+        yield CrashServer(process, port, dsn, log)
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(10)
+    drop_database(stores.postgres_dsn, name)
+
+
+def _points(times: dict[str, int]) -> list[tuple[str, int]]:
+    return [
+        (f"{call}.{moment}", count)
+        for call, most in times.items()
+        for count in range(1, most + 1)
+        for moment in ("before", "after")
+    ]
+
+
+@pytest.mark.parametrize("point,count", _points(_TIMES))
+async def test_simple_workflow_with_server_killed_ends_once(
+    crash_server: CrashServer, point: str, count: int
+) -> None:
+    await _play_round(crash_server, point, count, eager=False)
+
+
+@pytest.mark.parametrize("point,count", _points(_EAGER_TIMES))
+async def test_eager_workflow_with_server_killed_ends_once(
+    crash_server: CrashServer, point: str, count: int
+) -> None:
+    await _play_round(crash_server, point, count, eager=True)
+
+
+async def _play_round(server: CrashServer, point: str, count: int, *, eager: bool) -> None:
+    server.begin_round(point, count)
+    try:
+        async with Raw(server.address, queue=f"q-{secrets.token_hex(4)}") as connection:
+            driven = await drive_simple_workflow(connection, eager=eager, timeout=40)
+            await wait_until(server.has_died, 10, f"a server that comes to {point} {count} times")
+    except BaseException:
+        sys.stderr.write(server.output)
+        raise
+    assert driven.result.status == COMPLETED
+    assert text_of(driven.result.result) == "42"
+    run = (await asyncio.to_thread(audit_log, server.dsn))[driven.run.run_id]
+    assert types(run.events) == _EVENTS
+    assert run.record_count == 4
