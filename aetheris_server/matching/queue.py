@@ -7,18 +7,15 @@ left to others.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from aetheris.api.v1.operator_service_pb2 import DescribeTaskQueueResponse
-from aetheris.api.v1.task_queue_pb2 import BacklogInfo
 from aetheris.api.v1.worker_service_pb2 import ActivityCancellation
 from aetheris_server.clock import Clock
 from aetheris_server.errors import UnavailableError
-from aetheris_server.matching.backlog import Backlog, Counts, Inspection, SubQueueState
+from aetheris_server.matching import metrics
+from aetheris_server.matching.backlog import Backlog, Counts, Inspection
 from aetheris_server.matching.backlog_view import BacklogView
-from aetheris_server.matching.match import Capabilities, Matcher, SubQueue
-from aetheris_server.matching.metrics import queue_metrics
+from aetheris_server.matching.match import Matcher, SubQueue
 from aetheris_server.matching.polls import Mailboxes, Poll, PollerLog
 from aetheris_server.matching.settler import Fate, Settler
 from aetheris_server.matching.tasks import QueuedTask, QueueKey
@@ -35,7 +32,9 @@ class TaskQueue:
     Attributes:
         key: Which queue it is.
         backlog: What this host knows of the queue's backlog.
-        metrics: Its counters.
+        counts: Where what happens here is counted.
+        polls: Those that are being served; keys only.
+        pollers: Who polled lately.
         mailboxes: Requests to cancel that wait for a poll of their worker.
     """
 
@@ -48,24 +47,23 @@ class TaskQueue:
         group: asyncio.TaskGroup,
     ) -> None:
         self.key = key
-        self.metrics = queue_metrics(key.task_queue_type)
+        self.counts = metrics.counts(key.task_queue_type)
         self.backlog = BacklogView(key, backlog, settler, group)
         self._settler = settler
         self._clock = clock
         self._matcher: Matcher[QueuedTask, Poll] = Matcher()
-        self._polls: dict[Poll, None] = {}
-        self._pollers = PollerLog()
+        self.polls: dict[Poll, None] = {}
+        self.pollers = PollerLog()
         self.mailboxes = Mailboxes()
-
-    @property
-    def poll_count(self) -> int:
-        """Polls that are being served."""
-        return len(self._polls)
 
     @property
     def held_count(self) -> int:
         """Tasks held in memory."""
         return self._matcher.held_count
+
+    def held(self) -> Iterable[QueuedTask]:
+        """The tasks held in memory, in no order."""
+        return self._matcher.held()
 
     @property
     def is_full(self) -> bool:
@@ -75,12 +73,12 @@ class TaskQueue:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is lost if it is forgotten."""
-        return self._pollers.is_empty and not self.held_count and self.mailboxes.is_empty
+        return self.pollers.is_empty and not self.held_count and self.mailboxes.is_empty
 
     @property
     def needs_inspection(self) -> bool:
         """Whether the backlog must be looked at now and then."""
-        return bool(self._polls) or self.backlog.is_pending
+        return bool(self.polls) or self.backlog.is_pending
 
     def offer(self, task: QueuedTask) -> None:
         """Give a task to a poll, or hold it. One of the same key that is held gives way to it."""
@@ -119,24 +117,17 @@ class TaskQueue:
         Raises:
             UnavailableError: There are too many.
         """
-        if len(self._polls) >= MAX_POLLS:
+        if len(self.polls) >= MAX_POLLS:
             raise UnavailableError(
                 f"task queue {self.key.task_queue!r}: {MAX_POLLS} polls wait already"
             )
-        self._polls[poll] = None
-        self._pollers.begin(poll, self._clock.now().timestamp())
-        self.metrics.polls.inc()
+        self.polls[poll] = None
+        self.pollers.begin(poll, self._clock.now().timestamp())
 
     def end(self, poll: Poll) -> None:
         """A poll is answered or given up; it holds no tasks."""
-        del self._polls[poll]
-        self._pollers.end(poll, self._clock.now().timestamp())
-        self.metrics.polls.dec()
-
-    def end_all(self) -> None:
-        """Have all polls answered with what there is."""
-        for poll in self._polls:
-            poll.end()
+        del self.polls[poll]
+        self.pollers.end(poll, self._clock.now().timestamp())
 
     async def take_tasks(self, poll: Poll) -> list[QueuedTask]:
         """Wait for tasks for a poll: at least one, at most its `max_tasks`, oldest first; none when
@@ -208,7 +199,7 @@ class TaskQueue:
     def learn_all(self, inspection: Inspection) -> None:
         """The whole backlog is known."""
         self.backlog.replace(inspection)
-        self.metrics.redeliveries.inc(inspection.returned_count)
+        self.counts.redeliveries += inspection.returned_count
         self.learn(inspection.counts)
 
     def look_after(self) -> None:
@@ -219,27 +210,20 @@ class TaskQueue:
         for poll in self._matcher.expire(now):
             _release(poll.tasks)
             poll.wake()
-        self._pollers.forget_old(self._clock.now().timestamp())
+        self.pollers.forget_old(self._clock.now().timestamp())
         self.mailboxes.forget_old(now)
 
     def post(self, worker_instance_id: str, mail: ActivityCancellation) -> None:
         """Have a worker told, by a poll that waits or by its next one."""
         self.mailboxes.put(worker_instance_id, mail, self._clock.monotonic())
-        for poll in self._polls:
+        for poll in self.polls:
             if poll.worker_instance_id == worker_instance_id:
                 poll.wake()
                 return
 
-    def describe(self, backlog: Sequence[SubQueueState]) -> DescribeTaskQueueResponse:
-        """The queue as people see it, with the backlog given."""
-        return DescribeTaskQueueResponse(
-            pollers=self._pollers.infos(),
-            backlogs=_backlog_infos(backlog, self._matcher.held(), self._clock.now().timestamp()),
-        )
-
     async def _pop(self, poll: Poll, sub_queues: Sequence[SubQueue]) -> list[QueuedTask]:
         popped = await self.backlog.pop(sub_queues, poll.max_tasks)
-        self.metrics.pops.inc(len(popped.leased))
+        self.counts.pops += len(popped.leased)
         self.learn(popped.counts)
         wall_now, now = self._clock.now().timestamp(), self._clock.monotonic()
         return [QueuedTask(ref, None, lease, wall_now, now) for lease, ref in popped.leased]
@@ -249,37 +233,3 @@ def _release(tasks: Sequence[QueuedTask]) -> None:
     for task in tasks:
         if task.offer is not None:
             task.offer.release(task)
-
-
-def _backlog_infos(
-    backlog: Sequence[SubQueueState], held: Iterable[QueuedTask], wall_now: float
-) -> list[BacklogInfo]:
-    """Sub-queues that differ in their sticky queue only are one to people."""
-    waiting: Counter[Capabilities] = Counter()
-    in_flight: Counter[Capabilities] = Counter()
-    oldest: dict[Capabilities, float] = {}
-
-    def note_score(capabilities: Capabilities, score: float) -> None:
-        oldest[capabilities] = min(score, oldest.get(capabilities, score))
-
-    for task in held:
-        waiting[task.capabilities] += 1
-        note_score(task.capabilities, task.score)
-    for state in backlog:
-        capabilities = state.sub_queue.capabilities
-        waiting[capabilities] += state.waiting_count
-        in_flight[capabilities] += state.in_flight_count
-        if state.oldest_score is not None:
-            note_score(capabilities, state.oldest_score)
-    infos: list[BacklogInfo] = []
-    for capabilities in sorted(waiting.keys() | in_flight.keys(), key=sorted):
-        info = BacklogInfo(
-            capabilities=sorted(capabilities),
-            backlog_count=waiting[capabilities],
-            in_flight_count=in_flight[capabilities],
-        )
-        if capabilities in oldest:
-            age = max(0.0, wall_now - oldest[capabilities])
-            info.oldest_age.FromNanoseconds(int(age * 1e9))
-        infos.append(info)
-    return infos

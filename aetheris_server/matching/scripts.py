@@ -61,6 +61,7 @@ class Scripts:
         )
         self._redis = Redis(connection_pool=pool)
         self._epoch_key = f"{settings.key_prefix}:epoch"
+        self._is_closed = False
         self._calls: set[asyncio.Task[Any]] = set()
         self._sources = {script: _source(script) for script in Script}
         # Names a script to Redis; guards nothing.
@@ -70,7 +71,8 @@ class Scripts:
         }
 
     async def close(self) -> None:
-        """Wait for the calls under way, and close the connections."""
+        """Wait for the calls under way, and close the connections. Later calls fail."""
+        self._is_closed = True
         if self._calls:
             await asyncio.wait(self._calls, timeout=CALL_TIMEOUT)
         await self._redis.aclose()
@@ -99,6 +101,9 @@ class Scripts:
         """Await a call, not for long. A cancelled caller does not cancel it: on Python 3.11 the
         client may swallow a cancellation that comes while it sends.
         """
+        if self._is_closed:
+            call.close()
+            raise StorageUnavailableError("redis", "this server is shutting down")
         task = asyncio.create_task(call)
         self._calls.add(task)
         task.add_done_callback(self._forget)

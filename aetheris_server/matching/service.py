@@ -8,6 +8,7 @@ does a lost Redis: history offers again. A task finds a waiting poll also while 
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -29,6 +30,7 @@ from aetheris_server.clock import Clock
 from aetheris_server.config import MatchingSettings, RedisSettings
 from aetheris_server.errors import UnavailableError
 from aetheris_server.matching.backlog import Backlog, Counts
+from aetheris_server.matching.describe import describe
 from aetheris_server.matching.match import NO_CAPABILITIES
 from aetheris_server.matching.polls import Poll
 from aetheris_server.matching.queue import TaskQueue
@@ -41,6 +43,8 @@ _PollRequest = PollWorkflowTasksRequest | PollActivityTasksRequest
 
 MAX_TASKS = 1_000
 _MAX_QUEUES = 100_000
+# Longer than the longest step of a poll that is over.
+_CLOSE_TIMEOUT = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class MatchingStatistics:
 class MatchingService:
     """A `MatchingPeer`. An async context manager; nothing works before it is entered.
 
-    Leaving it drains it, waits for the starts under way, and tells Redis what was started.
+    Leaving it drains it, waits for the polls under way, and tells Redis what was started.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class MatchingService:
         self._settings = settings
         self._clock = clock
         self._is_draining = False
+        self._has_poll_ended = asyncio.Event()
         self._queues: dict[QueueKey, TaskQueue] = {}
         self._group = asyncio.TaskGroup()
         self._loops: list[asyncio.Task[None]] = []
@@ -95,6 +100,12 @@ class MatchingService:
         trace: TracebackType | None,
     ) -> None:
         self.begin_drain()
+        # Polls that are being served still need the group.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                while self.statistics().poll_count:
+                    self._has_poll_ended.clear()
+                    await self._has_poll_ended.wait()
         for loop in self._loops:
             loop.cancel()
         try:
@@ -109,14 +120,15 @@ class MatchingService:
         """
         self._is_draining = True
         for queue in self._queues.values():
-            queue.end_all()
+            for poll in queue.polls:
+                poll.end()
 
     def statistics(self) -> MatchingStatistics:
         """What waits now."""
         queues = self._queues.values()
         return MatchingStatistics(
             len(queues),
-            sum(queue.poll_count for queue in queues),
+            sum(len(queue.polls) for queue in queues),
             sum(queue.held_count for queue in queues),
         )
 
@@ -193,7 +205,7 @@ class MatchingService:
         """
         key = QueueKey(namespace_id, request.task_queue, request.task_queue_type)
         backlog = await self._backlog.describe(key)
-        return self._open(key).describe(backlog)
+        return describe(self._open(key), backlog, self._clock.now().timestamp())
 
     def _open(self, key: QueueKey) -> TaskQueue:
         queue = self._queues.get(key)
@@ -225,6 +237,8 @@ class MatchingService:
         finally:
             timer.cancel()
             queue.end(poll)
+            if self._is_draining:
+                self._has_poll_ended.set()
 
     async def _advance(self, offer: Offer) -> None:
         """Wait for something to happen to an offer, and push what no poller came for."""
@@ -253,7 +267,7 @@ class MatchingService:
             offer.settle(task)
         for key, of_queue in counts.items():
             queue = self._open(key)
-            queue.metrics.pushes.inc(len(by_queue[key]))
+            queue.counts.pushes += len(by_queue[key])
             queue.learn(of_queue)
 
     def _learn(self, key: QueueKey, counts: Counts) -> None:

@@ -60,7 +60,10 @@ class Settler:
         """Tell Redis, again and again, until cancelled."""
         while True:
             await self._has_open.wait()
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception:  # noqa: BLE001 - the leases expire; ending the polls helps nobody
+                _log.exception("leases could not be ended")
 
     async def flush(self) -> None:
         """Tell Redis what has gathered."""

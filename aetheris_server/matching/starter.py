@@ -111,13 +111,12 @@ def _settle(
     queue: TaskQueue, tasks: Sequence[QueuedTask], outcomes: Sequence[StartedTask]
 ) -> list[StartedTask]:
     started: list[StartedTask] = []
-    sync_match_count = 0
     for task, outcome in zip(tasks, outcomes, strict=True):
         kind = outcome.WhichOneof("outcome")
         match kind:
             case "workflow_task" | "activity_task":
                 started.append(outcome)
-                sync_match_count += not task.lease
+                queue.counts.sync_matches += not task.lease
                 queue.finish(task)
             case "gone":
                 queue.finish(task)
@@ -125,8 +124,6 @@ def _settle(
                 queue.retry(task)
             case _:
                 assert_never(kind)
-    if sync_match_count:
-        queue.metrics.sync_matches.inc(sync_match_count)
     return started
 
 

@@ -51,7 +51,10 @@ class Upkeep:
     async def run_rounds(self) -> None:
         """Make round after round until cancelled."""
         while True:
-            await self._make_round()
+            try:
+                await self._make_round()
+            except Exception:  # noqa: BLE001 - the next round may do; ending the polls helps nobody
+                _log.exception("matching's upkeep failed")
             # Spread, so that hosts that started together do not ask together.
             interval = _INTERVAL * random.uniform(0.8, 1.2)
             try:
@@ -75,7 +78,7 @@ class Upkeep:
             queue.look_after()
             if queue.is_idle:
                 del self._queues[queue.key]
-        metrics.queues.set(len(self._queues))
+        self._publish()
         try:
             if await self._backlog.epoch.check():
                 for queue in self._queues.values():
@@ -93,6 +96,13 @@ class Upkeep:
             self._does_redis_answer = False
         else:
             self._does_redis_answer = True
+
+    def _publish(self) -> None:
+        queues = self._queues.values()
+        metrics.queues.set(len(queues))
+        metrics.polls.set(sum(len(queue.polls) for queue in queues))
+        metrics.held_tasks.set(sum(queue.held_count for queue in queues))
+        metrics.publish()
 
     def _to_inspect(self) -> Iterator[list[QueueKey]]:
         keys = [queue.key for queue in self._queues.values() if queue.needs_inspection]

@@ -1,4 +1,5 @@
 import asyncio
+import tempfile
 
 import pytest
 
@@ -6,6 +7,7 @@ from aetheris_server.config import MatchingSettings, RedisSettings
 from aetheris_server.errors import StorageUnavailableError, UnavailableError
 from tests.support.matching import (
     NAMESPACE_ID,
+    FakeHistory,
     activity_poll,
     activity_ref,
     workflow_poll,
@@ -180,3 +182,42 @@ async def test_statistics_namespaces_with_the_same_queue_are_apart(host: Host) -
     stranger.namespace_id = NAMESPACE_ID.replace("1", "2")
     await host.service.add_tasks([stranger])
     assert await poll == []
+
+
+async def test_redis_that_never_answers_is_given_up_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aetheris_server.matching.scripts.CALL_TIMEOUT", 0.1)
+    closed = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        await closed.wait()
+        writer.close()
+
+    # Of a short path: a socket's may have 107 bytes.
+    with tempfile.TemporaryDirectory() as folder:
+        server = await asyncio.start_unix_server(say_nothing, f"{folder}/redis.sock")
+        silent = RedisSettings(url=f"unix://{folder}/redis.sock")
+        async with running_host(MatchingSettings(linger=0.01), silent) as host:
+            poll = await host.start_poll(activity_poll())
+            with pytest.raises(StorageUnavailableError):
+                await host.service.add_tasks([activity_ref("unfit", "gpu")])
+            await host.service.add_tasks([activity_ref("a")])
+            assert await poll == ["a"]
+        closed.set()
+        server.close()
+
+
+async def test_close_while_history_starts_tasks_answers_their_poll(
+    matching_settings: MatchingSettings, redis_settings: RedisSettings
+) -> None:
+    history = FakeHistory()
+    history.gate = asyncio.Event()
+    async with running_host(matching_settings, redis_settings, history) as host:
+        poll = await host.start_poll(activity_poll())
+        offer = asyncio.create_task(host.service.add_tasks([activity_ref("a")]))
+        await wait_until(lambda: history.requests)
+        asyncio.get_running_loop().call_later(0.05, history.gate.set)
+    assert await poll == ["a"]
+    await offer
