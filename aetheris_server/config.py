@@ -145,6 +145,7 @@ class HistorySettings(_Section):
     lease_timeout: Seconds = 10.0
     heartbeat_interval: Seconds = 2.0
     cache_max_runs: Count = 20_000
+    cache_max_bytes: ByteCount = ByteSize(512 * _MIB)
     snapshot_interval_records: Count = 256
     watermark_interval: Seconds = 1.0
 

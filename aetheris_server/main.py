@@ -1,6 +1,7 @@
 """The composition root: the one file that knows every part, and how a server begins and ends."""
 
 import asyncio
+import socket
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import history_service_pb2
 from aetheris_server.clock import SystemClock
-from aetheris_server.config import Settings
+from aetheris_server.config import GrpcSettings, Settings
 from aetheris_server.errors import NamespaceAlreadyExistsError, NotReadyError
 from aetheris_server.frontend.catalog import PostgresCatalog
 from aetheris_server.frontend.services import build_frontend
@@ -19,7 +20,7 @@ from aetheris_server.matching.service import MatchingService
 from aetheris_server.rpc.channels import ChannelPool
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.routing import RoutedHistory, RoutedMatching
-from aetheris_server.rpc.server import serve_grpc
+from aetheris_server.rpc.server import RpcServer, serve_grpc
 from aetheris_server.rpc.servicers import internal_services
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.migrate import check_schema
@@ -32,6 +33,7 @@ _log = get_logger(__name__)
 DEFAULT_NAMESPACE = "default"
 _DEFAULT_RETENTION_SECONDS = 72 * 3600
 _READY_TIMEOUT = 60.0
+_ANY_ADDRESS = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 - compared with, not bound to
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
             serve_http(settings.http, lambda: _not_ready(peers.host, gate)) as http,
             serve_grpc(settings.grpc, services) as rpc,
         ):
-            await peers.host.join(settings.grpc.advertised_address or rpc.address)
+            await peers.host.join(_advertised_address(settings.grpc, rpc))
             await _wait_ready(peers.host)
             try:
                 yield RunningServer(rpc.address, f"{http.host}:{http.port}" if http else None)
@@ -148,6 +150,15 @@ def _not_ready(host: HistoryHost, gate: DrainGate) -> str | None:
     if gate.is_draining:
         return "draining"
     return None if host.cluster.is_ready else "shards"
+
+
+def _advertised_address(settings: GrpcSettings, rpc: RpcServer) -> str:
+    """Where other hosts reach this one. It must be this host's alone: see `Cluster.join`."""
+    if settings.advertised_address:
+        return settings.advertised_address
+    if settings.host in _ANY_ADDRESS:
+        return f"{socket.gethostname()}:{rpc.port}"
+    return rpc.address
 
 
 async def _wait_ready(host: HistoryHost) -> None:

@@ -1,4 +1,8 @@
-"""The runs in memory, the least recently used first to go. Bounded; a run that is needed stays."""
+"""The runs in memory, the least recently used first to go.
+
+Bounded in number and in bytes, the bytes by estimate. A run that is needed stays; one that has
+closed goes before all that are open.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -16,8 +20,12 @@ _MAX_PASSED_OVER = 64
 class RunCache:
     """Loaded runs by run id."""
 
-    def __init__(self, max_runs: int, on_evict: Callable[[LoadedRun], None]) -> None:
+    def __init__(
+        self, max_runs: int, max_bytes: int, on_evict: Callable[[LoadedRun], None]
+    ) -> None:
         self._max_runs = max_runs
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._on_evict = on_evict
         self._runs: OrderedDict[str, LoadedRun] = OrderedDict()
 
@@ -37,25 +45,42 @@ class RunCache:
     def put(self, run: LoadedRun) -> None:
         """Add a run, and make room for it."""
         self._runs[run.key.run_id] = run
+        self.weigh(run)
         self._make_room()
         _LOADED.set(len(self._runs))
 
+    def weigh(self, run: LoadedRun) -> None:
+        """Count what a run takes now."""
+        weight = run.estimate_bytes()
+        self._bytes += weight - run.weight
+        run.weight = weight
+
+    def retire(self, run: LoadedRun) -> None:
+        """Let a run that has closed go first."""
+        if self._runs.get(run.key.run_id) is run:
+            self._runs.move_to_end(run.key.run_id, last=False)
+
     def drop(self, run: LoadedRun) -> None:
         """Forget a run whose memory is no longer to be trusted, or no longer this host's."""
-        run.is_dropped = True
         if self._runs.get(run.key.run_id) is run:
-            del self._runs[run.key.run_id]
+            self._remove(run)
         run.notify()
+
+    def _remove(self, run: LoadedRun) -> None:
+        run.is_dropped = True
+        self._bytes -= run.weight
+        del self._runs[run.key.run_id]
 
     def _make_room(self) -> None:
         passed_over = 0
-        while len(self._runs) > self._max_runs and passed_over < _MAX_PASSED_OVER:
+        while (
+            len(self._runs) > self._max_runs or self._bytes > self._max_bytes
+        ) and passed_over < _MAX_PASSED_OVER:
             run_id, run = next(iter(self._runs.items()))
             if not run.is_evictable:
                 self._runs.move_to_end(run_id)
                 passed_over += 1
                 continue
-            del self._runs[run_id]
-            run.is_dropped = True
+            self._remove(run)
             _EVICTED.inc()
             self._on_evict(run)

@@ -1,8 +1,9 @@
 """This host among the others: which shards it has, and where the rest are.
 
-Every interval it says that it lives, renews its leases and moves the watermarks of its shards, looks
-who else lives, gives up shards that are another's by `placement`, and takes those that are its own
-and free. A lease is for liveness only; what keeps two owners apart is the log (`storage.shards`).
+Every interval it says that it lives, renews its leases and moves the watermarks of its shards,
+looks who else lives, gives up shards that are another's by `placement`, and takes those that are
+its own and free. A lease is for liveness only; what keeps two owners apart is the log
+(`storage.shards`).
 """
 
 import asyncio
@@ -89,7 +90,7 @@ class Cluster:
         await self._ready.wait()
 
     def on_shard_failed(self, shard_id: int, is_lost: bool) -> None:
-        """A commit of a shard failed and the engine has forgotten it: take it anew if it is ours."""
+        """A commit of a shard failed and the engine has forgotten it: take it anew if ours."""
         self._has_its_own = False
         self._ready.clear()
         self._owner_by_shard.pop(shard_id, None)

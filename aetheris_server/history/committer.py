@@ -1,7 +1,7 @@
-"""Group commit: everything that has queued while the last transaction was under way becomes the next.
+"""Group commit: what has queued while the last transaction was under way becomes the next.
 
-There is no timer. One transaction is in flight at a time, so there is at most one batch in flight per
-shard. A batch that fails because some of its shards were lost is written again without them.
+There is no timer. One transaction is in flight at a time, so there is at most one batch in flight
+per shard. A batch that fails because some of its shards were lost is written again without them.
 """
 
 import asyncio
@@ -51,9 +51,9 @@ class Commit:
 class Committer:
     """Writes commits in the order in which they were queued.
 
-    `on_shard_failed(shard_id, is_lost)` is called, before anybody is told, for each shard whose commits
-    failed: those in the batch and all that are queued behind them fail together, so that nothing is
-    written on top of what is not on disk.
+    `on_shard_failed(shard_id, is_lost)` is called, before anybody is told, for each shard whose
+    commits failed: those in the batch and all that are queued behind them fail together, so that
+    nothing is written on top of what is not on disk.
     """
 
     def __init__(self, writer: LogWriter, on_shard_failed: Callable[[int, bool], None]) -> None:

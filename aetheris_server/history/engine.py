@@ -18,7 +18,7 @@ from aetheris_server.history.committer import MAX_QUEUED, Commit, Committer
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.loader import NewestRuns, load_run_state
 from aetheris_server.history.rows import snapshot_row, to_execution_row, to_log_row, to_newest
-from aetheris_server.history.run import LoadedRun, Ticket
+from aetheris_server.history.run import LoadedRun, Ticket, WaitingQuery
 from aetheris_server.history.shard import Shard, WakeRewrite
 from aetheris_server.history.state.activity import restore_started
 from aetheris_server.history.state.apply import apply, new_state
@@ -34,9 +34,10 @@ from aetheris_server.history.state.obligations import (
     new_obligations,
     obligations,
     owes_tasks,
+    workflow_ref,
 )
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.history.state.times import earliest, from_timestamp
+from aetheris_server.history.state.times import earliest, from_timestamp, to_timestamp
 from aetheris_server.history.state.workflow_task import decide_flush
 from aetheris_server.history.timers import Timers
 from aetheris_server.ids import shard_of
@@ -77,6 +78,7 @@ class EngineSettings:
 
     shard_count: int
     cache_max_runs: int
+    cache_max_bytes: int
     snapshot_interval_records: int
     limits: RunLimits
 
@@ -100,7 +102,7 @@ class Engine:
         self.clock = clock
         self.db = db
         self.shards: dict[int, Shard] = {}
-        self.cache = RunCache(settings.cache_max_runs, self._on_evicted)
+        self.cache = RunCache(settings.cache_max_runs, settings.cache_max_bytes, self._on_evicted)
         self.timers = Timers(clock, self._on_due)
         self.dispatcher = dispatcher
         self.writer = LogWriter(db)
@@ -255,6 +257,7 @@ class Engine:
         apply(state, record, stored)
         run.inflight.observe(state, record)
         run.tail.extend(list(record.events))
+        self.cache.weigh(run)
         run.last_ticket = transition.ticket
         row = to_log_row(shard, state, first_event_id, record, stored)
         commit.rows.append(row)
@@ -334,6 +337,10 @@ class Engine:
         transition.ticket.resolve(error)
         for run in runs:
             run.notify()
+            if not run.state.is_open:
+                # No workflow task will take its queries along any more.
+                self.offer_queries(run)
+                self.cache.retire(run)
         if error is None and transition.refs:
             self.dispatcher.offer(transition.refs)
 
@@ -425,9 +432,23 @@ class Engine:
             except (UnavailableError, TimeoutError) as error:
                 _log.warning("a run that is due cannot be loaded", error=str(error))
                 self.timers.schedule(self.clock.now() + _WAKE_UP_RETRY_INTERVAL, key)
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged whole
                 # One run at fault must not keep the others from being woken.
                 _log.exception("a run that is due could not be woken", run_id=key.run_id)
+
+    def offer_query(self, run: LoadedRun, waiting: WaitingQuery) -> None:
+        """Have a query asked by itself, by whichever worker of the run is free."""
+        ref = workflow_ref(run.state, run.inflight)
+        ref.query_id = waiting.query_id
+        ref.scheduled_time.CopyFrom(to_timestamp(self.clock.now()))
+        ref.expire_time.CopyFrom(to_timestamp(waiting.expire_time))
+        self.dispatcher.offer([ref])
+
+    def offer_queries(self, run: LoadedRun) -> None:
+        """Have all queries that wait for an answer asked by themselves."""
+        for waiting in run.queries.values():
+            if not waiting.answer.done():
+                self.offer_query(run, waiting)
 
     def offer_obligations(self, run: LoadedRun) -> None:
         """Offer to matching every task that is due and that nobody has."""

@@ -51,6 +51,7 @@ class HistoryHost:
             EngineSettings(
                 shard_count=shard_count,
                 cache_max_runs=settings.cache_max_runs,
+                cache_max_bytes=settings.cache_max_bytes,
                 snapshot_interval_records=settings.snapshot_interval_records,
                 limits=RunLimits(
                     history_max_events=limits.history_max_events,

@@ -1,6 +1,7 @@
-"""Reading runs back: a snapshot and the log behind it, folded; each run and each id read once at a time.
+"""Reading runs back: a snapshot and the log behind it, folded.
 
-Look-ups of workflow ids that come while one is under way go together in the next statement.
+Each id is looked up once at a time. Look-ups of workflow ids that come while one is under way go
+together in the next statement.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Who should have what: rendezvous hashing over the live hosts.
 
-Each host ranks itself for each key by a hash of both; the highest has it. When a host comes or goes,
-only the keys that it gains or had move.
+Each host ranks itself for each key by a hash of both; the highest has it. When a host comes or
+goes, only the keys that it gains or had move.
 """
 
 from collections.abc import Collection

@@ -8,6 +8,7 @@ from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import to_snapshot
 from aetheris_server.history.state.times import from_duration, from_timestamp
+from aetheris_server.rpc.search_attributes import encode_search_attributes
 from aetheris_server.storage.executions import ExecutionRow, NewestRun
 from aetheris_server.storage.log import LogRow
 from aetheris_server.storage.snapshots import SnapshotRow
@@ -52,7 +53,7 @@ def to_execution_row(shard_id: int, state: RunState, wake_time: datetime | None)
         history_length=state.next_event_id - 1,
         history_bytes=state.history_bytes,
         memo=started.memo.SerializeToString() if started.HasField("memo") else None,
-        search_attributes=None,
+        search_attributes=encode_search_attributes(started.search_attributes),
         wake_time=wake_time,
     )
 

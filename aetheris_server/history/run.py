@@ -16,10 +16,11 @@ from aetheris_server.history.state.run import RunKey, RunState
 
 _TAIL_MAX_EVENTS = 512
 _TAIL_MAX_BYTES = 512 * 1024
+_FIXED_BYTES = 4096
 
 
 class Ticket:
-    """A commit to come. `wait` may be called by any number of tasks, any of which may be cancelled."""
+    """A commit to come. Any number of tasks may `wait`, and any of them may be cancelled."""
 
     __slots__ = ("_error", "_is_done", "_waiters")
 
@@ -65,6 +66,11 @@ class EventTail:
         self._events: deque[tuple[history_pb2.HistoryEvent, int]] = deque()
         self._bytes = 0
         self._next_event_id = next_event_id
+
+    @property
+    def byte_count(self) -> int:
+        """What the events take, encoded."""
+        return self._bytes
 
     def extend(self, events: list[history_pb2.HistoryEvent]) -> None:
         """Append events that follow without a gap."""
@@ -114,10 +120,12 @@ class LoadedRun:
         armed_time: The deadline for which the timers will call; None for none.
         last_due_time: Up to when deadlines have been looked at.
         snapshot_seq: The run_seq of the newest snapshot; 0 for none.
+        weight: What the cache has counted for it, in bytes.
         is_dropped: No longer in the cache: load the run again.
     """
 
     __slots__ = (
+        "_started_bytes",
         "_watchers",
         "armed_time",
         "committed_event_id",
@@ -132,6 +140,7 @@ class LoadedRun:
         "state",
         "tail",
         "wake_time",
+        "weight",
     )
 
     def __init__(self, shard_id: int, state: RunState) -> None:
@@ -139,6 +148,7 @@ class LoadedRun:
         self.key: RunKey = state.key
         self.state = state
         self.inflight = Inflight()
+        self._started_bytes = state.started.ByteSize()
         self.tail = EventTail(state.next_event_id)
         self.committed_event_id = state.next_event_id
         self.last_ticket: Ticket | None = None
@@ -147,6 +157,7 @@ class LoadedRun:
         self.last_due_time = state.start_time
         self.snapshot_seq = 0
         self.queries: dict[str, WaitingQuery] = {}
+        self.weight = 0
         self.is_dropped = False
         self._watchers: list[asyncio.Future[None]] = []
 
@@ -165,6 +176,10 @@ class LoadedRun:
             and not self.queries
             and not self._watchers
         )
+
+    def estimate_bytes(self) -> int:
+        """Roughly what it takes in memory: its newest events, and what it was started with."""
+        return _FIXED_BYTES + self.tail.byte_count + self._started_bytes
 
     async def wait_committed(self) -> None:
         """Return when all that the state shows now is on disk.

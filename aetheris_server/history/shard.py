@@ -1,8 +1,8 @@
 """A shard that this host has: its place in the log, and the runs in it that owe tasks.
 
 The owing runs are what recovery needs. A run that owes tasks is named by the log behind the shard's
-watermark, or is flagged in its executions row; the watermark passes a record only when that holds. So
-recovery reads a few seconds of log and the flagged rows, however long the tasks have been out.
+watermark, or is flagged in its executions row; the watermark passes a record only when that holds.
+So recovery reads a few seconds of log and the flagged rows, however long the tasks have been out.
 """
 
 from collections import OrderedDict, deque
@@ -109,8 +109,8 @@ class Shard:
         """What to write so that the watermark can move; call `settle` when it is written.
 
         Args:
-            lag: Calls that a run may owe tasks before it is flagged; a run that is done sooner costs
-                no write.
+            lag: Calls that a run may owe tasks before it is flagged; a run that is done sooner
+                costs no write.
         """
         self._marks.append(self.committed_seq)
         target = self._marks.popleft() if len(self._marks) > lag else self.watermark

@@ -1,4 +1,4 @@
-"""Giving tasks to workers: what is marked in memory when one starts, and the message that it gets."""
+"""Giving tasks to workers: what is marked in memory, and the message that a worker gets."""
 
 from aetheris.api.v1 import worker_service_pb2
 from aetheris.server.v1 import token_pb2

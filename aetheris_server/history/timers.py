@@ -61,7 +61,7 @@ class Timers:
             deadline, _, key = heapq.heappop(self._heap)
             try:
                 self._on_due(key, deadline)
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged whole
                 # One run at fault must not keep the deadlines of all others from being met.
                 _log.exception("a deadline could not be met", run_id=key.run_id)
                 _FAILED.inc()

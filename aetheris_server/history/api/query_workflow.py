@@ -1,4 +1,6 @@
-"""QueryWorkflow: a question to the run's code, as of all that was acknowledged before; writes nothing.
+"""QueryWorkflow: a question to the run's code, as of all that was acknowledged before.
+
+Writes nothing.
 
 A run with a pending workflow task answers along with it. Any other is asked by itself, through
 matching, by whoever of its workers is free.
@@ -20,9 +22,7 @@ from aetheris_server.errors import (
 from aetheris_server.history.by_token import load_by_token
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.run import LoadedRun, WaitingQuery
-from aetheris_server.history.state.obligations import workflow_ref
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.state.times import to_timestamp
 from aetheris_server.ids import new_run_id
 
 _ANSWER_TIMEOUT = 20.0
@@ -62,7 +62,7 @@ async def query_workflow(
     run.queries[waiting.query_id] = waiting
     try:
         if run.state.workflow_task is None:
-            _offer(engine, run, waiting)
+            engine.offer_query(run, waiting)
         async with asyncio.timeout(_ANSWER_TIMEOUT):
             return _to_response(await waiting.answer)
     except TimeoutError:
@@ -100,14 +100,6 @@ def _check_can_answer(run: LoadedRun) -> None:
         )
 
 
-def _offer(engine: Engine, run: LoadedRun, waiting: WaitingQuery) -> None:
-    ref = workflow_ref(run.state, run.inflight)
-    ref.query_id = waiting.query_id
-    ref.scheduled_time.CopyFrom(to_timestamp(engine.clock.now()))
-    ref.expire_time.CopyFrom(to_timestamp(waiting.expire_time))
-    engine.dispatcher.offer([ref])
-
-
 def settle_queries(
     engine: Engine,
     run: LoadedRun,
@@ -117,17 +109,15 @@ def settle_queries(
     """Answer the queries that went along with a workflow task that has closed.
 
     Those that it did not answer, and those that came while it was in flight, are asked again: along
-    with the next workflow task if there is one, else by themselves.
+    with the next workflow task if there is one, else by themselves. Those of a run that has closed
+    the engine has asked again.
     """
     for query_id in query_ids:
         waiting = run.queries.get(query_id)
         if waiting is not None and query_id in results and not waiting.answer.done():
             waiting.answer.set_result(results[query_id])
-    if run.state.workflow_task is not None:
-        return
-    for waiting in run.queries.values():
-        if not waiting.answer.done():
-            _offer(engine, run, waiting)
+    if run.state.workflow_task is None and run.state.is_open:
+        engine.offer_queries(run)
 
 
 async def respond_query_task_completed(

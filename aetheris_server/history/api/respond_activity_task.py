@@ -109,8 +109,8 @@ async def record_activity_task_heartbeat(
 ) -> worker_service_pb2.RecordActivityTaskHeartbeatResponse:
     """Note a sign of life; details are on disk when it answers.
 
-    An attempt whose start this host does not know, because it restarted since, is taken up again, so
-    that it is not given to a second worker.
+    An attempt whose start this host does not know, because it restarted since, is taken up again,
+    so that it is not given to a second worker.
 
     Raises:
         TaskNotFoundError: The attempt is over.

@@ -69,7 +69,7 @@ def _start(
 
 
 def _start_time(engine: Engine, previous: NewestRun | None) -> datetime:
-    """Now, but later than the start of the run before: the newest run is found by its start time."""
+    """Now, but later than the run before: the newest run is found by its start time."""
     now = engine.clock.now()
     return now if previous is None else max(now, previous.start_time + _TICK)
 
