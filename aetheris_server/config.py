@@ -153,8 +153,8 @@ class HistorySettings(_Section):
 class MatchingSettings(_Section):
     """The matching service.
 
-    A poll is answered empty after `poll_timeout`. A poll that allows several tasks waits `linger`
-    after the first for more. A task handed out from the backlog and not started within
+    A poll is answered empty after `poll_timeout`. A task that finds no poll waiting, where one is
+    expected, is kept in memory for `linger` before it goes to the backlog. A task handed out from the backlog and not started within
     `lease_timeout` goes back to it.
     """
 

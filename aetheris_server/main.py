@@ -63,6 +63,13 @@ class _Peers:
     async def release_tasks(self, task_tokens: Sequence[bytes]) -> None:
         await self.starter.release_tasks(task_tokens)
 
+    async def check_history(self) -> None:
+        if not self.host.cluster.is_ready:
+            raise NotReadyError("the shards of this host")
+
+    async def check_matching(self) -> None:
+        """Matching has no store of its own: it is well if this process answers at all."""
+
     async def offer_all_again(self) -> None:
         await self.host.offer_all_again()
 
@@ -121,7 +128,12 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
                 peers.starter,
                 routed_matching,
                 PostgresCatalog(db),
-                {"postgres": db.ping},
+                {
+                    "postgres": db.ping,
+                    "redis": matching.ping_backlog,
+                    "history": peers.check_history,
+                    "matching": peers.check_matching,
+                },
                 gate,
                 clock,
                 shard_count,

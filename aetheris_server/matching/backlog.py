@@ -88,6 +88,14 @@ class Backlog:
         """Close the connections."""
         await self._scripts.close()
 
+    async def ping(self) -> None:
+        """Return when Redis answers.
+
+        Raises:
+            StorageUnavailableError: It does not.
+        """
+        await self._scripts.run([])
+
     async def push(
         self, tasks: Mapping[QueueKey, Sequence[QueuedTask]]
     ) -> Mapping[QueueKey, Counts]:

@@ -109,7 +109,8 @@ class MatchingService:
         for loop in self._loops:
             loop.cancel()
         try:
-            await self._group.__aexit__(kind, error, trace)
+            # Without the error: the group would wrap what is not its own.
+            await self._group.__aexit__(None, None, None)
         finally:
             await self._settler.flush()
             await self._backlog.close()
@@ -122,6 +123,14 @@ class MatchingService:
         for queue in self._queues.values():
             for poll in queue.polls:
                 poll.end()
+
+    async def ping_backlog(self) -> None:
+        """Return when Redis answers.
+
+        Raises:
+            StorageUnavailableError: It does not; tasks still find the polls that wait.
+        """
+        await self._backlog.ping()
 
     def statistics(self) -> MatchingStatistics:
         """What waits now."""
