@@ -215,6 +215,7 @@ class Cluster:
                 range_id=taken.range_id,
                 next_seq=taken.next_shard_seq,
                 watermark=taken.watermark,
+                taken_time=self._clock.now() if taken.range_id > 1 else None,
                 committed_seq=taken.next_shard_seq - 1,
                 renewed_at=self._clock.monotonic(),
             )

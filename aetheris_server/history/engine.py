@@ -197,7 +197,7 @@ class Engine:
 
     def _admit(self, run: LoadedRun) -> None:
         now = self.clock.now()
-        restore_started(run.state, run.inflight, now)
+        restore_started(run.state, run.inflight, now, self.shards[run.shard_id].taken_time)
         self.cache.put(run)
         record = decide_flush(run.state, run.inflight, now)
         if record is not None:
@@ -397,7 +397,9 @@ class Engine:
         run.armed_time = None
         record = decide_due(run.state, run.inflight, now)
         transition = self.commit(run, record) if record is not None else None
-        refs = due_retries(run.state, run.inflight, run.last_due_time, now)
+        # The clock may have stepped back: what was due before may be due again, and is offered again.
+        looked_at = min(run.last_due_time, now)
+        refs = due_retries(run.state, run.inflight, looked_at, now)
         run.last_due_time = now
         if transition is not None:
             known = {(ref.scheduled_event_id, ref.attempt) for ref in transition.refs}

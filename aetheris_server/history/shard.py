@@ -40,6 +40,7 @@ class Shard:
 
     Attributes:
         next_seq: The number of the next log row.
+        taken_time: When this host took the shard; None if no host had it before.
         committed_seq: The last log row known to be on disk.
         renewed_at: When the lease was last renewed, by the clock for intervals.
         owing: Runs that owe tasks and are not flagged, by the last log row that named them, oldest
@@ -52,6 +53,7 @@ class Shard:
     range_id: int
     next_seq: int
     watermark: int
+    taken_time: datetime | None = None
     committed_seq: int = 0
     renewed_at: float = 0.0
     is_recovered: bool = False
