@@ -7,7 +7,7 @@ import asyncio
 import contextvars
 import inspect
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, cast
 
 from aetheris.api.v1.common_pb2 import Payloads
@@ -20,9 +20,11 @@ from aetheris_worker.runtime.closing import (
     CompleteRunCommand,
     FailRunCommand,
 )
-from aetheris_worker.runtime.definitions import WorkflowDefinition
+from aetheris_worker.runtime.definitions import Function, WorkflowDefinition
 from aetheris_worker.runtime.run import WorkflowRun
 from aetheris_worker.runtime.signatures import signature_of
+
+AsyncFunction = Callable[..., Awaitable[object]]
 
 _LOGGER: Final = logging.getLogger("aetheris.workflow")
 
@@ -111,8 +113,7 @@ class WorkflowEntry:
     def _begin(self, arguments: Payloads) -> None:
         function = self._definition.run
         values = self._run.converter.from_payloads(arguments, signature_of(function).argument_types)
-        coroutine = cast(Coroutine[Any, Any, object], function(self._instance, *values))
-        self._main = self._run.loop.create_task(self._guard_main(coroutine), name="run")
+        self._main = self._run.loop.create_task(self._guard_main(values), name="run")
         if self._run.cancel_requested:
             self._run.loop.call_soon(self._cancel, context=self._context)
 
@@ -136,9 +137,8 @@ class WorkflowEntry:
             )
             return
         if inspect.iscoroutinefunction(method):
-            coroutine = cast(Coroutine[Any, Any, object], method(self._instance, *values))
             name = f"signal {signaled.signal_name}"
-            self._run.loop.create_task(self._guard_handler(coroutine), name=name)
+            self._run.loop.create_task(self._guard_handler(method, values), name=name)
             return
         try:
             method(self._instance, *values)
@@ -151,16 +151,19 @@ class WorkflowEntry:
         if self._main is not None:
             self._main.cancel()
 
-    async def _guard_main(self, coroutine: Coroutine[Any, Any, object]) -> None:
+    # The guards make the user's coroutine themselves: one that is made for a task that never begins
+    # would warn that it was never awaited.
+
+    async def _guard_main(self, arguments: Sequence[object]) -> None:
         try:
-            result = await coroutine
+            result = await cast(AsyncFunction, self._definition.run)(self._instance, *arguments)
             self._close(CompleteRunCommand(self._run.converter.to_payloads([result])))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - decided there
             self._end(error)
 
-    async def _guard_handler(self, coroutine: Coroutine[Any, Any, object]) -> None:
+    async def _guard_handler(self, method: Function, arguments: Sequence[object]) -> None:
         try:
-            await coroutine
+            await cast(AsyncFunction, method)(self._instance, *arguments)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - decided there
             self._end(error)
 

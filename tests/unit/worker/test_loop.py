@@ -193,7 +193,7 @@ class NeverLeaves:
         for _ in range(150):
             try:
                 await stuck
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - what it is about
                 continue
 
 
@@ -262,6 +262,6 @@ def test_condition_that_changes_the_run_is_refused() -> None:
 
 
 def test_workflow_functions_outside_of_a_workflow_say_so() -> None:
-    with pytest.raises(workflow.NotInWorkflowError, match="workflow.now was called outside"):
+    with pytest.raises(workflow.NotInWorkflowError, match=r"workflow\.now was called outside"):
         workflow.now()
     assert not workflow.in_workflow()

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from aetheris.api.v1.history_pb2 import EventType
 from aetheris_worker import workflow
 from aetheris_worker.runtime.errors import NondeterminismError
 from tests.support.history_builder import HistoryBuilder
@@ -159,7 +160,7 @@ def test_command_behind_the_end_is_allowed_where_the_end_is_not_the_whole() -> N
 def test_command_that_this_worker_cannot_give_is_told() -> None:
     history = HistoryBuilder("Flow")
     history.task()
-    history.add(25)  # MARKER_RECORDED
+    history.add(EventType.EVENT_TYPE_MARKER_RECORDED)
     history.task_started()
     with pytest.raises(NondeterminismError, match="marker recorded; the code scheduled activity"):
         machine_of(Recorded).advance(history.events)
@@ -185,7 +186,7 @@ def test_code_that_fails_where_the_history_completed_is_told() -> None:
 
     history = HistoryBuilder("Flow")
     history.task()
-    history.add(2)  # WORKFLOW_EXECUTION_COMPLETED
+    history.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED)
     with pytest.raises(
         NondeterminismError, match=r"completion of the run; the code failed the run"
     ):

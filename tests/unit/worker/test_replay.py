@@ -459,9 +459,7 @@ class RunsAGroup:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for name in ("a", "b"):
-                group.create_task(
-                    workflow.execute_activity(name, start_to_close_timeout=MINUTE)
-                )
+                group.create_task(workflow.execute_activity(name, start_to_close_timeout=MINUTE))
 
 
 def test_task_group_whose_activity_failed_fails_the_run_with_that_cause() -> None:

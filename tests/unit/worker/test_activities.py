@@ -1,0 +1,285 @@
+"""Attempts of activities, against a server that gives the tasks that a test has put there."""
+
+import asyncio
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+
+from aetheris.api.v1.worker_service_pb2 import (
+    ActivityCancellation,
+    PollActivityTasksResponse,
+    RecordActivityTaskHeartbeatResponse,
+    TaskAnswer,
+    TaskAnswerError,
+)
+from aetheris_client.errors import ApplicationError, CancelledError
+from aetheris_worker import activity
+from aetheris_worker.testing import ActivityEnvironment
+from tests.support.wait import wait_until
+from tests.unit.worker.task_server import TaskServer, value_of, working
+
+NOT_FOUND, INVALID_ARGUMENT = 5, 3
+
+
+@activity.defn
+async def add(left: int, right: int) -> int:
+    return left + right
+
+
+@activity.defn
+def slow_double(number: int) -> int:
+    assert threading.current_thread().name.startswith("aetheris-activity")
+    return 2 * number
+
+
+@activity.defn
+async def fail(message: str) -> None:
+    activity.heartbeat("got", 1)
+    activity.heartbeat("got", 2)
+    raise ApplicationError(message, "detail", type="Broken", non_retryable=True)
+
+
+@activity.defn
+async def wait_long() -> str:
+    activity.heartbeat()
+    await asyncio.sleep(60)
+    return "never"
+
+
+@activity.defn
+def beat_until_cancelled() -> str:
+    try:
+        while True:
+            activity.heartbeat("working")
+            time.sleep(0.001)
+    except CancelledError as error:
+        assert activity.is_cancelled()
+        raise CancelledError("stopped", str(error)) from error
+
+
+@activity.defn
+async def ignore_cancellation() -> str:
+    work = asyncio.create_task(activity.wait_for_cancelled())
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await work
+    return "finished anyway"
+
+
+@activity.defn
+def block_in_a_thread() -> str:
+    return str(activity.wait_for_cancelled_sync(30))
+
+
+ALL = [
+    add,
+    slow_double,
+    fail,
+    wait_long,
+    beat_until_cancelled,
+    ignore_cancellation,
+    block_in_a_thread,
+]
+
+
+def cancellation(server: TaskServer) -> None:
+    """Tell the worker's poll to cancel what runs."""
+    word = ActivityCancellation(scheduled_event_id=5)
+    word.workflow_execution.run_id = "run-1"
+    server.activity_polls.put_nowait(PollActivityTasksResponse(cancellations=[word]))
+
+
+async def last_answer(server: TaskServer) -> TaskAnswer:
+    """The first one that is not a heartbeat."""
+    count = 1
+    while (answer := await server.wait_answer(count)).HasField("activity_task_heartbeat"):
+        count += 1
+    return answer
+
+
+@pytest.mark.parametrize("name, arguments, result", [("add", (1, 2), 3), ("slow_double", (4,), 8)])
+async def test_activity_that_returns_answers_with_its_result(
+    name: str, arguments: tuple[int, ...], result: int
+) -> None:
+    server = TaskServer()
+    server.add_activity(name, *arguments)
+    async with working(server, activities=ALL) as worker:
+        completed = (await server.wait_answer()).activity_task_completed
+        assert value_of(completed.result) == result
+        assert completed.task_token == name.encode()
+        assert completed.sticky_task_queue == worker.config.sticky_task_queue
+
+
+async def test_activity_that_raises_answers_with_failure_and_last_heartbeat() -> None:
+    server = TaskServer()
+    server.add_activity("fail", "no more", heartbeat_timeout=timedelta(seconds=30))
+    async with working(server, activities=ALL):
+        failed = (await last_answer(server)).activity_task_failed
+    info = failed.failure.application_failure_info
+    assert (failed.failure.message, info.type, info.non_retryable) == ("no more", "Broken", True)
+    assert value_of(info.details) == "detail"
+    assert [payload.data for payload in failed.last_heartbeat_details.payloads] == [b'"got"', b"2"]
+
+
+async def test_activity_of_unknown_type_fails_saying_what_there_is() -> None:
+    server = TaskServer()
+    server.add_activity("unheard of")
+    async with working(server, activities=[add]):
+        failed = (await server.wait_answer()).activity_task_failed
+    assert failed.failure.message == (
+        "activity type 'unheard of' is not registered here; there are ['add']"
+    )
+
+
+async def test_activity_with_wrong_arguments_fails() -> None:
+    server = TaskServer()
+    server.add_activity("add", 1)
+    async with working(server, activities=[add]):
+        failed = (await server.wait_answer()).activity_task_failed
+    assert failed.failure.application_failure_info.type == "TypeError"
+
+
+@pytest.mark.parametrize("name", ["wait_long", "beat_until_cancelled"])
+async def test_cancellation_by_poll_ends_the_activity_as_cancelled(name: str) -> None:
+    server = TaskServer()
+    server.add_activity(name)
+    async with working(server, activities=ALL):
+        await server.wait_answer()
+        cancellation(server)
+        answer = await last_answer(server)
+    cancelled = answer.activity_task_cancelled
+    assert cancelled.task_token == name.encode()
+    if name == "beat_until_cancelled":
+        assert value_of(cancelled.details) == "cancellation was requested"
+
+
+async def test_cancellation_by_heartbeat_ends_the_activity_as_cancelled() -> None:
+    server = TaskServer()
+    server.result_of(
+        "activity_task_heartbeat",
+        activity_task_heartbeat=RecordActivityTaskHeartbeatResponse(cancel_requested=True),
+    )
+    server.add_activity("wait_long")
+    async with working(server, activities=ALL):
+        assert (await last_answer(server)).HasField("activity_task_cancelled")
+
+
+async def test_activity_that_ignores_cancellation_answers_with_its_result() -> None:
+    server = TaskServer()
+    server.add_activity("ignore_cancellation")
+    cancellation(server)
+    async with working(server, activities=ALL):
+        answer = await last_answer(server)
+    assert value_of(answer.activity_task_completed.result) == "finished anyway"
+
+
+async def test_heartbeat_that_is_not_known_any_more_stops_the_activity_without_answer() -> None:
+    server = TaskServer()
+    gone = TaskAnswerError(code=NOT_FOUND, message="timed out")
+    server.result_of("activity_task_heartbeat", error=gone)
+    server.add_activity("wait_long")
+    server.add_activity("add", 1, 2, scheduled_event_id=6)
+    async with working(server, activities=ALL, max_concurrent_activities=1):
+        # There is one slot: that the second activity runs shows that the first one has ended.
+        answer = await last_answer(server)
+    assert answer.activity_task_completed.task_token == b"add"
+
+
+async def test_result_that_is_refused_becomes_a_failure() -> None:
+    server = TaskServer()
+    refusal = TaskAnswerError(code=INVALID_ARGUMENT, message="result: too large")
+    server.result_of("activity_task_completed", error=refusal)
+    server.add_activity("add", 1, 2)
+    async with working(server, activities=ALL):
+        failed = (await server.wait_answer(2)).activity_task_failed
+    assert failed.failure.message == "result: too large"
+    assert failed.failure.application_failure_info.non_retryable
+
+
+async def test_task_that_comes_twice_runs_once() -> None:
+    server = TaskServer()
+    server.add_activity("block_in_a_thread")
+    server.add_activity("block_in_a_thread")
+    async with working(server, activities=ALL):
+        server.add_activity("add", 1, 2, scheduled_event_id=6)
+        await server.wait_answer()
+        cancellation(server)
+        await server.wait_answer(2)
+    assert [answer.activity_task_completed.task_token for answer in server.answers] == [
+        b"add",
+        b"block_in_a_thread",
+    ]
+
+
+async def test_shutdown_lets_activities_finish_in_time() -> None:
+    started, finish = asyncio.Event(), asyncio.Event()
+
+    @activity.defn
+    async def finish_later() -> str:
+        started.set()
+        await finish.wait()
+        return "done"
+
+    server = TaskServer()
+    server.add_activity("finish_later")
+    async with working(server, activities=[finish_later]) as worker:
+        await started.wait()
+        stopping = asyncio.create_task(worker.shutdown())
+        await asyncio.sleep(0)
+        finish.set()
+        await stopping
+    assert value_of(server.answers[0].activity_task_completed.result) == "done"
+    assert server.answers[0].activity_task_completed.sticky_task_queue == ""
+
+
+@pytest.mark.parametrize("name", ["wait_long", "beat_until_cancelled"])
+async def test_shutdown_cancels_what_takes_too_long_and_says_so(name: str) -> None:
+    server = TaskServer()
+    server.add_activity(name)
+    async with working(server, activities=ALL, graceful_shutdown_timeout=timedelta(0)):
+        await server.wait_answer()
+    failed = (await last_answer(server)).activity_task_failed
+    assert failed.failure.application_failure_info.type == "WorkerShutdown"
+    assert not failed.failure.application_failure_info.non_retryable
+
+
+async def test_environment_runs_activities_and_keeps_heartbeats() -> None:
+    environment = ActivityEnvironment()
+    assert await environment.run(add, 1, 2) == 3
+    with pytest.raises(ApplicationError):
+        await environment.run(fail, "no")
+    assert environment.heartbeats == [("got", 1), ("got", 2)]
+
+
+async def test_environment_cancels_async_and_plain_activities() -> None:
+    environment = ActivityEnvironment()
+    running = asyncio.ensure_future(environment.run(wait_long))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    environment.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    task = asyncio.create_task(asyncio.to_thread(environment.run, block_in_a_thread))
+    await wait_until(lambda: environment._attempt and environment._attempt._on_cancel)
+    environment.cancel()
+    assert await task == "True"
+
+
+def test_environment_shows_the_task_as_info() -> None:
+    @activity.defn
+    def look() -> tuple[str, int]:
+        info = activity.info()
+        return info.workflow_id, info.attempt
+
+    environment = ActivityEnvironment()
+    environment.task.attempt = 3
+    assert environment.run(look) == ("workflow", 3)
+
+
+def test_activity_functions_outside_of_an_activity_say_so() -> None:
+    with pytest.raises(activity.NotInActivityError, match=r"activity\.info was called outside"):
+        activity.info()
+    assert not activity.in_activity()
