@@ -1,0 +1,135 @@
+"""The code behind the golden histories. What it does may never change; only added to."""
+
+import asyncio
+from datetime import timedelta
+
+from aetheris_client.errors import ActivityError, ApplicationError
+from aetheris_worker import RetryPolicy, activity, workflow
+from aetheris_worker.workflow import ActivityCancellationType
+
+SHORT = timedelta(seconds=20)
+
+
+@activity.defn
+async def square(number: int) -> int:
+    return number * number
+
+
+@activity.defn
+async def refuse(why: str) -> None:
+    raise ApplicationError(why, type="Refused", non_retryable=True)
+
+
+@activity.defn
+async def wait_until_cancelled() -> None:
+    while True:
+        activity.heartbeat()
+        await asyncio.sleep(0.05)
+
+
+ACTIVITIES = [square, refuse, wait_until_cancelled]
+
+
+@workflow.defn
+class OneActivity:
+    @workflow.run
+    async def run(self, number: int) -> int:
+        return await workflow.execute_activity(square, number, start_to_close_timeout=SHORT)
+
+
+@workflow.defn
+class FanOut:
+    """Many activities, some capable, and a timer beside them."""
+
+    @workflow.run
+    async def run(self, count: int) -> int:
+        timer = asyncio.create_task(workflow.sleep(0.05))
+        squares = await asyncio.gather(
+            *(
+                workflow.execute_activity(square, number, start_to_close_timeout=SHORT)
+                for number in range(count)
+            )
+        )
+        await timer
+        return sum(squares)
+
+
+@workflow.defn
+class Approval:
+    """Signals before and while it waits, a condition with a timeout, and chance."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    @workflow.signal
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    @workflow.signal
+    async def check(self, number: int) -> None:
+        result = await workflow.execute_activity(square, number, start_to_close_timeout=SHORT)
+        self.notes.append(str(result))
+
+    @workflow.query
+    def noted(self) -> list[str]:
+        return self.notes
+
+    @workflow.run
+    async def run(self, wanted: int) -> list[str]:
+        await workflow.wait_condition(lambda: len(self.notes) >= wanted, timeout=60)
+        if workflow.random().random() < 0.5:
+            self.notes.append(str(workflow.uuid4()))
+        else:
+            await workflow.sleep(0.01)
+        return self.notes
+
+
+@workflow.defn
+class Failing:
+    @workflow.run
+    async def run(self) -> None:
+        try:
+            await workflow.execute_activity(
+                refuse,
+                "no",
+                start_to_close_timeout=SHORT,
+                retry_policy=RetryPolicy(maximum_attempts=2),
+            )
+        except ActivityError as error:
+            raise ApplicationError("refused", type="Stopped") from error
+
+
+@workflow.defn
+class Cancelled:
+    """Asked to cancel, it waits for its activity to stop and cleans up."""
+
+    @workflow.run
+    async def run(self) -> None:
+        try:
+            await workflow.execute_activity(
+                wait_until_cancelled,
+                start_to_close_timeout=SHORT,
+                heartbeat_timeout=timedelta(seconds=5),
+                cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            )
+        finally:
+            await workflow.execute_activity(square, 3, start_to_close_timeout=SHORT)
+
+
+@workflow.defn
+class Timeouts:
+    """A deadline that passes and one that does not."""
+
+    @workflow.run
+    async def run(self) -> str:
+        async with asyncio.timeout(60):
+            await workflow.execute_activity(square, 2, start_to_close_timeout=SHORT)
+        try:
+            async with asyncio.timeout(0.05):
+                await workflow.sleep(60)
+        except TimeoutError:
+            return "late"
+        return "in time"
+
+
+WORKFLOWS = [OneActivity, FanOut, Approval, Failing, Cancelled, Timeouts]
