@@ -42,11 +42,15 @@ class RunCache:
             self._runs.move_to_end(run_id)
         return run
 
+    def peek(self, run_id: str) -> LoadedRun | None:
+        """The run, which does not count as used."""
+        return self._runs.get(run_id)
+
     def put(self, run: LoadedRun) -> None:
-        """Add a run, and make room for it."""
+        """Add a run, and make room for it. It stays itself, whatever the bounds are."""
         self._runs[run.key.run_id] = run
         self.weigh(run)
-        self._make_room()
+        self._make_room(run)
         _LOADED.set(len(self._runs))
 
     def weigh(self, run: LoadedRun) -> None:
@@ -64,20 +68,21 @@ class RunCache:
         """Forget a run whose memory is no longer to be trusted, or no longer this host's."""
         if self._runs.get(run.key.run_id) is run:
             self._remove(run)
-        run.notify()
+            _LOADED.set(len(self._runs))
+        run.abandon()
 
     def _remove(self, run: LoadedRun) -> None:
         run.is_dropped = True
         self._bytes -= run.weight
         del self._runs[run.key.run_id]
 
-    def _make_room(self) -> None:
+    def _make_room(self, newest: LoadedRun) -> None:
         passed_over = 0
         while (
             len(self._runs) > self._max_runs or self._bytes > self._max_bytes
         ) and passed_over < _MAX_PASSED_OVER:
             run_id, run = next(iter(self._runs.items()))
-            if not run.is_evictable:
+            if run is newest or not run.is_evictable:
                 self._runs.move_to_end(run_id)
                 passed_over += 1
                 continue

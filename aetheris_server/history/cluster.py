@@ -7,7 +7,7 @@ its own and free. A lease is for liveness only; what keeps two owners apart is t
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from aetheris.server.v1 import log_pb2
@@ -202,6 +202,7 @@ class Cluster:
             self._note_readiness()
 
     async def _acquire(self, shard_ids: Iterable[int]) -> None:
+        now = self._clock.monotonic()
         acquired = await shard_storage.acquire_shards(
             self._db,
             self.host_id,
@@ -210,15 +211,16 @@ class Cluster:
             self._make_note,
         )
         for taken in acquired:
-            self.engine.shards[taken.shard_id] = Shard(
+            shard = Shard(
                 shard_id=taken.shard_id,
                 range_id=taken.range_id,
                 next_seq=taken.next_shard_seq,
                 watermark=taken.watermark,
-                taken_time=self._clock.now() if taken.range_id > 1 else None,
                 committed_seq=taken.next_shard_seq - 1,
-                renewed_at=self._clock.monotonic(),
+                renewed_at=now,
+                taken_time=self._clock.now() if taken.range_id > 1 else None,
             )
+            self.engine.add_shard(shard)
         if acquired:
             _log.info("shards taken", count=len(acquired))
             self._taken.set()
@@ -247,6 +249,7 @@ class Cluster:
                 shard.unsettle(settlement)
         if not settlements:
             return
+        settlements = await self._wait_written(settlements)
         try:
             ours = await shard_storage.renew_shards(
                 self._db,
@@ -254,7 +257,7 @@ class Cluster:
                 [_to_renewal(shard, settlement) for shard, settlement in settlements],
                 self._settings.lease_timeout,
             )
-        except UnavailableError:
+        except BaseException:
             for shard, settlement in settlements:
                 shard.unsettle(settlement)
             raise
@@ -266,6 +269,32 @@ class Cluster:
                 _log.warning("a shard was taken by another host", shard_id=shard.shard_id)
                 self.engine.release_shard(shard.shard_id)
 
+    async def _wait_written(
+        self, planned: Sequence[tuple[Shard, Settlement]]
+    ) -> list[tuple[Shard, Settlement]]:
+        """Wait until what the plans were made from is on disk; see `Shard.plan_settlement`.
+
+        Returns:
+            Those of shards that are still ours. Where the disk takes too long, for the sake of the
+            lease, one that changes nothing.
+        """
+        try:
+            async with asyncio.timeout(self._settings.heartbeat_interval):
+                for _, settlement in planned:
+                    await settlement.wait_founded()
+        except TimeoutError:
+            _log.warning("commits take long; the watermarks stay where they are")
+        settlements: list[tuple[Shard, Settlement]] = []
+        for shard, settlement in planned:
+            if self.engine.shards.get(shard.shard_id) is not shard:
+                continue
+            if settlement.is_founded:
+                settlements.append((shard, settlement))
+            else:
+                shard.unsettle(settlement)
+                settlements.append((shard, Settlement(shard.watermark, [], set(), {})))
+        return settlements
+
     async def _release(self, shard_ids: set[int]) -> None:
         """Give up shards, once what is queued for them is on disk."""
         if not shard_ids:
@@ -275,7 +304,8 @@ class Cluster:
             # From here on requests are refused; what was queued before is still written.
             self.engine.release_shard(shard.shard_id)
         async with asyncio.timeout(self._settings.lease_timeout):
-            await self.engine.committer.wait_idle()
+            for shard in leaving:
+                await shard.wait_written()
         await shard_storage.release_shards(
             self._db, self.host_id, [(shard.shard_id, shard.range_id) for shard in leaving]
         )
@@ -302,7 +332,7 @@ class Cluster:
             self._db, shard_ids, before, _MAX_DUE_RUNS
         ):
             if self.engine.cache.find(run_id) is None:
-                self.engine.timers.schedule(wake_time, RunKey(namespace_id, workflow_id, run_id))
+                self.engine.wakeups.schedule(wake_time, RunKey(namespace_id, workflow_id, run_id))
 
 
 def _to_renewal(shard: Shard, settlement: Settlement) -> shard_storage.ShardRenewal:

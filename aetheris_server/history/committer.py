@@ -61,8 +61,6 @@ class Committer:
         self._on_shard_failed = on_shard_failed
         self._queue: deque[Commit] = deque()
         self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     @property
     def is_full(self) -> bool:
@@ -72,12 +70,7 @@ class Committer:
     def enqueue(self, commit: Commit) -> None:
         """Take a commit into the next batch."""
         self._queue.append(commit)
-        self._idle.clear()
         self._wake.set()
-
-    async def wait_idle(self) -> None:
-        """Return when nothing is queued or in flight."""
-        await self._idle.wait()
 
     async def run(self) -> None:
         """Write batches until cancelled; what is queued then is left unresolved."""
@@ -86,7 +79,6 @@ class Committer:
             self._wake.clear()
             while self._queue:
                 await self._write(self._take_batch())
-            self._idle.set()
 
     def _take_batch(self) -> list[Commit]:
         batch: list[Commit] = []

@@ -8,42 +8,35 @@ returns tells when the disk has caught up, and nothing may leave the process bef
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
-from aetheris.server.v1 import log_pb2, matching_service_pb2
+from aetheris.server.v1 import log_pb2
 from aetheris_server.clock import Clock
 from aetheris_server.errors import ShardNotOwnedError, UnavailableError, WorkflowNotFoundError
 from aetheris_server.history.cache import RunCache
 from aetheris_server.history.committer import MAX_QUEUED, Commit, Committer
 from aetheris_server.history.dispatch import Dispatcher
+from aetheris_server.history.indexing import index_record
 from aetheris_server.history.loader import NewestRuns, load_run_state
-from aetheris_server.history.rows import snapshot_row, to_execution_row, to_log_row, to_newest
-from aetheris_server.history.run import LoadedRun, Ticket, WaitingQuery
-from aetheris_server.history.shard import Shard, WakeRewrite
+from aetheris_server.history.rows import snapshot_row, to_log_row, to_newest
+from aetheris_server.history.run import LoadedRun, Ticket, Transition, WaitingQuery
+from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.activity import restore_started
 from aetheris_server.history.state.apply import apply, new_state
-from aetheris_server.history.state.deadlines import (
-    decide_due,
-    durable_deadline,
-    new_deadline,
-    next_deadline,
-)
+from aetheris_server.history.state.deadlines import new_deadline, next_deadline
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.obligations import (
-    due_retries,
     new_obligations,
     obligations,
-    owes_tasks,
     workflow_ref,
 )
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.history.state.times import earliest, from_timestamp, to_timestamp
+from aetheris_server.history.state.times import to_timestamp
 from aetheris_server.history.state.workflow_task import decide_flush
-from aetheris_server.history.timers import Timers
+from aetheris_server.history.wakeups import WakeUps
 from aetheris_server.ids import shard_of
 from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Database
-from aetheris_server.storage.executions import ExecutionUpdate, NewestRun
+from aetheris_server.storage.executions import NewestRun
 from aetheris_server.telemetry import counter, get_logger
 
 _log = get_logger(__name__)
@@ -53,23 +46,6 @@ _DROPPED_RUNS = counter("dropped_runs", "Runs whose memory was dropped because a
 
 # A shorter log is read back as fast as a snapshot.
 _MIN_RECORDS_FOR_SNAPSHOT = 32
-_MAX_CONCURRENT_WAKE_UPS = 32
-_WAKE_UP_TIMEOUT = 30.0
-_WAKE_UP_RETRY_INTERVAL = timedelta(seconds=1)
-
-
-@dataclass(slots=True)
-class Transition:
-    """A record that has been applied and queued.
-
-    Attributes:
-        ticket: Tells when it is on disk.
-        refs: Tasks that are offered to matching then. Who takes one eagerly removes it before it
-            awaits anything.
-    """
-
-    ticket: Ticket
-    refs: list[matching_service_pb2.TaskRef]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +53,7 @@ class EngineSettings:
     """What the engine needs of the settings."""
 
     shard_count: int
+    lease_timeout: float
     cache_max_runs: int
     cache_max_bytes: int
     snapshot_interval_records: int
@@ -103,23 +80,23 @@ class Engine:
         self.db = db
         self.shards: dict[int, Shard] = {}
         self.cache = RunCache(settings.cache_max_runs, settings.cache_max_bytes, self._on_evicted)
-        self.timers = Timers(clock, self._on_due)
         self.dispatcher = dispatcher
+        self.wakeups = WakeUps(
+            clock, self.cache, self.shards, dispatcher, self._load_key, self.commit
+        )
         self.writer = LogWriter(db)
         self.committer = Committer(self.writer, self._fail_shard)
         self._newest = NewestRuns(db, max_entries=4 * MAX_QUEUED)
         self._on_shard_failed = on_shard_failed
         self._loading: dict[str, asyncio.Future[None]] = {}
-        self._to_wake: asyncio.Queue[RunKey] = asyncio.Queue()
+        self._failed_ranges: dict[int, int] = {}
 
     async def run(self) -> None:
         """Commit, fire timers and look up ids until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.committer.run())
-            group.create_task(self.timers.run())
+            group.create_task(self.wakeups.run())
             group.create_task(self._newest.run())
-            for _ in range(_MAX_CONCURRENT_WAKE_UPS):
-                group.create_task(self._wake_runs())
 
     # Finding runs.
 
@@ -127,11 +104,14 @@ class Engine:
         """The shard of a workflow id.
 
         Raises:
-            ShardNotOwnedError: This host does not have it.
+            ShardNotOwnedError: This host does not have it, or cannot know: its lease has run out,
+                so another host may have written what is not in memory here.
         """
         shard_id = shard_of(namespace_id, workflow_id, self.settings.shard_count)
         shard = self.shards.get(shard_id)
         if shard is None:
+            raise ShardNotOwnedError(shard_id)
+        if self.clock.monotonic() - shard.renewed_at > self.settings.lease_timeout:
             raise ShardNotOwnedError(shard_id)
         return shard
 
@@ -174,6 +154,9 @@ class Engine:
                 raise WorkflowNotFoundError(workflow_id, run_id)
             return run
 
+    async def _load_key(self, key: RunKey) -> LoadedRun:
+        return await self.load(key.namespace_id, key.workflow_id, key.run_id)
+
     async def _load_once(
         self, shard: Shard, namespace_id: str, workflow_id: str, run_id: str
     ) -> None:
@@ -202,7 +185,7 @@ class Engine:
         record = decide_flush(run.state, run.inflight, now)
         if record is not None:
             self.commit(run, record)
-        self.arm(run, next_deadline(run.state, run.inflight, run.last_due_time))
+        self.wakeups.arm(run, next_deadline(run.state, run.inflight, run.last_due_time))
 
     # Changing runs.
 
@@ -237,8 +220,17 @@ class Engine:
             rows=[],
             on_done=lambda error: self._on_committed(shard, commit, runs, transition, error),
         )
-        for run, record in changes:
-            self._apply(shard, run, record, commit, transition)
+        first_seq = shard.next_seq
+        try:
+            for run, record in changes:
+                self._apply(shard, run, record, commit, transition)
+        except BaseException:
+            # A fault of ours. The runs are half changed, and a gap would undo the fencing.
+            shard.next_seq = first_seq
+            for run in runs:
+                self.cache.drop(run)
+            raise
+        shard.last_ticket = transition.ticket
         self.committer.enqueue(commit)
         _TRANSITIONS.inc(len(changes))
         return transition
@@ -263,64 +255,13 @@ class Engine:
         commit.rows.append(row)
         transition.refs.extend(new_obligations(state, run.inflight, record, self.clock.now()))
         deadline = new_deadline(state, record)
-        self._index(shard, run, commit, deadline, row.shard_seq)
-        self.arm(run, deadline)
+        if index_record(shard, run, commit, deadline, row.shard_seq):
+            key = (shard.shard_id, run.key.namespace_id, run.key.workflow_id)
+            self._newest.put(key, to_newest(state))
+        self.wakeups.arm(run, deadline)
         if state.run_seq - run.snapshot_seq >= self.settings.snapshot_interval_records:
             commit.snapshots.append(snapshot_row(run))
             run.snapshot_seq = state.run_seq
-
-    def _index(
-        self,
-        shard: Shard,
-        run: LoadedRun,
-        commit: Commit,
-        deadline: datetime | None,
-        shard_seq: int,
-    ) -> None:
-        """Write of the executions row what must be written, and note what the run owes."""
-        state = run.state
-        owes = owes_tasks(state)
-        if state.run_seq == 1:
-            run.wake_time = deadline
-            commit.inserts.append(to_execution_row(shard.shard_id, state, deadline))
-            self._newest.put(
-                (shard.shard_id, run.key.namespace_id, run.key.workflow_id), to_newest(state)
-            )
-            shard.note_owing(run.key, owes, shard_seq)
-            return
-        if state.is_open and not self._takes_new_wake_time(run, deadline):
-            shard.note_owing(run.key, owes, shard_seq)
-            return
-        close_event = state.close_event
-        commit.updates.append(
-            ExecutionUpdate(
-                shard_id=shard.shard_id,
-                run_id=run.key.run_id,
-                status=state.status,
-                close_time=from_timestamp(close_event.event_time) if close_event else None,
-                wake_time=run.wake_time if state.is_open else None,
-                history_length=state.next_event_id - 1,
-                history_bytes=state.history_bytes,
-                owes_tasks=owes,
-            )
-        )
-        shard.note_owing(run.key, owes, shard_seq)
-        shard.note_row_written(run.key, owes)
-        if not state.is_open:
-            self._newest.put(
-                (shard.shard_id, run.key.namespace_id, run.key.workflow_id), to_newest(state)
-            )
-
-    def _takes_new_wake_time(self, run: LoadedRun, deadline: datetime | None) -> bool:
-        """Whether the row's wake_time must change: it must become earlier, or it has fired."""
-        now = self.clock.now()
-        if run.wake_time is not None and run.wake_time <= now:
-            run.wake_time = durable_deadline(run.state, now)
-            return True
-        first = earliest(run.wake_time, deadline)
-        changes = first != run.wake_time
-        run.wake_time = first
-        return changes
 
     def _on_committed(
         self,
@@ -344,19 +285,33 @@ class Engine:
         if error is None and transition.refs:
             self.dispatcher.offer(transition.refs)
 
-    # Losing runs and shards.
+    # Getting and losing shards.
+
+    def add_shard(self, shard: Shard) -> None:
+        """Serve a shard that has just been taken.
+
+        What is in memory of it after a failed commit is good only if nobody had it since.
+        """
+        if self._failed_ranges.pop(shard.shard_id, None) != shard.range_id - 1:
+            self._drop_runs(shard.shard_id)
+        self.shards[shard.shard_id] = shard
+
+    def _drop_runs(self, shard_id: int) -> None:
+        for run in self.cache:
+            if run.shard_id == shard_id:
+                self.cache.drop(run)
 
     def release_shard(self, shard_id: int) -> None:
         """Forget a shard and all of its runs; nothing may be queued for it."""
         self.shards.pop(shard_id, None)
-        for run in self.cache:
-            if run.shard_id == shard_id:
-                self.cache.drop(run)
+        self._drop_runs(shard_id)
         self._newest.forget_shard(shard_id)
 
     def _fail_shard(self, shard_id: int, is_lost: bool) -> None:
         """Forget all that the disk may not have. The shard must be taken anew before it is used."""
-        self.shards.pop(shard_id, None)
+        shard = self.shards.pop(shard_id, None)
+        if shard is not None and not is_lost:
+            self._failed_ranges[shard_id] = shard.range_id
         self._newest.forget_shard(shard_id)
         for run in self.cache:
             if run.shard_id == shard_id and (is_lost or not run.is_committed):
@@ -372,71 +327,7 @@ class Engine:
             Commit(run.shard_id, rows=[], on_done=lambda _: None, snapshots=[snapshot])
         )
 
-    # What time brings.
-
-    def arm(self, run: LoadedRun, deadline: datetime | None) -> None:
-        """See to it that the run is looked at when a deadline comes."""
-        if deadline is not None and (run.armed_time is None or deadline < run.armed_time):
-            run.armed_time = deadline
-            self.timers.schedule(deadline, run.key)
-
-    def _on_due(self, key: RunKey, deadline: datetime) -> None:
-        run = self.cache.find(key.run_id)
-        if run is None:
-            self._to_wake.put_nowait(key)
-        elif run.armed_time is None or run.armed_time <= deadline:
-            self._fire(run)
-
-    def _fire(self, run: LoadedRun) -> None:
-        """Do all that is due for a run."""
-        now = self.clock.now()
-        if run.shard_id not in self.shards or self.committer.is_full:
-            run.armed_time = None
-            self.timers.schedule(now + _WAKE_UP_RETRY_INTERVAL, run.key)
-            return
-        run.armed_time = None
-        record = decide_due(run.state, run.inflight, now)
-        transition = self.commit(run, record) if record is not None else None
-        # The clock may have stepped back: what was due before may be due again, and is offered again.
-        looked_at = min(run.last_due_time, now)
-        refs = due_retries(run.state, run.inflight, looked_at, now)
-        run.last_due_time = now
-        if transition is not None:
-            known = {(ref.scheduled_event_id, ref.attempt) for ref in transition.refs}
-            transition.refs.extend(
-                ref for ref in refs if (ref.scheduled_event_id, ref.attempt) not in known
-            )
-        elif refs:
-            self.dispatcher.offer(refs)
-        self._rewrite_wake_time(run, now)
-        self.arm(run, next_deadline(run.state, run.inflight, now))
-
-    def _rewrite_wake_time(self, run: LoadedRun, now: datetime) -> None:
-        """Replace, with the shard's next settlement, a wake_time that fired without a record."""
-        if run.state.is_open and run.wake_time is not None and run.wake_time <= now:
-            new_time = durable_deadline(run.state, now)
-            shard = self.shards[run.shard_id]
-            shard.wake_rewrites[run.key.run_id] = WakeRewrite(run.wake_time, new_time)
-            run.wake_time = new_time
-
-    async def _wake_runs(self) -> None:
-        """Load the runs that are due and not in memory; loading arms them."""
-        while True:
-            key = await self._to_wake.get()
-            try:
-                async with asyncio.timeout(_WAKE_UP_TIMEOUT):
-                    run = await self.load(key.namespace_id, key.workflow_id, key.run_id)
-                self._fire(run)
-            except ShardNotOwnedError:
-                continue
-            except WorkflowNotFoundError:
-                _log.error("a run that is due is not in the log", run_id=key.run_id)
-            except (UnavailableError, TimeoutError) as error:
-                _log.warning("a run that is due cannot be loaded", error=str(error))
-                self.timers.schedule(self.clock.now() + _WAKE_UP_RETRY_INTERVAL, key)
-            except Exception:  # noqa: BLE001 - logged whole
-                # One run at fault must not keep the others from being woken.
-                _log.exception("a run that is due could not be woken", run_id=key.run_id)
+    # Offering.
 
     def offer_query(self, run: LoadedRun, waiting: WaitingQuery) -> None:
         """Have a query asked by itself, by whichever worker of the run is free."""

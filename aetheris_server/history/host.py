@@ -50,6 +50,7 @@ class HistoryHost:
         self._engine = Engine(
             EngineSettings(
                 shard_count=shard_count,
+                lease_timeout=settings.lease_timeout,
                 cache_max_runs=settings.cache_max_runs,
                 cache_max_bytes=settings.cache_max_bytes,
                 snapshot_interval_records=settings.snapshot_interval_records,

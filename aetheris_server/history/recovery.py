@@ -7,7 +7,7 @@ follows from its state. Everything is offered again; whoever receives it is idem
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from aetheris_server.errors import UnavailableError, WorkflowNotFoundError
+from aetheris_server.errors import ShardNotOwnedError, UnavailableError, WorkflowNotFoundError
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.obligations import owes_tasks
@@ -19,6 +19,8 @@ from aetheris_server.telemetry import counter, get_logger
 _log = get_logger(__name__)
 
 _RECOVERED = counter("recovered_runs", "Runs looked at because their shard was taken.")
+
+_FAILED = counter("failed_recoveries", "Runs that could not be recovered because of a fault.")
 
 _MAX_CONCURRENT_LOADS = 8
 
@@ -59,8 +61,15 @@ async def _for_each(engine: Engine, keys: Iterable[tuple[Shard, RunKey, bool]]) 
         async with slots:
             try:
                 await _recover_run(engine, shard, key, is_flagged)
+            except ShardNotOwnedError:
+                return
             except UnavailableError as error:
                 errors.append(error)
+            except Exception:  # noqa: BLE001 - logged whole
+                # One run at fault must not keep the others from being recovered. It still owes.
+                _log.exception("a run could not be recovered", run_id=key.run_id)
+                _FAILED.inc()
+                shard.note_recovered(key, owes=True, is_flagged=is_flagged)
 
     async with asyncio.TaskGroup() as group:
         for shard, key, is_flagged in keys:
@@ -98,5 +107,9 @@ async def offer_all_again(engine: Engine) -> None:
             continue
         except UnavailableError as error:
             _log.error("a run's tasks could not be offered again", error=str(error))
+            continue
+        except Exception:  # noqa: BLE001 - logged whole; see above
+            _log.exception("a run's tasks could not be offered again", run_id=key.run_id)
+            _FAILED.inc()
             continue
         engine.offer_obligations(run)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from aetheris.api.v1 import history_pb2, worker_service_pb2
-from aetheris_server.errors import UnavailableError
+from aetheris.server.v1 import matching_service_pb2
+from aetheris_server.errors import ShardNotOwnedError, UnavailableError
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.run import RunKey, RunState
 
@@ -55,6 +56,20 @@ class Ticket:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters.clear()
+
+
+@dataclass(slots=True)
+class Transition:
+    """A record that has been applied and queued.
+
+    Attributes:
+        ticket: Tells when it is on disk.
+        refs: Tasks that are offered to matching then. Who takes one eagerly removes it before it
+            awaits anything.
+    """
+
+    ticket: Ticket
+    refs: list[matching_service_pb2.TaskRef]
 
 
 class EventTail:
@@ -187,7 +202,7 @@ class LoadedRun:
         Raises:
             UnavailableError: It will not be: the state was wrong and has been dropped.
         """
-        if self.last_ticket is not None and not self.last_ticket.is_done:
+        if self.last_ticket is not None:
             await self.last_ticket.wait()
 
     async def wait_changed(self) -> None:
@@ -200,6 +215,15 @@ class LoadedRun:
             if watcher in self._watchers:
                 self._watchers.remove(watcher)
             raise
+
+    def abandon(self) -> None:
+        """Send those who wait for this run to the one that is loaded in its place."""
+        for waiting in self.queries.values():
+            if not waiting.answer.done():
+                waiting.answer.set_exception(ShardNotOwnedError(self.shard_id))
+                # Who asked may have gone; the error is then nobody's.
+                waiting.answer.exception()
+        self.notify()
 
     def notify(self) -> None:
         """Wake those who wait for a change."""

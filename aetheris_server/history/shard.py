@@ -6,9 +6,12 @@ So recovery reads a few seconds of log and the flagged rows, however long the ta
 """
 
 from collections import OrderedDict, deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from aetheris_server.errors import UnavailableError
+from aetheris_server.history.run import Ticket
 from aetheris_server.history.state.run import RunKey
 
 
@@ -22,12 +25,28 @@ class WakeRewrite:
 
 @dataclass(slots=True)
 class Settlement:
-    """What one move of the watermark writes: see `Shard.plan_settlement`."""
+    """What one move of the watermark writes: see `Shard.plan_settlement`.
+
+    Attributes:
+        ticket: May be written when this one is done; None is at once.
+    """
 
     watermark: int
     flag: list[RunKey]
     unflag: set[RunKey]
     wake_rewrites: dict[str, WakeRewrite]
+    ticket: Ticket | None = None
+
+    @property
+    def is_founded(self) -> bool:
+        """Whether what it was made from is on disk, or has failed."""
+        return self.ticket is None or self.ticket.is_done
+
+    async def wait_founded(self) -> None:
+        """Return when `is_founded`."""
+        if self.ticket is not None:
+            with suppress(UnavailableError):
+                await self.ticket.wait()
 
     def is_worth_writing(self, watermark: int) -> bool:
         """Whether it says more than that a watermark stays where it is."""
@@ -42,6 +61,7 @@ class Shard:
         next_seq: The number of the next log row.
         taken_time: When this host took the shard; None if no host had it before.
         committed_seq: The last log row known to be on disk.
+        last_ticket: Of the transition that was queued last; None for none.
         renewed_at: When the lease was last renewed, by the clock for intervals.
         owing: Runs that owe tasks and are not flagged, by the last log row that named them, oldest
             first.
@@ -55,6 +75,7 @@ class Shard:
     watermark: int
     taken_time: datetime | None = None
     committed_seq: int = 0
+    last_ticket: Ticket | None = None
     renewed_at: float = 0.0
     is_recovered: bool = False
     owing: OrderedDict[RunKey, int] = field(default_factory=OrderedDict[RunKey, int])
@@ -69,6 +90,15 @@ class Shard:
         seq = self.next_seq
         self.next_seq += 1
         return seq
+
+    async def wait_written(self) -> None:
+        """Return when everything that is queued for the shard now is on disk, or has failed.
+
+        After a failure the shard is no longer among those of this host.
+        """
+        if self.last_ticket is not None:
+            with suppress(UnavailableError):
+                await self.last_ticket.wait()
 
     def note_owing(self, key: RunKey, owes: bool, seq: int) -> None:
         """Note whether a run owes tasks after the log row `seq`."""
@@ -110,6 +140,10 @@ class Shard:
     def plan_settlement(self, lag: int) -> Settlement:
         """What to write so that the watermark can move; call `settle` when it is written.
 
+        The plan follows from the runs as they are in memory. So it may be written only when all
+        that is queued now is on disk: a crash must not leave a watermark behind which a run owes
+        tasks that only a lost record had settled.
+
         Args:
             lag: Calls that a run may owe tasks before it is flagged; a run that is done sooner
                 costs no write.
@@ -130,6 +164,7 @@ class Shard:
             flag=flag,
             unflag=self._unflagging,
             wake_rewrites=dict(self.wake_rewrites),
+            ticket=self.last_ticket,
         )
 
     def settle(self, settlement: Settlement) -> None:

@@ -33,7 +33,7 @@ def start_workflow_task(engine: Engine, run: LoadedRun, poller: Poller) -> Start
         engine.settings.limits,
         tuple(run.queries),
     )
-    engine.arm(run, started.deadline_time)
+    engine.wakeups.arm(run, started.deadline_time)
     return started
 
 
@@ -167,7 +167,7 @@ def arm_activity(
 ) -> None:
     """See to it that a started attempt's own deadlines are looked at."""
     deadline = activity_machine.started_deadline(activity, started)
-    engine.arm(run, deadline[0] if deadline is not None else None)
+    engine.wakeups.arm(run, deadline[0] if deadline is not None else None)
 
 
 def to_activity_task(

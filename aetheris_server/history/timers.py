@@ -11,21 +11,34 @@ from datetime import datetime
 
 from aetheris_server.clock import Clock
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.telemetry import counter, get_logger
+from aetheris_server.telemetry import counter, gauge, get_logger
 
 _log = get_logger(__name__)
 
+_SCHEDULED = gauge("scheduled_deadlines", "Deadlines in memory, when they were last pruned.")
 _FAILED = counter("failed_deadlines", "Deadlines that could not be met because of a fault.")
 
 _LONGEST_WAIT = 60.0
+_MIN_LENGTH = 10_000
 
 
 class Timers:
-    """Calls `on_due(key, deadline)` for every scheduled deadline, in order, never early."""
+    """Calls `on_due(key, deadline)` for every scheduled deadline, in order, never early.
 
-    def __init__(self, clock: Clock, on_due: Callable[[RunKey, datetime], None]) -> None:
+    Entries for which `is_needed(key, deadline)` is false are dropped, without a call, when the heap
+    has doubled: most deadlines are those of work that ends long before.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        on_due: Callable[[RunKey, datetime], None],
+        is_needed: Callable[[RunKey, datetime], bool],
+    ) -> None:
         self._clock = clock
         self._on_due = on_due
+        self._is_needed = is_needed
+        self._max_length = _MIN_LENGTH
         self._heap: list[tuple[datetime, int, RunKey]] = []
         self._tiebreak = itertools.count()
         self._wake = asyncio.Event()
@@ -35,10 +48,18 @@ class Timers:
 
     def schedule(self, deadline: datetime, key: RunKey) -> None:
         """Call for the run at, or soon after, a deadline."""
+        if len(self._heap) >= self._max_length:
+            self._prune()
         is_first = not self._heap or deadline < self._heap[0][0]
         heapq.heappush(self._heap, (deadline, next(self._tiebreak), key))
         if is_first:
             self._wake.set()
+
+    def _prune(self) -> None:
+        self._heap = [entry for entry in self._heap if self._is_needed(entry[2], entry[0])]
+        heapq.heapify(self._heap)
+        self._max_length = max(_MIN_LENGTH, 2 * len(self._heap))
+        _SCHEDULED.set(len(self._heap))
 
     async def run(self) -> None:
         """Call until cancelled."""

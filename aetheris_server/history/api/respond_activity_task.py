@@ -5,8 +5,8 @@ from datetime import datetime
 from aetheris.api.v1 import worker_service_pb2
 from aetheris.server.v1 import token_pb2
 from aetheris_server.history.by_token import load_by_token
-from aetheris_server.history.engine import Engine, Transition
-from aetheris_server.history.run import LoadedRun
+from aetheris_server.history.engine import Engine
+from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.state import activity as machine
 from aetheris_server.history.state.inflight import Poller, StartedWorkflowTask
 from aetheris_server.history.state.run import ActivityState

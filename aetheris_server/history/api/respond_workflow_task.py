@@ -4,9 +4,9 @@ from aetheris.api.v1 import worker_service_pb2
 from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.history.api.query_workflow import settle_queries
 from aetheris_server.history.by_token import load_by_token
-from aetheris_server.history.engine import Engine, Transition
+from aetheris_server.history.engine import Engine
 from aetheris_server.history.notices import CancellationNotices
-from aetheris_server.history.run import LoadedRun
+from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.state.commands import Decision, decide_completed
 from aetheris_server.history.state.inflight import Poller, StartedActivity, Sticky
 from aetheris_server.history.state.obligations import STICKY_TIMEOUT
