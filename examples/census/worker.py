@@ -9,8 +9,7 @@ import logging
 import os
 
 from aetheris_client import Client
-from aetheris_worker.run_until_signal import run_until_signal
-from aetheris_worker.worker import Worker
+from aetheris_worker import Worker, run_until_signal
 from examples.census.activities import analyse_file, list_files, publish
 from examples.census.workflow import TASK_QUEUE, Census
 

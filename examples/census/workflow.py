@@ -7,8 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-from aetheris_worker import workflow
-from aetheris_worker.retry import RetryPolicy
+from aetheris_worker import RetryPolicy, workflow
 from examples.census.activities import (
     AnalyseRequest,
     PublishRequest,

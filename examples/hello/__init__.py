@@ -1,0 +1,1 @@
+"""The smallest workflow: one activity, a worker, a client."""
