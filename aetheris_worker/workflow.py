@@ -284,7 +284,7 @@ def start_activity(
     if at_most_once and retry_policy is None:
         retry_policy = _ONE_ATTEMPT
     options = ActivityOptions(
-        task_queue=task_queue or run.info.task_queue,
+        task_queue=task_queue or run.task_queue,
         schedule_to_close_timeout=schedule_to_close_timeout,
         schedule_to_start_timeout=schedule_to_start_timeout,
         start_to_close_timeout=start_to_close_timeout,

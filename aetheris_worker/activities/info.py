@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from aetheris.api.v1 import workflow_pb2
 from aetheris.api.v1.worker_service_pb2 import ActivityTask
-from aetheris.api.v1.workflow_pb2 import ActivityDelivery
 from aetheris_client.converter import DataConverter
 
 
@@ -64,7 +64,7 @@ def read_info(
         schedule_to_close_timeout=timeout_of(task.schedule_to_close_timeout),
         start_to_close_timeout=timeout_of(task.start_to_close_timeout),
         heartbeat_timeout=timeout_of(task.heartbeat_timeout),
-        is_at_most_once=task.delivery == ActivityDelivery.ACTIVITY_DELIVERY_AT_MOST_ONCE,
+        is_at_most_once=task.delivery == workflow_pb2.ACTIVITY_DELIVERY_AT_MOST_ONCE,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from typing import Any, Final, cast
 
+from aetheris.api.v1 import workflow_pb2
 from aetheris.api.v1.command_pb2 import ScheduleActivityTaskCommandAttributes
 from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.failure_pb2 import Failure
@@ -18,7 +19,6 @@ from aetheris.api.v1.worker_service_pb2 import (
     TaskAnswerResult,
     WorkflowTask,
 )
-from aetheris.api.v1.workflow_pb2 import ActivityDelivery
 from aetheris_client.errors import ApplicationError, CancelledError, PayloadEncodeError
 from aetheris_client.failure import to_failure
 from aetheris_worker.activities.attempt import CURRENT, Attempt, CancelReason
@@ -72,7 +72,7 @@ class ActivityRunner:
             or scheduled.activity_type.name not in self._definitions
             or scheduled.task_queue.name not in ("", self._config.task_queue)
             # The server gives these out through the queue only: their start must be on disk first.
-            or scheduled.delivery == ActivityDelivery.ACTIVITY_DELIVERY_AT_MOST_ONCE
+            or scheduled.delivery == workflow_pb2.ACTIVITY_DELIVERY_AT_MOST_ONCE
             or not set(self._config.capabilities).issuperset(scheduled.capabilities)
         ):
             return False

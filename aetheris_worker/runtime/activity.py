@@ -13,10 +13,11 @@ from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 
-from aetheris.api.v1.command_pb2 import Command, CommandType
+from aetheris.api.v1 import command_pb2, failure_pb2, history_pb2, workflow_pb2
+from aetheris.api.v1.command_pb2 import Command
 from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.failure_pb2 import Failure, RetryState
-from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
+from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris.api.v1.workflow_pb2 import ActivityDelivery
 from aetheris_client.converter import DataConverter
 from aetheris_client.errors import PayloadDecodeError
@@ -24,7 +25,8 @@ from aetheris_client.failure import from_failure
 from aetheris_worker.retry import RetryPolicy
 from aetheris_worker.runtime.commands import CommandLog
 from aetheris_worker.runtime.errors import HistoryError
-from aetheris_worker.runtime.loop import WorkflowFuture, WorkflowLoop
+from aetheris_worker.runtime.futures import WorkflowFuture
+from aetheris_worker.runtime.loop import WorkflowLoop
 from aetheris_worker.runtime.transitions import next_state
 
 
@@ -96,7 +98,7 @@ class ActivityHandle(WorkflowFuture[Any]):
     """A scheduled activity: await it for its result. `cancel` as its cancellation_type says."""
 
     def __init__(self, loop: WorkflowLoop, activity_id: str, cancel: Callable[[], None]) -> None:
-        super().__init__(loop)
+        super().__init__(loop, loop.next_hash())
         self.activity_id = activity_id
         self._cancel_activity = cancel
 
@@ -147,7 +149,7 @@ class ActivityMachine:
             self.state is ActivityState.WITHDRAWN
             or how is not ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
         ):
-            self._fail(_cancelled(), 0, "", RetryState.RETRY_STATE_CANCEL_REQUESTED)
+            self._fail(_cancelled(), 0, "", failure_pb2.RETRY_STATE_CANCEL_REQUESTED)
 
     def close(self, event: HistoryEvent) -> None:
         """The event that ends it is in the history."""
@@ -155,23 +157,23 @@ class ActivityMachine:
         if self.handle.done():
             return
         match event.event_type:
-            case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
+            case history_pb2.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
                 self._complete(event.activity_task_completed_event_attributes.result)
-            case EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED:
+            case history_pb2.EVENT_TYPE_ACTIVITY_TASK_FAILED:
                 failed = event.activity_task_failed_event_attributes
                 self._fail(
                     failed.failure, failed.started_event_id, failed.identity, failed.retry_state
                 )
-            case EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT:
+            case history_pb2.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT:
                 timed_out = event.activity_task_timed_out_event_attributes
                 self._fail(timed_out.failure, timed_out.started_event_id, "", timed_out.retry_state)
-            case EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELLED:
+            case history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED:
                 cancelled = event.activity_task_cancelled_event_attributes
                 self._fail(
                     _cancelled(cancelled.details),
                     cancelled.started_event_id,
                     cancelled.identity,
-                    RetryState.RETRY_STATE_CANCEL_REQUESTED,
+                    failure_pb2.RETRY_STATE_CANCEL_REQUESTED,
                 )
             case _:
                 raise HistoryError(f"event {event.event_id} does not close an activity")
@@ -223,7 +225,7 @@ class ActivityRun:
 class ScheduleActivityCommand:
     """Run it."""
 
-    event_type: int = EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+    event_type: int = history_pb2.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
 
     def __init__(self, activity: ActivityMachine) -> None:
         self._activity = activity
@@ -235,7 +237,7 @@ class ScheduleActivityCommand:
     def to_proto(self) -> Command:
         activity = self._activity
         options = activity.options
-        command = Command(command_type=CommandType.COMMAND_TYPE_SCHEDULE_ACTIVITY_TASK)
+        command = Command(command_type=command_pb2.COMMAND_TYPE_SCHEDULE_ACTIVITY_TASK)
         attributes = command.schedule_activity_task_command_attributes
         attributes.activity_id = activity.activity_id
         attributes.activity_type.name = activity.activity_type
@@ -276,14 +278,14 @@ class ScheduleActivityCommand:
 class RequestCancelActivityCommand:
     """Ask it to cancel."""
 
-    event_type: int = EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED
+    event_type: int = history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED
     is_withdrawn: bool = False
 
     def __init__(self, activity: ActivityMachine) -> None:
         self._activity = activity
 
     def to_proto(self) -> Command:
-        command = Command(command_type=CommandType.COMMAND_TYPE_REQUEST_CANCEL_ACTIVITY_TASK)
+        command = Command(command_type=command_pb2.COMMAND_TYPE_REQUEST_CANCEL_ACTIVITY_TASK)
         attributes = command.request_cancel_activity_task_command_attributes
         attributes.scheduled_event_id = self._activity.scheduled_event_id
         return command
@@ -305,8 +307,8 @@ class RequestCancelActivityCommand:
 
 def _delivery(options: ActivityOptions) -> ActivityDelivery.ValueType:
     if options.at_most_once:
-        return ActivityDelivery.ACTIVITY_DELIVERY_AT_MOST_ONCE
-    return ActivityDelivery.ACTIVITY_DELIVERY_AT_LEAST_ONCE
+        return workflow_pb2.ACTIVITY_DELIVERY_AT_MOST_ONCE
+    return workflow_pb2.ACTIVITY_DELIVERY_AT_LEAST_ONCE
 
 
 def _cancelled(details: Payloads | None = None) -> Failure:

@@ -9,24 +9,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
+from aetheris.api.v1 import history_pb2
+from aetheris.api.v1.history_pb2 import HistoryEvent
 
 COMMAND_EVENT_TYPES: Final[frozenset[int]] = frozenset(
     {
-        EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED,
-        EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED,
-        EventType.EVENT_TYPE_TIMER_STARTED,
-        EventType.EVENT_TYPE_TIMER_CANCELLED,
-        EventType.EVENT_TYPE_MARKER_RECORDED,
-        EventType.EVENT_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED,
-        EventType.EVENT_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED,
-        EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED,
-        EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES,
-        EventType.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED,
-        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED,
-        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED,
-        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED,
-        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW,
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED,
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED,
+        history_pb2.EVENT_TYPE_TIMER_STARTED,
+        history_pb2.EVENT_TYPE_TIMER_CANCELLED,
+        history_pb2.EVENT_TYPE_MARKER_RECORDED,
+        history_pb2.EVENT_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED,
+        history_pb2.EVENT_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED,
+        history_pb2.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED,
+        history_pb2.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES,
+        history_pb2.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED,
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED,
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED,
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED,
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW,
     }
 )
 """Events that exist because workflow code gave a command."""
@@ -54,7 +55,7 @@ def chunks_of(events: Sequence[HistoryEvent]) -> Iterator[Chunk]:
     begin = 0
     last = len(events) - 1
     for index, event in enumerate(events):
-        if event.event_type != EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED:
+        if event.event_type != history_pb2.EVENT_TYPE_WORKFLOW_TASK_STARTED:
             continue
         is_last = index == last
         if is_last or _completes(events[index + 1]):
@@ -65,4 +66,4 @@ def chunks_of(events: Sequence[HistoryEvent]) -> Iterator[Chunk]:
 
 
 def _completes(event: HistoryEvent) -> bool:
-    return event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+    return event.event_type == history_pb2.EVENT_TYPE_WORKFLOW_TASK_COMPLETED

@@ -1,9 +1,10 @@
 """The command that ends a run. There is at most one, and nothing follows it."""
 
-from aetheris.api.v1.command_pb2 import Command, CommandType
+from aetheris.api.v1 import command_pb2, history_pb2
+from aetheris.api.v1.command_pb2 import Command
 from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.failure_pb2 import Failure
-from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
+from aetheris.api.v1.history_pb2 import HistoryEvent
 
 
 class _ClosingCommand:
@@ -19,13 +20,13 @@ class _ClosingCommand:
 class CompleteRunCommand(_ClosingCommand):
     """Close it with a result."""
 
-    event_type: int = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED
+    event_type: int = history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED
 
     def __init__(self, result: Payloads | None) -> None:
         self.result = result
 
     def to_proto(self) -> Command:
-        command = Command(command_type=CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION)
+        command = Command(command_type=command_pb2.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION)
         command.complete_workflow_execution_command_attributes.SetInParent()
         if self.result is not None:
             command.complete_workflow_execution_command_attributes.result.CopyFrom(self.result)
@@ -38,13 +39,13 @@ class CompleteRunCommand(_ClosingCommand):
 class FailRunCommand(_ClosingCommand):
     """Close it with a failure."""
 
-    event_type: int = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED
+    event_type: int = history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED
 
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
 
     def to_proto(self) -> Command:
-        command = Command(command_type=CommandType.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION)
+        command = Command(command_type=command_pb2.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION)
         command.fail_workflow_execution_command_attributes.failure.CopyFrom(self.failure)
         return command
 
@@ -55,10 +56,10 @@ class FailRunCommand(_ClosingCommand):
 class CancelRunCommand(_ClosingCommand):
     """Close it as cancelled."""
 
-    event_type: int = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED
+    event_type: int = history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED
 
     def to_proto(self) -> Command:
-        command = Command(command_type=CommandType.COMMAND_TYPE_CANCEL_WORKFLOW_EXECUTION)
+        command = Command(command_type=command_pb2.COMMAND_TYPE_CANCEL_WORKFLOW_EXECUTION)
         command.cancel_workflow_execution_command_attributes.SetInParent()
         return command
 

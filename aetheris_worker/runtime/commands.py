@@ -7,6 +7,7 @@ back as events in that same order, so replay compares the two queues one by one.
 from collections import deque
 from typing import Protocol
 
+from aetheris.api.v1 import history_pb2
 from aetheris.api.v1.command_pb2 import Command
 from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
 from aetheris_worker.runtime.errors import NondeterminismError
@@ -107,21 +108,21 @@ def event_type_name(event_type: int) -> str:
 def describe_event(event: HistoryEvent) -> str:
     """What the event records, in the words that ProducedCommand.describe uses."""
     match event.event_type:
-        case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
+        case history_pb2.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
             scheduled = event.activity_task_scheduled_event_attributes
             return f"activity {scheduled.activity_id!r} of type {scheduled.activity_type.name!r}"
-        case EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED:
+        case history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED:
             requested = event.activity_task_cancel_requested_event_attributes
             return f"a request to cancel the activity of event {requested.scheduled_event_id}"
-        case EventType.EVENT_TYPE_TIMER_STARTED:
+        case history_pb2.EVENT_TYPE_TIMER_STARTED:
             return f"the start of timer {event.timer_started_event_attributes.timer_id!r}"
-        case EventType.EVENT_TYPE_TIMER_CANCELLED:
+        case history_pb2.EVENT_TYPE_TIMER_CANCELLED:
             return f"the end of timer {event.timer_cancelled_event_attributes.timer_id!r}"
-        case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
+        case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
             return "the completion of the run"
-        case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:
+        case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:
             return "the failure of the run"
-        case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED:
+        case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED:
             return "the cancellation of the run"
         case _:
             return event_type_name(event.event_type).lower().replace("_", " ")

@@ -11,14 +11,17 @@ import asyncio
 import contextvars
 import logging
 import sys
+import zlib
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn, Protocol, TypeVar, TypeVarTuple, cast
+from typing import Any, Final, TypeVar, TypeVarTuple, cast
 
-from aetheris_worker.runtime.call_site import call_site
-from aetheris_worker.runtime.errors import ForbiddenCallError, ReadOnlyError, RunEvictedError
+from aetheris_worker.runtime.callbacks import DelayedCallback, ReadyCallback, Timer
+from aetheris_worker.runtime.errors import ReadOnlyError, RunEvictedError
+from aetheris_worker.runtime.forbidden import FORBIDDEN, refusal
+from aetheris_worker.runtime.futures import WorkflowFuture, WorkflowTask
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -29,126 +32,14 @@ _LOGGER = logging.getLogger("aetheris.workflow")
 # this many tries it is left to the garbage collector.
 _EVICTION_TRIES: Final = 100
 _FIRST_PRUNE: Final = 64
-
-
-class Timer(Protocol):
-    """What a run makes of a delayed callback."""
-
-    def cancel(self) -> None:
-        """The callback is not wanted any more."""
-        ...
+_HASH_BITS: Final = 20
 
 
 StartTimer = Callable[[float, Callable[[], None]], Timer]
 
 
-class WorkflowFuture(asyncio.Future[T]):
-    """A future whose place in a set does not depend on its address in memory.
-
-    asyncio keeps futures and tasks in sets and iterates over them (wait, TaskGroup); with the
-    default hash their order, and so the order of commands, would differ between two replays.
-    """
-
-    def __init__(self, loop: "WorkflowLoop") -> None:
-        super().__init__(loop=loop)
-        self.order = loop.next_order()
-
-    def __hash__(self) -> int:
-        return self.order
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-
-class WorkflowTask(asyncio.Task[T]):
-    """A task with the same property as WorkflowFuture."""
-
-    def __init__(
-        self,
-        coro: Generator[Any, Any, T] | Coroutine[Any, Any, T],
-        *,
-        loop: "WorkflowLoop",
-        name: str | None = None,
-        context: contextvars.Context | None = None,
-    ) -> None:
-        # The base class already hashes itself, into asyncio's set of all tasks.
-        self.order = loop.next_order()
-        # asyncio's own default name counts over the whole process.
-        super().__init__(
-            cast(Any, coro), loop=loop, name=name or f"task-{self.order}", context=context
-        )
-        # An evicted run's tasks end pending, on purpose.
-        self._log_destroy_pending = False
-
-    def __hash__(self) -> int:
-        return self.order
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-
-class ReadyCallback(asyncio.Handle):
-    """A callback in the FIFO. Leaner than its base: no debug mode, no exception handler."""
-
-    __slots__ = ("args", "callback", "context", "is_cancelled")
-
-    def __init__(
-        self,
-        callback: Callable[..., object],
-        args: tuple[object, ...],
-        context: contextvars.Context | None,
-    ) -> None:
-        # The base's __init__ is left out on purpose: none of its fields are used.
-        self.callback = callback
-        self.args = args
-        self.context = context if context is not None else contextvars.copy_context()
-        self.is_cancelled = False
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
-
-    def cancelled(self) -> bool:
-        return self.is_cancelled
-
-    def __repr__(self) -> str:
-        return f"<ReadyCallback {self.callback!r}>"
-
-
-class DelayedCallback(asyncio.TimerHandle):
-    """A callback that a timer of the run will make ready."""
-
-    __slots__ = ("ready", "ready_time", "timer")
-
-    def __init__(self, ready_time: float, ready: ReadyCallback) -> None:
-        # The base's __init__ is left out on purpose: none of its fields are used.
-        self.ready_time = ready_time
-        self.ready = ready
-        self.timer: Timer | None = None
-
-    def when(self) -> float:
-        return self.ready_time
-
-    def cancel(self) -> None:
-        if not self.ready.is_cancelled:
-            self.ready.is_cancelled = True
-            if self.timer is not None:
-                self.timer.cancel()
-
-    def cancelled(self) -> bool:
-        return self.ready.is_cancelled
-
-    def __repr__(self) -> str:
-        return f"<DelayedCallback {self.ready_time}>"
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-
 class WorkflowLoop(asyncio.AbstractEventLoop):
-    """See the module. One per run; `run` and `owner` are for the runtime alone.
+    """See the module. One per run.
 
     Attributes:
         owner: The run, for code that finds its way from the running loop.
@@ -156,7 +47,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         read_only: Set while a query handler runs: whatever would change the run raises.
     """
 
-    def __init__(self, owner: object, start_timer: StartTimer) -> None:
+    def __init__(self, owner: object, start_timer: StartTimer, salt: str = "") -> None:
         self.owner = owner
         self.now = 0.0
         self.read_only = False
@@ -165,13 +56,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._conditions: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._tasks: list[WorkflowTask[Any]] = []
         self._prune_at = _FIRST_PRUNE
-        self._order = 0
+        # asyncio keeps the tasks of all loops in one set, where those of two runs must not collide.
+        self._next_hash = zlib.crc32(salt.encode()) << _HASH_BITS
         self._evicted = False
 
-    def next_order(self) -> int:
-        """The next number in the order in which the run made its futures and tasks."""
-        self._order += 1
-        return self._order
+    def next_hash(self) -> int:
+        """A hash that depends on the run and on how many futures and tasks it has made."""
+        self._next_hash += 1
+        return self._next_hash
 
     # What the runtime calls.
 
@@ -232,9 +124,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._evicted = True
         self._ready.clear()
         self._conditions.clear()
-        with self.entered():
-            for task in self._tasks:
-                if not task.done():
+        live = self.live_tasks()
+        if live:
+            with self.entered():
+                for task in live:
                     _take_down(task)
         self._tasks.clear()
         # Taking coroutines down wakes those that wait for them.
@@ -321,7 +214,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         if self._evicted:
             raise RunEvictedError
-        return WorkflowFuture[Any](self)
+        return WorkflowFuture[Any](self, self.next_hash())
 
     def create_task(
         self,
@@ -336,7 +229,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         except BaseException:
             coro.close()
             raise
-        task = WorkflowTask(coro, loop=self, name=name, context=context)
+        task = WorkflowTask(
+            coro, loop=self, hash_value=self.next_hash(), name=name, context=context
+        )
         self._tasks.append(task)
         if len(self._tasks) >= self._prune_at:
             self._tasks = [task for task in self._tasks if not task.done()]
@@ -397,42 +292,5 @@ def _resume_current_task(loop: asyncio.AbstractEventLoop | None, task: object) -
         cast(Any, asyncio.tasks)._swap_current_task(loop, task)
 
 
-def _forbidden(call: str, instead: str) -> Callable[..., NoReturn]:
-    def refuse(self: WorkflowLoop, *_: object, **__: object) -> NoReturn:
-        raise ForbiddenCallError(call, call_site(), instead)
-
-    return refuse
-
-
-_NO_IO: Final = "do I/O in an activity"
-_NO_THREADS: Final = "run blocking or parallel code in an activity"
-_NO_CONTROL: Final = "the loop of a workflow is run by the worker"
-_FORBIDDEN: Final[dict[str, str]] = {
-    **dict.fromkeys(
-        [
-            *("add_reader", "add_writer", "remove_reader", "remove_writer"),
-            *("connect_accepted_socket", "connect_read_pipe", "connect_write_pipe"),
-            *("create_connection", "create_datagram_endpoint", "create_server"),
-            *("create_unix_connection", "create_unix_server", "getaddrinfo", "getnameinfo"),
-            *("sendfile", "sock_accept", "sock_connect", "sock_recv", "sock_recv_into"),
-            *("sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendfile"),
-            *("sock_sendto", "start_tls", "subprocess_exec", "subprocess_shell"),
-        ],
-        _NO_IO,
-    ),
-    **dict.fromkeys(
-        ["call_soon_threadsafe", "run_in_executor", "set_default_executor"], _NO_THREADS
-    ),
-    **dict.fromkeys(
-        [
-            *("add_signal_handler", "remove_signal_handler", "close", "stop", "run_forever"),
-            *("run_until_complete", "set_debug", "set_exception_handler", "set_task_factory"),
-            *("shutdown_asyncgens", "shutdown_default_executor"),
-        ],
-        _NO_CONTROL,
-    ),
-}
-for _name, _instead in _FORBIDDEN.items():
-    setattr(WorkflowLoop, _name, _forbidden(f"loop.{_name}", _instead))
-
-__all__ = ["DelayedCallback", "Timer", "WorkflowFuture", "WorkflowLoop", "WorkflowTask"]
+for _method in FORBIDDEN:
+    setattr(WorkflowLoop, _method, refusal(_method))

@@ -8,8 +8,9 @@ task, the one in hand, are new.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from aetheris.api.v1 import history_pb2
 from aetheris.api.v1.common_pb2 import Payloads
-from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
+from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_client.converter import DataConverter
 from aetheris_worker.runtime.chunks import COMMAND_EVENT_TYPES, Chunk, chunks_of
 from aetheris_worker.runtime.commands import ProducedCommand, event_type_name
@@ -117,7 +118,7 @@ class RunMachine:
                 self.run.commands.match(event)
                 after_commands = None
                 continue
-            if after_commands is None and kind != EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
+            if after_commands is None and kind != history_pb2.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
                 after_commands = event
             self._apply_other(event)
         return after_commands
@@ -183,29 +184,29 @@ def _cancel(_: WorkflowRun, entry: WorkflowEntry, __: HistoryEvent) -> None:
 
 
 _APPLY: Final[Mapping[int, Callable[[WorkflowRun, WorkflowEntry, HistoryEvent], None]]] = {
-    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED: _start,
-    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED: _signal,
-    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED: _cancel,
-    EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED: _close_activity_completed,
-    EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED: _close_activity_failed,
-    EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT: _close_activity_timed_out,
-    EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELLED: _close_activity_cancelled,
-    EventType.EVENT_TYPE_TIMER_FIRED: _fire_timer,
+    history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED: _start,
+    history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED: _signal,
+    history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED: _cancel,
+    history_pb2.EVENT_TYPE_ACTIVITY_TASK_COMPLETED: _close_activity_completed,
+    history_pb2.EVENT_TYPE_ACTIVITY_TASK_FAILED: _close_activity_failed,
+    history_pb2.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT: _close_activity_timed_out,
+    history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED: _close_activity_cancelled,
+    history_pb2.EVENT_TYPE_TIMER_FIRED: _fire_timer,
 }
 
 _IGNORED: Final[frozenset[int]] = frozenset(
     {
-        EventType.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED,
-        EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED,
-        EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED,
-        EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT,
-        EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED,
-        EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED,
+        history_pb2.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED,
+        history_pb2.EVENT_TYPE_WORKFLOW_TASK_STARTED,
+        history_pb2.EVENT_TYPE_WORKFLOW_TASK_COMPLETED,
+        history_pb2.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT,
+        history_pb2.EVENT_TYPE_WORKFLOW_TASK_FAILED,
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED,
         # The run was closed from outside: its code never learns of it.
-        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED,
-        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT,
-        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_OPTIONS_UPDATED,
-        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_PAUSED,
-        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UNPAUSED,
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED,
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT,
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_OPTIONS_UPDATED,
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_PAUSED,
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_UNPAUSED,
     }
 )

@@ -39,7 +39,7 @@ class WorkflowRun:
         self.id = run_id
         self.converter = converter
         self.commands = CommandLog()
-        self.loop = WorkflowLoop(self, self._start_timer)
+        self.loop = WorkflowLoop(self, self._start_timer, run_id.run_id)
         self.is_replaying = False
         self.history_length = 0
         self.suggests_continue_as_new = False
@@ -59,6 +59,11 @@ class WorkflowRun:
     def info(self) -> WorkflowInfo:
         """What it was started with."""
         return read_info(self.id, self._started_event())
+
+    @cached_property
+    def task_queue(self) -> str:
+        """Its task queue."""
+        return self._started_event().workflow_execution_started_event_attributes.task_queue.name
 
     @cached_property
     def _random(self) -> random.Random:

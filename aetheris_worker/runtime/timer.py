@@ -7,8 +7,9 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Final
 
-from aetheris.api.v1.command_pb2 import Command, CommandType
-from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
+from aetheris.api.v1 import command_pb2, history_pb2
+from aetheris.api.v1.command_pb2 import Command
+from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_worker.runtime.commands import CommandLog
 from aetheris_worker.runtime.transitions import next_state
 
@@ -87,7 +88,7 @@ class TimerMachine:
 class StartTimerCommand:
     """Start it."""
 
-    event_type: int = EventType.EVENT_TYPE_TIMER_STARTED
+    event_type: int = history_pb2.EVENT_TYPE_TIMER_STARTED
 
     def __init__(self, timer: TimerMachine) -> None:
         self._timer = timer
@@ -97,7 +98,7 @@ class StartTimerCommand:
         return self._timer.state is TimerState.WITHDRAWN
 
     def to_proto(self) -> Command:
-        command = Command(command_type=CommandType.COMMAND_TYPE_START_TIMER)
+        command = Command(command_type=command_pb2.COMMAND_TYPE_START_TIMER)
         attributes = command.start_timer_command_attributes
         attributes.timer_id = self._timer.timer_id
         # Whole microseconds: a deadline computed from `time()` carries a float's rounding error.
@@ -119,14 +120,14 @@ class StartTimerCommand:
 class CancelTimerCommand:
     """Cancel it."""
 
-    event_type: int = EventType.EVENT_TYPE_TIMER_CANCELLED
+    event_type: int = history_pb2.EVENT_TYPE_TIMER_CANCELLED
     is_withdrawn: bool = False
 
     def __init__(self, timer: TimerMachine) -> None:
         self._timer = timer
 
     def to_proto(self) -> Command:
-        command = Command(command_type=CommandType.COMMAND_TYPE_CANCEL_TIMER)
+        command = Command(command_type=command_pb2.COMMAND_TYPE_CANCEL_TIMER)
         command.cancel_timer_command_attributes.timer_id = self._timer.timer_id
         return command
 

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from aetheris.api.v1 import history_pb2, worker_service_pb2
 from aetheris.api.v1.command_pb2 import Command, ScheduleActivityTaskCommandAttributes
 from aetheris.api.v1.failure_pb2 import Failure
 from aetheris.api.v1.history_pb2 import HistoryEvent, WorkflowTaskFailedCause
 from aetheris.api.v1.worker_service_pb2 import (
     ActivityTask,
-    QueryResultType,
+    RespondWorkflowTaskCompletedRequest,
     TaskAnswer,
     TaskAnswerResult,
     WorkflowQuery,
@@ -96,6 +97,13 @@ class WorkflowTaskHandler:
         self._watchdog = watchdog
         self._spawn = spawn
         self._asks_for_more = True
+        self._plain_completed = _completed_template(config)
+        self._sticky_completed = _completed_template(config)
+        if config.sticky_task_queue:
+            self._sticky_completed.return_new_workflow_task = True
+            sticky = self._sticky_completed.sticky_attributes
+            sticky.worker_task_queue = config.sticky_task_queue
+            sticky.schedule_to_start_timeout.FromTimedelta(config.sticky_timeout)
 
     def stop_asking(self) -> None:
         """Ask for no more tasks along with answers: the worker shuts down."""
@@ -205,21 +213,12 @@ class WorkflowTaskHandler:
     def _completed(
         self, task: WorkflowTask, machine: RunMachine, commands: list[Command]
     ) -> TaskAnswer:
-        config = self._config
         answer = TaskAnswer()
         completed = answer.workflow_task_completed
+        goes_on = self._asks_for_more and not machine.is_closed
+        completed.CopyFrom(self._sticky_completed if goes_on else self._plain_completed)
         completed.task_token = task.task_token
-        completed.identity = config.identity
-        completed.worker_instance_id = config.instance_id
-        completed.capabilities.extend(config.capabilities)
-        completed.sdk_name = SDK_NAME
-        completed.sdk_version = SDK_VERSION
         completed.commands.extend(commands)
-        if config.sticky_task_queue and self._asks_for_more and not machine.is_closed:
-            completed.return_new_workflow_task = True
-            sticky = completed.sticky_attributes
-            sticky.worker_task_queue = config.sticky_task_queue
-            sticky.schedule_to_start_timeout.FromTimedelta(config.sticky_timeout)
         for query_id, query in task.queries.items():
             completed.query_results[query_id].CopyFrom(self._query(machine, query))
         return answer
@@ -275,7 +274,7 @@ class WorkflowTaskHandler:
         except Exception as error:  # noqa: BLE001 - the query's caller hears of it
             return _query_failed(error, self._config.converter)
         return WorkflowQueryResult(
-            result_type=QueryResultType.QUERY_RESULT_TYPE_ANSWERED, answer=answer
+            result_type=worker_service_pb2.QUERY_RESULT_TYPE_ANSWERED, answer=answer
         )
 
     def _send_query_result(self, task: WorkflowTask, result: WorkflowQueryResult) -> None:
@@ -307,6 +306,17 @@ class WorkflowTaskHandler:
         return RunMachine(definition, run_id, self._config.converter)
 
 
+def _completed_template(config: WorkerConfig) -> RespondWorkflowTaskCompletedRequest:
+    """What is the same in all decisions."""
+    return RespondWorkflowTaskCompletedRequest(
+        identity=config.identity,
+        worker_instance_id=config.instance_id,
+        capabilities=config.capabilities,
+        sdk_name=SDK_NAME,
+        sdk_version=SDK_VERSION,
+    )
+
+
 def _begin_of(events: Sequence[HistoryEvent]) -> int:
     """The id of the first event; 0 if there is none."""
     return events[0].event_id if events else 0
@@ -318,13 +328,13 @@ def _label(task: WorkflowTask) -> str:
 
 def _cause(error: Exception) -> WorkflowTaskFailedCause.ValueType:
     if isinstance(error, NondeterminismError):
-        return WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR
-    return WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE
+        return history_pb2.WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR
+    return history_pb2.WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE
 
 
 def _query_failed(error: Exception, converter: DataConverter) -> WorkflowQueryResult:
     return WorkflowQueryResult(
-        result_type=QueryResultType.QUERY_RESULT_TYPE_FAILED,
+        result_type=worker_service_pb2.QUERY_RESULT_TYPE_FAILED,
         error_message=str(error) or type(error).__name__,
         failure=_to_failure(error, converter),
     )
