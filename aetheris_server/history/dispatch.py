@@ -67,5 +67,9 @@ class Dispatcher:
             except (UnavailableError, TimeoutError) as error:
                 _FAILED.inc(len(batch))
                 _log.warning("matching did not take tasks", count=len(batch), error=str(error))
+            except Exception:  # noqa: BLE001 - logged whole
+                # Matching's fault, maybe on another host, must not end this one.
+                _FAILED.inc(len(batch))
+                _log.exception("matching did not take tasks", count=len(batch))
             await asyncio.sleep(interval)
             interval = min(interval * 2, _RETRY_MAXIMUM_INTERVAL)

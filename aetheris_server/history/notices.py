@@ -57,6 +57,9 @@ class CancellationNotices:
                     await self._matching.notify_cancellation(notice)
             except (UnavailableError, TimeoutError) as error:
                 _log.warning("a cancellation notice was lost", error=str(error))
+            except Exception:  # noqa: BLE001 - logged whole
+                # Matching's fault, maybe on another host, must not end this one.
+                _log.exception("a cancellation notice was lost")
 
 
 def _to_notice(run: LoadedRun, started: StartedActivity) -> Notice:

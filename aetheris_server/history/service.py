@@ -31,7 +31,9 @@ class HistoryService:
         self, namespace_id: str, request: workflow_service_pb2.StartWorkflowRequest
     ) -> workflow_service_pb2.StartWorkflowResponse:
         """See `api.start_workflow`."""
-        return await start_workflow.start_workflow(self._engine, namespace_id, request)
+        return await start_workflow.start_workflow(
+            self._engine, self._notices, namespace_id, request
+        )
 
     async def signal_workflow(
         self, namespace_id: str, request: workflow_service_pb2.SignalWorkflowRequest

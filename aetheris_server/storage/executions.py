@@ -112,6 +112,11 @@ CROSS JOIN LATERAL (
 ) AS e
 """
 
+_OF_REQUEST = """
+SELECT run_id::text FROM executions
+WHERE shard_id = %s AND namespace_id = %s AND workflow_id = %s AND start_request_id = %s LIMIT 1
+"""
+
 _COLUMNS = """
 SELECT shard_id, namespace_id::text, workflow_id, run_id::text, first_execution_run_id::text,
     start_request_id, workflow_type, task_queue, status, start_time, execution_time, close_time,
@@ -147,6 +152,20 @@ async def load_newest_runs(
     shard_ids, namespace_ids, workflow_ids = (list(column) for column in zip(*keys, strict=True))
     rows = await db.fetch(_NEWEST, (shard_ids, namespace_ids, workflow_ids))
     return {keys[position - 1]: NewestRun(*columns) for position, *columns in rows}
+
+
+async def find_run_of_request(
+    db: Database, shard_id: int, namespace_id: str, workflow_id: str, start_request_id: str
+) -> str | None:
+    """The id of the run of a workflow id that a request has started; None if it has started none.
+
+    The cost grows with the workflow id's runs.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    rows = await db.fetch(_OF_REQUEST, (shard_id, namespace_id, workflow_id, start_request_id))
+    return rows[0][0] if rows else None
 
 
 async def load_execution(

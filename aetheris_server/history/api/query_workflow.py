@@ -44,10 +44,10 @@ async def query_workflow(
     """
     execution = request.workflow_execution
     run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
-    _check_status(run.state, request.query_reject_condition)
     await run.wait_committed()
     if run.is_dropped:
         raise ShardNotOwnedError(run.shard_id)
+    _check_status(run.state, request.query_reject_condition)
     _check_can_answer(run)
     waiting = WaitingQuery(
         query_id=new_run_id(),
@@ -92,6 +92,8 @@ def _check_can_answer(run: LoadedRun) -> None:
         raise UnavailableError(f"{_MAX_WAITING} queries of the run wait already")
     if not state.is_open and state.previous_started_event_id == 0:
         raise QueryFailedError("the run closed before its code ever ran")
+    if state.first_task_time is not None:
+        raise NotReadyError("the run's code, whose start is delayed")
     task = state.workflow_task
     if task is not None and task.attempt > _MAX_FAILED_ATTEMPTS:
         reason = task.last_failure.message if task.last_failure is not None else "unknown"

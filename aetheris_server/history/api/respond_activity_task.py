@@ -127,10 +127,9 @@ async def record_activity_task_heartbeat(
     record = machine.decide_heartbeat(run.state, run.inflight, activity, details, now)
     if record is not None:
         engine.commit(run, record)
-        await run.wait_committed()
-    return worker_service_pb2.RecordActivityTaskHeartbeatResponse(
-        cancel_requested=activity.cancel_requested_event_id != 0
-    )
+    cancel_requested = activity.cancel_requested_event_id != 0
+    await run.wait_committed()
+    return worker_service_pb2.RecordActivityTaskHeartbeatResponse(cancel_requested=cancel_requested)
 
 
 async def _load(

@@ -20,6 +20,9 @@ from aetheris_server.history.tasks import (
     to_workflow_task,
 )
 from aetheris_server.rpc.tokens import decode_task_token
+from aetheris_server.telemetry import get_logger
+
+_log = get_logger(__name__)
 
 StartedTask = history_service_pb2.StartedTask
 TaskRef = matching_service_pb2.TaskRef
@@ -54,6 +57,10 @@ async def _start_or_retry(engine: Engine, ref: TaskRef, poller: Poller) -> Start
         return _GONE
     except UnavailableError:
         return _RETRY
+    except Exception:  # noqa: BLE001 - logged whole
+        # A run at fault must not take along the tasks that are started with its own.
+        _log.exception("a task could not be started", run_id=ref.run_id)
+        return _RETRY
 
 
 async def _start(engine: Engine, ref: TaskRef, poller: Poller) -> StartedTask:
@@ -80,7 +87,12 @@ async def _start_workflow_task(
     if sticky is not None and sticky.task_queue != poller.sticky_task_queue:
         run.inflight.sticky = None
     started = start_workflow_task(engine, run, poller)
-    return StartedTask(workflow_task=await to_workflow_task(engine, run, started))
+    try:
+        return StartedTask(workflow_task=await to_workflow_task(engine, run, started))
+    except BaseException:
+        # Nobody gets it: without this it would be lost until it times out.
+        _release_workflow_task(engine, run, started.start_id)
+        raise
 
 
 async def _start_activity(
@@ -94,7 +106,12 @@ async def _start_activity(
     activity = run.state.activities[ref.scheduled_event_id]
     started = start_activity(engine, run, activity, poller)
     task = to_activity_task(run, activity, started)
-    await run.wait_committed()
+    try:
+        await run.wait_committed()
+    except BaseException:
+        # See above.
+        _release_activity(engine, run, started.scheduled_event_id, started.attempt)
+        raise
     return StartedTask(activity_task=task)
 
 
@@ -117,14 +134,18 @@ async def release_tasks(engine: Engine, task_tokens: Sequence[bytes]) -> None:
 
 
 def _release_workflow_task(engine: Engine, run: LoadedRun, start_id: str) -> None:
-    started = run.inflight.workflow_task
-    if started is None or started.start_id != start_id:
+    started, sticky = run.inflight.workflow_task, run.inflight.sticky
+    if run.is_dropped or started is None or started.start_id != start_id:
         return
     run.inflight.workflow_task = None
     run.inflight.sticky = None
     record = task_machine.decide_flush(run.state, run.inflight, engine.clock.now())
     if record is not None:
-        engine.commit(run, record)
+        try:
+            engine.commit(run, record)
+        except UnavailableError:
+            run.inflight.workflow_task, run.inflight.sticky = started, sticky
+            raise
     scheduled_event_id = started.scheduled_event_id
     engine.dispatcher.offer(
         ref
@@ -139,7 +160,8 @@ def _release_activity(
     activity = run.state.activities.get(scheduled_event_id)
     started = run.inflight.activities.get(scheduled_event_id)
     if (
-        activity is None
+        run.is_dropped
+        or activity is None
         or activity.is_at_most_once
         or started is None
         or started.attempt != attempt

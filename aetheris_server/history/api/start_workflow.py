@@ -5,18 +5,22 @@ from datetime import datetime, timedelta
 from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
 from aetheris_server.errors import WorkflowAlreadyStartedError
 from aetheris_server.history.engine import Engine
+from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import Transition
 from aetheris_server.history.state.close import decide_terminated
 from aetheris_server.history.state.run import RunKey
 from aetheris_server.history.state.start import decide_started
 from aetheris_server.ids import new_run_id
-from aetheris_server.storage.executions import NewestRun
+from aetheris_server.storage.executions import NewestRun, find_run_of_request
 
 _TICK = timedelta(microseconds=1)
 
 
 async def start_workflow(
-    engine: Engine, namespace_id: str, request: workflow_service_pb2.StartWorkflowRequest
+    engine: Engine,
+    notices: CancellationNotices,
+    namespace_id: str,
+    request: workflow_service_pb2.StartWorkflowRequest,
 ) -> workflow_service_pb2.StartWorkflowResponse:
     """Start a run, or answer with the one that the request or the policies name.
 
@@ -27,17 +31,34 @@ async def start_workflow(
     if newest is None:
         return await _finish(_start(engine, namespace_id, request, None))
     if newest.start_request_id == request.request_id:
-        return await _answer(engine, namespace_id, request, newest, started=True)
+        return await _answer(engine, namespace_id, request, newest.run_id, started=True)
+    earlier = await _find_earlier(engine, namespace_id, request)
+    if earlier is not None:
+        return await _answer(engine, namespace_id, request, earlier, started=True)
+    if newest != await engine.load_newest(namespace_id, request.workflow_id):
+        # Somebody was faster.
+        return await start_workflow(engine, notices, namespace_id, request)
     if newest.close_time is not None:
         _check_reuse(request, newest)
         return await _finish(_start(engine, namespace_id, request, newest))
     match request.workflow_id_conflict_policy:
         case workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
-            return await _answer(engine, namespace_id, request, newest, started=False)
+            return await _answer(engine, namespace_id, request, newest.run_id, started=False)
         case workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
-            return await _replace(engine, namespace_id, request, newest)
+            return await _replace(engine, notices, namespace_id, request, newest)
         case _:
             raise _already_started(request, newest)
+
+
+async def _find_earlier(
+    engine: Engine, namespace_id: str, request: workflow_service_pb2.StartWorkflowRequest
+) -> str | None:
+    """The run that this very request has started; others have been started after it since."""
+    shard = engine.find_shard(namespace_id, request.workflow_id)
+    await shard.wait_written()
+    return await find_run_of_request(
+        engine.db, shard.shard_id, namespace_id, request.workflow_id, request.request_id
+    )
 
 
 def _check_reuse(request: workflow_service_pb2.StartWorkflowRequest, newest: NewestRun) -> None:
@@ -87,18 +108,19 @@ async def _answer(
     engine: Engine,
     namespace_id: str,
     request: workflow_service_pb2.StartWorkflowRequest,
-    newest: NewestRun,
+    run_id: str,
     *,
     started: bool,
 ) -> workflow_service_pb2.StartWorkflowResponse:
     """Answer with a run that is there, once it is on disk."""
-    run = await engine.load(namespace_id, request.workflow_id, newest.run_id)
+    run = await engine.load(namespace_id, request.workflow_id, run_id)
     await run.wait_committed()
-    return workflow_service_pb2.StartWorkflowResponse(run_id=newest.run_id, started=started)
+    return workflow_service_pb2.StartWorkflowResponse(run_id=run_id, started=started)
 
 
 async def _replace(
     engine: Engine,
+    notices: CancellationNotices,
     namespace_id: str,
     request: workflow_service_pb2.StartWorkflowRequest,
     newest: NewestRun,
@@ -106,7 +128,7 @@ async def _replace(
     """Terminate the open run and start a new one: both are written, or neither."""
     old = await engine.load(namespace_id, request.workflow_id, newest.run_id)
     if not old.state.is_open or old.is_dropped:
-        return await start_workflow(engine, namespace_id, request)
+        return await start_workflow(engine, notices, namespace_id, request)
     now = _start_time(engine, newest)
     key = RunKey(namespace_id, request.workflow_id, new_run_id())
     terminated = decide_terminated(
@@ -118,5 +140,9 @@ async def _replace(
         now=now,
     )
     started = decide_started(key, request, now)
+    running = notices.of_all(old)
     new = engine.create(key, started)
-    return await _finish((key.run_id, engine.commit_all([(old, terminated), (new, started)])))
+    transition = engine.commit_all([(old, terminated), (new, started)])
+    response = await _finish((key.run_id, transition))
+    notices.send(running)
+    return response
