@@ -23,6 +23,8 @@ from aetheris.api.v1.worker_service_pb2 import (
     TaskAnswerError,
     TaskAnswerResult,
 )
+from aetheris_client.codec import PayloadCodec, encode_message
+from aetheris_worker.config import CODEC_TIMEOUT
 
 _LOGGER: Final = logging.getLogger("aetheris.worker")
 
@@ -48,6 +50,8 @@ _PASSING: Final[frozenset[int]] = frozenset(
     )
 )
 
+_INVALID_ARGUMENT: Final = 3
+
 Deliver = Callable[[TaskAnswerResult], None]
 
 
@@ -56,6 +60,7 @@ class _Outgoing:
     answer: TaskAnswer
     deliver: Deliver
     give_up_time: float
+    is_encoded: bool = False
 
 
 class AnswerSender:
@@ -66,10 +71,12 @@ class AnswerSender:
         respond: grpc.aio.UnaryUnaryMultiCallable[RespondTasksRequest, RespondTasksResponse],
         namespace: str,
         answer_timeout: float,
+        codec: PayloadCodec | None = None,
     ) -> None:
         self._respond = respond
         self._namespace = namespace
         self._answer_timeout = answer_timeout
+        self._codec = codec
         self._queue: deque[_Outgoing] = deque()
         self._idle_lanes: deque[asyncio.Future[None]] = deque()
         self._unanswered_count = 0
@@ -108,7 +115,9 @@ class AnswerSender:
         attempt = 0
         while True:
             batch = await self._next_batch()
-            error = await self._send(batch)
+            if self._codec is not None:
+                batch = await self._encode(batch, self._codec)
+            error = await self._send(batch) if batch else None
             if error is None:
                 attempt = 0
                 continue
@@ -128,6 +137,23 @@ class AnswerSender:
                 break
             batch.append(self._queue.popleft())
         return batch
+
+    async def _encode(self, batch: list[_Outgoing], codec: PayloadCodec) -> list[_Outgoing]:
+        """Pass them through the codec; those that it fails on have their fate."""
+        encoded: list[_Outgoing] = []
+        for item in batch:
+            try:
+                if not item.is_encoded:
+                    async with asyncio.timeout(CODEC_TIMEOUT):
+                        await encode_message(codec, item.answer)
+                    item.is_encoded = True
+            except Exception as error:  # noqa: BLE001 - whoever answers hears of it
+                message = f"the codec failed: {error!r}"
+                refused = TaskAnswerError(code=_INVALID_ARGUMENT, message=message)
+                self._finish(item, TaskAnswerResult(error=refused))
+            else:
+                encoded.append(item)
+        return encoded
 
     async def _send(self, batch: list[_Outgoing]) -> grpc.aio.AioRpcError | None:
         """One call. What it could not get through is back in the queue, or has been given up."""

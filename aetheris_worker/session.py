@@ -10,14 +10,16 @@ from collections.abc import Coroutine, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final
 
+from aetheris.api.v1.worker_service_pb2 import WorkflowTask
 from aetheris.api.v1.workflow_service_pb2 import (
     GetWorkflowHistoryRequest,
     GetWorkflowHistoryResponse,
 )
+from aetheris_client.codec import PayloadCodec, decode_message
 from aetheris_client.connection import Connection
 from aetheris_worker.activities.runner import ActivityRunner
 from aetheris_worker.answers import AnswerSender
-from aetheris_worker.config import WorkerConfig
+from aetheris_worker.config import CODEC_TIMEOUT, WorkerConfig
 from aetheris_worker.polling import ActivityPoller, WorkflowPoller, poll_forever
 from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefinition
 from aetheris_worker.slots import Slots
@@ -54,7 +56,10 @@ class WorkerSession:
         self._cache = RunCache(config.max_cached_workflows)
         self._watchdog = Watchdog()
         self._sender = AnswerSender(
-            connection.worker_service.RespondTasks, config.namespace, config.answer_timeout
+            connection.worker_service.RespondTasks,
+            config.namespace,
+            config.answer_timeout,
+            config.converter.codec,
         )
         self._workflow_slots = Slots(config.max_concurrent_workflow_tasks)
         self._activity_slots = Slots(config.max_concurrent_activities)
@@ -66,7 +71,7 @@ class WorkerSession:
             self._sender,
             executor or self._own_executor,
             self._activity_slots,
-            self._handle_extra_workflow_task,
+            self._take_extra_workflow_task,
             self._spawn,
         )
         self._handler = WorkflowTaskHandler(
@@ -78,6 +83,7 @@ class WorkerSession:
             self._runner,
             self._workflow_slots,
             self._watchdog,
+            self._take_workflow_task,
             self._spawn,
         )
 
@@ -109,7 +115,7 @@ class WorkerSession:
         if self._workflows:
             for _ in range(WORKFLOW_POLLS):
                 workflows = WorkflowPoller(
-                    stub, self._config, self._workflow_slots, self._handler.handle
+                    stub, self._config, self._workflow_slots, self._take_workflow_task
                 )
                 polls.append(self._group.create_task(poll_forever("workflow", workflows.poll)))
         if self._activities:
@@ -149,10 +155,27 @@ class WorkerSession:
             return False
         return True
 
-    def _handle_extra_workflow_task(self, task: Any) -> None:
+    def _take_workflow_task(self, task: WorkflowTask) -> None:
+        """One for which there is a slot."""
+        if self._config.converter.codec is None:
+            self._handler.handle(task)
+        else:
+            self._spawn(self._decode_and_handle(task, self._config.converter.codec))
+
+    def _take_extra_workflow_task(self, task: WorkflowTask) -> None:
         """One that came with an activity's answer, whether or not there is a slot."""
         self._workflow_slots.take_one_more()
-        self._handler.handle(task)
+        self._take_workflow_task(task)
+
+    async def _decode_and_handle(self, task: WorkflowTask, codec: PayloadCodec) -> None:
+        # Workflow code cannot wait for a codec, so it only ever sees payloads that are decoded.
+        try:
+            async with asyncio.timeout(CODEC_TIMEOUT):
+                await decode_message(codec, task)
+        except Exception as error:  # noqa: BLE001 - the task fails with it
+            self._handler.fail(task, error)
+        else:
+            self._handler.handle(task)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = self._group.create_task(coroutine)
@@ -160,9 +183,13 @@ class WorkerSession:
         task.add_done_callback(self._spawned.discard)
 
     async def _get_history(self, request: GetWorkflowHistoryRequest) -> GetWorkflowHistoryResponse:
-        return await self._connection.call(
+        response = await self._connection.call(
             self._connection.workflow_service.GetWorkflowHistory, request, HISTORY_CALL_TIMEOUT
         )
+        if self._config.converter.codec is not None:
+            async with asyncio.timeout(CODEC_TIMEOUT):
+                await decode_message(self._config.converter.codec, response)
+        return response
 
 
 def _make_executor(

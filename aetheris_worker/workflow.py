@@ -10,7 +10,7 @@ import inspect
 import logging
 import random as _random
 import uuid as _uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, cast, overload
 
@@ -46,6 +46,7 @@ __all__ = [
     "ParentInfo",
     "RetryPolicy",
     "WorkflowInfo",
+    "as_completed",
     "defn",
     "execute_activity",
     "history_length",
@@ -341,6 +342,17 @@ async def wait(
     done, _ = await asyncio.wait(awaitables, timeout=limit, return_when=return_when)
     finished = [item for item in awaitables if item in done]
     return finished, [item for item in awaitables if item not in done]
+
+
+def as_completed(
+    awaitables: Sequence[Awaitable[R]], *, timeout: float | timedelta | None = None
+) -> Iterator[Awaitable[R]]:
+    """`asyncio.as_completed`, which by itself begins coroutines in an order that replay does not
+    repeat.
+    """
+    limit = None if timeout is None else _seconds(timeout)
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    return asyncio.as_completed(tasks, timeout=limit)
 
 
 # What the run knows.

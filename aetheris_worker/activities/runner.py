@@ -19,13 +19,14 @@ from aetheris.api.v1.worker_service_pb2 import (
     TaskAnswerResult,
     WorkflowTask,
 )
+from aetheris_client.codec import decode_message
 from aetheris_client.errors import ApplicationError, CancelledError, PayloadEncodeError
 from aetheris_client.failure import to_failure
 from aetheris_worker.activities.attempt import CURRENT, Attempt, CancelReason
 from aetheris_worker.activities.heartbeat import Heartbeater, interval_of
 from aetheris_worker.activities.info import timeout_of
 from aetheris_worker.answers import AnswerSender
-from aetheris_worker.config import WorkerConfig
+from aetheris_worker.config import CODEC_TIMEOUT, WorkerConfig
 from aetheris_worker.runtime.definitions import ActivityDefinition
 from aetheris_worker.runtime.entry import is_cancelled
 from aetheris_worker.runtime.signatures import signature_of
@@ -176,6 +177,9 @@ class ActivityRunner:
                 type="ActivityNotRegistered",
             )
         converter = self._config.converter
+        if converter.codec is not None:
+            async with asyncio.timeout(CODEC_TIMEOUT):
+                await decode_message(converter.codec, task)
         types = signature_of(definition.function).argument_types
         arguments = converter.from_payloads(task.input, types)
         # This task's context is its own: nothing else sees the variable.

@@ -1,5 +1,5 @@
-"""The handles that the loop gives out for callbacks. Leaner than their bases, whose fields they leave
-unused.
+"""The handles that the loop gives out for callbacks. Leaner than their bases, whose fields they
+leave unused.
 """
 
 import asyncio

@@ -73,7 +73,10 @@ class WorkflowNotRegisteredError(AetherisError):
 
 
 class WorkflowTaskHandler:
-    """Owns the cache. Each task occupies one slot, until its answer is with the server."""
+    """Owns the cache. Each task occupies one slot, until its answer is with the server.
+
+    `take_next` gets the workflow tasks that come with answers, each in the slot of the task before.
+    """
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class WorkflowTaskHandler:
         eager: EagerActivities,
         slots: Slots,
         watchdog: Watchdog,
+        take_next: Callable[[WorkflowTask], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._config = config
@@ -95,6 +99,7 @@ class WorkflowTaskHandler:
         self._eager = eager
         self._slots = slots
         self._watchdog = watchdog
+        self._take_next = take_next
         self._spawn = spawn
         self._asks_for_more = True
         self._plain_completed = _completed_template(config)
@@ -184,7 +189,7 @@ class WorkflowTaskHandler:
         except Exception as error:  # noqa: BLE001 - the server and the log hear of it
             if machine is not None:
                 self._cache.drop(run_id, machine)
-            self._fail(task, error)
+            self.fail(task, error)
             return
         answer = self._completed(task, machine, commands)
         reserved = self._reserve_eager(answer)
@@ -249,11 +254,15 @@ class WorkflowTaskHandler:
             self._eager.start(activity_task)
         self._eager.release(reserved - len(completed.activity_tasks))
         if completed.HasField("workflow_task"):
-            self.handle(completed.workflow_task)
+            self._take_next(completed.workflow_task)
         else:
             self._slots.give_back()
 
-    def _fail(self, task: WorkflowTask, error: Exception) -> None:
+    def fail(self, task: WorkflowTask, error: Exception) -> None:
+        """Say that the task, or the query, led to this."""
+        if task.HasField("query"):
+            self._send_query_result(task, _query_failed(error, self._config.converter))
+            return
         _LOGGER.error("workflow task of %s failed", _label(task), exc_info=error)
         answer = TaskAnswer()
         failed = answer.workflow_task_failed

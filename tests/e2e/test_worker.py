@@ -3,15 +3,16 @@
 import asyncio
 import secrets
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aetheris.api.v1.common_pb2 import Payload
 from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
-from aetheris_client import Client, WorkflowHandle
+from aetheris_client import Client, DataConverter, WorkflowHandle
 from aetheris_client.errors import (
     ActivityError,
     ApplicationError,
@@ -384,3 +385,61 @@ async def test_worker_outlives_its_server(
         await server.start()
         assert await asyncio.wait_for(handle.result(), 30) == "kept"
     assert await server.terminate() == 0
+
+
+class Secret:
+    """A codec that hides everything behind a simple cipher."""
+
+    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        return [
+            Payload(
+                metadata={"encoding": b"binary/secret"},
+                data=flip(payload.SerializeToString()),
+            )
+            for payload in payloads
+        ]
+
+    async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        return [
+            Payload.FromString(flip(payload.data))
+            if payload.metadata["encoding"] == b"binary/secret"
+            else payload
+            for payload in payloads
+        ]
+
+
+def flip(data: bytes) -> bytes:
+    return bytes(byte ^ 0x5A for byte in data)
+
+
+@workflow.defn
+class Secretive(Approval):
+    @workflow.run
+    async def run(self, wanted: int) -> list[str]:
+        await workflow.wait_condition(lambda: len(self.by) >= wanted)
+        length = await workflow.execute_activity(double, 21, start_to_close_timeout=LONG)
+        return [*self.by, str(length)]
+
+
+@pytest.mark.parametrize("cached", [1_000, 0])
+async def test_codec_hides_every_payload_from_the_server(
+    shared_server: ServerProcess, queue: str, cached: int
+) -> None:
+    converter = DataConverter(codec=Secret())
+    async with (
+        await Client.connect(shared_server.address, data_converter=converter) as client,
+        Worker(
+            client,
+            task_queue=queue,
+            workflows=[Secretive],
+            activities=[double],
+            max_cached_workflows=cached,
+        ),
+    ):
+        handle = await client.start_workflow(Secretive.run, 1, id=new_id(), task_queue=queue)
+        assert await handle.query(Secretive.approvers) == []
+        await handle.signal(Secretive.approve, "somebody")
+        assert await handle.result() == ["somebody", "42"]
+    async with await Client.connect(shared_server.address) as plain:
+        seen = [event async for event in plain.get_workflow_handle(handle.id).history()]
+    assert b"somebody" not in b"".join(event.SerializeToString() for event in seen)

@@ -265,3 +265,30 @@ def test_workflow_functions_outside_of_a_workflow_say_so() -> None:
     with pytest.raises(workflow.NotInWorkflowError, match=r"workflow\.now was called outside"):
         workflow.now()
     assert not workflow.in_workflow()
+
+
+@workflow.defn
+class InOrderOfCompletion:
+    @workflow.run
+    async def run(self) -> list[int]:
+        async def after(seconds: int) -> int:
+            await workflow.sleep(seconds)
+            return seconds
+
+        got = [await item for item in workflow.as_completed([after(n) for n in (3, 1, 2)])]
+        pending = [asyncio.create_task(after(seconds)) for seconds in (5, 4)]
+        done, left = await workflow.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        assert (done, left) == ([pending[1]], [pending[0]])
+        return got
+
+
+def test_as_completed_and_wait_keep_the_given_order() -> None:
+    session = Session(InOrderOfCompletion)
+    assert session.step() == ["timer 1 3s", "timer 2 1s", "timer 3 2s"]
+    for timer in ("2", "3", "1"):
+        session.history.timer_fired(timer)
+    assert session.step() == ["timer 4 5s", "timer 5 4s"]
+    session.history.timer_fired("5")
+    assert session.step() == ["complete"]
+    assert session.result() == [1, 2, 3]
+    session.replay()
