@@ -12,7 +12,7 @@ import random as _random
 import uuid as _uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar, cast, overload
+from typing import Any, Final, TypedDict, TypeVar, Unpack, cast, overload
 
 from aetheris_client.definition import (
     QUERY_DEFINITION,
@@ -45,6 +45,7 @@ __all__ = [
     "NotInWorkflowError",
     "ParentInfo",
     "RetryPolicy",
+    "StartActivityOptions",
     "WorkflowInfo",
     "as_completed",
     "defn",
@@ -72,8 +73,6 @@ __all__ = [
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
-
-NO_ARGUMENT: Final[Any] = object()
 
 
 class NotInWorkflowError(RuntimeError):
@@ -165,62 +164,57 @@ def _handler(attribute: str, function: Any, name: str | None) -> Any:
 # Activities.
 
 
+class StartActivityOptions(TypedDict, total=False):
+    """How an activity is run.
+
+    arg, args: Its one argument, or all of them, where they are not given in place.
+    activity_id: Unique among the run's open activities; a number where absent.
+    task_queue: Where its workers poll; the run's own queue where absent.
+    result_type: What to convert its result to; the function's annotation where absent.
+    schedule_to_close_timeout: Limit on all attempts together.
+    schedule_to_start_timeout: Limit on the wait for a worker.
+    start_to_close_timeout: Limit on one attempt.
+    heartbeat_timeout: Limit on the worker's silence.
+    retry_policy: How failures are tried again; the server's default where absent.
+    cancellation_type: What becomes of it when the code cancels it; TRY_CANCEL where absent.
+    capabilities: What its worker must be able to do.
+    at_most_once: Never hand an attempt out twice. An attempt that is lost ends with a TimeoutError
+        whose outcome is unknown; unless retry_policy says otherwise, there is no second one.
+    """
+
+    arg: Any
+    args: Sequence[Any]
+    activity_id: str | None
+    task_queue: str | None
+    result_type: object
+    schedule_to_close_timeout: timedelta | None
+    schedule_to_start_timeout: timedelta | None
+    start_to_close_timeout: timedelta | None
+    heartbeat_timeout: timedelta | None
+    retry_policy: RetryPolicy | None
+    cancellation_type: ActivityCancellationType
+    capabilities: Sequence[str]
+    at_most_once: bool
+
+
 @overload
 async def execute_activity(
     activity: Callable[..., Awaitable[R]],
     *arguments: Any,
-    arg: Any = ...,
-    args: Sequence[Any] | None = None,
-    activity_id: str | None = None,
-    task_queue: str | None = None,
-    result_type: object = None,
-    schedule_to_close_timeout: timedelta | None = None,
-    schedule_to_start_timeout: timedelta | None = None,
-    start_to_close_timeout: timedelta | None = None,
-    heartbeat_timeout: timedelta | None = None,
-    retry_policy: RetryPolicy | None = None,
-    cancellation_type: ActivityCancellationType = ActivityCancellationType.TRY_CANCEL,
-    capabilities: Sequence[str] = (),
-    at_most_once: bool = False,
+    **options: Unpack[StartActivityOptions],
 ) -> R: ...
 @overload
 async def execute_activity(
-    activity: Callable[..., R],
-    *arguments: Any,
-    arg: Any = ...,
-    args: Sequence[Any] | None = None,
-    activity_id: str | None = None,
-    task_queue: str | None = None,
-    result_type: object = None,
-    schedule_to_close_timeout: timedelta | None = None,
-    schedule_to_start_timeout: timedelta | None = None,
-    start_to_close_timeout: timedelta | None = None,
-    heartbeat_timeout: timedelta | None = None,
-    retry_policy: RetryPolicy | None = None,
-    cancellation_type: ActivityCancellationType = ActivityCancellationType.TRY_CANCEL,
-    capabilities: Sequence[str] = (),
-    at_most_once: bool = False,
+    activity: Callable[..., R], *arguments: Any, **options: Unpack[StartActivityOptions]
 ) -> R: ...
 @overload
 async def execute_activity(
-    activity: str,
-    *arguments: Any,
-    arg: Any = ...,
-    args: Sequence[Any] | None = None,
-    activity_id: str | None = None,
-    task_queue: str | None = None,
-    result_type: object = None,
-    schedule_to_close_timeout: timedelta | None = None,
-    schedule_to_start_timeout: timedelta | None = None,
-    start_to_close_timeout: timedelta | None = None,
-    heartbeat_timeout: timedelta | None = None,
-    retry_policy: RetryPolicy | None = None,
-    cancellation_type: ActivityCancellationType = ActivityCancellationType.TRY_CANCEL,
-    capabilities: Sequence[str] = (),
-    at_most_once: bool = False,
+    activity: str, *arguments: Any, **options: Unpack[StartActivityOptions]
 ) -> Any: ...
-async def execute_activity(activity: Any, *arguments: Any, **options: Any) -> Any:
-    """Run an activity and wait for its result; takes what `start_activity` takes.
+async def execute_activity(
+    activity: Any, *arguments: Any, **options: Unpack[StartActivityOptions]
+) -> Any:
+    """Run an activity and wait for its result; see `start_activity`.
 
     Raises:
         ActivityError: It did not complete; the cause says why (CancelledError, TimeoutError,
@@ -232,83 +226,59 @@ async def execute_activity(activity: Any, *arguments: Any, **options: Any) -> An
 def start_activity(
     activity: str | Callable[..., object],
     *arguments: Any,
-    arg: Any = NO_ARGUMENT,
-    args: Sequence[Any] | None = None,
-    activity_id: str | None = None,
-    task_queue: str | None = None,
-    result_type: object = None,
-    schedule_to_close_timeout: timedelta | None = None,
-    schedule_to_start_timeout: timedelta | None = None,
-    start_to_close_timeout: timedelta | None = None,
-    heartbeat_timeout: timedelta | None = None,
-    retry_policy: RetryPolicy | None = None,
-    cancellation_type: ActivityCancellationType = ActivityCancellationType.TRY_CANCEL,
-    capabilities: Sequence[str] = (),
-    at_most_once: bool = False,
+    **options: Unpack[StartActivityOptions],
 ) -> ActivityHandle:
     """Schedule an activity, without waiting.
 
     Args:
         activity: A function under @activity.defn, or a name.
-        arguments: What to call it with; or `arg` for one, or `args` for a list.
-        arg: One argument.
-        args: All arguments.
-        activity_id: Unique among the run's open activities; a number where None.
-        task_queue: Where its workers poll; the run's own queue where None.
-        result_type: What to convert its result to; the function's annotation where None.
-        schedule_to_close_timeout: Limit on all attempts together.
-        schedule_to_start_timeout: Limit on the wait for a worker.
-        start_to_close_timeout: Limit on one attempt.
-        heartbeat_timeout: Limit on the worker's silence.
-        retry_policy: How failures are tried again; the server's default where None.
-        cancellation_type: What becomes of it when the code cancels it.
-        capabilities: What its worker must be able to do.
-        at_most_once: Never hand an attempt out twice. An attempt that is lost ends with a
-            TimeoutError whose outcome is unknown; unless `retry_policy` says otherwise, there is
-            no second one.
+        arguments: What to call it with.
+        options: One of start_to_close_timeout and schedule_to_close_timeout is needed.
 
     Returns:
         Its handle: await it for the result, `cancel()` it.
 
     Raises:
-        ValueError: Neither schedule_to_close_timeout nor start_to_close_timeout is set.
+        ValueError: Neither timeout is set.
         PayloadEncodeError: An argument has no encoding.
     """
     run = _current_run("start_activity")
+    take = options.get
+    result_type = take("result_type")
     if isinstance(activity, str):
         name = activity
     else:
-        definition = ActivityDefinition.of(activity)
-        name = definition.name
+        name = ActivityDefinition.of(activity).name
         if result_type is None:
             result_type = signature_of(activity).result_type
+    at_most_once = take("at_most_once", False)
+    retry_policy = take("retry_policy")
     if at_most_once and retry_policy is None:
         retry_policy = _ONE_ATTEMPT
-    options = ActivityOptions(
-        task_queue=task_queue or run.task_queue,
-        schedule_to_close_timeout=schedule_to_close_timeout,
-        schedule_to_start_timeout=schedule_to_start_timeout,
-        start_to_close_timeout=start_to_close_timeout,
-        heartbeat_timeout=heartbeat_timeout,
+    how = ActivityOptions(
+        task_queue=take("task_queue") or run.task_queue,
+        schedule_to_close_timeout=take("schedule_to_close_timeout"),
+        schedule_to_start_timeout=take("schedule_to_start_timeout"),
+        start_to_close_timeout=take("start_to_close_timeout"),
+        heartbeat_timeout=take("heartbeat_timeout"),
         retry_policy=retry_policy,
-        cancellation_type=cancellation_type,
-        capabilities=capabilities,
+        cancellation_type=take("cancellation_type", ActivityCancellationType.TRY_CANCEL),
+        capabilities=take("capabilities", ()),
         at_most_once=at_most_once,
     )
-    values = _arguments(arguments, arg, args)
-    return run.start_activity(name, values, options, activity_id, result_type)
+    values = _arguments(arguments, options)
+    return run.start_activity(name, values, how, take("activity_id"), result_type)
 
 
 _ONE_ATTEMPT: Final = RetryPolicy(maximum_attempts=1)
 
 
-def _arguments(arguments: tuple[Any, ...], arg: Any, args: Sequence[Any] | None) -> Sequence[Any]:
-    given = bool(arguments) + (arg is not NO_ARGUMENT) + (args is not None)
-    if given > 1:
+def _arguments(arguments: tuple[Any, ...], options: StartActivityOptions) -> Sequence[Any]:
+    if bool(arguments) + ("arg" in options) + ("args" in options) > 1:
         raise TypeError("arguments: expected only one of *arguments, arg and args")
-    if args is not None:
-        return args
-    return arguments if arg is NO_ARGUMENT else (arg,)
+    if "args" in options:
+        return options["args"]
+    return (options["arg"],) if "arg" in options else arguments
 
 
 # Waiting.
