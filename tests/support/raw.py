@@ -55,6 +55,7 @@ class Raw:
     """
 
     def __init__(self, address: str, queue: str = QUEUE, namespace: str = "default") -> None:
+        self.address = address
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self.workflows: Any = workflow_service_pb2_grpc.WorkflowServiceStub(self._channel)
         self.workers: Any = worker_service_pb2_grpc.WorkerServiceStub(self._channel)
