@@ -24,7 +24,7 @@ from aetheris_client.enums import PendingActivityState
 from aetheris_client.errors import AetherisError, DeadlineExceededError, UnavailableError
 from examples.census import evidence, workflow
 from examples.census.findings import show_findings
-from examples.census.processes import SERVER, Cluster, DemoError, Program
+from examples.census.processes import SERVER, Cluster, DemoError
 from examples.census.sources import standard_library
 from examples.census.workflow import TASK_QUEUE, Census, CensusRequest, CensusResult, Stage
 
@@ -55,11 +55,13 @@ class Watch:
         self,
         cluster: Cluster,
         handle: WorkflowHandle[CensusResult],
+        result: asyncio.Task[CensusResult],
         plan: Sequence[Outage],
         console: Console,
     ) -> None:
         self._cluster = cluster
         self._handle = handle
+        self._result = result
         self._plan = list(plan)
         self._console = console
         self._bar = Progress(
@@ -76,10 +78,13 @@ class Watch:
 
         Raises:
             DemoError: A program ended by itself, or the files were done before the last outage.
+            WorkflowFailedError: The run has failed.
         """
         with self._bar:
             while True:
                 self._cluster.check_running()
+                if self._result.done():
+                    await self._result
                 progress = await self._try_progress()
                 if progress is not None and progress.stage is Stage.WAITING:
                     break
@@ -108,22 +113,19 @@ class Watch:
         if not self._plan or progress.done < self._plan[0].share * progress.files:
             return
         program = self._cluster.programs[self._plan.pop(0).program]
-        where = f"at {progress.done} of {progress.files} files"
-        if program.name == SERVER:
-            await self._kill(program, where)
-            await program.start()
-            while await self._try_progress() is None:
-                self._cluster.check_running()
-        else:
+        circumstances = f"at {progress.done} of {progress.files} files"
+        if program.name != SERVER:
             held = await self._wait_busy(f"{program.name}-{program.pid}")
-            await self._kill(program, f"{where}, with {held} files in its hands")
-            await program.start()
-        self._bar.print(f"  {program.name} runs again, as process {program.pid}")
-
-    async def _kill(self, program: Program, circumstances: str) -> None:
+            circumstances += f", with {held} files in its hands"
         pid = program.pid
         await program.kill()
+        begin_time = time.monotonic()
         self._bar.print(f"[red]kill -9[/red] {program.name} (process {pid}) {circumstances}")
+        await program.start()
+        while program.name == SERVER and await self._try_progress() is None:
+            self._cluster.check_running()
+        took = time.monotonic() - begin_time
+        self._bar.print(f"  started again after {took:.1f} s, as process {program.pid}")
 
     async def _wait_busy(self, identity: str) -> int:
         """Return how many files a worker has in its hands, once it has one or, failing that, after
@@ -158,15 +160,21 @@ async def take_census(
         AetherisError: The run did not complete, or a call failed.
     """
     request = CensusRequest(str(folder), str(output), folder.name, window)
-    console.print(f"Starting a server and two workers; logs are in {output / 'logs'}")
+    logs = output / "logs"
+    console.print(f"Starting a server and two workers; logs are in {logs}", soft_wrap=True)
     async with Cluster(output) as cluster, await cluster.connect() as client:
         handle = await client.start_workflow(
             Census.run, request, id=WORKFLOW_ID, task_queue=TASK_QUEUE, task_timeout=_TASK_TIMEOUT
         )
-        await Watch(cluster, handle, plan, console).wait_analysed()
-        console.print("All files are done; the run waits for the approval. Approving.")
-        await handle.signal(Census.approve, APPROVER)
-        result = await handle.result(timeout=timedelta(seconds=60))
+        awaited = asyncio.create_task(handle.result(timeout=timedelta(seconds=DEADLINE)))
+        try:
+            await Watch(cluster, handle, awaited, plan, console).wait_analysed()
+            console.print("All files are done; the run waits for the approval. Approving.")
+            await handle.signal(Census.approve, APPROVER)
+            result = await awaited
+        finally:
+            awaited.cancel()
+            await asyncio.wait([awaited])
         run = await evidence.read_run(client, handle)
     console.print("Comparing with a plain loop over the same files.")
     begin_time = time.monotonic()
@@ -203,16 +211,26 @@ def main() -> None:
     try:
         asyncio.run(run(arguments.folder.resolve(), output, console))
     except KeyboardInterrupt:
-        console.print("[red]Stopped.[/red]")
+        console.print(f"[red]Stopped.[/red] Everything is left in {output}", soft_wrap=True)
         raise SystemExit(130) from None
     except TimeoutError:
-        console.print(f"[red]Not done within {DEADLINE:g} s.[/red] Everything is left in {output}")
+        console.print(f"[red]Not done within {DEADLINE:g} s.[/red]")
+        console.print(f"Everything is left in {output}", soft_wrap=True)
         raise SystemExit(1) from None
     except (DemoError, AetherisError, OSError) as error:
-        console.print("[red]Failed:[/red]", escape(str(error)))
-        console.print(f"Everything is left in {output}")
+        console.print("[red]Failed:[/red]", escape(_explain(error)))
+        console.print(f"Everything is left in {output}", soft_wrap=True)
         raise SystemExit(1) from None
     shutil.rmtree(output / "server")
+
+
+def _explain(error: BaseException) -> str:
+    """The error, and what led to it."""
+    cause = error.__cause__
+    if cause is None:
+        return str(error)
+    # Some messages already end with that of the cause.
+    return f"{str(error).removesuffix(f': {cause}')}: {_explain(cause)}"
 
 
 def _make_output(parser: argparse.ArgumentParser, output: Path | None) -> Path:
