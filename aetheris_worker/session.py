@@ -30,8 +30,6 @@ from aetheris_worker.tasks.watchdog import Watchdog
 _LOGGER: Final = logging.getLogger("aetheris.worker")
 
 HISTORY_CALL_TIMEOUT: Final = 20.0
-WORKFLOW_POLLS: Final = 2
-ACTIVITY_POLLS: Final = 1
 # What a shutdown gives cancelled activities to clean up, and then the last answers to be sent.
 CANCEL_GRACE: Final = 5.0
 LAST_ANSWERS_GRACE: Final = 5.0
@@ -110,24 +108,19 @@ class WorkerSession:
                 self._own_executor.shutdown(wait=False, cancel_futures=True)
 
     def _start_polls(self) -> list["asyncio.Task[None]"]:
+        # One call of each kind: a second one was measured to split the batches and save nothing.
         stub = self._connection.worker_service
         polls: list[asyncio.Task[None]] = []
         if self._workflows:
-            for _ in range(WORKFLOW_POLLS):
-                workflows = WorkflowPoller(
-                    stub, self._config, self._workflow_slots, self._take_workflow_task
-                )
-                polls.append(self._group.create_task(poll_forever("workflow", workflows.poll)))
+            workflows = WorkflowPoller(
+                stub, self._config, self._workflow_slots, self._take_workflow_task
+            )
+            polls.append(self._group.create_task(poll_forever("workflow", workflows.poll)))
         if self._activities:
-            for _ in range(ACTIVITY_POLLS):
-                activities = ActivityPoller(
-                    stub,
-                    self._config,
-                    self._activity_slots,
-                    self._runner.start,
-                    self._runner.cancel,
-                )
-                polls.append(self._group.create_task(poll_forever("activity", activities.poll)))
+            activities = ActivityPoller(
+                stub, self._config, self._activity_slots, self._runner.start, self._runner.cancel
+            )
+            polls.append(self._group.create_task(poll_forever("activity", activities.poll)))
         return polls
 
     async def _wind_down(self) -> None:
