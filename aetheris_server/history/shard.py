@@ -82,7 +82,10 @@ class Shard:
     flagged: set[RunKey] = field(default_factory=set[RunKey])
     stale_flags: set[RunKey] = field(default_factory=set[RunKey])
     wake_rewrites: dict[str, WakeRewrite] = field(default_factory=dict[str, WakeRewrite])
+    _flagging: set[RunKey] = field(default_factory=set[RunKey])
     _unflagging: set[RunKey] = field(default_factory=set[RunKey])
+    # Whose row may or may not say so.
+    _unsure: set[RunKey] = field(default_factory=set[RunKey])
     _marks: deque[int] = field(default_factory=deque[int])
 
     def take_seq(self) -> int:
@@ -116,6 +119,8 @@ class Shard:
 
     def note_row_written(self, key: RunKey, owes: bool) -> None:
         """Note that a commit writes the run's row, and whether it owes tasks along with it."""
+        # Which of the two gets to the disk last, this or a flag on its way there, is not known.
+        self._flagging.discard(key)
         if not owes:
             self.flagged.discard(key)
             self.stale_flags.discard(key)
@@ -157,8 +162,12 @@ class Shard:
                 watermark = min(watermark, seq - 1)
                 break
             flag.append(key)
+        self._flagging = set(flag)
         # A run that owes tasks again while its flag is being cleared counts as never flagged.
-        self._unflagging, self.stale_flags = self.stale_flags, set()
+        self._unflagging = self.stale_flags | {
+            key for key in self._unsure if key not in self.owing and key not in self.flagged
+        }
+        self.stale_flags, self._unsure = set(), set()
         return Settlement(
             watermark=max(watermark, self.watermark),
             flag=flag,
@@ -172,15 +181,18 @@ class Shard:
         self.watermark = settlement.watermark
         self._unflagging = set()
         for key in settlement.flag:
-            if self.owing.pop(key, None) is not None:
+            if key not in self._flagging:
+                self._unsure.add(key)
+            elif self.owing.pop(key, None) is not None:
                 self.flagged.add(key)
             else:
                 self.stale_flags.add(key)
+        self._flagging = set()
         for run_id, rewrite in settlement.wake_rewrites.items():
             if self.wake_rewrites.get(run_id) == rewrite:
                 del self.wake_rewrites[run_id]
 
     def unsettle(self, settlement: Settlement) -> None:
         """Take note that a settlement is not known to be on disk."""
-        self._unflagging = set()
-        self.stale_flags |= {key for key in settlement.unflag if key not in self.owing}
+        self._flagging, self._unflagging = set(), set()
+        self._unsure |= {*settlement.flag, *settlement.unflag}
