@@ -1,0 +1,155 @@
+"""Group commit, with a writer that the test holds."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from aetheris_server.errors import (
+    CommitFailedError,
+    ShardLostError,
+    ShardNotOwnedError,
+    StorageUnavailableError,
+    UnavailableError,
+)
+from aetheris_server.history.committer import MAX_QUEUED, Commit, Committer
+from aetheris_server.storage.commit import CommitBatch, LogWriter
+from aetheris_server.storage.executions import ExecutionUpdate
+from aetheris_server.storage.log import LogRow
+from tests.support.wait import wait_until
+
+
+class _Writer:
+    """Writes when the test says so, or fails with what the test says."""
+
+    def __init__(self) -> None:
+        self.batches: list[CommitBatch] = []
+        self.answers: asyncio.Queue[BaseException | None] = asyncio.Queue()
+
+    async def commit(self, batch: CommitBatch) -> None:
+        self.batches.append(batch)
+        answer = await self.answers.get()
+        if answer is not None:
+            raise answer
+
+    def written(self) -> list[list[tuple[int, int]]]:
+        return [[(row.shard_id, row.shard_seq) for row in batch.log] for batch in self.batches]
+
+
+class _Bench:
+    """A committer, its writer, and what came of each commit, in order."""
+
+    def __init__(self) -> None:
+        self.writer = _Writer()
+        self.failed: list[tuple[int, bool]] = []
+        self.done: list[tuple[int, int, UnavailableError | None]] = []
+        self.committer = Committer(
+            cast("LogWriter", self.writer),
+            lambda shard_id, is_lost: self.failed.append((shard_id, is_lost)),
+        )
+
+    def enqueue(self, shard_id: int, seq: int, **parts: Any) -> None:
+        self.committer.enqueue(
+            Commit(
+                shard_id,
+                rows=[LogRow(shard_id, seq, "", "", 0, 0, 0, b"", b"")],
+                on_done=lambda error: self.done.append((shard_id, seq, error)),
+                **parts,
+            )
+        )
+
+    def answer(self, *answers: BaseException | None) -> None:
+        for answer in answers:
+            self.writer.answers.put_nowait(answer)
+
+    async def wait_batches(self, count: int) -> None:
+        await wait_until(lambda: len(self.writer.batches) >= count)
+
+    async def wait_done(self, count: int) -> None:
+        await wait_until(lambda: len(self.done) >= count)
+
+
+@asynccontextmanager
+async def _running() -> AsyncGenerator[_Bench]:
+    bench = _Bench()
+    task = asyncio.create_task(bench.committer.run())
+    try:
+        yield bench
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_commits_that_come_during_a_write_go_together_in_the_next() -> None:
+    async with _running() as bench:
+        bench.enqueue(1, 1)
+        await bench.wait_batches(1)
+        for seq in (2, 3, 4):
+            bench.enqueue(1, seq)
+        bench.answer(None, None)
+        await bench.wait_done(4)
+    assert bench.writer.written() == [[(1, 1)], [(1, 2), (1, 3), (1, 4)]]
+    assert [(seq, error) for _, seq, error in bench.done] == [(n, None) for n in (1, 2, 3, 4)]
+
+
+async def test_batch_that_lost_a_shard_is_written_again_without_it() -> None:
+    async with _running() as bench:
+        for shard_id in (1, 2, 3):
+            bench.enqueue(shard_id, 1)
+        bench.answer(ShardLostError(frozenset({2})), None)
+        await bench.wait_done(3)
+    assert bench.writer.written() == [[(1, 1), (2, 1), (3, 1)], [(1, 1), (3, 1)]]
+    assert bench.failed == [(2, True)]
+    by_shard = {shard_id: error for shard_id, _, error in bench.done}
+    assert isinstance(by_shard[2], ShardNotOwnedError)
+    assert by_shard[1] is by_shard[3] is None
+
+
+async def test_failure_fails_everything_that_is_queued_behind_it() -> None:
+    async with _running() as bench:
+        bench.enqueue(1, 1)
+        await bench.wait_batches(1)
+        bench.enqueue(1, 2)
+        bench.enqueue(2, 1)
+        bench.enqueue(1, 3)
+        bench.answer(StorageUnavailableError("postgres", "gone"), None)
+        await bench.wait_done(4)
+    assert bench.writer.written() == [[(1, 1)], [(2, 1)]]
+    assert bench.failed == [(1, False)]
+    outcomes = {(shard_id, seq): error for shard_id, seq, error in bench.done}
+    assert outcomes[2, 1] is None
+    assert all(isinstance(outcomes[1, seq], CommitFailedError) for seq in (1, 2, 3))
+
+
+async def test_shard_is_failed_before_anybody_is_told() -> None:
+    async with _running() as bench:
+        failed_when_told: list[int] = []
+        bench.committer.enqueue(
+            Commit(1, rows=[], on_done=lambda _: failed_when_told.append(len(bench.failed)))
+        )
+        bench.answer(StorageUnavailableError("postgres", "gone"))
+        await wait_until(lambda: failed_when_told)
+    assert failed_when_told == [1]
+
+
+async def test_of_several_updates_of_a_run_the_last_is_written() -> None:
+    def update(length: int) -> ExecutionUpdate:
+        return ExecutionUpdate(1, "run", 1, None, None, length, 0, owes_tasks=False)
+
+    async with _running() as bench:
+        bench.enqueue(1, 1, updates=[update(1)])
+        bench.enqueue(1, 2, updates=[update(2)])
+        bench.answer(None)
+        await bench.wait_done(2)
+    assert bench.writer.batches[0].updates == [update(2)]
+
+
+def test_full_queue_says_so() -> None:
+    bench = _Bench()
+    for seq in range(MAX_QUEUED):
+        assert not bench.committer.is_full
+        bench.enqueue(1, seq)
+    assert bench.committer.is_full

@@ -1,0 +1,269 @@
+"""The watermark, and the flags of runs that owe tasks for long."""
+
+import random
+from collections import deque
+from datetime import UTC, datetime
+
+from aetheris_server.errors import CommitFailedError
+from aetheris_server.history.run import Ticket
+from aetheris_server.history.shard import Settlement, Shard, WakeRewrite
+from aetheris_server.history.state.run import RunKey
+
+_LAG = 1
+
+
+def _key(name: str) -> RunKey:
+    return RunKey("namespace", f"workflow-{name}", name)
+
+
+def _shard(watermark: int = 0) -> Shard:
+    return Shard(
+        shard_id=1,
+        range_id=1,
+        next_seq=watermark + 1,
+        watermark=watermark,
+        committed_seq=watermark,
+        is_recovered=True,
+    )
+
+
+def _commit(shard: Shard, key: RunKey, owes: bool, *, writes_row: bool = False) -> int:
+    seq = shard.take_seq()
+    shard.note_owing(key, owes, seq)
+    if writes_row:
+        shard.note_row_written(key, owes)
+    shard.committed_seq = seq
+    return seq
+
+
+def _settle(shard: Shard) -> Settlement:
+    settlement = shard.plan_settlement(_LAG)
+    shard.settle(settlement)
+    return settlement
+
+
+def test_watermark_without_owing_runs_follows_the_log() -> None:
+    shard = _shard()
+    _commit(shard, _key("a"), owes=False)
+    assert _settle(shard).watermark == 1
+    assert shard.watermark == 1
+
+
+def test_watermark_stays_before_a_run_that_owes() -> None:
+    shard = _shard()
+    _commit(shard, _key("a"), owes=False)
+    _commit(shard, _key("b"), owes=True)
+    _commit(shard, _key("c"), owes=False)
+    assert _settle(shard).watermark == 1
+
+
+def test_run_that_owes_for_long_is_flagged_and_passed() -> None:
+    shard = _shard()
+    _commit(shard, _key("a"), owes=True)
+    assert _settle(shard).flag == []
+    settlement = _settle(shard)
+    assert (settlement.flag, settlement.watermark) == ([_key("a")], 1)
+    assert shard.flagged == {_key("a")}
+    assert shard.owing_runs() == [_key("a")]
+
+
+def test_run_that_is_done_sooner_is_never_flagged() -> None:
+    shard = _shard()
+    _commit(shard, _key("a"), owes=True)
+    _settle(shard)
+    _commit(shard, _key("a"), owes=False)
+    assert _settle(shard).flag == []
+    assert shard.owing_runs() == []
+
+
+def test_run_named_again_counts_from_its_newest_row() -> None:
+    shard = _shard()
+    _commit(shard, _key("a"), owes=True)
+    _settle(shard)
+    _commit(shard, _key("a"), owes=True)
+    settlement = _settle(shard)
+    assert (settlement.flag, settlement.watermark) == ([], 1)
+
+
+def test_flagged_run_that_is_done_is_unflagged_once() -> None:
+    shard = _shard()
+    _commit(shard, _key("a"), owes=True)
+    _settle(shard)
+    _settle(shard)
+    _commit(shard, _key("a"), owes=False)
+    assert _settle(shard).unflag == {_key("a")}
+    assert _settle(shard).unflag == set()
+
+
+def test_run_that_owes_again_before_it_is_unflagged_stays_flagged() -> None:
+    shard = _shard()
+    _commit(shard, _key("a"), owes=True)
+    _settle(shard)
+    _settle(shard)
+    _commit(shard, _key("a"), owes=False)
+    _commit(shard, _key("a"), owes=True)
+    settlement = _settle(shard)
+    assert (settlement.unflag, shard.flagged) == (set(), {_key("a")})
+
+
+def test_run_that_owes_again_while_it_is_unflagged_holds_the_watermark() -> None:
+    shard = _shard()
+    _commit(shard, _key("a"), owes=True)
+    _settle(shard)
+    _settle(shard)
+    _commit(shard, _key("a"), owes=False)
+    settlement = shard.plan_settlement(_LAG)
+    seq = _commit(shard, _key("a"), owes=True)
+    shard.settle(settlement)
+    assert shard.flagged == set()
+    assert _settle(shard).watermark == seq - 1
+
+
+def test_run_that_is_done_while_it_is_flagged_is_unflagged_next() -> None:
+    shard = _shard()
+    _commit(shard, _key("a"), owes=True)
+    _settle(shard)
+    settlement = shard.plan_settlement(_LAG)
+    _commit(shard, _key("a"), owes=False, writes_row=True)
+    shard.settle(settlement)
+    assert _settle(shard).unflag == {_key("a")}
+
+
+def test_run_whose_row_says_so_needs_no_flag() -> None:
+    shard = _shard()
+    _commit(shard, _key("a"), owes=True, writes_row=True)
+    settlement = _settle(shard)
+    assert (settlement.flag, settlement.watermark) == ([], 1)
+    assert shard.owing_runs() == [_key("a")]
+
+
+def test_settlement_that_failed_is_planned_again() -> None:
+    shard = _shard()
+    _commit(shard, _key("a"), owes=True)
+    _settle(shard)
+    _settle(shard)
+    _commit(shard, _key("a"), owes=False)
+    failed = shard.plan_settlement(_LAG)
+    shard.unsettle(failed)
+    assert shard.watermark == 1
+    again = _settle(shard)
+    assert again.unflag == failed.unflag == {_key("a")}
+
+
+def test_shard_that_is_not_recovered_keeps_its_watermark() -> None:
+    shard = _shard(watermark=7)
+    shard.is_recovered = False
+    _commit(shard, _key("a"), owes=False)
+    assert _settle(shard).watermark == 7
+
+
+def test_recovered_run_holds_the_watermark_until_it_is_flagged() -> None:
+    shard = _shard(watermark=7)
+    _commit(shard, _key("b"), owes=True)
+    shard.note_recovered(_key("a"), owes=True, is_flagged=False)
+    assert shard.plan_settlement(_LAG).watermark == 7
+    shard.note_recovered(_key("c"), owes=True, is_flagged=True)
+    shard.note_recovered(_key("d"), owes=False, is_flagged=True)
+    assert shard.owing_runs() == [_key("a"), _key("b"), _key("c")]
+    assert shard.stale_flags == {_key("d")}
+
+
+def test_wake_rewrite_that_changed_meanwhile_is_written_again() -> None:
+    shard = _shard()
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    shard.wake_rewrites["a"] = WakeRewrite(now, None)
+    settlement = shard.plan_settlement(_LAG)
+    shard.wake_rewrites["a"] = WakeRewrite(now, now)
+    shard.settle(settlement)
+    assert _settle(shard).wake_rewrites == {"a": WakeRewrite(now, now)}
+    assert shard.wake_rewrites == {}
+
+
+async def test_settlement_is_founded_when_what_it_saw_is_on_disk() -> None:
+    shard = _shard()
+    shard.last_ticket = Ticket()
+    settlement = shard.plan_settlement(_LAG)
+    assert not settlement.is_founded
+    shard.last_ticket.resolve(CommitFailedError(1))
+    await settlement.wait_founded()
+    assert settlement.is_founded
+
+
+def test_settlement_that_changes_nothing_is_not_worth_writing() -> None:
+    shard = _shard()
+    assert not shard.plan_settlement(_LAG).is_worth_writing(shard.watermark)
+    _commit(shard, _key("a"), owes=False)
+    assert shard.plan_settlement(_LAG).is_worth_writing(shard.watermark)
+
+
+def test_owing_runs_are_always_named_by_log_or_flag() -> None:
+    """Whatever happens in whatever order, a crash at any moment loses no run that owes."""
+    for seed in range(1000):
+        _Life(random.Random(seed)).live()
+
+
+class _Life:
+    """A shard, the disk below it, and what is on the way from one to the other."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.shard = _shard()
+        self.queued: deque[tuple[int, RunKey, bool, bool]] = deque()
+        self.planned: Settlement | None = None
+        self.needed_seq = 0
+        self.has_landed = False
+        self.watermark = 0
+        self.owes: dict[RunKey, bool] = {}
+        self.last_row: dict[RunKey, int] = {}
+        self.flags: set[RunKey] = set()
+
+    def live(self) -> None:
+        steps = [self.queue, self.commit, self.plan, self.land, self.settle, self.fail]
+        weights = [4, 4, 2, 2, 2, 1]
+        for _ in range(80):
+            self.chance.choices(steps, weights)[0]()
+            for key, owes in self.owes.items():
+                is_named = key in self.flags or self.last_row[key] > self.watermark
+                assert not owes or is_named, key
+
+    def queue(self) -> None:
+        key, owes = _key(self.chance.choice("abcd")), self.chance.random() < 0.5
+        writes_row = self.chance.random() < 0.2
+        seq = self.shard.take_seq()
+        self.shard.note_owing(key, owes, seq)
+        if writes_row:
+            self.shard.note_row_written(key, owes)
+        self.queued.append((seq, key, owes, writes_row))
+
+    def commit(self) -> None:
+        if self.queued:
+            seq, key, owes, writes_row = self.queued.popleft()
+            self.owes[key], self.last_row[key] = owes, seq
+            if writes_row:
+                (self.flags.add if owes else self.flags.discard)(key)
+            self.shard.committed_seq = seq
+
+    def plan(self) -> None:
+        if self.planned is None:
+            self.planned, self.has_landed = self.shard.plan_settlement(_LAG), False
+            self.needed_seq = self.shard.next_seq - 1
+
+    def land(self) -> None:
+        """The settlement gets to the disk; nobody has heard of it yet."""
+        is_founded = self.shard.committed_seq >= self.needed_seq
+        if self.planned is not None and not self.has_landed and is_founded:
+            self.has_landed = True
+            self.flags |= set(self.planned.flag)
+            self.flags -= self.planned.unflag
+            self.watermark = max(self.watermark, self.planned.watermark)
+
+    def settle(self) -> None:
+        if self.planned is not None and self.has_landed:
+            self.shard.settle(self.planned)
+            self.planned = None
+
+    def fail(self) -> None:
+        """Whether it got to the disk or not, the host does not know."""
+        if self.planned is not None:
+            self.shard.unsettle(self.planned)
+            self.planned = None

@@ -1,0 +1,329 @@
+"""The small parts of the shell: the heap of deadlines, the cache, the offers, the look-ups."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from aetheris.server.v1 import matching_service_pb2
+from aetheris_server.errors import ShardNotOwnedError, StorageUnavailableError, UnavailableError
+from aetheris_server.history.cache import RunCache
+from aetheris_server.history.dispatch import Dispatcher
+from aetheris_server.history.engine import Engine, EngineSettings
+from aetheris_server.history.loader import NewestRuns
+from aetheris_server.history.run import EventTail, LoadedRun, Ticket, WaitingQuery
+from aetheris_server.history.shard import Shard
+from aetheris_server.history.state.inflight import Poller, StartedActivity
+from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.history.state.run import RunKey
+from aetheris_server.history.timers import Timers
+from aetheris_server.rpc.peers import MatchingPeer
+from aetheris_server.storage.database import Database
+from tests.support.clock import ManualClock
+from tests.support.runs import BEGIN, RunDriver
+from tests.support.wait import wait_until
+
+TaskRef = matching_service_pb2.TaskRef
+
+
+def _key(name: str) -> RunKey:
+    return RunKey("namespace", f"workflow-{name}", name)
+
+
+def _loaded(name: str) -> LoadedRun:
+    state = RunDriver().state
+    state.key = _key(name)
+    return LoadedRun(0, state)
+
+
+async def _while_running(
+    loop: Callable[[], Awaitable[None]], check: Callable[[], Awaitable[None]]
+) -> None:
+    task = asyncio.ensure_future(loop())
+    try:
+        await check()
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+# Deadlines.
+
+
+def _timers(clock: ManualClock, needed: Callable[[RunKey, datetime], bool] = lambda *_: True):
+    called: list[str] = []
+    timers = Timers(clock, lambda key, _: called.append(key.run_id), needed)
+    return timers, called
+
+
+async def test_timers_call_in_order_and_never_early(clock: ManualClock) -> None:
+    timers, called = _timers(clock)
+    for name, delay in (("c", 3), ("a", 1), ("b", 2)):
+        timers.schedule(clock.now() + timedelta(seconds=delay), _key(name))
+    timers._call_due()
+    assert called == []
+    clock.advance(2)
+    timers._call_due()
+    assert called == ["a", "b"]
+    assert len(timers) == 1
+
+
+async def test_timers_that_wait_notice_an_earlier_deadline(clock: ManualClock) -> None:
+    timers, called = _timers(clock)
+    timers.schedule(clock.now() + timedelta(hours=1), _key("late"))
+
+    async def check() -> None:
+        await asyncio.sleep(0)
+        timers.schedule(clock.now(), _key("now"))
+        await wait_until(lambda: called == ["now"], 5)
+
+    await _while_running(timers.run, check)
+
+
+async def test_call_that_fails_keeps_no_other_deadline(clock: ManualClock) -> None:
+    called: list[str] = []
+
+    def on_due(key: RunKey, _: datetime) -> None:
+        called.append(key.run_id)
+        if key.run_id == "bad":
+            raise ValueError("bad")
+
+    timers = Timers(clock, on_due, lambda *_: True)
+    timers.schedule(clock.now(), _key("bad"))
+    timers.schedule(clock.now(), _key("good"))
+    timers._call_due()
+    assert called == ["bad", "good"]
+
+
+def test_deadlines_that_nobody_needs_are_dropped(clock: ManualClock) -> None:
+    timers, called = _timers(clock, lambda key, _: key.run_id == "kept")
+    timers.schedule(clock.now() + timedelta(hours=1), _key("kept"))
+    for number in range(25_000):
+        timers.schedule(clock.now() + timedelta(days=1), _key(f"{number}"))
+    assert len(timers) <= 10_000
+    clock.advance(7200)
+    timers._call_due()
+    assert called == ["kept"]
+
+
+# The cache.
+
+
+def _cache(max_runs: int, max_bytes: int = 10**9) -> tuple[RunCache, list[str]]:
+    evicted: list[str] = []
+    return RunCache(max_runs, max_bytes, lambda run: evicted.append(run.key.run_id)), evicted
+
+
+def test_cache_that_is_full_lets_the_least_recently_used_go() -> None:
+    cache, evicted = _cache(2)
+    runs = [_loaded(name) for name in "abc"]
+    for run in runs[:2]:
+        cache.put(run)
+    cache.find("a")
+    cache.put(runs[2])
+    assert evicted == ["b"]
+    assert runs[1].is_dropped
+    assert cache.find("b") is None
+
+
+def test_cache_passes_over_runs_that_workers_have() -> None:
+    cache, evicted = _cache(1)
+    busy = _loaded("busy")
+    busy.inflight.activities[5] = StartedActivity(5, 1, Poller("w"), BEGIN, BEGIN, "q")
+    cache.put(busy)
+    cache.put(_loaded("a"))
+    cache.put(_loaded("b"))
+    assert evicted == ["a"]
+    assert cache.find("busy") is busy
+
+
+@pytest.mark.parametrize("bounds", [(1, 10**9), (100, 1)])
+def test_run_just_put_stays_however_full_the_cache_is(bounds: tuple[int, int]) -> None:
+    cache, evicted = _cache(*bounds)
+    for name in "abc":
+        run = _loaded(name)
+        run.inflight.activities[5] = StartedActivity(5, 1, Poller("w"), BEGIN, BEGIN, "q")
+        cache.put(run)
+    newest = _loaded("newest")
+    cache.put(newest)
+    assert cache.find("newest") is newest
+    assert not newest.is_dropped
+    assert evicted == []
+
+
+def test_uncommitted_run_is_not_evicted() -> None:
+    cache, evicted = _cache(1)
+    run = _loaded("a")
+    run.last_ticket = Ticket()
+    cache.put(run)
+    cache.put(_loaded("b"))
+    assert evicted == []
+    run.last_ticket.resolve()
+    cache.put(_loaded("c"))
+    assert "a" in evicted
+
+
+async def test_queries_of_a_dropped_run_are_sent_elsewhere() -> None:
+    cache, _ = _cache(1)
+    run = _loaded("a")
+    answer = asyncio.get_running_loop().create_future()
+    run.queries["q"] = WaitingQuery("q", cast("Any", None), answer, BEGIN)
+    cache.put(run)
+    cache.drop(run)
+    with pytest.raises(ShardNotOwnedError):
+        await answer
+
+
+async def test_wait_for_a_commit_that_failed_before_says_so() -> None:
+    run = _loaded("a")
+    run.last_ticket = Ticket()
+    run.last_ticket.resolve(UnavailableError("gone"))
+    with pytest.raises(UnavailableError):
+        await run.wait_committed()
+
+
+def test_tail_keeps_the_newest_events_and_knows_what_it_has_not() -> None:
+    events = [*RunDriver().history]
+    tail = EventTail(1)
+    tail.extend(events)
+    assert tail.try_slice(1, len(events) + 1) == events
+    assert tail.try_slice(2, 3) == events[1:2]
+    assert tail.try_slice(1, len(events) + 2) is None
+    for _ in range(600):
+        tail.extend(events[:1])
+    assert tail.try_slice(1, 2) is None
+    assert len(tail.try_slice(601 + len(events) - 512, 601 + len(events)) or []) == 512
+
+
+# Offers.
+
+
+class _Matching:
+    """Fails as often as it is told, then takes what it gets."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+        self.added: list[str] = []
+
+    async def add_tasks(self, tasks: Sequence[TaskRef]) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.added += [task.run_id for task in tasks]
+
+
+@pytest.mark.parametrize(
+    "failure", [StorageUnavailableError("redis", "gone"), ValueError("a fault of matching")]
+)
+async def test_offer_that_fails_is_repeated(failure: Exception) -> None:
+    matching = _Matching(failure)
+    dispatcher = Dispatcher(cast("MatchingPeer", matching))
+    dispatcher.offer([TaskRef(run_id="a"), TaskRef(run_id="b")])
+
+    async def check() -> None:
+        await wait_until(lambda: matching.added == ["a", "b"], 5)
+
+    await _while_running(dispatcher.run, check)
+
+
+# Look-ups of workflow ids.
+
+
+class _Rows:
+    """A database that knows one workflow id, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.keys: list[int] = []
+        self.failures = 0
+
+    async def fetch(self, query: str, parameters: Any) -> list[Any]:
+        await asyncio.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            raise StorageUnavailableError("postgres", "gone")
+        self.keys.append(len(parameters[0]))
+        return [
+            (position, "run", 1, "request", "run", BEGIN, None)
+            for position, name in enumerate(parameters[2], start=1)
+            if name == "known"
+        ]
+
+
+async def test_look_ups_at_once_go_in_one_statement_and_are_kept() -> None:
+    rows = _Rows()
+    newest = NewestRuns(cast("Database", rows), max_entries=10)
+
+    async def check() -> None:
+        keys = [(1, "ns", name) for name in ("known", "a", "b", "known")]
+        found = await asyncio.gather(*(newest.load(key) for key in keys))
+        assert [run.run_id if run else None for run in found] == ["run", None, None, "run"]
+        assert rows.keys == [3]
+        await newest.load((1, "ns", "known"))
+        assert rows.keys == [3]
+        newest.forget_shard(1)
+        await newest.load((1, "ns", "known"))
+        assert rows.keys == [3, 1]
+
+    await _while_running(newest.run, check)
+
+
+async def test_look_up_that_fails_tells_its_waiters_and_is_repeated() -> None:
+    rows = _Rows()
+    rows.failures = 1
+    newest = NewestRuns(cast("Database", rows), max_entries=10)
+
+    async def check() -> None:
+        with pytest.raises(StorageUnavailableError):
+            await newest.load((1, "ns", "known"))
+        assert (await newest.load((1, "ns", "known"))) is not None
+
+    await _while_running(newest.run, check)
+
+
+# The lease.
+
+
+def _engine(clock: ManualClock) -> Engine:
+    settings = EngineSettings(
+        shard_count=1,
+        lease_timeout=10.0,
+        cache_max_runs=10,
+        cache_max_bytes=10**9,
+        snapshot_interval_records=100,
+        limits=RunLimits(),
+    )
+    nothing = cast("Any", None)
+    return Engine(settings, clock, nothing, Dispatcher(nothing), lambda *_: None)
+
+
+def _shard(range_id: int) -> Shard:
+    return Shard(shard_id=0, range_id=range_id, next_seq=1, watermark=0)
+
+
+def test_host_past_its_lease_answers_nothing(clock: ManualClock) -> None:
+    engine = _engine(clock)
+    engine.add_shard(_shard(1))
+    clock.advance(10.0)
+    engine.find_shard("namespace", "workflow")
+    clock.advance(0.1)
+    with pytest.raises(ShardNotOwnedError):
+        engine.find_shard("namespace", "workflow")
+    engine.shards[0].renewed_at = clock.monotonic()
+    engine.find_shard("namespace", "workflow")
+
+
+@pytest.mark.parametrize("range_id,is_kept", [(2, True), (3, False)])
+def test_runs_in_memory_outlive_a_failed_commit_only_if_nobody_had_the_shard(
+    clock: ManualClock, range_id: int, is_kept: bool
+) -> None:
+    engine = _engine(clock)
+    engine.add_shard(_shard(1))
+    run = _loaded("a")
+    engine.cache.put(run)
+    engine._fail_shard(0, is_lost=False)
+    assert engine.cache.find("a") is run
+    engine.add_shard(_shard(range_id))
+    assert (engine.cache.find("a") is run) == is_kept
