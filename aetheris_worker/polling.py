@@ -8,8 +8,9 @@ server.
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from typing import Final
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
 
@@ -17,13 +18,17 @@ from aetheris.api.v1.worker_service_pb2 import (
     ActivityCancellation,
     ActivityTask,
     PollActivityTasksRequest,
+    PollActivityTasksResponse,
     PollWorkflowTasksRequest,
+    PollWorkflowTasksResponse,
     WorkflowTask,
 )
 from aetheris.api.v1.worker_service_pb2_grpc import WorkerServiceStub
 from aetheris_client.rpc_errors import from_rpc_error
 from aetheris_worker.config import SDK_VERSION, WorkerConfig
 from aetheris_worker.slots import Slots
+
+Response = TypeVar("Response")
 
 _LOGGER: Final = logging.getLogger("aetheris.worker")
 
@@ -46,7 +51,79 @@ _FATAL: Final = frozenset(
 )
 
 
-class WorkflowPoller:
+class Poller(ABC, Generic[Response]):
+    """Polls until it is stopped."""
+
+    def __init__(self, name: str, slots: Slots) -> None:
+        self._name = name
+        self._slots = slots
+        self._call: grpc.aio.UnaryUnaryCall[Any, Response] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
+
+    @abstractmethod
+    def begin_poll(self) -> "grpc.aio.UnaryUnaryCall[Any, Response]":
+        """Ask for tasks; there is at least one free slot."""
+
+    @abstractmethod
+    def end_poll(self, response: Response | None) -> None:
+        """Take what came; None if the poll failed."""
+
+    async def run(self) -> None:
+        """Poll until `stop`.
+
+        Raises:
+            RpcError: The first poll was refused for what it asks.
+        """
+        self._task = asyncio.current_task()
+        succeeded = False
+        attempt = 0
+        while not self._is_stopping:
+            try:
+                await self._poll()
+            except grpc.aio.AioRpcError as error:
+                if not succeeded and error.code() in _FATAL:
+                    raise from_rpc_error(error) from error
+                if attempt == 0:
+                    self._log_failure(error)
+                attempt += 1
+                await asyncio.sleep(_backoff(attempt))
+                continue
+            succeeded = True
+            if attempt:
+                _LOGGER.info("%s polls succeed again", self._name)
+                attempt = 0
+
+    def stop(self) -> None:
+        """Ask for no more. Tasks that have arrived already are still taken: cancelling `run` would
+        lose them, and the server would wait for them until they time out.
+        """
+        self._is_stopping = True
+        if self._call is not None:
+            self._call.cancel()
+        elif self._task is not None:
+            self._task.cancel()
+
+    async def _poll(self) -> None:
+        await self._slots.wait_free()
+        response: Response | None = None
+        self._call = self.begin_poll()
+        try:
+            response = await self._call
+        except asyncio.CancelledError:
+            if not self._is_stopping:
+                raise
+        finally:
+            self._call = None
+            self.end_poll(response)
+
+    def _log_failure(self, error: grpc.aio.AioRpcError) -> None:
+        _LOGGER.warning(
+            "%s polls fail, trying on: %s: %s", self._name, error.code().name, error.details()
+        )
+
+
+class WorkflowPoller(Poller[PollWorkflowTasksResponse]):
     """Polls the shared and the sticky queue for workflow tasks."""
 
     def __init__(
@@ -56,8 +133,8 @@ class WorkflowPoller:
         slots: Slots,
         handle: Callable[[WorkflowTask], None],
     ) -> None:
+        super().__init__("workflow", slots)
         self._stub = stub
-        self._slots = slots
         self._handle = handle
         self._request = PollWorkflowTasksRequest(
             namespace=config.namespace,
@@ -70,20 +147,23 @@ class WorkflowPoller:
         )
         self._request.poll_timeout.FromSeconds(int(POLL_TIMEOUT))
 
-    async def poll(self) -> None:
-        """One poll, and its tasks."""
-        await self._slots.wait_free()
+    def begin_poll(self) -> "grpc.aio.UnaryUnaryCall[Any, PollWorkflowTasksResponse]":
         self._request.max_tasks = min(self._slots.free_count, _MAX_TASKS)
-        response = await self._stub.PollWorkflowTasks(
-            self._request, timeout=POLL_TIMEOUT + _SPARE_TIMEOUT
-        )
-        for task in response.tasks:
-            self._slots.take_one_more()
-            self._handle(task)
+        return self._stub.PollWorkflowTasks(self._request, timeout=POLL_TIMEOUT + _SPARE_TIMEOUT)
+
+    def end_poll(self, response: PollWorkflowTasksResponse | None) -> None:
+        if response is not None:
+            for task in response.tasks:
+                self._slots.take_one_more()
+                self._handle(task)
 
 
-class ActivityPoller:
-    """Polls for activity tasks, and for word that running ones should cancel."""
+class ActivityPoller(Poller[PollActivityTasksResponse]):
+    """Polls for activity tasks, and for word that running ones should cancel.
+
+    Half of the free slots are kept for a poll, so that what it brings has a place; the other half
+    is for activities that come with decisions.
+    """
 
     def __init__(
         self,
@@ -93,10 +173,11 @@ class ActivityPoller:
         start: Callable[[ActivityTask], None],
         cancel: Callable[[ActivityCancellation], None],
     ) -> None:
+        super().__init__("activity", slots)
         self._stub = stub
-        self._slots = slots
         self._start = start
         self._cancel = cancel
+        self._kept_count = 0
         self._request = PollActivityTasksRequest(
             namespace=config.namespace,
             task_queue=config.task_queue,
@@ -107,57 +188,19 @@ class ActivityPoller:
         )
         self._request.poll_timeout.FromSeconds(int(POLL_TIMEOUT))
 
-    async def poll(self) -> None:
-        """One poll, and its tasks.
+    def begin_poll(self) -> "grpc.aio.UnaryUnaryCall[Any, PollActivityTasksResponse]":
+        half = (self._slots.free_count + 1) // 2
+        self._kept_count = self._slots.take_nowait(min(half, _MAX_TASKS))
+        self._request.max_tasks = self._kept_count
+        return self._stub.PollActivityTasks(self._request, timeout=POLL_TIMEOUT + _SPARE_TIMEOUT)
 
-        Half of the free slots are kept for it, so that what it brings has a place; the other half
-        is for activities that come with decisions.
-        """
-        await self._slots.wait_free()
-        kept = self._slots.take_nowait(min((self._slots.free_count + 1) // 2, _MAX_TASKS))
-        self._request.max_tasks = kept
-        try:
-            response = await self._stub.PollActivityTasks(
-                self._request, timeout=POLL_TIMEOUT + _SPARE_TIMEOUT
-            )
-            kept -= len(response.tasks)
-        finally:
-            self._slots.give_back(kept)
+    def end_poll(self, response: PollActivityTasksResponse | None) -> None:
+        response = response or PollActivityTasksResponse()
+        self._slots.give_back(self._kept_count - len(response.tasks))
         for task in response.tasks:
             self._start(task)
         for cancellation in response.cancellations:
             self._cancel(cancellation)
-
-
-async def poll_forever(name: str, poll: Callable[[], Awaitable[None]]) -> None:
-    """Poll until cancelled.
-
-    Args:
-        name: For the log.
-        poll: One poll.
-
-    Raises:
-        RpcError: The first poll was refused for what it asks.
-    """
-    succeeded = False
-    attempt = 0
-    while True:
-        try:
-            await poll()
-        except grpc.aio.AioRpcError as error:
-            if not succeeded and error.code() in _FATAL:
-                raise from_rpc_error(error) from error
-            if attempt == 0:
-                _LOGGER.warning(
-                    "%s polls fail, trying on: %s: %s", name, error.code().name, error.details()
-                )
-            attempt += 1
-            await asyncio.sleep(_backoff(attempt))
-            continue
-        succeeded = True
-        if attempt:
-            _LOGGER.info("%s polls succeed again", name)
-            attempt = 0
 
 
 def _backoff(attempt: int) -> float:

@@ -20,7 +20,7 @@ from aetheris_client.connection import Connection
 from aetheris_worker.activities.runner import ActivityRunner
 from aetheris_worker.answers import AnswerSender
 from aetheris_worker.config import CODEC_TIMEOUT, WorkerConfig
-from aetheris_worker.polling import ActivityPoller, WorkflowPoller, poll_forever
+from aetheris_worker.polling import ActivityPoller, WorkflowPoller
 from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefinition
 from aetheris_worker.slots import Slots
 from aetheris_worker.tasks.cache import RunCache
@@ -95,10 +95,14 @@ class WorkerSession:
         try:
             async with self._group:
                 sending = self._group.create_task(self._sender.run())
-                polls = self._start_polls()
+                pollers = self._make_pollers()
+                polls = [self._group.create_task(poller.run()) for poller in pollers]
                 await shutdown_requested.wait()
-                for poll in polls:
-                    poll.cancel()
+                self._handler.stop_asking()
+                self._runner.stop_asking()
+                for poller in pollers:
+                    poller.stop()
+                await asyncio.wait(polls)
                 await self._wind_down()
                 sending.cancel()
         finally:
@@ -107,25 +111,24 @@ class WorkerSession:
             if self._own_executor is not None:
                 self._own_executor.shutdown(wait=False, cancel_futures=True)
 
-    def _start_polls(self) -> list["asyncio.Task[None]"]:
+    def _make_pollers(self) -> list[WorkflowPoller | ActivityPoller]:
         # One call of each kind: a second one was measured to split the batches and save nothing.
         stub = self._connection.worker_service
-        polls: list[asyncio.Task[None]] = []
+        pollers: list[WorkflowPoller | ActivityPoller] = []
         if self._workflows:
-            workflows = WorkflowPoller(
-                stub, self._config, self._workflow_slots, self._take_workflow_task
+            pollers.append(
+                WorkflowPoller(stub, self._config, self._workflow_slots, self._take_workflow_task)
             )
-            polls.append(self._group.create_task(poll_forever("workflow", workflows.poll)))
         if self._activities:
-            activities = ActivityPoller(
-                stub, self._config, self._activity_slots, self._runner.start, self._runner.cancel
+            runner = self._runner
+            pollers.append(
+                ActivityPoller(
+                    stub, self._config, self._activity_slots, runner.start, runner.cancel
+                )
             )
-            polls.append(self._group.create_task(poll_forever("activity", activities.poll)))
-        return polls
+        return pollers
 
     async def _wind_down(self) -> None:
-        self._handler.stop_asking()
-        self._runner.stop_asking()
         if await self._is_quiet_within(self._config.graceful_shutdown_timeout):
             return
         self._runner.cancel_all()
