@@ -1,0 +1,112 @@
+"""History on a real Postgres, with a matching that only collects: what tests of the shell drive."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from aetheris.server.v1 import history_service_pb2, matching_service_pb2
+from aetheris_server.config import HistorySettings, LimitSettings, PostgresSettings
+from aetheris_server.history.engine import Engine
+from aetheris_server.history.host import HistoryHost
+from aetheris_server.history.service import HistoryService
+from aetheris_server.ids import new_run_id
+from aetheris_server.rpc.peers import MatchingPeer
+from aetheris_server.storage.database import Database, Parameters, Row
+from aetheris_server.storage.shards import ensure_cluster
+from tests.support.clock import ManualClock
+
+NAMESPACE_ID = "11111111-1111-4111-8111-111111111111"
+SHARD_COUNT = 4
+
+
+class CollectingMatching:
+    """Keeps what it is offered until a test takes it."""
+
+    def __init__(self) -> None:
+        self.refs: list[matching_service_pb2.TaskRef] = []
+        self.notices: list[matching_service_pb2.NotifyCancellationRequest] = []
+
+    async def add_tasks(self, tasks: Sequence[matching_service_pb2.TaskRef]) -> None:
+        self.refs += tasks
+
+    async def notify_cancellation(
+        self, request: matching_service_pb2.NotifyCancellationRequest
+    ) -> None:
+        self.notices.append(request)
+
+
+class CountingDatabase(Database):
+    """Counts the rows that statements return."""
+
+    row_count = 0
+
+    async def fetch(self, query: Any, parameters: Parameters = ()) -> list[Row]:
+        rows = await super().fetch(query, parameters)
+        self.row_count += len(rows)
+        return rows
+
+
+class HistoryBench:
+    """A host that has all shards, and what is around it.
+
+    Attributes:
+        clock: Stands still; `advance` moves it and meets the deadlines that have come.
+    """
+
+    def __init__(
+        self,
+        host: HistoryHost,
+        db: CountingDatabase,
+        clock: ManualClock,
+        matching: CollectingMatching,
+    ) -> None:
+        self.host = host
+        self.db = db
+        self.clock = clock
+        self.matching = matching
+
+    @property
+    def service(self) -> HistoryService:
+        return self.host.service
+
+    @property
+    def engine(self) -> Engine:
+        return self.host._engine
+
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.engine.wakeups._timers._call_due()
+
+    async def start_task(
+        self, ref: matching_service_pb2.TaskRef, sticky: str = ""
+    ) -> history_service_pb2.StartedTask:
+        request = history_service_pb2.StartTasksRequest(
+            tasks=[ref], identity="bench", worker_instance_id="bench", sticky_task_queue=sticky
+        )
+        return (await self.service.start_tasks(request)).tasks[0]
+
+
+@asynccontextmanager
+async def history_bench(
+    dsn: str, clock: ManualClock | None = None, **settings: Any
+) -> AsyncGenerator[HistoryBench]:
+    """A host that is ready, until the block is left; `settings` are those of history."""
+    clock = clock or ManualClock()
+    matching = CollectingMatching()
+    # The clock moves by leaps, the renewals come in real time.
+    settings = {"lease_timeout": 1e6, "watermark_interval": 0.05, **settings}
+    async with CountingDatabase(PostgresSettings(dsn=dsn)) as db:
+        await ensure_cluster(db, SHARD_COUNT)
+        host = HistoryHost(
+            HistorySettings(**settings),
+            LimitSettings(),
+            SHARD_COUNT,
+            new_run_id(),
+            db,
+            clock,
+            cast("MatchingPeer", matching),
+        )
+        async with host:
+            await host.join("bench:1")
+            await host.cluster.wait_ready()
+            yield HistoryBench(host, db, clock, matching)
