@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.databases import create_database, database_name, drop_database
-from tests.support.drive import drive_simple_workflow
+from tests.support.drive import drive_simple_workflow, persist
 from tests.support.log_audit import audit_log
 from tests.support.processes import FAST, start_arguments
-from tests.support.raw import COMPLETED, Raw, text_of, types
+from tests.support.raw import COMPLETED, Raw, complete_workflow, text_of, types
 from tests.support.stores import SessionStores
 from tests.support.wait import wait_until
 
@@ -156,3 +156,20 @@ async def _play_round(server: CrashServer, point: str, count: int, *, eager: boo
     run = (await asyncio.to_thread(audit_log, server.dsn))[driven.run.run_id]
     assert types(run.events) == _EVENTS
     assert run.record_count == 4
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_task_with_server_killed_on_its_way_to_the_backlog_is_not_lost(
+    crash_server: CrashServer, moment: str
+) -> None:
+    crash_server.begin_round(f"push.{moment}", 1)
+    async with Raw(crash_server.address, queue=f"q-{secrets.token_hex(4)}") as server:
+        workflow_id = f"w-{secrets.token_hex(8)}"
+        started = await persist(lambda: server.start(workflow_id, request_id="once"))
+        await wait_until(crash_server.has_died, 10, "the server to die")
+        task = await persist(server.poll_workflow)
+        assert task.workflow_execution.run_id == started.run_id
+        await persist(lambda: server.decide(task, complete_workflow()))
+        assert await persist(lambda: server.result(task.workflow_execution)) is not None
+    run = (await asyncio.to_thread(audit_log, crash_server.dsn))[started.run_id]
+    assert run.record_count == 2

@@ -23,6 +23,7 @@ from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state.apply import apply, new_state
 from aetheris_server.history.state.obligations import obligations
 from aetheris_server.storage.log import load_run
+from aetheris_server.storage.shards import acquire_shards
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench
 from tests.support.log_audit import audit_log
 from tests.support.raw import (
@@ -200,6 +201,29 @@ async def test_timer_that_is_due_survives_a_write_that_comes_before_it(
             "SELECT wake_time, owes_tasks FROM executions WHERE run_id = %s", [started.run_id]
         )
         assert rows[0][0] is not None
+
+
+async def test_shard_lost_in_the_middle_of_a_commit_writes_nothing_and_is_not_acknowledged(
+    migrated_postgres_dsn: str,
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        request = _start_request()
+        started = await bench.service.start_workflow(NAMESPACE_ID, request)
+        run = await bench.engine.load(NAMESPACE_ID, request.workflow_id)
+        async with bench.engine.writer._turn:
+            signalling = asyncio.create_task(_signal(bench, request.workflow_id))
+            await wait_until(lambda: not run.is_committed)
+            await bench.db.fetch("UPDATE shards SET lease_expire_time = now() - interval '1 s'")
+            taken = await acquire_shards(
+                bench.db, "other", [run.shard_id], 60.0, lambda *_: (b"note", bytes(32))
+            )
+            assert len(taken) == 1
+        with pytest.raises(UnavailableError):
+            await signalling
+        assert run.is_dropped
+        assert run.shard_id not in bench.engine.shards
+        records = await load_run(bench.db, run.shard_id, started.run_id)
+        assert len(records) == 1
 
 
 # Random lives.
