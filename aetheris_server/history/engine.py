@@ -255,7 +255,7 @@ class Engine:
         commit.rows.append(row)
         transition.refs.extend(new_obligations(state, run.inflight, record, self.clock.now()))
         deadline = new_deadline(state, record)
-        if index_record(shard, run, commit, deadline, row.shard_seq):
+        if index_record(shard, run, commit, deadline, row.shard_seq, self.clock.now()):
             key = (shard.shard_id, run.key.namespace_id, run.key.workflow_id)
             self._newest.put(key, to_newest(state))
         self.wakeups.arm(run, deadline)

@@ -17,7 +17,12 @@ from aetheris_server.storage.executions import ExecutionUpdate
 
 
 def index_record(
-    shard: Shard, run: LoadedRun, commit: Commit, deadline: datetime | None, shard_seq: int
+    shard: Shard,
+    run: LoadedRun,
+    commit: Commit,
+    deadline: datetime | None,
+    shard_seq: int,
+    now: datetime,
 ) -> bool:
     """Add to a commit what the row must say after the run's newest record, already applied.
 
@@ -27,6 +32,7 @@ def index_record(
         commit: That writes the record.
         deadline: The first durable deadline that the record has brought; None if it brought none.
         shard_seq: The record's.
+        now: The time.
 
     Returns:
         Whether the run has just been started or closed.
@@ -38,7 +44,7 @@ def index_record(
         run.wake_time = deadline
         commit.inserts.append(to_execution_row(shard.shard_id, state, deadline))
         return True
-    if state.is_open and not _takes_new_wake_time(run, deadline):
+    if state.is_open and not _takes_new_wake_time(run, deadline, now):
         return False
     close_event = state.close_event
     commit.updates.append(
@@ -57,10 +63,11 @@ def index_record(
     return not state.is_open
 
 
-def _takes_new_wake_time(run: LoadedRun, deadline: datetime | None) -> bool:
-    # What has come but has not been looked at yet stays: a crash now must not forget it.
-    if run.wake_time is not None and run.wake_time <= run.last_due_time:
-        run.wake_time = durable_deadline(run.state, run.last_due_time)
+def _takes_new_wake_time(run: LoadedRun, deadline: datetime | None, now: datetime) -> bool:
+    if run.wake_time is not None and run.wake_time <= now:
+        # What has come but has not been looked at yet stays: a crash now must not forget it. The
+        # clock may have stepped back since the run was looked at.
+        run.wake_time = durable_deadline(run.state, min(run.last_due_time, now))
         return True
     first = earliest(run.wake_time, deadline)
     changes = first != run.wake_time

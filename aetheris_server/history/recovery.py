@@ -5,9 +5,10 @@ follows from its state. Everything is offered again; whoever receives it is idem
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
-from aetheris_server.errors import ShardNotOwnedError, UnavailableError, WorkflowNotFoundError
+from aetheris_server.errors import UnavailableError, WorkflowNotFoundError
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.obligations import owes_tasks
@@ -23,6 +24,8 @@ _RECOVERED = counter("recovered_runs", "Runs looked at because their shard was t
 _FAILED = counter("failed_recoveries", "Runs that could not be recovered because of a fault.")
 
 _MAX_CONCURRENT_LOADS = 8
+
+_Work = Callable[[], Awaitable[None]]
 
 
 async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
@@ -47,33 +50,48 @@ async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
         for shard_id, namespace_id, workflow_id, run_id in named
         if (shard_id, run_id) not in flagged
     ]
-    await _for_each(engine, keys)
+
+    async def recover(shard: Shard, key: RunKey, is_flagged: bool) -> None:
+        try:
+            await _recover_run(engine, shard, key, is_flagged)
+        except UnavailableError:
+            raise
+        except Exception:  # noqa: BLE001 - logged whole
+            # One run at fault must not keep the others from being recovered. It still owes.
+            _log.exception("a run could not be recovered", run_id=key.run_id)
+            _FAILED.inc()
+            shard.note_recovered(key, owes=True, is_flagged=is_flagged)
+
+    await _for_each(
+        engine, [(shard, partial(recover, shard, key, flag)) for shard, key, flag in keys]
+    )
     for shard in shards:
         shard.is_recovered = True
     _log.info("shards recovered", shards=len(shards), runs=len(keys))
 
 
-async def _for_each(engine: Engine, keys: Iterable[tuple[Shard, RunKey, bool]]) -> None:
+async def _for_each(engine: Engine, works: Sequence[tuple[Shard, _Work]]) -> None:
+    """Do what is to be done for runs of shards, several at a time.
+
+    Raises:
+        UnavailableError: Some of it could not be done, and the shard is still this host's.
+    """
     slots = asyncio.Semaphore(_MAX_CONCURRENT_LOADS)
     errors: list[UnavailableError] = []
 
-    async def recover(shard: Shard, key: RunKey, is_flagged: bool) -> None:
+    async def do(shard: Shard, work: _Work) -> None:
         async with slots:
             try:
-                await _recover_run(engine, shard, key, is_flagged)
-            except ShardNotOwnedError:
-                return
+                await work()
             except UnavailableError as error:
-                errors.append(error)
-            except Exception:  # noqa: BLE001 - logged whole
-                # One run at fault must not keep the others from being recovered. It still owes.
-                _log.exception("a run could not be recovered", run_id=key.run_id)
-                _FAILED.inc()
-                shard.note_recovered(key, owes=True, is_flagged=is_flagged)
+                # A lease that has run out is renewed in a moment. A shard that is gone is
+                # another's affair.
+                if engine.shards.get(shard.shard_id) is shard:
+                    errors.append(error)
 
     async with asyncio.TaskGroup() as group:
-        for shard, key, is_flagged in keys:
-            group.create_task(recover(shard, key, is_flagged))
+        for shard, work in works:
+            group.create_task(do(shard, work))
     if errors:
         raise errors[0]
 
@@ -94,22 +112,29 @@ async def _recover_run(engine: Engine, shard: Shard, key: RunKey, is_flagged: bo
 
 
 async def offer_all_again(engine: Engine) -> None:
-    """The backlog is lost: offer again what every run of every shard of this host owes."""
+    """The backlog is lost: offer again what every run of every shard of this host owes.
+
+    Raises:
+        UnavailableError: Some runs could not be loaded; call again.
+    """
     keys = [(shard, key) for shard in engine.shards.values() for key in shard.owing_runs()]
     if keys:
         _log.warning("the backlog was lost; offering all tasks again", runs=len(keys))
-    for shard, key in keys:
+
+    async def offer(shard: Shard, key: RunKey) -> None:
         if engine.shards.get(shard.shard_id) is not shard:
-            continue
+            return
         try:
             run = await engine.load(key.namespace_id, key.workflow_id, key.run_id)
         except WorkflowNotFoundError:
-            continue
-        except UnavailableError as error:
-            _log.error("a run's tasks could not be offered again", error=str(error))
-            continue
-        except Exception:  # noqa: BLE001 - logged whole; see above
+            return
+        except UnavailableError:
+            raise
+        except Exception:  # noqa: BLE001 - logged whole
+            # See above.
             _log.exception("a run's tasks could not be offered again", run_id=key.run_id)
             _FAILED.inc()
-            continue
+            return
         engine.offer_obligations(run)
+
+    await _for_each(engine, [(shard, partial(offer, shard, key)) for shard, key in keys])

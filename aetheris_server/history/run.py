@@ -205,6 +205,17 @@ class LoadedRun:
         if self.last_ticket is not None:
             await self.last_ticket.wait()
 
+    async def wait_settled(self) -> None:
+        """Return at a moment when all of the state is on disk, for a read that follows at once.
+
+        Raises:
+            UnavailableError: See `wait_committed`.
+        """
+        await self.wait_committed()
+        # Somebody may have gone on between the commit and this task's turn.
+        while not self.is_committed:
+            await self.wait_committed()
+
     async def wait_changed(self) -> None:
         """Return after the next commit, or when the run is dropped."""
         watcher = asyncio.get_running_loop().create_future()

@@ -88,13 +88,14 @@ class WakeUps:
     def _look_at(self, run: LoadedRun) -> None:
         """Do all that is due for a run."""
         shard = self._shards.get(run.shard_id)
-        if shard is None:
-            run.armed_time = None
-            self.schedule(self._clock.now() + _RETRY_INTERVAL, run.key)
-            return
         now, last_due_time = self._clock.now(), run.last_due_time
+        # Whatever goes wrong below, the run is looked at again soon.
+        run.armed_time = None
+        self.arm(run, now + _RETRY_INTERVAL)
+        if shard is None:
+            return
         record = decide_due(run.state, run.inflight, now)
-        run.armed_time, run.last_due_time = None, now
+        run.last_due_time = now
         refs = []
         if record is not None:
             try:
@@ -102,7 +103,6 @@ class WakeUps:
             except UnavailableError as error:
                 _log.warning("what is due must wait", run_id=run.key.run_id, error=str(error))
                 run.last_due_time = last_due_time
-                self.schedule(now + _RETRY_INTERVAL, run.key)
                 return
         known = {(ref.scheduled_event_id, ref.attempt) for ref in refs}
         # The clock may have stepped back: what was due before may be due again.
@@ -113,6 +113,7 @@ class WakeUps:
             ref for ref in retries if (ref.scheduled_event_id, ref.attempt) not in known
         )
         rewrite_wake_time(shard, run)
+        run.armed_time = None
         self.arm(run, next_deadline(run.state, run.inflight, now))
 
     async def _load_due(self) -> None:
@@ -123,8 +124,10 @@ class WakeUps:
                 async with asyncio.timeout(_LOAD_TIMEOUT):
                     run = await self._load(key)
                 self._look_at(run)
-            except ShardNotOwnedError:
-                continue
+            except ShardNotOwnedError as error:
+                # Another host's, unless only the lease has run out, which is renewed in a moment.
+                if error.shard_id in self._shards:
+                    self.schedule(self._clock.now() + _RETRY_INTERVAL, key)
             except WorkflowNotFoundError:
                 _log.error("a run that is due is not in the log", run_id=key.run_id)
             except (UnavailableError, TimeoutError) as error:

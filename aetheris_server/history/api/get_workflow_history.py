@@ -43,7 +43,7 @@ async def get_workflow_history(
     close_only = request.filter == workflow_service_pb2.HISTORY_EVENT_FILTER_CLOSE_EVENT
     if request.wait_new_event:
         run = await _wait_for(engine, run, next_id, close_only=close_only)
-    await run.wait_committed()
+    await run.wait_settled()
     if close_only:
         return _close_page(run, request)
     return await _page(engine, run, request, token, next_id)
@@ -142,7 +142,7 @@ async def poll_workflow_result(
     run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
     timeout = from_duration(request.wait_timeout).total_seconds() or _WAIT_TIMEOUT
     run = await _wait_for(engine, run, 0, close_only=True, timeout=min(timeout, _MAX_WAIT_TIMEOUT))
-    await run.wait_committed()
+    await run.wait_settled()
     response = workflow_service_pb2.PollWorkflowResultResponse(run_id=run.key.run_id)
     if not run.state.is_open:
         response.result.CopyFrom(to_result(run.state))

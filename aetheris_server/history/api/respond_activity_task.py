@@ -6,16 +6,20 @@ from aetheris.api.v1 import worker_service_pb2
 from aetheris.server.v1 import token_pb2
 from aetheris_server.history.by_token import load_by_token
 from aetheris_server.history.engine import Engine
-from aetheris_server.history.run import LoadedRun, Transition
+from aetheris_server.history.giving import (
+    Given,
+    build_workflow_task,
+    given_back_on_failure,
+    take_workflow_task,
+)
+from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state import activity as machine
-from aetheris_server.history.state.inflight import Poller, StartedWorkflowTask
+from aetheris_server.history.state.inflight import Poller
 from aetheris_server.history.state.run import ActivityState
 from aetheris_server.history.state.times import from_timestamp
 from aetheris_server.history.tasks import (
     arm_activity,
     start_activity,
-    start_workflow_task,
-    to_workflow_task,
 )
 
 CompletedRequest = worker_service_pb2.RespondActivityTaskCompletedRequest
@@ -35,32 +39,20 @@ async def respond_activity_task_completed(
         run.state, run.inflight, activity, request, _started_time(token), engine.clock.now()
     )
     transition = engine.commit(run, record)
-    task = _take_workflow_task(engine, run, transition, request)
-    await transition.ticket.wait()
+    given = Given()
+    sticky = run.inflight.sticky
+    # Only for the worker that has the run cached: another would need the whole history.
+    if sticky is not None and sticky.task_queue == request.sticky_task_queue:
+        poller = Poller(request.identity, request.worker_instance_id, request.sticky_task_queue)
+        given.workflow_task = take_workflow_task(engine, run, transition, poller)
     response = CompletedResponse()
-    if task is not None:
-        response.workflow_task.CopyFrom(await to_workflow_task(engine, run, task))
-    return response
-
-
-def _take_workflow_task(
-    engine: Engine, run: LoadedRun, transition: Transition, request: CompletedRequest
-) -> StartedWorkflowTask | None:
-    """Start the workflow task for the worker, if the worker has the run cached."""
-    task, sticky = run.state.workflow_task, run.inflight.sticky
-    if (
-        task is None
-        or task.is_transient
-        or sticky is None
-        or sticky.task_queue != request.sticky_task_queue
-        or not any(ref.scheduled_event_id == task.scheduled_event_id for ref in transition.refs)
-    ):
-        return None
-    transition.refs[:] = [
-        ref for ref in transition.refs if ref.scheduled_event_id != task.scheduled_event_id
-    ]
-    poller = Poller(request.identity, request.worker_instance_id, request.sticky_task_queue)
-    return start_workflow_task(engine, run, poller)
+    with given_back_on_failure(engine, run, given):
+        await transition.ticket.wait()
+        if given.workflow_task is not None:
+            task = await build_workflow_task(engine, run, given.workflow_task)
+            if task is not None:
+                response.workflow_task.CopyFrom(task)
+        return response
 
 
 async def respond_activity_task_failed(

@@ -5,19 +5,22 @@ from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.history.api.query_workflow import settle_queries
 from aetheris_server.history.by_token import load_by_token
 from aetheris_server.history.engine import Engine
+from aetheris_server.history.giving import (
+    Given,
+    build_workflow_task,
+    given_back_on_failure,
+    take_workflow_task,
+)
 from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.state.commands import Decision, decide_completed
 from aetheris_server.history.state.inflight import Poller, StartedActivity, Sticky
 from aetheris_server.history.state.obligations import STICKY_TIMEOUT
-from aetheris_server.history.state.run import ActivityState
 from aetheris_server.history.state.times import from_duration
 from aetheris_server.history.state.workflow_task import decide_failed, require_started
 from aetheris_server.history.tasks import (
     start_activity,
-    start_workflow_task,
     to_activity_task,
-    to_workflow_task,
 )
 
 Request = worker_service_pb2.RespondWorkflowTaskCompletedRequest
@@ -48,24 +51,26 @@ async def respond_workflow_task_completed(
     query_ids = started.query_ids
     _bind_sticky(run, request, decision)
     transition = engine.commit(run, decision.record)
-    response = Response()
-    activities = _take_eager_activities(engine, run, request, decision, transition, poller)
-    next_task = None
-    if request.return_new_workflow_task and _take_workflow_task(run, transition):
-        next_task = start_workflow_task(engine, run, _next_poller(request, poller))
-    await transition.ticket.wait()
-    notices.send(cancelled)
-    settle_queries(engine, run, query_ids, request.query_results)
-    if decision.refused is not None:
-        raise InvalidArgumentError("commands", str(decision.refused))
-    if activities:
-        await run.wait_committed()
-        response.activity_tasks.extend(
-            to_activity_task(run, activity, given) for activity, given in activities
+    given = Given()
+    if decision.refused is None:
+        next_poller = _next_poller(request, poller)
+        given.activities = _take_eager_activities(
+            engine, run, request, decision, transition, next_poller
         )
-    if next_task is not None:
-        response.workflow_task.CopyFrom(await to_workflow_task(engine, run, next_task))
-    return response
+        if request.return_new_workflow_task:
+            given.workflow_task = take_workflow_task(engine, run, transition, next_poller)
+    with given_back_on_failure(engine, run, given):
+        await transition.ticket.wait()
+        notices.send(cancelled)
+        settle_queries(engine, run, query_ids, request.query_results)
+        if decision.refused is not None:
+            raise InvalidArgumentError("commands", str(decision.refused))
+        response = Response(activity_tasks=[task for _, task in given.activities])
+        if given.workflow_task is not None:
+            task = await build_workflow_task(engine, run, given.workflow_task)
+            if task is not None:
+                response.workflow_task.CopyFrom(task)
+        return response
 
 
 def _bind_sticky(run: LoadedRun, request: Request, decision: Decision) -> None:
@@ -93,16 +98,13 @@ def _take_eager_activities(
     decision: Decision,
     transition: Transition,
     poller: Poller,
-) -> list[tuple[ActivityState, StartedActivity]]:
+) -> list[tuple[StartedActivity, worker_service_pb2.ActivityTask]]:
     """Start, for the worker that decided, the activities that it would take along.
 
     An at-most-once activity is left to the queue: its start must be on disk first.
     """
-    if not decision.eager_event_ids or not run.state.is_open:
-        return []
     offered = set(request.capabilities)
-    wanted = set(decision.eager_event_ids)
-    taken: list[tuple[ActivityState, StartedActivity]] = []
+    taken: list[tuple[StartedActivity, worker_service_pb2.ActivityTask]] = []
     for event_id in decision.eager_event_ids:
         activity = run.state.activities.get(event_id)
         if (
@@ -111,24 +113,12 @@ def _take_eager_activities(
             or activity.scheduled.task_queue.name != run.state.task_queue
             or not offered.issuperset(activity.scheduled.capabilities)
         ):
-            wanted.discard(event_id)
             continue
-        given = start_activity(engine, run, activity, _next_poller(request, poller))
-        taken.append((activity, given))
-    transition.refs[:] = [ref for ref in transition.refs if ref.scheduled_event_id not in wanted]
+        started = start_activity(engine, run, activity, poller)
+        taken.append((started, to_activity_task(run, activity, started)))
+    event_ids = {started.scheduled_event_id for started, _ in taken}
+    transition.refs[:] = [ref for ref in transition.refs if ref.scheduled_event_id not in event_ids]
     return taken
-
-
-def _take_workflow_task(run: LoadedRun, transition: Transition) -> bool:
-    """Keep back the run's new workflow task, if it has one that is due, from being offered."""
-    task = run.state.workflow_task
-    if task is None or task.is_transient:
-        return False
-    before = len(transition.refs)
-    transition.refs[:] = [
-        ref for ref in transition.refs if ref.scheduled_event_id != task.scheduled_event_id
-    ]
-    return len(transition.refs) < before
 
 
 async def respond_workflow_task_failed(

@@ -7,11 +7,11 @@ from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris_server.errors import RequestError, UnavailableError
 from aetheris_server.history.engine import Engine
+from aetheris_server.history.giving import release_activity, release_workflow_task
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state import activity as activity_machine
 from aetheris_server.history.state import workflow_task as task_machine
 from aetheris_server.history.state.inflight import Poller
-from aetheris_server.history.state.obligations import activity_ref, obligations
 from aetheris_server.history.tasks import (
     start_activity,
     start_workflow_task,
@@ -91,7 +91,7 @@ async def _start_workflow_task(
         return StartedTask(workflow_task=await to_workflow_task(engine, run, started))
     except BaseException:
         # Nobody gets it: without this it would be lost until it times out.
-        _release_workflow_task(engine, run, started.start_id)
+        release_workflow_task(engine, run, started.start_id)
         raise
 
 
@@ -110,7 +110,7 @@ async def _start_activity(
         await run.wait_committed()
     except BaseException:
         # See above.
-        _release_activity(engine, run, started.scheduled_event_id, started.attempt)
+        release_activity(engine, run, started.scheduled_event_id, started.attempt)
         raise
     return StartedTask(activity_task=task)
 
@@ -118,54 +118,26 @@ async def _start_activity(
 async def release_tasks(engine: Engine, task_tokens: Sequence[bytes]) -> None:
     """Take back tasks that were started for a poller that disappeared, and offer them again.
 
-    An at-most-once activity is not taken back: its start is on disk, and the worker may have it.
+    Raises:
+        UnavailableError: Some could not be taken back now; call again.
     """
+    failure: UnavailableError | None = None
     for data in task_tokens:
-        token = decode_task_token(data)
         try:
-            run = await engine.load(token.namespace_id, token.workflow_id, token.run_id)
-        except (RequestError, UnavailableError):
-            # Closed or moved: whoever has the run now derives what it owes.
+            await _release(engine, data)
+        except RequestError:
+            # Closed: nobody owes the task any more.
             continue
-        if token.start_id:
-            _release_workflow_task(engine, run, token.start_id)
-        elif not token.query_id:
-            _release_activity(engine, run, token.scheduled_event_id, token.attempt)
+        except UnavailableError as error:
+            failure = error
+    if failure is not None:
+        raise failure
 
 
-def _release_workflow_task(engine: Engine, run: LoadedRun, start_id: str) -> None:
-    started, sticky = run.inflight.workflow_task, run.inflight.sticky
-    if run.is_dropped or started is None or started.start_id != start_id:
-        return
-    run.inflight.workflow_task = None
-    run.inflight.sticky = None
-    record = task_machine.decide_flush(run.state, run.inflight, engine.clock.now())
-    if record is not None:
-        try:
-            engine.commit(run, record)
-        except UnavailableError:
-            run.inflight.workflow_task, run.inflight.sticky = started, sticky
-            raise
-    scheduled_event_id = started.scheduled_event_id
-    engine.dispatcher.offer(
-        ref
-        for ref in obligations(run.state, run.inflight, engine.clock.now())
-        if ref.scheduled_event_id == scheduled_event_id
-    )
-
-
-def _release_activity(
-    engine: Engine, run: LoadedRun, scheduled_event_id: int, attempt: int
-) -> None:
-    activity = run.state.activities.get(scheduled_event_id)
-    started = run.inflight.activities.get(scheduled_event_id)
-    if (
-        run.is_dropped
-        or activity is None
-        or activity.is_at_most_once
-        or started is None
-        or started.attempt != attempt
-    ):
-        return
-    del run.inflight.activities[scheduled_event_id]
-    engine.dispatcher.offer([activity_ref(run.state, activity)])
+async def _release(engine: Engine, task_token: bytes) -> None:
+    token = decode_task_token(task_token)
+    run = await engine.load(token.namespace_id, token.workflow_id, token.run_id)
+    if token.start_id:
+        release_workflow_task(engine, run, token.start_id)
+    elif not token.query_id:
+        release_activity(engine, run, token.scheduled_event_id, token.attempt)

@@ -1,0 +1,121 @@
+"""Tasks that a worker takes along with an answer, past matching, and taking back what it did not.
+
+Such a task is marked as started before the answer's record is on disk, so it must be given back
+whenever the answer does not leave: else nobody has it until it times out.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from aetheris.api.v1 import worker_service_pb2
+from aetheris_server.errors import UnavailableError
+from aetheris_server.history.engine import Engine
+from aetheris_server.history.run import LoadedRun, Transition
+from aetheris_server.history.state import workflow_task as task_machine
+from aetheris_server.history.state.inflight import Poller, StartedActivity, StartedWorkflowTask
+from aetheris_server.history.state.obligations import activity_ref, obligations
+from aetheris_server.history.tasks import start_workflow_task, to_workflow_task
+from aetheris_server.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Given:
+    """What one answer takes along of one run."""
+
+    workflow_task: StartedWorkflowTask | None = None
+    activities: list[tuple[StartedActivity, worker_service_pb2.ActivityTask]] = field(
+        default_factory=list[tuple[StartedActivity, worker_service_pb2.ActivityTask]]
+    )
+
+
+@contextmanager
+def given_back_on_failure(engine: Engine, run: LoadedRun, given: Given) -> Generator[None]:
+    """Give all of it back if the block fails or is cancelled."""
+    try:
+        yield
+    except BaseException:
+        if given.workflow_task is not None:
+            release_workflow_task(engine, run, given.workflow_task.start_id)
+        for started, _ in given.activities:
+            release_activity(engine, run, started.scheduled_event_id, started.attempt)
+        raise
+
+
+def take_workflow_task(
+    engine: Engine, run: LoadedRun, transition: Transition, poller: Poller
+) -> StartedWorkflowTask | None:
+    """Start the workflow task that a transition has brought, before it is offered to anybody else.
+
+    None where the transition has brought none that is due. Never awaits.
+    """
+    task = run.state.workflow_task
+    if task is None or task.is_transient:
+        return None
+    others = [ref for ref in transition.refs if ref.scheduled_event_id != task.scheduled_event_id]
+    if len(others) == len(transition.refs):
+        return None
+    transition.refs[:] = others
+    return start_workflow_task(engine, run, poller)
+
+
+async def build_workflow_task(
+    engine: Engine, run: LoadedRun, started: StartedWorkflowTask
+) -> worker_service_pb2.WorkflowTask | None:
+    """The message for a workflow task that was taken; None, and given back, if it cannot be built.
+
+    What it goes along with is on disk already, and is answered all the same.
+    """
+    try:
+        return await to_workflow_task(engine, run, started)
+    except UnavailableError as error:
+        _log.warning("a workflow task is offered instead of taken along", error=str(error))
+        release_workflow_task(engine, run, started.start_id)
+        return None
+
+
+def release_workflow_task(engine: Engine, run: LoadedRun, start_id: str) -> None:
+    """Take a started workflow task back, and offer it again.
+
+    Raises:
+        UnavailableError: The disk is too far behind; the task stays started.
+    """
+    started, sticky = run.inflight.workflow_task, run.inflight.sticky
+    if run.is_dropped or started is None or started.start_id != start_id:
+        return
+    run.inflight.workflow_task = None
+    run.inflight.sticky = None
+    record = task_machine.decide_flush(run.state, run.inflight, engine.clock.now())
+    if record is not None:
+        try:
+            engine.commit(run, record)
+        except UnavailableError:
+            run.inflight.workflow_task, run.inflight.sticky = started, sticky
+            raise
+    scheduled_event_id = started.scheduled_event_id
+    engine.dispatcher.offer(
+        ref
+        for ref in obligations(run.state, run.inflight, engine.clock.now())
+        if ref.scheduled_event_id == scheduled_event_id
+    )
+
+
+def release_activity(engine: Engine, run: LoadedRun, scheduled_event_id: int, attempt: int) -> None:
+    """Take a started activity back, and offer it again.
+
+    An at-most-once activity is not taken back: its start is on disk, and the worker may have it.
+    """
+    activity = run.state.activities.get(scheduled_event_id)
+    started = run.inflight.activities.get(scheduled_event_id)
+    if (
+        run.is_dropped
+        or activity is None
+        or activity.is_at_most_once
+        or started is None
+        or started.attempt != attempt
+    ):
+        return
+    del run.inflight.activities[scheduled_event_id]
+    engine.dispatcher.offer([activity_ref(run.state, activity)])
