@@ -226,6 +226,25 @@ async def test_shard_lost_in_the_middle_of_a_commit_writes_nothing_and_is_not_ac
         assert len(records) == 1
 
 
+async def test_run_that_cannot_be_read_keeps_no_other_from_being_recovered(
+    migrated_postgres_dsn: str,
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        bad = await bench.service.start_workflow(NAMESPACE_ID, _start_request())
+        good = await bench.service.start_workflow(NAMESPACE_ID, _start_request())
+        await bench.db.fetch(
+            "INSERT INTO snapshots SELECT shard_id, run_id, 1, 'x', '\\xff' FROM executions"
+            " WHERE run_id = %s",
+            [bad.run_id],
+        )
+    async with history_bench(migrated_postgres_dsn) as bench:
+        assert (await _take_ref(bench)).run_id == good.run_id
+        assert bench.host.cluster.is_ready
+        # It is not forgotten: a server that can read it will find it.
+        owing = [key for shard in bench.engine.shards.values() for key in shard.owing_runs()]
+        assert bad.run_id in {key.run_id for key in owing}
+
+
 # Random lives.
 
 
