@@ -154,8 +154,8 @@ class MatchingSettings(_Section):
     """The matching service.
 
     A poll is answered empty after `poll_timeout`. A task that finds no poll waiting, where one is
-    expected, is kept in memory for `linger` before it goes to the backlog. A task handed out from the backlog and not started within
-    `lease_timeout` goes back to it.
+    expected, is kept in memory for `linger` before it goes to the backlog. A task handed out from
+    the backlog and not started within `lease_timeout` goes back to it.
     """
 
     poll_timeout: Seconds = 60.0

@@ -8,6 +8,7 @@
     │   ├── WorkflowNotFoundError
     │   ├── WorkflowClosedError         the run takes no more of this
     │   ├── WorkflowAlreadyStartedError
+    │   ├── UnstorableError             the store refuses a value that the request carries
     │   ├── TaskNotFoundError           the task was completed, timed out, or given to somebody else
     │   ├── QueryFailedError            the run's code could not answer
     │   └── QueryRejectedError          the caller asked to be refused for this status
@@ -98,6 +99,10 @@ class TaskNotFoundError(RequestError):
         self.reason = reason
 
 
+class UnstorableError(RequestError):
+    """The store refuses a value that a request carries."""
+
+
 class QueryFailedError(RequestError):
     """The run's code could not answer the query."""
 
@@ -107,7 +112,7 @@ class QueryFailedError(RequestError):
 
 
 class QueryRejectedError(RequestError):
-    """The run's status is one for which the caller asked to be refused. `status` is the enum name."""
+    """The run has a status for which the caller asked to be refused: `status`, its enum name."""
 
     def __init__(self, status: str) -> None:
         super().__init__(f"query rejected: the run's status is {status}")

@@ -8,7 +8,6 @@ its own and free. A lease is for liveness only; what keeps two owners apart is t
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 
 from aetheris.server.v1 import log_pb2
 from aetheris_server.clock import Clock
@@ -21,6 +20,7 @@ from aetheris_server.history.shard import Settlement, Shard
 from aetheris_server.history.state.apply import chain_hash
 from aetheris_server.history.state.run import EMPTY_HASH, RunKey
 from aetheris_server.history.state.times import to_timestamp
+from aetheris_server.history.wakeups import DUE_HORIZON
 from aetheris_server.storage import hosts as host_storage
 from aetheris_server.storage import shards as shard_storage
 from aetheris_server.storage.database import Database
@@ -33,9 +33,8 @@ _OWNED = gauge("owned_shards", "Shards that this host has.")
 
 # Settlements that a run may owe tasks for before its row is flagged.
 _FLAG_LAG = 3
-_DUE_HORIZON = timedelta(seconds=60)
 _DUE_INTERVAL = 30.0
-_MAX_DUE_RUNS = 10_000
+_DUE_PAGE_SIZE = 5_000
 # How much of a lease may pass before it is renewed.
 _LEASE_SHARE = 0.3
 _RECOVERY_RETRY_INTERVAL = 0.5
@@ -68,7 +67,6 @@ class Cluster:
         self._live_addresses: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
         self._taken = asyncio.Event()
-        self._has_its_own = False
 
     def attach(self, engine: Engine) -> None:
         """Name the engine whose shards this is about; called once, before `run`."""
@@ -82,7 +80,10 @@ class Cluster:
 
     @property
     def is_ready(self) -> bool:
-        """Whether this host has all the shards that it should have, recovered."""
+        """Whether this host has all the shards that it should have.
+
+        They are served while they are being recovered: what they owe takes a moment longer.
+        """
         return self._ready.is_set()
 
     async def wait_ready(self) -> None:
@@ -91,7 +92,6 @@ class Cluster:
 
     def on_shard_failed(self, shard_id: int, is_lost: bool) -> None:
         """A commit of a shard failed and the engine has forgotten it: take it anew if ours."""
-        self._has_its_own = False
         self._ready.clear()
         self._owner_by_shard.pop(shard_id, None)
         self._wake.set()
@@ -127,7 +127,7 @@ class Cluster:
             now = self._clock.monotonic()
             try:
                 await self._renew(now)
-                if now >= next_look or not self._has_its_own:
+                if now >= next_look or not self.is_ready:
                     await self._look_around()
                     next_look = now + self._settings.heartbeat_interval
                 if now >= next_due_scan:
@@ -135,6 +135,9 @@ class Cluster:
                     next_due_scan = now + _DUE_INTERVAL
             except (UnavailableError, TimeoutError) as error:
                 _log.error("this host could not renew its leases", error=str(error))
+            except Exception:  # noqa: BLE001 - logged whole
+                # A fault here must not end what the shards that this host has can still do.
+                _log.exception("this host could not renew its leases")
             await self._wait_or_wake(self._settings.watermark_interval)
 
     async def _wait_or_wake(self, interval: float) -> None:
@@ -164,6 +167,10 @@ class Cluster:
             if choose_host(f"shard/{shard_id}", self._live_addresses) == self.address
         }
         await self._release(set(self.engine.shards) - wanted)
+        for shard_id in self.engine.failed_shards():
+            if self._owner_by_shard.get(shard_id, self.address) != self.address:
+                # What is still in memory of it is another's now.
+                self.engine.release_shard(shard_id)
         missing = wanted - set(self.engine.shards)
         free = {
             row.shard_id
@@ -177,15 +184,11 @@ class Cluster:
         }
         if free:
             await self._acquire(free)
-        self._has_its_own = wanted <= set(self.engine.shards)
-        self._note_readiness()
-        _OWNED.set(len(self.engine.shards))
-
-    def _note_readiness(self) -> None:
-        if self._has_its_own and all(shard.is_recovered for shard in self.engine.shards.values()):
+        if wanted <= set(self.engine.shards):
             self._ready.set()
         else:
             self._ready.clear()
+        _OWNED.set(len(self.engine.shards))
 
     async def run_recovery(self) -> None:
         """Recover the shards that are taken until cancelled; the leases are renewed meanwhile."""
@@ -197,9 +200,12 @@ class Cluster:
                 await recover_shards(self.engine, shards)
             except UnavailableError as error:
                 _log.error("shards could not be recovered; trying again", error=str(error))
-                await asyncio.sleep(_RECOVERY_RETRY_INTERVAL)
-                self._taken.set()
-            self._note_readiness()
+            except Exception:  # noqa: BLE001 - logged whole
+                _log.exception("shards could not be recovered; trying again")
+            else:
+                continue
+            await asyncio.sleep(_RECOVERY_RETRY_INTERVAL)
+            self._taken.set()
 
     async def _acquire(self, shard_ids: Iterable[int]) -> None:
         now = self._clock.monotonic()
@@ -326,13 +332,17 @@ class Cluster:
         shard_ids = list(self.engine.shards)
         if not shard_ids:
             return
-        now = self._clock.now()
-        before = now + _DUE_HORIZON
-        for _, namespace_id, workflow_id, run_id, wake_time in await load_due(
-            self._db, shard_ids, before, _MAX_DUE_RUNS
-        ):
-            if self.engine.cache.find(run_id) is None:
-                self.engine.wakeups.schedule(wake_time, RunKey(namespace_id, workflow_id, run_id))
+        before = self._clock.now() + DUE_HORIZON
+        after = None
+        while True:
+            rows = await load_due(self._db, shard_ids, before, _DUE_PAGE_SIZE, after)
+            for _, namespace_id, workflow_id, run_id, wake_time in rows:
+                if self.engine.cache.peek(run_id) is None:
+                    key = RunKey(namespace_id, workflow_id, run_id)
+                    self.engine.wakeups.schedule(wake_time, key)
+            if len(rows) < _DUE_PAGE_SIZE:
+                return
+            after = (rows[-1][4], rows[-1][3])
 
 
 def _to_renewal(shard: Shard, settlement: Settlement) -> shard_storage.ShardRenewal:

@@ -1,7 +1,8 @@
 """Group commit: what has queued while the last transaction was under way becomes the next.
 
 There is no timer. One transaction is in flight at a time, so there is at most one batch in flight
-per shard. A batch that fails because some of its shards were lost is written again without them.
+per shard. A batch that fails because some of its shards were lost is written again without them;
+one in which the store refuses a value is written again commit by commit.
 """
 
 import asyncio
@@ -10,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aetheris_server.errors import (
+    AetherisError,
     CommitFailedError,
+    RequestError,
     ShardLostError,
     ShardNotOwnedError,
     UnavailableError,
@@ -42,7 +45,7 @@ class Commit:
 
     shard_id: int
     rows: list[LogRow]
-    on_done: Callable[[UnavailableError | None], None]
+    on_done: Callable[[AetherisError | None], None]
     inserts: list[ExecutionRow] = field(default_factory=list[ExecutionRow])
     updates: list[ExecutionUpdate] = field(default_factory=list[ExecutionUpdate])
     snapshots: list[SnapshotRow] = field(default_factory=list[SnapshotRow])
@@ -60,6 +63,7 @@ class Committer:
         self._writer = writer
         self._on_shard_failed = on_shard_failed
         self._queue: deque[Commit] = deque()
+        self._singles = 0
         self._wake = asyncio.Event()
 
     @property
@@ -82,11 +86,15 @@ class Committer:
 
     def _take_batch(self) -> list[Commit]:
         batch: list[Commit] = []
+        limit = _MAX_BATCH
+        if self._singles:
+            self._singles -= 1
+            limit = 1
         rows = 0
-        while self._queue and rows < _MAX_BATCH:
+        while self._queue and rows < limit:
             commit = self._queue.popleft()
             batch.append(commit)
-            rows += len(commit.rows)
+            rows += max(len(commit.rows) + len(commit.snapshots), 1)
         _QUEUED.set(len(self._queue))
         return batch
 
@@ -100,11 +108,16 @@ class Committer:
                 _BATCHES.labels("shard_lost").inc()
                 _log.warning("shards lost to another host", shard_ids=sorted(error.shard_ids))
                 commits = self._fail(commits, error.shard_ids, is_lost=True)
+            except RequestError as error:
+                self._find_fault(commits, error)
+                return
             except UnavailableError as error:
-                _BATCHES.labels("failed").inc()
-                shard_ids = frozenset(commit.shard_id for commit in commits)
-                _log.error("commit failed", error=str(error), shard_ids=sorted(shard_ids))
-                commits = self._fail(commits, shard_ids, is_lost=False)
+                _log.error("commit failed", error=str(error))
+                commits = self._fail_all(commits)
+            except Exception:  # noqa: BLE001 - logged whole
+                # Whatever it was, nothing may be built on what is not known to be on disk.
+                _log.exception("commit failed")
+                commits = self._fail_all(commits)
             else:
                 _BATCHES.labels("committed").inc()
                 _RECORDS.inc(len(batch.log))
@@ -112,18 +125,48 @@ class Committer:
                     commit.on_done(None)
                 return
 
+    def _find_fault(self, commits: list[Commit], error: RequestError) -> None:
+        """The store refuses something in a batch: write it commit by commit, and fail that one."""
+        _BATCHES.labels("refused").inc()
+        if len(commits) == 1:
+            _log.error("a commit is refused", error=str(error), shard_id=commits[0].shard_id)
+            self._fail(commits, frozenset({commits[0].shard_id}), is_lost=False, reason=error)
+            return
+        self._queue.extendleft(reversed(commits))
+        self._singles = len(commits)
+
+    def _fail_all(self, commits: list[Commit]) -> list[Commit]:
+        _BATCHES.labels("failed").inc()
+        shard_ids = frozenset(commit.shard_id for commit in commits)
+        return self._fail(commits, shard_ids, is_lost=False)
+
     def _fail(
-        self, commits: list[Commit], shard_ids: frozenset[int], *, is_lost: bool
+        self,
+        commits: list[Commit],
+        shard_ids: frozenset[int],
+        *,
+        is_lost: bool,
+        reason: AetherisError | None = None,
     ) -> list[Commit]:
-        """Fail all that these shards have in the batch and in the queue; the rest of the batch."""
-        failed = [commit for commit in (*commits, *self._queue) if commit.shard_id in shard_ids]
+        """Fail all that these shards have in the batch and in the queue; the rest of the batch.
+
+        The batch's commits fail for the reason, if one is given, and those behind them in any case
+        because of what they were built on.
+        """
+        behind = [commit for commit in self._queue if commit.shard_id in shard_ids]
         self._queue = deque(commit for commit in self._queue if commit.shard_id not in shard_ids)
         for shard_id in shard_ids:
             self._on_shard_failed(shard_id, is_lost)
-        for commit in failed:
-            shard_id = commit.shard_id
-            commit.on_done(ShardNotOwnedError(shard_id) if is_lost else CommitFailedError(shard_id))
+        for commit in commits:
+            if commit.shard_id in shard_ids:
+                commit.on_done(reason or _failure(commit.shard_id, is_lost=is_lost))
+        for commit in behind:
+            commit.on_done(_failure(commit.shard_id, is_lost=is_lost))
         return [commit for commit in commits if commit.shard_id not in shard_ids]
+
+
+def _failure(shard_id: int, *, is_lost: bool) -> UnavailableError:
+    return ShardNotOwnedError(shard_id) if is_lost else CommitFailedError(shard_id)
 
 
 def _gather(commits: list[Commit]) -> CommitBatch:

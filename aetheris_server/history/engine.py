@@ -11,7 +11,12 @@ from dataclasses import dataclass
 
 from aetheris.server.v1 import log_pb2
 from aetheris_server.clock import Clock
-from aetheris_server.errors import ShardNotOwnedError, UnavailableError, WorkflowNotFoundError
+from aetheris_server.errors import (
+    AetherisError,
+    ShardNotOwnedError,
+    UnavailableError,
+    WorkflowNotFoundError,
+)
 from aetheris_server.history.cache import RunCache
 from aetheris_server.history.committer import MAX_QUEUED, Commit, Committer
 from aetheris_server.history.dispatch import Dispatcher
@@ -182,10 +187,14 @@ class Engine:
         now = self.clock.now()
         restore_started(run.state, run.inflight, now, self.shards[run.shard_id].taken_time)
         self.cache.put(run)
+        self.wakeups.arm(run, next_deadline(run.state, run.inflight, run.last_due_time))
         record = decide_flush(run.state, run.inflight, now)
         if record is not None:
-            self.commit(run, record)
-        self.wakeups.arm(run, next_deadline(run.state, run.inflight, run.last_due_time))
+            try:
+                self.commit(run, record)
+            except UnavailableError:
+                self.cache.drop(run)
+                raise
 
     # Changing runs.
 
@@ -213,8 +222,11 @@ class Engine:
             raise ShardNotOwnedError(changes[0][0].shard_id)
         if self.committer.is_full:
             raise UnavailableError("the commit queue is full")
-        transition = Transition(Ticket(), [])
         runs = [run for run, _ in changes]
+        if any(run.is_dropped for run in runs):
+            # Its memory has left the cache since it was loaded, so it is not the run's any more.
+            raise ShardNotOwnedError(shard.shard_id)
+        transition = Transition(Ticket(), [])
         commit = Commit(
             shard.shard_id,
             rows=[],
@@ -225,10 +237,13 @@ class Engine:
             for run, record in changes:
                 self._apply(shard, run, record, commit, transition)
         except BaseException:
-            # A fault of ours. The runs are half changed, and a gap would undo the fencing.
+            # A fault of ours. The runs are half changed, and a gap would undo the fencing. What the
+            # shard and the ids know of them may be of the change that is not made.
             shard.next_seq = first_seq
             for run in runs:
                 self.cache.drop(run)
+                shard.note_owing(run.key, True, first_seq)
+            self._newest.forget_shard(shard.shard_id)
             raise
         shard.last_ticket = transition.ticket
         self.committer.enqueue(commit)
@@ -269,7 +284,7 @@ class Engine:
         commit: Commit,
         runs: list[LoadedRun],
         transition: Transition,
-        error: UnavailableError | None,
+        error: AetherisError | None,
     ) -> None:
         if error is None:
             shard.committed_seq = commit.rows[-1].shard_seq
@@ -294,7 +309,13 @@ class Engine:
         """
         if self._failed_ranges.pop(shard.shard_id, None) != shard.range_id - 1:
             self._drop_runs(shard.shard_id)
+        # A look-up from before may have been answered since.
+        self._newest.forget_shard(shard.shard_id)
         self.shards[shard.shard_id] = shard
+
+    def failed_shards(self) -> list[int]:
+        """The shards that a failed commit took away and that have not been taken anew since."""
+        return list(self._failed_ranges)
 
     def _drop_runs(self, shard_id: int) -> None:
         for run in self.cache:
@@ -304,6 +325,7 @@ class Engine:
     def release_shard(self, shard_id: int) -> None:
         """Forget a shard and all of its runs; nothing may be queued for it."""
         self.shards.pop(shard_id, None)
+        self._failed_ranges.pop(shard_id, None)
         self._drop_runs(shard_id)
         self._newest.forget_shard(shard_id)
 
@@ -320,7 +342,8 @@ class Engine:
         self._on_shard_failed(shard_id, is_lost)
 
     def _on_evicted(self, run: LoadedRun) -> None:
-        if run.state.run_seq - run.snapshot_seq < _MIN_RECORDS_FOR_SNAPSHOT:
+        is_short = run.state.run_seq - run.snapshot_seq < _MIN_RECORDS_FOR_SNAPSHOT
+        if is_short or self.committer.is_full or run.shard_id not in self.shards:
             return
         snapshot = snapshot_row(run)
         self.committer.enqueue(

@@ -6,7 +6,6 @@ from typing import Self
 
 from aetheris_server.clock import Clock
 from aetheris_server.config import HistorySettings, LimitSettings
-from aetheris_server.errors import UnavailableError
 from aetheris_server.history.cluster import Cluster
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine import Engine, EngineSettings
@@ -45,7 +44,7 @@ class HistoryHost:
         matching: MatchingPeer,
     ) -> None:
         self.cluster = Cluster(settings, shard_count, host_id, db, clock)
-        self._dispatcher = Dispatcher(matching)
+        self._dispatcher = Dispatcher(matching, clock)
         self._notices = CancellationNotices(matching)
         self._engine = Engine(
             EngineSettings(
@@ -117,5 +116,5 @@ class HistoryHost:
         try:
             async with asyncio.timeout(_LEAVE_TIMEOUT):
                 await self.cluster.leave()
-        except (UnavailableError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the rest must be closed
             _log.error("the shards could not be given up; their leases run out", error=str(error))

@@ -8,7 +8,7 @@ import asyncio
 from collections import OrderedDict
 
 from aetheris.server.v1 import log_pb2
-from aetheris_server.errors import AetherisError, WorkflowNotFoundError
+from aetheris_server.errors import AetherisError, StorageUnavailableError, WorkflowNotFoundError
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state.apply import apply, new_state
 from aetheris_server.history.state.run import RunKey, RunState
@@ -22,6 +22,9 @@ from aetheris_server.storage.executions import (
 )
 from aetheris_server.storage.log import RunRecord, load_run
 from aetheris_server.storage.snapshots import load_snapshots
+from aetheris_server.telemetry import get_logger
+
+_log = get_logger(__name__)
 
 _MAX_LOOKUPS = 500
 
@@ -116,7 +119,12 @@ class NewestRuns:
             await self._wake.wait()
             self._wake.clear()
             while self._wanted:
-                await self._look_up(list(self._wanted)[:_MAX_LOOKUPS])
+                keys = list(self._wanted)[:_MAX_LOOKUPS]
+                try:
+                    await self._look_up(keys)
+                except Exception as error:  # noqa: BLE001 - logged whole
+                    _log.exception("workflow ids could not be looked up")
+                    self._answer(keys, StorageUnavailableError("postgres", repr(error)), {})
 
     async def _look_up(self, keys: list[WorkflowKey]) -> None:
         error: AetherisError | None = None
@@ -125,6 +133,14 @@ class NewestRuns:
             found = await load_newest_runs(self._db, keys)
         except AetherisError as raised:
             error = raised
+        self._answer(keys, error, found)
+
+    def _answer(
+        self,
+        keys: list[WorkflowKey],
+        error: AetherisError | None,
+        found: dict[WorkflowKey, NewestRun],
+    ) -> None:
         for key in keys:
             waiter = self._wanted.pop(key)
             if error is not None:

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from aetheris.api.v1 import history_pb2, worker_service_pb2
 from aetheris.server.v1 import matching_service_pb2
-from aetheris_server.errors import ShardNotOwnedError, UnavailableError
+from aetheris_server.errors import AetherisError, ShardNotOwnedError
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.run import RunKey, RunState
 
@@ -27,7 +27,7 @@ class Ticket:
 
     def __init__(self) -> None:
         self._is_done = False
-        self._error: UnavailableError | None = None
+        self._error: AetherisError | None = None
         self._waiters: list[asyncio.Future[None]] = []
 
     @property
@@ -40,6 +40,7 @@ class Ticket:
 
         Raises:
             UnavailableError: It failed, or is not known to have succeeded.
+            UnstorableError: The store refuses a value in it.
         """
         if not self._is_done:
             waiter = asyncio.get_running_loop().create_future()
@@ -48,7 +49,7 @@ class Ticket:
         if self._error is not None:
             raise self._error
 
-    def resolve(self, error: UnavailableError | None = None) -> None:
+    def resolve(self, error: AetherisError | None = None) -> None:
         """Let the waiters go on."""
         self._is_done = True
         self._error = error

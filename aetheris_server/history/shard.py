@@ -10,9 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from aetheris_server.errors import UnavailableError
+from aetheris_server.errors import AetherisError
 from aetheris_server.history.run import Ticket
 from aetheris_server.history.state.run import RunKey
+
+# In one settlement, which also carries the lease and so must be quick.
+_MAX_FLAGS = 2_000
 
 
 @dataclass(slots=True)
@@ -45,7 +48,7 @@ class Settlement:
     async def wait_founded(self) -> None:
         """Return when `is_founded`."""
         if self.ticket is not None:
-            with suppress(UnavailableError):
+            with suppress(AetherisError):
                 await self.ticket.wait()
 
     def is_worth_writing(self, watermark: int) -> bool:
@@ -100,7 +103,7 @@ class Shard:
         After a failure the shard is no longer among those of this host.
         """
         if self.last_ticket is not None:
-            with suppress(UnavailableError):
+            with suppress(AetherisError):
                 await self.last_ticket.wait()
 
     def note_owing(self, key: RunKey, owes: bool, seq: int) -> None:
@@ -158,7 +161,7 @@ class Shard:
         watermark = self.committed_seq if self.is_recovered else self.watermark
         flag: list[RunKey] = []
         for key, seq in self.owing.items():
-            if seq > target:
+            if seq > target or len(flag) == _MAX_FLAGS:
                 watermark = min(watermark, seq - 1)
                 break
             flag.append(key)

@@ -34,6 +34,7 @@ from aetheris_server.errors import (
     StorageUnavailableError,
     TaskNotFoundError,
     UnavailableError,
+    UnstorableError,
     WorkflowAlreadyStartedError,
     WorkflowClosedError,
     WorkflowNotFoundError,
@@ -109,6 +110,7 @@ _TABLE: Sequence[tuple[type[AetherisError], StatusCode, type[Message] | None]] =
     (StorageUnavailableError, StatusCode.UNAVAILABLE, internal.StorageUnavailableDetail),
     (NotReadyError, StatusCode.UNAVAILABLE, public.NotReadyDetail),
     (DrainingError, StatusCode.UNAVAILABLE, internal.DrainingDetail),
+    (UnstorableError, StatusCode.INVALID_ARGUMENT, None),
     (RequestError, StatusCode.FAILED_PRECONDITION, None),
     (UnavailableError, StatusCode.UNAVAILABLE, None),
 )

@@ -21,12 +21,13 @@ def encode_search_attributes(attributes: common_pb2.SearchAttributes) -> bytes |
     """JSON in UTF-8; None where there are none.
 
     Args:
-        attributes: Of a checked request: each value is JSON, or empty for one that is not set.
+        attributes: Of a checked request: each value is JSON, or empty for one that is not set. A
+            number becomes a double, as the store could not take one of any length.
     """
     values = {
         name: {
             _TYPE: payload.metadata[_TYPE].decode("ascii", "ignore"),
-            "value": orjson.Fragment(payload.data),
+            "value": orjson.loads(payload.data),
         }
         for name, payload in sorted(attributes.indexed_fields.items())
         if payload.data

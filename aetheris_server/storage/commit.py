@@ -7,13 +7,14 @@ committed now.
 """
 
 import asyncio
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import LiteralString
 
 import psycopg
 
-from aetheris_server.errors import ShardLostError
+from aetheris_server.errors import ShardLostError, UnstorableError
 from aetheris_server.storage.arrays import (
     bool_array,
     bytea_array,
@@ -124,10 +125,14 @@ class LogWriter:
 
         Raises:
             ShardLostError: Another host has written to these shards; nothing was written.
+            UnstorableError: A value is refused; nothing was written.
             StorageUnavailableError: The batch may or may not have been written, or will be in a
                 moment; the log tells.
         """
-        statements = _bind(batch)
+        try:
+            statements = _bind(batch)
+        except (ValueError, OverflowError, struct.error) as error:
+            raise UnstorableError(f"a value cannot be sent to postgres: {error}") from error
         async with self._turn:
             with storage_errors():
                 async with asyncio.timeout(self._db.timeout):

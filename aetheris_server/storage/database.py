@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from aetheris_server.config import ConfigError, PostgresSettings
-from aetheris_server.errors import StorageUnavailableError
+from aetheris_server.errors import StorageUnavailableError, UnstorableError
 from aetheris_server.storage.metrics import STATEMENTS
 from aetheris_server.storage.pipeline import PipelineConnection
 
@@ -45,12 +45,15 @@ WHERE name IN (
 
 @contextmanager
 def storage_errors() -> Generator[None]:
-    """Raise what the driver, the network or a deadline raises as StorageUnavailableError."""
+    """Raise what the driver, the network or a deadline raises as StorageUnavailableError, and as
+    UnstorableError what Postgres says of a value.
+    """
     try:
         yield
+    except psycopg.DataError as error:
+        raise UnstorableError(f"postgres refuses a value: {error}") from error
     except (psycopg.Error, OSError, TimeoutError) as error:
-        # Also wrong statements and values: the caller can do no more about those, and the log names
-        # them.
+        # Also wrong statements: the caller can do no more about those, and the log names them.
         problem = str(error).strip() or type(error).__name__
         code = error.sqlstate if isinstance(error, psycopg.Error) else None
         raise StorageUnavailableError(

@@ -130,7 +130,12 @@ _ONE: LiteralString = f"{_COLUMNS} WHERE shard_id = %s AND run_id = %s"
 
 _DUE = """
 SELECT shard_id, namespace_id::text, workflow_id, run_id::text, wake_time FROM executions
-WHERE shard_id = ANY (%s) AND wake_time < %s ORDER BY wake_time LIMIT %s
+WHERE shard_id = ANY (%s) AND wake_time < %s
+    AND (wake_time, run_id) > (
+        coalesce(%s::timestamptz, '-infinity'),
+        coalesce(%s::uuid, '00000000-0000-0000-0000-000000000000')
+    )
+ORDER BY wake_time, run_id LIMIT %s
 """
 
 _OWING = """
@@ -184,9 +189,20 @@ async def load_execution(
 
 
 async def load_due(
-    db: Database, shard_ids: Sequence[int], before: datetime, limit: int
+    db: Database,
+    shard_ids: Sequence[int],
+    before: datetime,
+    limit: int,
+    after: tuple[datetime, str] | None = None,
 ) -> list[tuple[int, str, str, str, datetime]]:
     """The runs of shards that are to be woken before a time, the earliest `limit`.
+
+    Args:
+        db: Where to look.
+        shard_ids: Whose runs.
+        before: Exclusive.
+        limit: At most so many.
+        after: (wake_time, run_id) of the last run of the page before; None is the first page.
 
     Returns:
         (shard_id, namespace_id, workflow_id, run_id, wake_time), earliest first.
@@ -194,7 +210,7 @@ async def load_due(
     Raises:
         StorageUnavailableError: Postgres does not answer.
     """
-    rows = await db.fetch(_DUE, (list(shard_ids), before, limit))
+    rows = await db.fetch(_DUE, (list(shard_ids), before, *(after or (None, None)), limit))
     return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""The client process of the benchmark: runs a number of workflows and prints their latencies as JSON.
+"""The client process of the benchmark: runs workflows and prints their latencies as JSON.
 
 `python -m tests.bench.client ADDRESS RUNS CONCURRENCY`
 """

@@ -62,6 +62,29 @@ async def test_end_decided_while_a_signal_came_is_decided_again(server: Raw) -> 
     assert result.status == COMPLETED
 
 
+async def test_decision_that_is_refused_leaves_the_next_task_to_be_polled(server: Raw) -> None:
+    run = await server.start_run()
+    task = await server.poll_workflow()
+    await server.signal(run)
+    watch = Stopwatch()
+    with pytest.raises(grpc.aio.AioRpcError):
+        await server.decide(task, complete_workflow(), return_new_workflow_task=True)
+    again = await server.poll_workflow()
+    assert watch.seconds < 5, "it was out until it timed out"
+    await server.decide(again, complete_workflow())
+
+
+async def test_terminate_repeated_succeeds_and_another_is_refused(server: Raw) -> None:
+    run = await server.start_run()
+    request_id = str(uuid.uuid4())
+    await server.terminate(run, request_id=request_id)
+    await server.terminate(run, request_id=request_id)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await server.terminate(run)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    assert types(await server.history(run)).count("WORKFLOW_EXECUTION_TERMINATED") == 1
+
+
 async def test_signal_after_the_end_is_refused(server: Raw) -> None:
     run = await server.start_run()
     await server.terminate(run)

@@ -410,12 +410,13 @@ class RunDriver:
         return self.commit(record) if record is not None else None
 
     def terminate(self) -> log_pb2.LogRecord:
-        """A client closes the run."""
-        return self.commit(
-            decide_terminated(
-                self.state, self.inflight, "stop", payloads("why"), "client", self.now
-            )
+        """A client closes the run, by a request of its own."""
+        request_id = str(self.state.run_seq)
+        record = decide_terminated(
+            self.state, self.inflight, "stop", payloads("why"), "client", request_id, self.now
         )
+        assert record is not None
+        return self.commit(record)
 
 
 def ref_ids(refs: Sequence[matching_service_pb2.TaskRef]) -> set[tuple[int, int, int]]:

@@ -127,7 +127,7 @@ async def _replace(
 ) -> workflow_service_pb2.StartWorkflowResponse:
     """Terminate the open run and start a new one: both are written, or neither."""
     old = await engine.load(namespace_id, request.workflow_id, newest.run_id)
-    if not old.state.is_open or old.is_dropped:
+    if not old.state.is_open:
         return await start_workflow(engine, notices, namespace_id, request)
     now = _start_time(engine, newest)
     key = RunKey(namespace_id, request.workflow_id, new_run_id())
@@ -137,8 +137,10 @@ async def _replace(
         reason=f"replaced by run {key.run_id}",
         details=None,
         identity=request.identity,
+        request_id=request.request_id,
         now=now,
     )
+    assert terminated is not None
     started = decide_started(key, request, now)
     running = notices.of_all(old)
     new = engine.create(key, started)

@@ -26,10 +26,12 @@ async def terminate_workflow(
         reason=request.reason,
         details=request.details if request.HasField("details") else None,
         identity=request.identity,
+        request_id=request.request_id,
         now=engine.clock.now(),
     )
     running = notices.of_all(run)
-    transition = engine.commit(run, record)
-    await transition.ticket.wait()
+    if record is not None:
+        engine.commit(run, record)
+    await run.wait_committed()
     notices.send(running)
     return workflow_service_pb2.TerminateWorkflowResponse()

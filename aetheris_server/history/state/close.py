@@ -27,16 +27,26 @@ def decide_terminated(
     reason: str,
     details: common_pb2.Payloads | None,
     identity: str,
+    request_id: str,
     now: datetime,
-) -> log_pb2.LogRecord:
-    """Close the run at once."""
+) -> log_pb2.LogRecord | None:
+    """Close the run at once; None if this request has closed it.
+
+    Raises:
+        WorkflowClosedError: The run has closed otherwise.
+    """
+    closed = state.close_event
+    if closed is not None and closed.HasField("workflow_execution_terminated_event_attributes"):
+        terminated = closed.workflow_execution_terminated_event_attributes
+        if request_id and terminated.request_id == request_id:
+            return None
     require_open(state)
     draft = Draft(state, inflight, now)
     append_force_closed(draft, inflight)
     draft.add(
         history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED,
         history_pb2.WorkflowExecutionTerminatedEventAttributes(
-            reason=reason, details=details, identity=identity
+            reason=reason, details=details, identity=identity, request_id=request_id
         ),
     )
     return draft.record

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from aetheris_server.errors import ShardLostError, StorageUnavailableError
+from aetheris_server.errors import ShardLostError, StorageUnavailableError, UnstorableError
 from aetheris_server.ids import new_run_id
 from aetheris_server.storage.commit import CommitBatch, LogWriter
 from aetheris_server.storage.database import Database
@@ -148,7 +148,7 @@ async def test_commit_partly_written_rows_counts_them_as_lost(
 
 
 async def test_commit_text_with_nul_is_refused(writer: LogWriter) -> None:
-    with pytest.raises(StorageUnavailableError):
+    with pytest.raises(UnstorableError):
         await writer.commit(CommitBatch(inserts=[replace(execution_row(), workflow_type="a\0b")]))
 
 

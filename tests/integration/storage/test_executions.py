@@ -104,6 +104,7 @@ async def test_load_due_returns_the_earliest_of_these_shards(
         (1, NAMESPACE_ID, late.workflow_id, late.run_id, late.wake_time),
     ]
     assert await load_due(db, [1, 2], START_TIME + minutes(5), 1) == due[:1]
+    assert await load_due(db, [1, 2], START_TIME + minutes(5), 9, (due[0][4], due[0][3])) == due[1:]
 
 
 async def test_load_owing_returns_only_marked_runs_of_these_shards(

@@ -8,11 +8,12 @@ from typing import Any, cast
 import pytest
 
 from aetheris_server.errors import (
+    AetherisError,
     CommitFailedError,
     ShardLostError,
     ShardNotOwnedError,
     StorageUnavailableError,
-    UnavailableError,
+    UnstorableError,
 )
 from aetheris_server.history.committer import MAX_QUEUED, Commit, Committer
 from aetheris_server.storage.commit import CommitBatch, LogWriter
@@ -44,7 +45,7 @@ class _Bench:
     def __init__(self) -> None:
         self.writer = _Writer()
         self.failed: list[tuple[int, bool]] = []
-        self.done: list[tuple[int, int, UnavailableError | None]] = []
+        self.done: list[tuple[int, int, AetherisError | None]] = []
         self.committer = Committer(
             cast("LogWriter", self.writer),
             lambda shard_id, is_lost: self.failed.append((shard_id, is_lost)),
@@ -122,6 +123,31 @@ async def test_failure_fails_everything_that_is_queued_behind_it() -> None:
     outcomes = {(shard_id, seq): error for shard_id, seq, error in bench.done}
     assert outcomes[2, 1] is None
     assert all(isinstance(outcomes[1, seq], CommitFailedError) for seq in (1, 2, 3))
+
+
+async def test_refused_value_fails_its_own_shard_only() -> None:
+    refusal = UnstorableError("postgres refuses a value")
+    async with _running() as bench:
+        for shard_id, seq in ((1, 1), (2, 1), (2, 2), (3, 1)):
+            bench.enqueue(shard_id, seq)
+        bench.answer(refusal, None, refusal, None)
+        await bench.wait_done(4)
+    assert bench.writer.written()[1:] == [[(1, 1)], [(2, 1)], [(3, 1)]]
+    assert bench.failed == [(2, False)]
+    outcomes = {(shard_id, seq): error for shard_id, seq, error in bench.done}
+    assert outcomes[2, 1] is refusal
+    assert isinstance(outcomes[2, 2], CommitFailedError)
+    assert outcomes[1, 1] is outcomes[3, 1] is None
+
+
+async def test_fault_of_the_writer_fails_the_batch_and_goes_on() -> None:
+    async with _running() as bench:
+        bench.enqueue(1, 1)
+        bench.answer(KeyError("a fault of ours"), None)
+        await bench.wait_done(1)
+        bench.enqueue(1, 2)
+        await bench.wait_done(2)
+    assert [type(error) for _, _, error in bench.done] == [CommitFailedError, type(None)]
 
 
 async def test_shard_is_failed_before_anybody_is_told() -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from aetheris.server.v1 import matching_service_pb2
+from aetheris_server.clock import SystemClock
 from aetheris_server.errors import ShardNotOwnedError, StorageUnavailableError, UnavailableError
 from aetheris_server.history.cache import RunCache
 from aetheris_server.history.dispatch import Dispatcher
@@ -220,13 +221,56 @@ class _Matching:
 )
 async def test_offer_that_fails_is_repeated(failure: Exception) -> None:
     matching = _Matching(failure)
-    dispatcher = Dispatcher(cast("MatchingPeer", matching))
+    dispatcher = Dispatcher(cast("MatchingPeer", matching), SystemClock())
     dispatcher.offer([TaskRef(run_id="a"), TaskRef(run_id="b")])
 
     async def check() -> None:
         await wait_until(lambda: matching.added == ["a", "b"], 5)
 
     await _while_running(dispatcher.run, check)
+
+
+class _OneQueueDown:
+    """Takes no task of one queue, ever, nor what comes in one call with it."""
+
+    def __init__(self, down: str) -> None:
+        self.down = down
+        self.added: list[str] = []
+
+    async def add_tasks(self, tasks: Sequence[TaskRef]) -> None:
+        if any(task.task_queue == self.down for task in tasks):
+            raise StorageUnavailableError("redis", "gone")
+        self.added += [task.run_id for task in tasks]
+
+
+async def test_queues_that_cannot_be_reached_hold_up_no_other() -> None:
+    matching = _OneQueueDown("down")
+    dispatcher = Dispatcher(cast("MatchingPeer", matching), SystemClock())
+
+    async def check() -> None:
+        for number in range(40):
+            dispatcher.offer([TaskRef(run_id=f"lost-{number}", task_queue="down")])
+            await asyncio.sleep(0)
+        dispatcher.offer(
+            [TaskRef(run_id="lost", task_queue="down"), TaskRef(run_id="a", task_queue="up")]
+        )
+        await wait_until(lambda: matching.added == ["a"], 5)
+
+    await _while_running(dispatcher.run, check)
+
+
+async def test_query_that_nobody_waits_for_any_more_is_not_offered_again() -> None:
+    matching = _Matching(StorageUnavailableError("redis", "gone"))
+    dispatcher = Dispatcher(cast("MatchingPeer", matching), SystemClock())
+    expired = TaskRef(run_id="q", query_id="q")
+    expired.expire_time.FromDatetime(BEGIN - timedelta(days=9999))
+    dispatcher.offer([expired, TaskRef(run_id="a")])
+
+    async def check() -> None:
+        await wait_until(lambda: bool(matching.added), 5)
+
+    await _while_running(dispatcher.run, check)
+    assert matching.added == ["a"]
 
 
 # Look-ups of workflow ids.
@@ -296,7 +340,7 @@ def _engine(clock: ManualClock) -> Engine:
         limits=RunLimits(),
     )
     nothing = cast("Any", None)
-    return Engine(settings, clock, nothing, Dispatcher(nothing), lambda *_: None)
+    return Engine(settings, clock, nothing, Dispatcher(nothing, clock), lambda *_: None)
 
 
 def _shard(range_id: int) -> Shard:

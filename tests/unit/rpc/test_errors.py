@@ -22,6 +22,7 @@ EVERY_ERROR = [
     errors.WorkflowClosedError("w", "r"),
     errors.WorkflowAlreadyStartedError("w", "r", "request"),
     errors.TaskNotFoundError("it timed out"),
+    errors.UnstorableError("postgres refuses a value"),
     errors.QueryFailedError("no such query"),
     errors.QueryRejectedError("WORKFLOW_EXECUTION_STATUS_FAILED"),
     errors.ShardNotOwnedError(0),

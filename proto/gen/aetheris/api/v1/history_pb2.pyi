@@ -1793,10 +1793,13 @@ class WorkflowExecutionTerminatedEventAttributes(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why, for people."""
     identity: _builtins.str
     """Who asked, or who did it."""
+    request_id: _builtins.str
+    """The request that caused it; a repeated request writes nothing."""
     @_builtins.property
     def details(self) -> _common_pb2.Payloads:
         """What was attached."""
@@ -1807,10 +1810,11 @@ class WorkflowExecutionTerminatedEventAttributes(_message.Message):
         reason: _builtins.str = ...,
         details: _common_pb2.Payloads | None = ...,
         identity: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "identity", b"identity", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "identity", b"identity", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -499,7 +499,7 @@ class TerminateWorkflowRequest(_message.Message):
     identity: _builtins.str
     """Who asks."""
     request_id: _builtins.str
-    """For logs; a closed run answers NOT_FOUND."""
+    """A repeated request succeeds without effect; another one to a closed run answers NOT_FOUND."""
     @_builtins.property
     def workflow_execution(self) -> _common_pb2.WorkflowExecution:
         """Which run."""
