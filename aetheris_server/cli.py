@@ -29,6 +29,8 @@ _log = get_logger(__name__)
 
 _Command = Callable[[Settings], Coroutine[None, None, None]]
 
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 DEV_SHARD_COUNT = 64
 PRODUCTION_SHARD_COUNT = 512
 
@@ -132,12 +134,25 @@ def _run(
     try:
         settings = load_settings(config, flags)
         configure_logging(settings.log)
-        uvloop.run(command(settings))
+        uvloop.run(_run_stoppable(command, settings))
     except ConfigError as error:
         print(f"aetheris-server: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except (AetherisError, EmbeddedError) as error:
         print(f"aetheris-server: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+async def _run_stoppable(command: _Command, settings: Settings) -> None:
+    """Run a command; a signal before it has handlers of its own undoes what it has begun."""
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    for signal_number in _STOP_SIGNALS:
+        loop.add_signal_handler(signal_number, task.cancel)
+    try:
+        await command(settings)
+    except asyncio.CancelledError:
         raise SystemExit(1) from None
 
 
@@ -165,7 +180,7 @@ async def _serve(settings: Settings) -> None:
 async def _serve_until_signal(settings: Settings, shard_count: int, details: list[str]) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
+    for signal_number in _STOP_SIGNALS:
         loop.add_signal_handler(signal_number, stopped.set)
     async with run_server(settings, shard_count) as server:
         print("Aetheris is ready.", flush=True)

@@ -159,7 +159,7 @@ class MatchingSettings(_Section):
     """
 
     poll_timeout: Seconds = 60.0
-    linger: SecondsOrZero = 0.02
+    linger: SecondsOrZero = 0.2
     lease_timeout: Seconds = 30.0
 
 

@@ -42,6 +42,7 @@ from aetheris_server.ids import shard_of
 from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import NewestRun
+from aetheris_server.storage.newest import NewestRunReader
 from aetheris_server.telemetry import counter, get_logger
 
 _log = get_logger(__name__)
@@ -91,7 +92,8 @@ class Engine:
         )
         self.writer = LogWriter(db)
         self.committer = Committer(self.writer, self._fail_shard)
-        self._newest = NewestRuns(db, max_entries=4 * MAX_QUEUED)
+        self._newest_reader = NewestRunReader(db)
+        self._newest = NewestRuns(self._newest_reader.load, max_entries=4 * MAX_QUEUED)
         self._on_shard_failed = on_shard_failed
         self._loading: dict[str, asyncio.Future[None]] = {}
         self._failed_ranges: dict[int, int] = {}
@@ -102,6 +104,11 @@ class Engine:
             group.create_task(self.committer.run())
             group.create_task(self.wakeups.run())
             group.create_task(self._newest.run())
+
+    async def close(self) -> None:
+        """Close the connections of its own; `run` has ended."""
+        await self.writer.close()
+        await self._newest_reader.close()
 
     # Finding runs.
 

@@ -110,7 +110,7 @@ class HistoryHost:
             # Without the error: the group would wrap what is not its own.
             await self._group.__aexit__(None, None, None)
         finally:
-            await self._engine.writer.close()
+            await self._engine.close()
 
     async def _leave(self) -> None:
         try:

@@ -6,6 +6,7 @@ together in the next statement.
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import AetherisError, StorageUnavailableError, WorkflowNotFoundError
@@ -18,7 +19,6 @@ from aetheris_server.storage.executions import (
     NewestRun,
     WorkflowKey,
     load_execution,
-    load_newest_runs,
 )
 from aetheris_server.storage.log import RunRecord, load_run
 from aetheris_server.storage.snapshots import load_snapshots
@@ -67,6 +67,10 @@ def fold(key: RunKey, shard_id: int, state: RunState | None, records: list[RunRe
     return run
 
 
+LoadNewest = Callable[[Sequence[WorkflowKey]], Awaitable[dict[WorkflowKey, NewestRun]]]
+"""From workflow ids to their newest runs, as far as they have any."""
+
+
 class NewestRuns:
     """The newest run of each workflow id, kept in memory while it is used.
 
@@ -75,9 +79,9 @@ class NewestRuns:
             yet is never looked up there.
     """
 
-    def __init__(self, db: Database, max_entries: int) -> None:
+    def __init__(self, load: LoadNewest, max_entries: int) -> None:
         self.max_entries = max_entries
-        self._db = db
+        self._load = load
         self._entries: OrderedDict[WorkflowKey, NewestRun | None] = OrderedDict()
         self._wanted: dict[WorkflowKey, asyncio.Future[None]] = {}
         self._wake = asyncio.Event()
@@ -130,7 +134,7 @@ class NewestRuns:
         error: AetherisError | None = None
         found: dict[WorkflowKey, NewestRun] = {}
         try:
-            found = await load_newest_runs(self._db, keys)
+            found = await self._load(keys)
         except AetherisError as raised:
             error = raised
         self._answer(keys, error, found)

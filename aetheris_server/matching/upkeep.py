@@ -41,6 +41,7 @@ class Upkeep:
         self._is_urgent = asyncio.Event()
         self._is_lost = asyncio.Event()
         self._does_redis_answer = True
+        self._has_checked = False
         backlog.epoch.on_suspicion = self._is_urgent.set
 
     def hurry(self) -> None:
@@ -83,9 +84,13 @@ class Upkeep:
             if await self._backlog.epoch.check():
                 for queue in self._queues.values():
                     queue.backlog.forget()
-                _log.warning("redis may have lost tasks; they are dispatched again")
+                if self._has_checked:
+                    _log.warning("redis may have lost tasks; they are dispatched again")
+                else:
+                    _log.info("redis holds no backlog yet; what is owed is dispatched")
                 metrics.backlog_losses.inc()
                 self._is_lost.set()
+            self._has_checked = True
             for keys in self._to_inspect():
                 for key, inspection in (await self._backlog.inspect(keys)).items():
                     if (queue := self._queues.get(key)) is not None:

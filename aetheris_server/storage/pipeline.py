@@ -59,8 +59,8 @@ class PipelineConnection:
 
         await self._exchange(send)
 
-    async def run(self, statements: Sequence[Statement]) -> None:
-        """Run statements as one transaction and wait until it is committed.
+    async def run(self, statements: Sequence[Statement]) -> list[pq.abc.PGresult]:
+        """Run statements as one transaction and wait until it is committed; their results.
 
         Raises:
             psycopg.OperationalError: The connection is lost, and `is_closed`; the transaction may
@@ -75,9 +75,9 @@ class PipelineConnection:
                 self._pgconn.send_query_prepared(name, parameters, formats, _BINARY)
             STATEMENTS.inc(len(statements))
 
-        await self._exchange(send)
+        return await self._exchange(send)
 
-    async def _exchange(self, send: Callable[[], None]) -> None:
+    async def _exchange(self, send: Callable[[], None]) -> list[pq.abc.PGresult]:
         assert self._answer is None, "one batch at a time"
         self._answer = self._loop.create_future()
         try:
@@ -94,6 +94,7 @@ class PipelineConnection:
         for result in results:
             if result.status not in _GOOD:
                 raise psycopg.errors.error_from_result(result)
+        return results
 
     def close(self) -> None:
         """Close it. Again is harmless."""

@@ -4,7 +4,7 @@ from typing import LiteralString
 
 import pytest
 
-from aetheris_server.storage import commit, executions, log, shards, snapshots
+from aetheris_server.storage import commit, executions, log, newest, shards, snapshots
 from aetheris_server.storage.database import Connection, Database
 
 pytestmark = pytest.mark.integration
@@ -38,6 +38,12 @@ async def explain(db: Database, statement: str) -> list[str]:
         pytest.param(commit._FIND_ROWS, "log_pkey", {"shard_id", "shard_seq"}, id="find-rows"),
         pytest.param(
             executions._NEWEST, "executions_workflow", {"namespace_id", "workflow_id"}, id="newest"
+        ),
+        pytest.param(
+            newest._STATEMENTS[newest._EXISTS],
+            "executions_workflow",
+            {"namespace_id", "workflow_id"},
+            id="exists",
         ),
         pytest.param(executions._ONE, "executions_pkey", {"shard_id", "run_id"}, id="one"),
         pytest.param(_PAGE, "executions_list", {"namespace_id", "start_time"}, id="list"),

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -23,6 +24,7 @@ from aetheris_server.history.state.run import RunKey
 from aetheris_server.history.timers import Timers
 from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.storage.database import Database
+from aetheris_server.storage.executions import load_newest_runs
 from tests.support.clock import ManualClock
 from tests.support.runs import BEGIN, RunDriver
 from tests.support.wait import wait_until
@@ -298,7 +300,7 @@ class _Rows:
 
 async def test_look_ups_at_once_go_in_one_statement_and_are_kept() -> None:
     rows = _Rows()
-    newest = NewestRuns(cast("Database", rows), max_entries=10)
+    newest = NewestRuns(partial(load_newest_runs, cast("Database", rows)), max_entries=10)
 
     async def check() -> None:
         keys = [(1, "ns", name) for name in ("known", "a", "b", "known")]
@@ -317,7 +319,7 @@ async def test_look_ups_at_once_go_in_one_statement_and_are_kept() -> None:
 async def test_look_up_that_fails_tells_its_waiters_and_is_repeated() -> None:
     rows = _Rows()
     rows.failures = 1
-    newest = NewestRuns(cast("Database", rows), max_entries=10)
+    newest = NewestRuns(partial(load_newest_runs, cast("Database", rows)), max_entries=10)
 
     async def check() -> None:
         with pytest.raises(StorageUnavailableError):
