@@ -13,6 +13,7 @@ from tests.support.raw import (
     cancel_timer,
     complete_workflow,
     detail_of,
+    payloads,
     record_marker,
     schedule_activity,
     seconds,
@@ -251,6 +252,22 @@ async def test_long_history_comes_in_pages_and_whole(server: Raw) -> None:
     await server.decide(task, complete_workflow())
     whole = await server.history(run, page_size=100)
     assert [event.event_id for event in whole] == list(range(1, len(events) + 3))
+
+
+async def test_history_of_large_events_comes_in_pages_that_fit_into_a_message(
+    server: Raw,
+) -> None:
+    run = await server.start_run()
+    large = payloads("x" * 1_500_000)
+    for _ in range(7):
+        await server.signal(run, input=large)
+    task = await server.poll_workflow()
+    assert task.next_page_token
+    assert task.ByteSize() < 5 * 1024 * 1024
+    rest = await server.history(run, token=task.next_page_token)
+    events = [*task.history.events, *rest]
+    assert [event.event_id for event in events] == list(range(1, task.started_event_id + 1))
+    await server.decide(task, complete_workflow())
 
 
 async def test_history_follow_gets_each_event_once(server: Raw) -> None:
