@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import history_service_pb2
 from aetheris_server.clock import SystemClock
-from aetheris_server.config import GrpcSettings, Settings
+from aetheris_server.config import GrpcSettings, PostgresSettings, Settings
 from aetheris_server.errors import NamespaceAlreadyExistsError, NotReadyError
 from aetheris_server.frontend.catalog import PostgresCatalog
 from aetheris_server.frontend.services import build_frontend
@@ -33,6 +33,7 @@ _log = get_logger(__name__)
 DEFAULT_NAMESPACE = "default"
 _DEFAULT_RETENTION_SECONDS = 72 * 3600
 _READY_TIMEOUT = 60.0
+_LEASE_CONNECTIONS = 2
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 - compared with, not bound to
 
 
@@ -103,6 +104,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
     peers = _Peers()
     async with (
         Database(settings.postgres) as db,
+        Database(_for_leases(settings.postgres)) as lease_db,
         ChannelPool() as pool,
     ):
         await check_schema(db)
@@ -118,6 +120,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
             shard_count,
             new_run_id(),
             db,
+            lease_db,
             clock,
             routed_matching,
         )
@@ -155,6 +158,10 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
                 await rpc.begin_drain()
                 gate.begin_drain()
                 matching.begin_drain()
+
+
+def _for_leases(settings: PostgresSettings) -> PostgresSettings:
+    return settings.model_copy(update={"pool_max_size": _LEASE_CONNECTIONS})
 
 
 def _not_ready(host: HistoryHost, gate: DrainGate) -> str | None:

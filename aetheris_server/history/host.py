@@ -40,10 +40,21 @@ class HistoryHost:
         shard_count: int,
         host_id: str,
         db: Database,
+        lease_db: Database,
         clock: Clock,
         matching: MatchingPeer,
     ) -> None:
-        self.cluster = Cluster(settings, shard_count, host_id, db, clock)
+        """Args:
+        settings: Of history.
+        limits: How far a run may grow.
+        shard_count: Of the cluster.
+        host_id: A new one for each start.
+        db: Where the log is.
+        lease_db: The same, by connections of their own: no load may keep leases from being renewed.
+        clock: Of this host.
+        matching: Where tasks are offered.
+        """
+        self.cluster = Cluster(settings, shard_count, host_id, lease_db, clock)
         self._dispatcher = Dispatcher(matching, clock)
         self._notices = CancellationNotices(matching)
         self._engine = Engine(

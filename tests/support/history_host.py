@@ -103,6 +103,7 @@ async def history_bench(
             SHARD_COUNT,
             new_run_id(),
             db,
+            db,
             clock,
             cast("MatchingPeer", matching),
         )
