@@ -11,7 +11,7 @@ import typer
 import uvloop
 
 from aetheris_server.config import ConfigError, Settings, load_settings
-from aetheris_server.embedded import EmbeddedError, embedded_stores
+from aetheris_server.embedded.errors import EmbeddedError, EmbeddedMissingError
 from aetheris_server.errors import AetherisError
 from aetheris_server.main import run_server
 from aetheris_server.storage.migrate import migrate as migrate_schema
@@ -157,6 +157,11 @@ async def _run_stoppable(command: _Command, settings: Settings) -> None:
 
 
 async def _serve_dev(settings: Settings) -> None:
+    try:
+        # Here and not above: production installs a server without the embedded stores.
+        from aetheris_server.embedded.stores import embedded_stores
+    except ModuleNotFoundError as error:
+        raise EmbeddedMissingError(error.name or "embedded") from error
     async with embedded_stores(settings.data_dir) as stores:
         settings = settings.with_stores(stores.postgres_dsn, stores.redis_url)
         await migrate_schema(settings.postgres.dsn)

@@ -14,10 +14,19 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, cast
+from typing import Annotated, Any, Literal, NoReturn, Self, cast
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
@@ -49,8 +58,11 @@ CONFIG_FILE_VARIABLE = "AETHERIS_CONFIG"
 _CLIENT_VARIABLES = frozenset({"AETHERIS_ADDRESS", "AETHERIS_NAMESPACE"})
 _TEST_PREFIX = "AETHERIS_TEST_"
 
+# May carry a password.
+_SECRETS = frozenset({"postgres.dsn", "redis.url"})
+
 _MIB = 1024 * 1024
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_DURATION = re.compile(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -78,6 +90,20 @@ def _parse_seconds(value: object) -> object:
 def _parse_port(value: object) -> object:
     # YAML reads `off` as False, which equals 0, the port that lets the system choose.
     return None if value is False or value in (-1, "-1", "off") else value
+
+
+def _check_redis_url(value: str) -> str:
+    # Not quoted in the message: it may carry a password.
+    if value and not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("expected a URL that begins with redis://, rediss:// or unix://")
+    return value
+
+
+def _check_address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) <= 65535:
+        raise ValueError("expected host:port")
+    return value
 
 
 Seconds = Annotated[float, BeforeValidator(_parse_seconds), Field(gt=0, allow_inf_nan=False)]
@@ -110,7 +136,7 @@ class PostgresSettings(_Section):
 class RedisSettings(_Section):
     """Where the backlog is kept."""
 
-    url: str = Field(default="", repr=False)
+    url: Annotated[str, AfterValidator(_check_redis_url)] = Field(default="", repr=False)
     key_prefix: str = "aetheris"
 
 
@@ -123,7 +149,7 @@ class GrpcSettings(_Section):
 
     host: str = "127.0.0.1"
     port: Port = 7233
-    advertised_address: str | None = None
+    advertised_address: Annotated[str, AfterValidator(_check_address)] | None = None
     max_message_bytes: ByteCount = ByteSize(8 * _MIB)
     drain_timeout: SecondsOrZero = 10.0
 
@@ -148,6 +174,16 @@ class HistorySettings(_Section):
     cache_max_bytes: ByteCount = ByteSize(512 * _MIB)
     snapshot_interval_records: Count = 256
     watermark_interval: Seconds = 1.0
+
+    @model_validator(mode="after")
+    def _check_intervals(self) -> Self:
+        for name in ("heartbeat_interval", "watermark_interval"):
+            if getattr(self, name) > self.lease_timeout / 3:
+                raise ValueError(
+                    f"{name} is {getattr(self, name):g} s, expected at most a third of"
+                    f" lease_timeout, which is {self.lease_timeout:g} s"
+                )
+        return self
 
 
 class MatchingSettings(_Section):
@@ -354,7 +390,8 @@ def _raise_config_error(
     expected = details["msg"].replace("Input should be", "expected").replace("Value error, ", "")
     if not expected.startswith("expected"):
         expected = f"bad value: {expected}"
-    raise ConfigError(key, f"{expected}, found {_shown(details['input'])} ({origin})")
+    found = "a value that is not shown" if key in _SECRETS else _shown(details["input"])
+    raise ConfigError(key, f"{expected}, found {found} ({origin})")
 
 
 def _model_path(location: tuple[int | str, ...]) -> Iterator[str]:

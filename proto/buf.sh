@@ -20,7 +20,13 @@ git_dir=$(git rev-parse --git-common-dir 2>/dev/null) || exit 0
 for branch in origin/main main; do
     if git cat-file -e "$branch:proto/aetheris" 2>/dev/null && git cat-file -e "$branch:buf.yaml" 2>/dev/null
     then
-        "$buf" breaking --against "$git_dir#ref=$(git rev-parse "$branch")"
+        base=$(git rev-parse "$branch")
+        # On main itself the change is the last commit; a clone without history has nothing to compare.
+        if [ "$base" = "$(git rev-parse HEAD)" ]; then
+            base=$(git rev-parse --verify --quiet "$base^") || exit 0
+            git cat-file -e "$base:proto/aetheris" 2>/dev/null || exit 0
+        fi
+        "$buf" breaking --against "$git_dir#ref=$base"
         exit 0
     fi
 done

@@ -2,21 +2,6 @@
 
 A data folder has one owner at a time. When the owner exits, both servers stop and Postgres keeps
 its data. When it is killed, both go on, and the next owner of the folder takes them over at once.
+
+`errors` can be imported without the `embedded` extra, the rest cannot.
 """
-
-from aetheris_server.embedded.errors import (
-    DataDirInUseError,
-    EmbeddedError,
-    EmbeddedMissingError,
-    EmbeddedStartError,
-)
-from aetheris_server.embedded.stores import EmbeddedStores, embedded_stores
-
-__all__ = [
-    "DataDirInUseError",
-    "EmbeddedError",
-    "EmbeddedMissingError",
-    "EmbeddedStartError",
-    "EmbeddedStores",
-    "embedded_stores",
-]

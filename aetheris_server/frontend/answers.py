@@ -91,8 +91,9 @@ class TaskAnswers:
             return result(**{kind: await self.take(kind, namespace_id, request)})
         except Exception as error:  # noqa: BLE001 - becomes this answer's status
             status = to_status(error)
-            return result(
-                error=worker_service_pb2.TaskAnswerError(
-                    code=status.code_number, message=status.message
-                )
+            failure = worker_service_pb2.TaskAnswerError(
+                code=status.code_number, message=status.message
             )
+            if status.detail is not None:
+                failure.detail.Pack(status.detail)
+            return result(error=failure)

@@ -56,6 +56,8 @@ def configure_logging(settings: LogSettings) -> None:
             ],
         )
     )
+    # Its debug events are about its own event loop, hundreds a second.
+    logging.getLogger("grpc").setLevel(logging.WARNING)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

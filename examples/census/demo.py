@@ -25,7 +25,7 @@ from aetheris_client.errors import AetherisError, DeadlineExceededError, Unavail
 from examples.census import evidence, workflow
 from examples.census.findings import show_findings
 from examples.census.processes import SERVER, Cluster, DemoError
-from examples.census.sources import standard_library
+from examples.census.sources import find_sources, standard_library
 from examples.census.workflow import TASK_QUEUE, Census, CensusRequest, CensusResult, Stage
 
 WORKFLOW_ID: Final = "census"
@@ -44,6 +44,8 @@ class Outage:
     share: float
     program: str
 
+
+MIN_FILES: Final = 200
 
 PLAN: Final = (Outage(0.2, "worker-1"), Outage(0.45, SERVER), Outage(0.7, "worker-2"))
 
@@ -200,10 +202,11 @@ def main() -> None:
         "--folder",
         type=Path,
         default=standard_library(),
-        help="what to count (default: %(default)s)",
+        help=f"what to count, at least {MIN_FILES} Python files (default: %(default)s)",
     )
     parser.add_argument("--output", type=Path, help="a new folder for the report and all data")
     arguments = parser.parse_args()
+    _check_size(parser, arguments.folder)
     # gRPC says so on the screen whenever a process that uses it starts another one.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     console = Console(highlight=False)
@@ -222,6 +225,13 @@ def main() -> None:
         console.print(f"Everything is left in {output}", soft_wrap=True)
         raise SystemExit(1) from None
     shutil.rmtree(output / "server")
+
+
+def _check_size(parser: argparse.ArgumentParser, folder: Path) -> None:
+    """Refuse a folder whose census would be over before everything could be killed."""
+    count = len(find_sources(folder.resolve())) if folder.is_dir() else MIN_FILES
+    if count < MIN_FILES:
+        parser.error(f"{folder} has {count} Python files; the kills need time for {MIN_FILES}")
 
 
 def _explain(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from aetheris_client import Client
 from aetheris_client.errors import UnavailableError
-from aetheris_server.embedded import embedded_stores
+from aetheris_server.embedded.stores import embedded_stores
 
 SERVER: Final = "server"
 WORKERS: Final = {"worker-1": (), "worker-2": ("parse",)}

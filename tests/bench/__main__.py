@@ -78,7 +78,7 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def _find_faults(samples: list[Sample]) -> list[str]:
-    """The floors that the issue of the first version set, for 2 cores with everything on them."""
+    """The floors of docs/benchmarks.md, for 2 cores with everything on them."""
     sequential, concurrent = samples
     checks = [
         (sequential.percentile(0.5) <= 12, "sequential p50 <= 12 ms"),

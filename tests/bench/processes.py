@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from aetheris_server.embedded import EmbeddedStores
+from aetheris_server.embedded.stores import EmbeddedStores
 
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 20.0

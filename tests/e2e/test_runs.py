@@ -55,6 +55,7 @@ async def test_end_decided_while_a_signal_came_is_decided_again(server: Raw) -> 
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await server.decide(task, complete_workflow())
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert detail_of(caught.value, "BadRequestDetail").field == "commands[0]"
     again = await server.poll_workflow()
     assert "WORKFLOW_EXECUTION_SIGNALED" in types(again.history.events)
     await server.decide(again, complete_workflow())

@@ -13,14 +13,10 @@ import psycopg
 import pytest
 import redis
 
-from aetheris_server.embedded import (
-    DataDirInUseError,
-    EmbeddedStartError,
-    EmbeddedStores,
-    embedded_stores,
-)
+from aetheris_server.embedded.errors import DataDirInUseError, EmbeddedStartError
 from aetheris_server.embedded.postgres import _find_programs
 from aetheris_server.embedded.processes import find_servers, wait_for
+from aetheris_server.embedded.stores import EmbeddedStores, embedded_stores
 
 pytestmark = pytest.mark.integration
 
@@ -29,7 +25,7 @@ import sys
 from pathlib import Path
 from typing import LiteralString
 from aetheris_server.config import LogSettings
-from aetheris_server.embedded import EmbeddedStores
+from aetheris_server.embedded.stores import EmbeddedStores
 from aetheris_server.telemetry import configure_logging
 configure_logging(LogSettings())
 with EmbeddedStores(Path(sys.argv[1])) as stores:

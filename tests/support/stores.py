@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aetheris_server.embedded import DataDirInUseError, EmbeddedStores
+from aetheris_server.embedded.errors import DataDirInUseError
+from aetheris_server.embedded.stores import EmbeddedStores
 
 # Tests of durability start servers of their own.
 _FAST = {

@@ -61,8 +61,27 @@ def test_load_settings_takes_the_file_named_by_the_environment(
 def test_load_settings_duration_with_a_unit_is_in_seconds(
     monkeypatch: pytest.MonkeyPatch, text: str, seconds: float
 ) -> None:
-    monkeypatch.setenv("AETHERIS_HISTORY__LEASE_TIMEOUT", text)
-    assert load_settings().history.lease_timeout == seconds
+    monkeypatch.setenv("AETHERIS_MATCHING__POLL_TIMEOUT", text)
+    assert load_settings().matching.poll_timeout == seconds
+
+
+@pytest.mark.parametrize(
+    "variable,value,key",
+    [
+        ("AETHERIS_REDIS__URL", "http://user:secret@x", "redis.url"),
+        ("AETHERIS_GRPC__ADVERTISED_ADDRESS", "somewhere", "grpc.advertised_address"),
+        ("AETHERIS_HISTORY__LEASE_TIMEOUT", "2s", "history"),
+        ("AETHERIS_MATCHING__POLL_TIMEOUT", "-1s", "matching.poll_timeout"),
+    ],
+)
+def test_load_settings_value_that_cannot_work_is_an_error_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, key: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert caught.value.key == key
+    assert "secret" not in str(caught.value)
 
 
 def test_load_settings_size_with_a_unit_is_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

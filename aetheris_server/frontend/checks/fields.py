@@ -47,6 +47,10 @@ def set_values_of(enum: EnumType) -> frozenset[int]:
     return values_of(enum) - {0}
 
 
+_TIMEOUT_TYPES = values_of(failure_pb2.TimeoutType)
+_RETRY_STATES = values_of(failure_pb2.RetryState)
+
+
 def check_namespace_name(field: str, value: str) -> None:
     """1 to 255 bytes of letters, digits, ".", "_" and "-"."""
     if not _NAMESPACE.fullmatch(value):
@@ -204,14 +208,39 @@ def check_failure(field: str, failure: failure_pb2.Failure, limits: LimitSetting
     check_size(field, failure, limits)
     link, path = failure, field
     while True:
-        if link.WhichOneof("failure_info") == "application_failure_info":
+        _check_failure_info(path, link)
+        if not link.HasField("cause"):
+            return
+        link, path = link.cause, f"{path}.cause"
+
+
+def _check_failure_info(path: str, link: failure_pb2.Failure) -> None:
+    match link.WhichOneof("failure_info"):
+        case "application_failure_info":
             check_duration(
                 f"{path}.application_failure_info.next_retry_delay",
                 link.application_failure_info.next_retry_delay,
             )
-        if not link.HasField("cause"):
+        case "timeout_failure_info":
+            check_enum(
+                f"{path}.timeout_failure_info.timeout_type",
+                link.timeout_failure_info.timeout_type,
+                _TIMEOUT_TYPES,
+            )
+        case "activity_failure_info":
+            check_enum(
+                f"{path}.activity_failure_info.retry_state",
+                link.activity_failure_info.retry_state,
+                _RETRY_STATES,
+            )
+        case "child_workflow_failure_info":
+            check_enum(
+                f"{path}.child_workflow_failure_info.retry_state",
+                link.child_workflow_failure_info.retry_state,
+                _RETRY_STATES,
+            )
+        case _:
             return
-        link, path = link.cause, f"{path}.cause"
 
 
 def shown(value: str) -> str:

@@ -13,7 +13,7 @@ from aetheris_server.history.giving import (
 )
 from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import LoadedRun, Transition
-from aetheris_server.history.state.commands import Decision, decide_completed
+from aetheris_server.history.state.commands import CommandRefusedError, Decision, decide_completed
 from aetheris_server.history.state.inflight import Poller, StartedActivity, Sticky
 from aetheris_server.history.state.obligations import STICKY_TIMEOUT
 from aetheris_server.history.state.times import from_duration
@@ -64,13 +64,18 @@ async def respond_workflow_task_completed(
         notices.send(cancelled)
         settle_queries(engine, run, query_ids, request.query_results)
         if decision.refused is not None:
-            raise InvalidArgumentError("commands", str(decision.refused))
+            raise _to_invalid_argument(decision.refused)
         response = Response(activity_tasks=[task for _, task in given.activities])
         if given.workflow_task is not None:
             task = await build_workflow_task(engine, run, given.workflow_task)
             if task is not None:
                 response.workflow_task.CopyFrom(task)
         return response
+
+
+def _to_invalid_argument(refused: CommandRefusedError) -> InvalidArgumentError:
+    index = refused.command_index
+    return InvalidArgumentError("commands" if index is None else f"commands[{index}]", str(refused))
 
 
 def _bind_sticky(run: LoadedRun, request: Request, decision: Decision) -> None:

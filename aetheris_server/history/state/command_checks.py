@@ -15,13 +15,18 @@ _LOWEST_PRIORITY = 5
 
 
 class CommandRefusedError(Exception):
-    """A command cannot be recorded; the workflow task fails with the cause."""
+    """A command cannot be recorded; the workflow task fails with the cause.
+
+    Attributes:
+        command_index: Which of the decision's commands it is; None for the decision as a whole.
+    """
 
     def __init__(
         self, cause: "history_pb2.WorkflowTaskFailedCause.ValueType", message: str
     ) -> None:
         super().__init__(message)
         self.cause = cause
+        self.command_index: int | None = None
 
 
 def check_id(
@@ -111,7 +116,7 @@ def fill_activity(
     No timeout is longer than the run may take.
 
     Source:
-        semantics.md, 3.7.
+        Temporal's rules for activity timeouts.
     """
     run_timeout = from_duration(started.workflow_run_timeout)
     schedule_to_close = from_duration(given.schedule_to_close_timeout)

@@ -127,21 +127,28 @@ class _Completion:
             ),
         )
         self._check_history_limit()
-        for command in self._request.commands:
+        for index, command in enumerate(self._request.commands):
             if self._closed:
                 break
-            handler = _HANDLERS.get(command.command_type)
-            if handler is None:
-                raise CommandRefusedError(
-                    history_pb2.WORKFLOW_TASK_FAILED_CAUSE_FEATURE_DISABLED,
-                    f"{_name_of(command.command_type)} is not served by this version",
-                )
-            handler(self, command)
+            try:
+                self._handle(command)
+            except CommandRefusedError as refused:
+                refused.command_index = index
+                raise
         if self._closed:
             self._decision.eager_event_ids.clear()
         else:
             self._finish()
         return self._decision
+
+    def _handle(self, command: command_pb2.Command) -> None:
+        handler = _HANDLERS.get(command.command_type)
+        if handler is None:
+            raise CommandRefusedError(
+                history_pb2.WORKFLOW_TASK_FAILED_CAUSE_FEATURE_DISABLED,
+                f"{_name_of(command.command_type)} is not served by this version",
+            )
+        handler(self, command)
 
     def _finish(self) -> None:
         draft = self._draft

@@ -238,6 +238,9 @@ async def test_batch_answers_each_by_itself_in_order(frontend: RunningFrontend) 
     codes = [result.error.code for result in results[1:5]]
     assert codes == [invalid, internal, not_found, invalid]
     assert "secret" not in results[2].error.message
+    detail = error_details_pb2.BadRequestDetail()
+    assert results[1].error.detail.Unpack(detail)
+    assert detail.field == "task_token"
 
 
 async def test_batch_of_one_answers_as_the_single_call(frontend: RunningFrontend) -> None:

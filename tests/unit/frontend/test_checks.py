@@ -105,6 +105,14 @@ BAD_POLL: list[tuple[Change, str]] = [
     (setting("poll_timeout.seconds", -1), "poll_timeout"),
 ]
 BAD_FAILURE: list[tuple[Change, str]] = [
+    (
+        setting("failure.timeout_failure_info.timeout_type", 99),
+        "failure.timeout_failure_info.timeout_type",
+    ),
+    (
+        setting("failure.cause.activity_failure_info.retry_state", 99),
+        "failure.cause.activity_failure_info.retry_state",
+    ),
     (setting("failure.message", BIG.decode()), "failure"),
     (
         setting("failure.application_failure_info.next_retry_delay.seconds", -1),
