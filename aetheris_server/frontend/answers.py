@@ -6,7 +6,7 @@ check, and the method of history that takes it.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from aetheris.api.v1 import worker_service_pb2
 from aetheris_server.config import LimitSettings
@@ -95,5 +95,5 @@ class TaskAnswers:
                 code=status.code_number, message=status.message
             )
             if status.detail is not None:
-                failure.detail.Pack(status.detail)
+                cast(Any, failure.detail).Pack(status.detail)
             return result(error=failure)
