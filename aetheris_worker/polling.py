@@ -29,6 +29,7 @@ from aetheris_worker.config import SDK_VERSION, WorkerConfig
 from aetheris_worker.slots import Slots
 
 Response = TypeVar("Response")
+Task = TypeVar("Task")
 
 _LOGGER: Final = logging.getLogger("aetheris.worker")
 
@@ -110,12 +111,24 @@ class Poller(ABC, Generic[Response]):
         self._call = self.begin_poll()
         try:
             response = await self._call
-        except asyncio.CancelledError:
-            if not self._is_stopping:
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
                 raise
+            if not self._is_stopping:
+                # Only the poll was cancelled: taken for this task's end, it would pass in silence.
+                raise RuntimeError("the connection was closed") from error
         finally:
             self._call = None
             self.end_poll(response)
+
+    def _hand_over(self, handle: Callable[[Task], None], task: Task) -> None:
+        """Whatever the handler raises, the polls go on."""
+        try:
+            handle(task)
+        except (Exception, asyncio.CancelledError):
+            _LOGGER.exception("a task of the %s poll could not be handled", self._name)
+            self._slots.give_back()
 
     def _log_failure(self, error: grpc.aio.AioRpcError) -> None:
         _LOGGER.warning(
@@ -155,7 +168,7 @@ class WorkflowPoller(Poller[PollWorkflowTasksResponse]):
         if response is not None:
             for task in response.tasks:
                 self._slots.take_one_more()
-                self._handle(task)
+                self._hand_over(self._handle, task)
 
 
 class ActivityPoller(Poller[PollActivityTasksResponse]):
@@ -198,7 +211,7 @@ class ActivityPoller(Poller[PollActivityTasksResponse]):
         response = response or PollActivityTasksResponse()
         self._slots.give_back(self._kept_count - len(response.tasks))
         for task in response.tasks:
-            self._start(task)
+            self._hand_over(self._start, task)
         for cancellation in response.cancellations:
             self._cancel(cancellation)
 

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.history_pb2 import HistoryEvent
-from aetheris_client.errors import AetherisError, CancelledError, FailureError, PayloadDecodeError
+from aetheris_client.errors import AetherisError, CancelledError, FailureError
 from aetheris_client.failure import to_failure
 from aetheris_worker.runtime.closing import (
     CancelRunCommand,
@@ -21,12 +21,16 @@ from aetheris_worker.runtime.closing import (
     FailRunCommand,
 )
 from aetheris_worker.runtime.definitions import Function, WorkflowDefinition
+from aetheris_worker.runtime.errors import RunEvictedError
 from aetheris_worker.runtime.run import WorkflowRun
 from aetheris_worker.runtime.signatures import signature_of
 
 AsyncFunction = Callable[..., Awaitable[object]]
 
 _LOGGER: Final = logging.getLogger("aetheris.workflow")
+
+# Not the code's own doing: the run is taken down, or the process is.
+_PASSING: Final = (RunEvictedError, GeneratorExit, KeyboardInterrupt)
 
 
 class QueryNotFoundError(AetherisError):
@@ -107,6 +111,12 @@ class WorkflowEntry:
         finally:
             loop.read_only = False
 
+    def check_alive(self) -> None:
+        """Notice a run method that has ended and left no trace: the run would be stuck for good."""
+        main = self._main
+        if main is not None and main.done() and not self.is_over():
+            self.error = RuntimeError(f"the run method ended in an unknown way: {main!r}")
+
     def _create(self) -> None:
         self._instance = self._definition.cls()
 
@@ -128,8 +138,8 @@ class WorkflowEntry:
         # Failing the task over a bad signal would let any client stop any run for good.
         try:
             values = self._run.converter.from_payloads(signaled.input, signature.argument_types)
-        except PayloadDecodeError as error:
-            self._warn("signal %r is dropped: %s", signaled.signal_name, error)
+        except Exception as error:  # noqa: BLE001 - converters raise what they please
+            self._warn("signal %r is dropped: %r", signaled.signal_name, error)
             return
         if not signature.accepts(len(values)):
             self._warn(
@@ -142,7 +152,9 @@ class WorkflowEntry:
             return
         try:
             method(self._instance, *values)
-        except Exception as error:  # noqa: BLE001 - decided as one of the run method's
+        except _PASSING:
+            raise
+        except BaseException as error:  # noqa: BLE001 - decided as one of the run method's
             self._end(error)
 
     def _cancel(self) -> None:
@@ -158,21 +170,34 @@ class WorkflowEntry:
         try:
             result = await cast(AsyncFunction, self._definition.run)(self._instance, *arguments)
             self._close(CompleteRunCommand(self._run.converter.to_payloads([result])))
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - decided there
+        except _PASSING:
+            raise
+        except BaseException as error:  # noqa: BLE001 - decided there
             self._end(error)
 
     async def _guard_handler(self, method: Function, arguments: Sequence[object]) -> None:
         try:
             await cast(AsyncFunction, method)(self._instance, *arguments)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - decided there
+        except _PASSING:
+            raise
+        except BaseException as error:  # noqa: BLE001 - decided there
             self._end(error)
 
     def _end(self, error: BaseException) -> None:
         if self._run.cancel_requested and is_cancelled(error):
             self._close(CancelRunCommand())
         elif self._fails_the_run(error):
-            self._close(FailRunCommand(to_failure(error, self._run.converter)))
-        elif not self.is_over():
+            try:
+                failure = to_failure(error, self._run.converter)
+            except Exception as reason:  # noqa: BLE001 - the workflow task fails with it
+                self._give_up(reason)
+            else:
+                self._close(FailRunCommand(failure))
+        else:
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        if not self.is_over():
             self.error = error
 
     def _fails_the_run(self, error: BaseException) -> bool:

@@ -6,10 +6,13 @@ All derive from AetherisError, but for RunEvictedError, which workflow code must
     ├── NondeterminismError      the code did not repeat what the history says it did
     ├── HistoryError             the history itself makes no sense
     ├── ForbiddenCallError       workflow code asked the loop for I/O or threads
+    ├── StrayError               workflow code raised what is not an Exception
     └── ReadOnlyError            a query handler tried to change something
     BaseException
     └── RunEvictedError          the run leaves the cache; its coroutines are taken down
 """
+
+import asyncio
 
 from aetheris_client.errors import AetherisError
 
@@ -57,6 +60,19 @@ class ReadOnlyError(AetherisError):
     def __init__(self, call: str) -> None:
         super().__init__(f"{call} is not allowed here: a query only looks")
         self.call = call
+
+
+class StrayError(AetherisError):
+    """Workflow code raised something that is not an Exception: SystemExit, or CancelledError though
+    nobody asked the run to cancel. It is the cause; outside the run it would end the worker.
+    """
+
+    def __init__(self, cause: BaseException) -> None:
+        if isinstance(cause, asyncio.CancelledError):
+            what = "was cancelled without a request to cancel the run"
+        else:
+            what = f"raised {cause!r}, which is not an Exception"
+        super().__init__(f"workflow code {what}")
 
 
 class RunEvictedError(BaseException):

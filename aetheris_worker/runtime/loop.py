@@ -148,7 +148,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 continue
             try:
                 holds = self.holds(predicate)
-            except Exception as error:  # noqa: BLE001 - raised where the condition is awaited
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised where it is awaited
                 future.set_exception(error)
                 satisfied = True
                 continue

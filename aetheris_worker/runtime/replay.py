@@ -5,7 +5,8 @@ its commands are compared with the events that record them. Only the commands of
 task, the one in hand, are new.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from aetheris.api.v1 import history_pb2
@@ -16,7 +17,7 @@ from aetheris_worker.runtime.chunks import COMMAND_EVENT_TYPES, Chunk, chunks_of
 from aetheris_worker.runtime.commands import ProducedCommand, event_type_name
 from aetheris_worker.runtime.definitions import WorkflowDefinition
 from aetheris_worker.runtime.entry import WorkflowEntry
-from aetheris_worker.runtime.errors import HistoryError, ReadOnlyError
+from aetheris_worker.runtime.errors import HistoryError, ReadOnlyError, StrayError
 from aetheris_worker.runtime.info import RunId
 from aetheris_worker.runtime.run import WorkflowRun
 
@@ -63,17 +64,20 @@ class RunMachine:
         Raises:
             NondeterminismError: The code does not do what the history says it did.
             HistoryError: The events are not a history.
+            StrayError: The code raised what is not an Exception.
             Exception: Whatever the code raised that does not end the run.
         """
         commands: Sequence[ProducedCommand] = ()
-        for chunk in chunks_of(events):
-            commands = self._advance(chunk, is_whole)
+        with _only_exceptions():
+            for chunk in chunks_of(events):
+                commands = self._advance(chunk, is_whole)
         return commands
 
     def query(self, name: str, arguments: Payloads) -> Payloads | None:
         """Ask the code as it stands; see WorkflowEntry.query."""
         try:
-            return self._entry.query(name, arguments)
+            with _only_exceptions():
+                return self._entry.query(name, arguments)
         except ReadOnlyError:
             self.is_tainted = True
             raise
@@ -98,6 +102,7 @@ class RunMachine:
             return ()
         self._set_clock(chunk.started)
         run.loop.run_until_idle(self._entry.is_over)
+        self._entry.check_alive()
         if self._entry.error is not None:
             raise self._entry.error
         produced = run.commands.seal()
@@ -147,6 +152,17 @@ class RunMachine:
         self.run.history_length = started.event_id
         self.run.suggests_continue_as_new = attributes.suggest_continue_as_new
         self.started_event_id = started.event_id
+
+
+@contextmanager
+def _only_exceptions() -> Generator[None]:
+    """Let nothing of the code's pass that the worker would take for its own end."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise StrayError(error) from error
 
 
 def _start(run: WorkflowRun, entry: WorkflowEntry, event: HistoryEvent) -> None:

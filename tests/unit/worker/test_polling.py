@@ -12,13 +12,16 @@ import pytest
 
 from aetheris.api.v1.error_details_pb2 import NamespaceNotFoundDetail
 from aetheris.api.v1.worker_service_pb2 import (
+    ActivityTask,
     PollActivityTasksRequest,
     PollActivityTasksResponse,
     PollWorkflowTasksRequest,
     PollWorkflowTasksResponse,
 )
+from aetheris_client import Client
 from aetheris_client.errors import NamespaceNotFoundError
 from aetheris_worker import Worker, activity, run_until_signal, workflow
+from aetheris_worker.activities.runner import ActivityRunner
 from tests.support.canned_server import CannedServer, Refusal
 from tests.support.wait import wait_until
 from tests.unit.worker.task_server import TaskServer, value_of, working
@@ -196,3 +199,36 @@ async def test_worker_runs_only_once() -> None:
         await asyncio.sleep(0)
         with pytest.raises(RuntimeError, match="runs only once"):
             await worker.run()
+
+
+async def test_task_whose_handler_raises_does_not_end_the_polls(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = TaskServer()
+    start = ActivityRunner.start
+    errors: list[BaseException] = [KeyError("broken"), asyncio.CancelledError()]
+
+    def start_or_fail(runner: ActivityRunner, task: ActivityTask) -> None:
+        if errors:
+            raise errors.pop()
+        start(runner, task)
+
+    monkeypatch.setattr(ActivityRunner, "start", start_or_fail)
+    for _ in range(3):
+        server.add_activity("add", 1, 2)
+    async with working(server, activities=[add], max_concurrent_activities=1):
+        completed = (await server.wait_answer()).activity_task_completed
+    assert value_of(completed.result) == 3
+    assert caplog.text.count("task of the activity poll could not be handled") == 2
+
+
+async def test_poll_that_is_cancelled_by_nobody_is_an_error() -> None:
+    server = TaskServer()
+    async with server.canned:
+        client = await Client.connect(server.canned.address)
+        worker = Worker(client, task_queue="queue", activities=[add])
+        running = asyncio.create_task(worker.run())
+        await wait_until(lambda: len(server.canned.requests) == 1)
+        await client.close()
+        with pytest.raises(RuntimeError, match="the connection was closed"):
+            await asyncio.wait_for(running, 10)

@@ -1,0 +1,148 @@
+"""Workflow code that raises what it should not: the workflow task fails, and nothing else does."""
+
+import asyncio
+import logging
+import sys
+
+import pytest
+
+from aetheris.api.v1.common_pb2 import Payloads
+from aetheris_client.errors import ApplicationError, PayloadEncodeError
+from aetheris_worker import workflow
+from aetheris_worker.runtime.errors import StrayError
+from tests.unit.worker.driver import Session
+
+
+@workflow.defn
+class CancelsItself:
+    @workflow.run
+    async def run(self) -> None:
+        task = asyncio.create_task(workflow.sleep(100))
+        task.cancel()
+        await task
+
+
+@workflow.defn
+class ExitsInRun:
+    @workflow.run
+    async def run(self) -> None:
+        sys.exit(3)
+
+
+@workflow.defn
+class ExitsInTask:
+    @workflow.run
+    async def run(self) -> None:
+        async def leave() -> None:
+            sys.exit(3)
+
+        await asyncio.create_task(leave())
+
+
+@workflow.defn
+class RaisesBaseGroup:
+    @workflow.run
+    async def run(self) -> None:
+        raise BaseExceptionGroup("both", [SystemExit(3), asyncio.CancelledError()])
+
+
+@workflow.defn
+class PredicateCancels:
+    @workflow.run
+    async def run(self) -> None:
+        cancelled: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        cancelled.cancel()
+        answers = iter([False])
+        await workflow.wait_condition(lambda: next(answers, True) and cancelled.result())
+
+
+@pytest.mark.parametrize(
+    "cls", [CancelsItself, ExitsInRun, ExitsInTask, RaisesBaseGroup, PredicateCancels]
+)
+def test_code_that_raises_no_exception_fails_the_workflow_task(cls: type) -> None:
+    with pytest.raises(StrayError):
+        Session(cls).step()
+
+
+@workflow.defn
+class Waits:
+    """Waits for a signal that never comes."""
+
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.wait_condition(lambda: False)
+
+    @workflow.signal
+    def leave(self) -> None:
+        sys.exit(3)
+
+    @workflow.signal
+    def stop(self) -> None:
+        raise asyncio.CancelledError
+
+    @workflow.signal
+    def take(self, values: set[int]) -> None: ...
+
+    @workflow.query
+    def cancels(self) -> None:
+        raise asyncio.CancelledError
+
+    @workflow.query
+    def exits(self) -> None:
+        sys.exit(3)
+
+
+@pytest.mark.parametrize("signal", ["leave", "stop"])
+def test_signal_handler_that_raises_no_exception_fails_the_workflow_task(signal: str) -> None:
+    session = Session(Waits)
+    session.step()
+    session.history.signaled(signal)
+    with pytest.raises(StrayError):
+        session.step()
+
+
+@pytest.mark.parametrize("query", ["cancels", "exits"])
+def test_query_handler_that_raises_no_exception_fails_the_query(query: str) -> None:
+    session = Session(Waits)
+    session.step()
+    with pytest.raises(StrayError):
+        session.machine.query(query, Payloads())
+
+
+def test_signal_whose_decoding_raises_anything_is_dropped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    session = Session(Waits)
+    session.step()
+    session.history.signaled("take", [{}])
+    with caplog.at_level(logging.WARNING):
+        assert session.step() == []
+    assert "signal 'take' is dropped" in caplog.text
+
+
+@workflow.defn
+class RaisesUnencodable:
+    @workflow.run
+    async def run(self) -> None:
+        raise ApplicationError("x", object())
+
+
+@workflow.defn
+class HandlerRaisesUnencodable:
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.wait_condition(lambda: False)
+
+    @workflow.signal
+    async def fail(self) -> None:
+        raise ApplicationError("x", object())
+
+
+def test_failure_that_does_not_encode_fails_the_workflow_task() -> None:
+    with pytest.raises(PayloadEncodeError):
+        Session(RaisesUnencodable).step()
+    session = Session(HandlerRaisesUnencodable)
+    session.step()
+    session.history.signaled("fail")
+    with pytest.raises(PayloadEncodeError):
+        session.step()
