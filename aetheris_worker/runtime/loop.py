@@ -9,6 +9,7 @@ ForbiddenCallError naming the place in user code.
 
 import asyncio
 import contextvars
+import ctypes
 import logging
 import sys
 import zlib
@@ -29,8 +30,11 @@ Ts = TypeVarTuple("Ts")
 _LOGGER = logging.getLogger("aetheris.workflow")
 
 # One coroutine may answer the eviction by awaiting again (`except BaseException: continue`); after
-# this many tries it is left to the garbage collector.
+# this many tries it stays as it is.
 _EVICTION_TRIES: Final = 100
+# So often an evicted run is told that it can do nothing; then its calls seem to succeed, without any
+# effect: code that repeats a call for as long as it raises would never come back.
+_REFUSALS: Final = 100
 _FIRST_PRUNE: Final = 64
 _HASH_BITS: Final = 20
 
@@ -59,6 +63,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         # asyncio keeps the tasks of all loops in one set, where those of two runs must not collide.
         self._next_hash = zlib.crc32(salt.encode()) << _HASH_BITS
         self._evicted = False
+        self._refusal_count = 0
 
     def next_hash(self) -> int:
         """A hash that depends on the run and on how many futures and tasks it has made."""
@@ -110,16 +115,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
         Raises:
             ReadOnlyError: A query handler or a condition is running.
-            RunEvictedError: The run is being taken down.
+            RunEvictedError: The run is being taken down, and has not been told so often yet.
         """
         if self._evicted:
-            raise RunEvictedError
-        if self.read_only:
+            self._refusal_count += 1
+            if self._refusal_count <= _REFUSALS:
+                raise RunEvictedError
+        elif self.read_only:
             raise ReadOnlyError(call)
 
     def evict(self) -> None:
         """Take all coroutines down. Their `finally` blocks run, but cannot await or do anything to
-        the run; one that resists is dropped as it is.
+        the run; one that resists stays as it is.
         """
         self._evicted = True
         self._ready.clear()
@@ -196,6 +203,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.check_writable("starting a timer")
         ready = ReadyCallback(callback, args, context)
         handle = DelayedCallback(self.now + delay, ready)
+        if self._evicted:
+            return handle
         if delay <= 0:
             self._ready.append(ready)
         else:
@@ -212,8 +221,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return self.call_later(when - self.now, callback, *args, context=context)
 
     def create_future(self) -> asyncio.Future[Any]:
-        if self._evicted:
-            raise RunEvictedError
+        # Also for an evicted run: who awaits it gives control back.
         return WorkflowFuture[Any](self, self.next_hash())
 
     def create_task(
@@ -232,6 +240,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         task = WorkflowTask(
             coro, loop=self, hash_value=self.next_hash(), name=name, context=context
         )
+        if self._evicted:
+            coro.close()
+            return task
         self._tasks.append(task)
         if len(self._tasks) >= self._prune_at:
             self._tasks = [task for task in self._tasks if not task.done()]
@@ -273,7 +284,10 @@ def _take_down(task: WorkflowTask[Any]) -> None:
             coroutine.throw(RunEvictedError())
         except BaseException:  # noqa: BLE001 - whatever it ends with, it has ended
             return
-    _LOGGER.warning("evicted workflow code goes on awaiting; it is dropped as it is: %r", coroutine)
+    _LOGGER.warning("evicted workflow code goes on awaiting; it stays in memory: %r", coroutine)
+    # The garbage collector would close it outside of this loop, where such code may never come
+    # back, not even at the end of the process: so nothing may ever collect it.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))
 
 
 def _drop(_: object) -> None:

@@ -84,6 +84,8 @@ class RunMachine:
 
     def evict(self) -> None:
         """Take the code down; see WorkflowLoop.evict."""
+        # What `finally` blocks log now would not be true.
+        self.run.is_replaying = True
         self.run.loop.evict()
 
     def _advance(self, chunk: Chunk, is_whole: bool) -> Sequence[ProducedCommand]:

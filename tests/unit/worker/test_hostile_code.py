@@ -3,6 +3,9 @@
 import asyncio
 import logging
 import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import ClassVar
 
 import pytest
 
@@ -146,3 +149,68 @@ def test_failure_that_does_not_encode_fails_the_workflow_task() -> None:
     session.history.signaled("fail")
     with pytest.raises(PayloadEncodeError):
         session.step()
+
+
+async def nothing() -> None: ...
+
+
+async def sleep_on() -> None:
+    await asyncio.sleep(1)
+
+
+async def spawn() -> None:
+    await asyncio.create_task(nothing())
+
+
+async def call_later() -> None:
+    asyncio.get_running_loop().call_later(-1, print)
+    await asyncio.get_running_loop().create_future()
+
+
+async def start_activity() -> None:
+    await workflow.start_activity("work", start_to_close_timeout=timedelta(minutes=1))
+
+
+async def wait_condition() -> None:
+    await workflow.wait_condition(lambda: False, timeout=1)
+
+
+@workflow.defn
+class NeverGivesUp:
+    tries: ClassVar[list[Callable[[], Awaitable[None]]]] = []
+
+    @workflow.run
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.tries[-1]()
+            except BaseException:  # noqa: BLE001 - what it is about
+                continue
+
+
+@pytest.mark.parametrize("tries", [sleep_on, spawn, call_later, start_activity, wait_condition])
+def test_eviction_ends_whatever_the_code_repeats(tries: Callable[[], Awaitable[None]]) -> None:
+    # The first try must wait for something, or the activation would not end.
+    NeverGivesUp.tries[:] = [wait_condition]
+    session = Session(NeverGivesUp)
+    session.step()
+    NeverGivesUp.tries.append(tries)
+    session.machine.evict()
+    assert session.machine.run.loop.live_tasks() == []
+
+
+@workflow.defn
+class LogsAtItsEnd:
+    @workflow.run
+    async def run(self) -> None:
+        try:
+            await workflow.wait_condition(lambda: False)
+        finally:
+            workflow.logger.warning("over")
+
+
+def test_evicted_code_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    session = Session(LogsAtItsEnd)
+    session.step()
+    session.machine.evict()
+    assert "over" not in caplog.text
