@@ -161,7 +161,7 @@ async def _serve_dev(settings: Settings) -> None:
         # Here and not above: production installs a server without the embedded stores.
         from aetheris_server.embedded.stores import embedded_stores
     except ModuleNotFoundError as error:
-        raise EmbeddedMissingError(error.name or "embedded") from error
+        raise EmbeddedMissingError("postgres") from error
     async with embedded_stores(settings.data_dir) as stores:
         settings = settings.with_stores(stores.postgres_dsn, stores.redis_url)
         await migrate_schema(settings.postgres.dsn)

@@ -151,6 +151,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
         ):
             await peers.host.join(_advertised_address(settings.grpc, rpc))
             await _wait_ready(peers.host)
+            await rpc.begin_serving()
             try:
                 yield RunningServer(rpc.address, f"{http.host}:{http.port}" if http else None)
             finally:

@@ -33,12 +33,14 @@ class RpcServer:
         server: grpc.aio.Server,
         calls: Calls,
         health_servicer: health.HealthServicer,
+        names: Sequence[str],
         host: str,
         port: int,
     ) -> None:
         self._server = server
         self._calls = calls
         self._health = health_servicer
+        self._names = names
         self.host = host
         self.port = port
 
@@ -46,6 +48,20 @@ class RpcServer:
     def address(self) -> str:
         """Where it listens: `host:port`."""
         return _join(self.host, self.port)
+
+    async def mark_starting(self) -> None:
+        """Answer health checks with NOT_SERVING until `begin_serving`."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def begin_serving(self) -> None:
+        """Answer health checks with SERVING from now on."""
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def _set_health(
+        self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType
+    ) -> None:
+        for name in (OVERALL_HEALTH, *self._names):
+            await self._health.set(name, status)
 
     async def begin_drain(self) -> None:
         """Answer health checks with NOT_SERVING from now on; calls are still answered."""
@@ -89,10 +105,9 @@ async def serve_grpc(
         server,
     )
     port = _bind(server, settings)
+    running = RpcServer(server, calls, health_servicer, names, settings.host, port)
+    await running.mark_starting()
     await server.start()
-    for name in (OVERALL_HEALTH, *names):
-        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    running = RpcServer(server, calls, health_servicer, settings.host, port)
     try:
         yield running
     finally:

@@ -269,6 +269,8 @@ async def test_calls_are_counted_by_method_and_code(frontend: RunningFrontend) -
 async def test_health_is_not_serving_once_draining(frontend: RunningFrontend) -> None:
     stub = health_stub(frontend)
     request = health_pb2.HealthCheckRequest(service="aetheris.api.v1.WorkflowService")
+    assert (await stub.Check(request)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    await frontend.server.begin_serving()
     assert (await stub.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
     await frontend.server.begin_drain()
     assert (await stub.Check(request)).status == health_pb2.HealthCheckResponse.NOT_SERVING
