@@ -51,17 +51,16 @@ class RpcServer:
 
     async def mark_starting(self) -> None:
         """Answer health checks with NOT_SERVING until `begin_serving`."""
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._set_health(is_serving=False)
 
     async def begin_serving(self) -> None:
         """Answer health checks with SERVING from now on."""
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await self._set_health(is_serving=True)
 
-    async def _set_health(
-        self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType
-    ) -> None:
+    async def _set_health(self, *, is_serving: bool) -> None:
+        response = health_pb2.HealthCheckResponse
         for name in (OVERALL_HEALTH, *self._names):
-            await self._health.set(name, status)
+            await self._health.set(name, response.SERVING if is_serving else response.NOT_SERVING)
 
     async def begin_drain(self) -> None:
         """Answer health checks with NOT_SERVING from now on; calls are still answered."""
