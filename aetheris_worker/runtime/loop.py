@@ -32,7 +32,7 @@ _LOGGER = logging.getLogger("aetheris.workflow")
 # One coroutine may answer the eviction by awaiting again (`except BaseException: continue`); after
 # this many tries it stays as it is.
 _EVICTION_TRIES: Final = 100
-# So often an evicted run is told that it can do nothing; then its calls seem to succeed, without any
+# So often an evicted run is told that it can do nothing; then its calls seem to succeed, without
 # effect: code that repeats a call for as long as it raises would never come back.
 _REFUSALS: Final = 100
 _FIRST_PRUNE: Final = 64

@@ -9,35 +9,40 @@ history.
 import functools
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
-from aetheris.api.v1 import history_pb2, worker_service_pb2
 from aetheris.api.v1.command_pb2 import Command, ScheduleActivityTaskCommandAttributes
-from aetheris.api.v1.failure_pb2 import Failure
-from aetheris.api.v1.history_pb2 import HistoryEvent, WorkflowTaskFailedCause
+from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris.api.v1.worker_service_pb2 import (
     ActivityTask,
     RespondWorkflowTaskCompletedRequest,
     TaskAnswer,
     TaskAnswerResult,
-    WorkflowQuery,
     WorkflowQueryResult,
     WorkflowTask,
 )
-from aetheris_client.converter import DataConverter
-from aetheris_client.errors import AetherisError, PayloadEncodeError, RpcError
-from aetheris_client.failure import to_failure
+from aetheris_client.errors import AetherisError, RpcError
 from aetheris_worker.answers import AnswerSender
 from aetheris_worker.config import SDK_NAME, SDK_VERSION, WorkerConfig
 from aetheris_worker.runtime.commands import ProducedCommand
 from aetheris_worker.runtime.definitions import WorkflowDefinition
-from aetheris_worker.runtime.errors import NondeterminismError
 from aetheris_worker.runtime.info import RunId
 from aetheris_worker.runtime.replay import RunMachine
 from aetheris_worker.slots import Slots
 from aetheris_worker.tasks.cache import RunCache
 from aetheris_worker.tasks.history import GetHistory, fetch_history
+from aetheris_worker.tasks.outcomes import (
+    MAX_DECISION_BYTES,
+    MAX_QUERIES_BYTES,
+    MAX_QUERY_BYTES,
+    DecisionTooLargeError,
+    answer_query,
+    cause_of,
+    failure_of,
+    query_failed,
+)
 from aetheris_worker.tasks.watchdog import Watchdog
 
 _LOGGER: Final = logging.getLogger("aetheris.worker")
@@ -47,6 +52,9 @@ _LOGGER: Final = logging.getLogger("aetheris.worker")
 MAX_EAGER_ACTIVITIES: Final = 4
 
 _NOT_FOUND: Final = 5
+_RESOURCE_EXHAUSTED: Final = 8
+# Room for what is said of queries that failed.
+_SPARE_BYTES: Final = 256 * 1024
 
 
 class EagerActivities(Protocol):
@@ -154,6 +162,8 @@ class WorkflowTaskHandler:
             # Not the code's fault: the task runs into its timeout and is offered again.
             _LOGGER.warning("no history of %s: %s", _label(task), error)
             self._slots.give_back()
+        except Exception as error:  # noqa: BLE001 - a codec raises what it pleases
+            self.fail(task, error)
         else:
             self._decide(task, machine, events)
 
@@ -164,12 +174,14 @@ class WorkflowTaskHandler:
             events = await self._fetch(task, whole=True)
             machine = self._new_machine(task)
             self._advance(task, machine, events, is_whole=False)
-            result = self._query(machine, task.query)
+            with self._watched(task):
+                result = answer_query(machine, task.query, self._config.converter, MAX_QUERY_BYTES)
         except Exception as error:  # noqa: BLE001 - the query's caller hears of it
-            result = _query_failed(error, self._config.converter)
+            result = query_failed(error, self._config.converter)
         finally:
             if machine is not None:
-                machine.evict()
+                with self._watched(task):
+                    machine.evict()
         self._send_query_result(task, result)
 
     async def _fetch(self, task: WorkflowTask, *, whole: bool) -> Sequence[HistoryEvent]:
@@ -186,17 +198,23 @@ class WorkflowTaskHandler:
             new_events = events[machine.started_event_id + 1 - _begin_of(events) :]
             produced = self._advance(task, machine, new_events, is_whole=True)
             commands = [command.to_proto() for command in produced]
+            answer = self._completed(task, machine, commands)
+            size = answer.ByteSize()
+            if size > MAX_DECISION_BYTES:
+                reason = f"it has {size} bytes; {MAX_DECISION_BYTES} is the limit"
+                raise DecisionTooLargeError(reason)
         except Exception as error:  # noqa: BLE001 - the server and the log hear of it
             if machine is not None:
-                self._cache.drop(run_id, machine)
+                self._drop(task, machine)
             self.fail(task, error)
             return
-        answer = self._completed(task, machine, commands)
         reserved = self._reserve_eager(answer)
         if machine.is_closed or machine.is_tainted:
-            self._cache.drop(run_id, machine)
+            self._drop(task, machine)
         else:
-            self._cache.put(run_id, machine)
+            with self._watched(task):
+                # Another run may be evicted for it.
+                self._cache.put(run_id, machine)
         self._sender.send_nowait(
             answer, functools.partial(self._on_decided, task, machine, reserved)
         )
@@ -209,11 +227,20 @@ class WorkflowTaskHandler:
         *,
         is_whole: bool,
     ) -> Sequence[ProducedCommand]:
+        with self._watched(task):
+            return machine.advance(events, is_whole=is_whole)
+
+    @contextmanager
+    def _watched(self, task: WorkflowTask) -> Generator[None]:
         self._watchdog.watched = (_label(task), time.monotonic())
         try:
-            return machine.advance(events, is_whole=is_whole)
+            yield
         finally:
             self._watchdog.watched = None
+
+    def _drop(self, task: WorkflowTask, machine: RunMachine) -> None:
+        with self._watched(task):
+            self._cache.drop(task.workflow_execution.run_id, machine)
 
     def _completed(
         self, task: WorkflowTask, machine: RunMachine, commands: list[Command]
@@ -224,8 +251,15 @@ class WorkflowTaskHandler:
         completed.CopyFrom(self._sticky_completed if goes_on else self._plain_completed)
         completed.task_token = task.task_token
         completed.commands.extend(commands)
+        if not task.queries:
+            return answer
+        # The decision itself comes first.
+        left = min(MAX_QUERIES_BYTES, MAX_DECISION_BYTES - _SPARE_BYTES - completed.ByteSize())
         for query_id, query in task.queries.items():
-            completed.query_results[query_id].CopyFrom(self._query(machine, query))
+            with self._watched(task):
+                result = answer_query(machine, query, self._config.converter, max(0, left))
+            left -= result.ByteSize()
+            completed.query_results[query_id].CopyFrom(result)
         return answer
 
     def _reserve_eager(self, answer: TaskAnswer) -> int:
@@ -244,10 +278,13 @@ class WorkflowTaskHandler:
     ) -> None:
         if result.HasField("error"):
             # The code is ahead of the history now.
-            self._cache.drop(task.workflow_execution.run_id, machine)
-            self._log_refused(task, result)
+            self._drop(task, machine)
             self._eager.release(reserved)
-            self._slots.give_back()
+            if result.error.code == _RESOURCE_EXHAUSTED:
+                self.fail(task, DecisionTooLargeError(result.error.message))
+            else:
+                _log_refused(task, result)
+                self._slots.give_back()
             return
         completed = result.workflow_task_completed
         for activity_task in completed.activity_tasks:
@@ -261,30 +298,23 @@ class WorkflowTaskHandler:
     def fail(self, task: WorkflowTask, error: Exception) -> None:
         """Say that the task, or the query, led to this."""
         if task.HasField("query"):
-            self._send_query_result(task, _query_failed(error, self._config.converter))
+            self._send_query_result(task, query_failed(error, self._config.converter))
             return
         _LOGGER.error("workflow task of %s failed", _label(task), exc_info=error)
         answer = TaskAnswer()
         failed = answer.workflow_task_failed
         failed.task_token = task.task_token
         failed.identity = self._config.identity
-        failed.cause = _cause(error)
-        failed.failure.CopyFrom(_to_failure(error, self._config.converter))
+        failed.cause = cause_of(error)
+        failed.failure.CopyFrom(failure_of(error, self._config.converter))
         self._sender.send_nowait(answer, functools.partial(self._on_sent, task))
 
     def _answer_query(self, task: WorkflowTask, machine: RunMachine) -> None:
-        self._send_query_result(task, self._query(machine, task.query))
+        with self._watched(task):
+            result = answer_query(machine, task.query, self._config.converter, MAX_QUERY_BYTES)
+        self._send_query_result(task, result)
         if machine.is_tainted:
-            self._cache.drop(task.workflow_execution.run_id, machine)
-
-    def _query(self, machine: RunMachine, query: WorkflowQuery) -> WorkflowQueryResult:
-        try:
-            answer = machine.query(query.query_type, query.query_args)
-        except Exception as error:  # noqa: BLE001 - the query's caller hears of it
-            return _query_failed(error, self._config.converter)
-        return WorkflowQueryResult(
-            result_type=worker_service_pb2.QUERY_RESULT_TYPE_ANSWERED, answer=answer
-        )
+            self._drop(task, machine)
 
     def _send_query_result(self, task: WorkflowTask, result: WorkflowQueryResult) -> None:
         answer = TaskAnswer()
@@ -296,14 +326,8 @@ class WorkflowTaskHandler:
 
     def _on_sent(self, task: WorkflowTask, result: TaskAnswerResult) -> None:
         if result.HasField("error"):
-            self._log_refused(task, result)
+            _log_refused(task, result)
         self._slots.give_back()
-
-    def _log_refused(self, task: WorkflowTask, result: TaskAnswerResult) -> None:
-        error = result.error
-        # A stale task is an everyday thing: it timed out, or the run was terminated.
-        level = logging.DEBUG if error.code == _NOT_FOUND else logging.WARNING
-        _LOGGER.log(level, "the answer for %s was not taken: %s", _label(task), error.message)
 
     def _new_machine(self, task: WorkflowTask) -> RunMachine:
         name = task.workflow_type.name
@@ -335,22 +359,8 @@ def _label(task: WorkflowTask) -> str:
     return f"{task.workflow_type.name} {task.workflow_execution.workflow_id!r}"
 
 
-def _cause(error: Exception) -> WorkflowTaskFailedCause.ValueType:
-    if isinstance(error, NondeterminismError):
-        return history_pb2.WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR
-    return history_pb2.WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE
-
-
-def _query_failed(error: Exception, converter: DataConverter) -> WorkflowQueryResult:
-    return WorkflowQueryResult(
-        result_type=worker_service_pb2.QUERY_RESULT_TYPE_FAILED,
-        error_message=str(error) or type(error).__name__,
-        failure=_to_failure(error, converter),
-    )
-
-
-def _to_failure(error: Exception, converter: DataConverter) -> Failure:
-    try:
-        return to_failure(error, converter)
-    except PayloadEncodeError:
-        return Failure(message=str(error))
+def _log_refused(task: WorkflowTask, result: TaskAnswerResult) -> None:
+    error = result.error
+    # A stale task is an everyday thing: it timed out, or the run was terminated.
+    level = logging.DEBUG if error.code == _NOT_FOUND else logging.WARNING
+    _LOGGER.log(level, "the answer for %s was not taken: %s", _label(task), error.message)
