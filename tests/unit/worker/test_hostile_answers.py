@@ -1,5 +1,7 @@
 """Decisions and queries that cannot be sent as they are: the server hears why."""
 
+import logging
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -13,10 +15,11 @@ from aetheris.api.v1.worker_service_pb2 import QueryResultType, TaskAnswer
 from aetheris_client import Client
 from aetheris_client.converter import DataConverter
 from aetheris_worker import Worker, workflow
-from aetheris_worker.tasks import handler
+from aetheris_worker.tasks import handler, watchdog
 from aetheris_worker.tasks.outcomes import failure_of, message_of
 from tests.support.canned_server import Refusal
 from tests.support.history_builder import HistoryBuilder
+from tests.support.wait import wait_until
 from tests.unit.worker.task_server import TaskServer, working
 
 TOO_LARGE = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_GRPC_MESSAGE_TOO_LARGE
@@ -150,3 +153,31 @@ def test_message_of_any_error_can_be_sent(error: Exception, message: str) -> Non
 def test_failure_that_is_too_large_keeps_the_begin_of_its_message() -> None:
     failure = failure_of(ValueError("x" * 3_000_000), DataConverter.default())
     assert failure.ByteSize() < 100_000
+
+
+@workflow.defn
+class BlocksAtItsEnd:
+    @workflow.run
+    async def run(self) -> None:
+        try:
+            await workflow.wait_condition(lambda: False)
+        finally:
+            time.sleep(0.5)  # noqa: ASYNC251 - what it is about
+
+
+async def test_code_that_blocks_when_it_is_evicted_is_reported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watchdog.Watchdog.__init__, "__defaults__", (0.1,))
+    server = TaskServer()
+    blocking = HistoryBuilder("BlocksAtItsEnd")
+    blocking.task_started()
+    other = HistoryBuilder("Large", 0, run_id="run-2")
+    other.task_started()
+    server.workflow_tasks.put_nowait(server.task_of(blocking))
+    server.workflow_tasks.put_nowait(server.task_of(other))
+    with caplog.at_level(logging.ERROR):
+        async with working(server, workflows=[Large, BlocksAtItsEnd], max_cached_workflows=1):
+            await server.wait_answer(2)
+            await wait_until(lambda: "potential deadlock" in caplog.text)
+    assert "time.sleep(0.5)" in caplog.text

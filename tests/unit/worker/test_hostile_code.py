@@ -6,10 +6,12 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import ClassVar
+from unittest.mock import Mock
 
 import pytest
 
 from aetheris.api.v1.common_pb2 import Payloads
+from aetheris_client.converter import DataConverter
 from aetheris_client.errors import ApplicationError, PayloadEncodeError
 from aetheris_worker import workflow
 from aetheris_worker.runtime.errors import StrayError
@@ -112,12 +114,14 @@ def test_query_handler_that_raises_no_exception_fails_the_query(query: str) -> N
         session.machine.query(query, Payloads())
 
 
+@pytest.mark.parametrize("error", [TypeError, UnicodeDecodeError("utf-8", b"", 0, 1, "bad")])
 def test_signal_whose_decoding_raises_anything_is_dropped(
-    caplog: pytest.LogCaptureFixture,
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     session = Session(Waits)
     session.step()
-    session.history.signaled("take", [{}])
+    session.history.signaled("take", [1])
+    monkeypatch.setattr(DataConverter, "from_payloads", Mock(side_effect=error))
     with caplog.at_level(logging.WARNING):
         assert session.step() == []
     assert "signal 'take' is dropped" in caplog.text
