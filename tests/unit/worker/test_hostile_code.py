@@ -14,6 +14,7 @@ from aetheris.api.v1.common_pb2 import Payloads
 from aetheris_client.converter import DataConverter
 from aetheris_client.errors import ApplicationError, PayloadEncodeError
 from aetheris_worker import workflow
+from aetheris_worker.runtime import entry
 from aetheris_worker.runtime.errors import StrayError
 from tests.unit.worker.driver import Session
 
@@ -145,7 +146,11 @@ class HandlerRaisesUnencodable:
         raise ApplicationError("x", object())
 
 
-def test_failure_that_does_not_encode_fails_the_workflow_task() -> None:
+def test_failure_that_does_not_encode_fails_the_workflow_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = PayloadEncodeError("object", "$", "it has no encoding")
+    monkeypatch.setattr(entry, "to_failure", Mock(side_effect=error))
     with pytest.raises(PayloadEncodeError):
         Session(RaisesUnencodable).step()
     session = Session(HandlerRaisesUnencodable)
