@@ -3,14 +3,15 @@
 The errors of `errors.py` travel without loss, with their causes and stack traces. Any other
 exception becomes an application failure whose type is the name of its class. A chain is cut where
 it closes a circle or grows too long.
+
+Recording a failure never fails itself: what a message or a type hold that cannot be recorded is
+replaced or left out. So are details, where the caller does not want to hear of them.
 """
 
 import asyncio
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar, cast
-
-from google.protobuf.duration_pb2 import Duration
 
 from aetheris.api.v1 import failure_pb2
 from aetheris.api.v1.common_pb2 import (
@@ -35,6 +36,7 @@ from aetheris_client.errors import (
     CancelledError,
     ChildWorkflowError,
     FailureError,
+    PayloadEncodeError,
     RetryState,
     ServerError,
     TerminatedError,
@@ -42,31 +44,65 @@ from aetheris_client.errors import (
 )
 
 SOURCE: Final = "aetheris-python"
-MAX_CHAIN_LENGTH: Final = 50
-MAX_STACK_TRACE_CHARS: Final = 16_384
+MAX_CHAIN_LENGTH: Final = 20
+MAX_MESSAGE_BYTES: Final = 16_384
+MAX_STACK_TRACE_BYTES: Final = 16_384
+# What the server takes leaves room for the rest of the answer.
+MAX_FAILURE_BYTES: Final = 256 * 1024
+_MAX_NAME_BYTES: Final = 1_024
+_CUT: Final = "..."
 
 
-def to_failure(exception: BaseException, converter: DataConverter) -> Failure:
+def to_failure(
+    exception: BaseException, converter: DataConverter, *, drops_details: bool = False
+) -> Failure:
     """The exception and its causes as a failure that can be recorded.
 
     The cause of an exception is its `__cause__`, else what was being handled when it was raised:
     what a traceback would show.
 
+    Args:
+        exception: Of any kind.
+        converter: Encodes details.
+        drops_details: Leave out details that have no encoding, and say so in the message; nothing
+            is raised then.
+
     Raises:
         PayloadEncodeError: Details have no encoding.
     """
-    chain: list[BaseException] = []
-    link: BaseException | None = exception
-    while link is not None and len(chain) < MAX_CHAIN_LENGTH and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-    outermost = Failure()
-    failure = outermost
-    for link in chain:
-        if link is not exception:
-            failure = failure.cause
-        _write(link, failure, converter)
+    encode = _DetailEncoder(converter, drops_details=drops_details)
+    links: list[Failure] = []
+    left = MAX_FAILURE_BYTES
+    for link in _chain(exception):
+        failure = _written(link, encode)
+        if failure.ByteSize() > left:
+            size = failure.ByteSize()
+            _drop_details(failure, f"{size} bytes, expected at most {left}")
+        left -= failure.ByteSize()
+        # The outermost is always within the bound: its parts are.
+        if left < 0:
+            break
+        links.append(failure)
+    outermost = links[-1]
+    for failure in reversed(links[:-1]):
+        failure.cause.CopyFrom(outermost)
+        outermost = failure
     return outermost
+
+
+def _chain(exception: BaseException) -> list[BaseException]:
+    # Compared by identity, and never for truth: exceptions may define both.
+    chain: list[BaseException] = []
+    seen: set[int] = set()
+    link: BaseException | None = exception
+    while link is not None and len(chain) < MAX_CHAIN_LENGTH and id(link) not in seen:
+        chain.append(link)
+        seen.add(id(link))
+        if link.__cause__ is not None:
+            link = link.__cause__
+        else:
+            link = None if link.__suppress_context__ else link.__context__
+    return chain
 
 
 def from_failure(failure: Failure, converter: DataConverter) -> FailureError:
@@ -84,24 +120,92 @@ def from_failure(failure: Failure, converter: DataConverter) -> FailureError:
     return exception
 
 
-def _write(exception: BaseException, failure: Failure, converter: DataConverter) -> None:
+def _written(exception: BaseException, encode: "_DetailEncoder") -> Failure:
+    """One link."""
+    failure = Failure(source=SOURCE)
     if isinstance(exception, FailureError):
-        failure.message = exception.message
-        failure.source = exception.source or SOURCE
-        failure.stack_trace = exception.stack_trace or _stack_trace(exception)
+        # A subclass may have left its base's constructor out.
+        failure.message = recordable(getattr(exception, "message", ""))
+        failure.source = recordable(getattr(exception, "source", ""), _MAX_NAME_BYTES) or SOURCE
+        recorded = str(getattr(exception, "stack_trace", ""))
+        failure.stack_trace = _innermost(recorded) or _stack_trace(exception)
     else:
-        failure.message = str(exception)
-        failure.source = SOURCE
+        failure.message = recordable(exception)
         failure.stack_trace = _stack_trace(exception)
-    _write_info(exception, failure, converter)
+    try:
+        _write_info(exception, failure, encode)
+    except PayloadEncodeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - user code, and attributes of any type
+        # Some attribute is not of the type it is said to be.
+        info = failure.application_failure_info
+        info.type = recordable(type(exception).__name__, _MAX_NAME_BYTES)
+        info.non_retryable = getattr(exception, "non_retryable", False) is True
+        _say(failure, f"not recorded as it was: {recordable(error, _MAX_NAME_BYTES)}")
+    return failure
 
 
-def _write_info(exception: BaseException, failure: Failure, converter: DataConverter) -> None:
+def recordable(value: object, limit: int = MAX_MESSAGE_BYTES) -> str:
+    """What it says, as text of so many bytes at most that can be recorded; raises nothing.
+
+    A lone surrogate, as in the name of a file that is not in UTF-8, is shown as its escape.
+    """
+    try:
+        text = str(value)
+    except Exception as error:  # noqa: BLE001 - user code
+        text = f"<{type(value).__name__}: its text raised {type(error).__name__}>"
+    encoded = text[: limit + 1].encode(errors="backslashreplace")
+    if len(encoded) > limit:
+        # Where that cuts a character in two, its first half goes as well.
+        return encoded[: limit - len(_CUT)].decode(errors="ignore") + _CUT
+    return encoded.decode()
+
+
+def _say(failure: Failure, remark: str) -> None:
+    failure.message = recordable(failure.message, MAX_MESSAGE_BYTES - _MAX_NAME_BYTES * 2)
+    failure.message += f" ({remark})" if failure.message else remark
+
+
+def _drop_details(failure: Failure, reason: str) -> None:
+    match failure.WhichOneof("failure_info"):
+        case "application_failure_info":
+            failure.application_failure_info.ClearField("details")
+        case "cancelled_failure_info":
+            failure.cancelled_failure_info.ClearField("details")
+        case "timeout_failure_info":
+            failure.timeout_failure_info.ClearField("last_heartbeat_details")
+        case _:
+            return
+    _say(failure, f"details left out: {reason}")
+
+
+class _DetailEncoder:
+    def __init__(self, converter: DataConverter, *, drops_details: bool) -> None:
+        self._converter = converter
+        self._drops_details = drops_details
+
+    def __call__(self, values: Sequence[object], failure: Failure) -> Payloads | None:
+        """Encoded; None, and a remark in the message, where they do not encode.
+
+        Raises:
+            PayloadEncodeError: They do not encode, and that is to be heard of.
+        """
+        try:
+            return self._converter.to_payloads(values)
+        except Exception as error:
+            # User code raises it: converters, and what they encode.
+            if isinstance(error, PayloadEncodeError) and not self._drops_details:
+                raise
+            _say(failure, f"details left out: {recordable(error, _MAX_NAME_BYTES)}")
+            return None
+
+
+def _write_info(exception: BaseException, failure: Failure, encode: _DetailEncoder) -> None:
     match exception:
         case ApplicationError():
-            failure.application_failure_info.CopyFrom(_application_info(exception, converter))
+            failure.application_failure_info.CopyFrom(_application_info(exception, failure, encode))
         case CancelledError():
-            details = converter.to_payloads(exception.details)
+            details = encode(exception.details, failure)
             failure.cancelled_failure_info.CopyFrom(CancelledFailureInfo(details=details))
         case asyncio.CancelledError():
             failure.message = failure.message or "cancelled"
@@ -111,7 +215,7 @@ def _write_info(exception: BaseException, failure: Failure, converter: DataConve
         case errors.TimeoutError():
             info = TimeoutFailureInfo(
                 timeout_type=cast("failure_pb2.TimeoutType.ValueType", exception.type.value),
-                last_heartbeat_details=converter.to_payloads(exception.last_heartbeat_details),
+                last_heartbeat_details=encode(exception.last_heartbeat_details, failure),
                 outcome_unknown=exception.outcome_unknown,
             )
             failure.timeout_failure_info.CopyFrom(info)
@@ -123,20 +227,25 @@ def _write_info(exception: BaseException, failure: Failure, converter: DataConve
         case ChildWorkflowError():
             failure.child_workflow_failure_info.CopyFrom(_child_info(exception))
         case _:
-            failure.application_failure_info.type = type(exception).__name__
+            name = recordable(type(exception).__name__, _MAX_NAME_BYTES)
+            failure.application_failure_info.type = name
 
 
-def _application_info(error: ApplicationError, converter: DataConverter) -> ApplicationFailureInfo:
-    delay = None
-    if error.next_retry_delay is not None:
-        delay = Duration()
-        delay.FromTimedelta(error.next_retry_delay)
-    return ApplicationFailureInfo(
-        type=error.type or "",
-        non_retryable=error.non_retryable,
-        details=converter.to_payloads(error.details),
-        next_retry_delay=delay,
+def _application_info(
+    error: ApplicationError, failure: Failure, encode: _DetailEncoder
+) -> ApplicationFailureInfo:
+    info = ApplicationFailureInfo(
+        type="" if error.type is None else recordable(error.type, _MAX_NAME_BYTES),
+        non_retryable=bool(error.non_retryable),
+        details=encode(error.details, failure),
     )
+    if error.next_retry_delay is not None:
+        try:
+            info.next_retry_delay.FromTimedelta(error.next_retry_delay)
+        except (AttributeError, TypeError, ValueError) as reason:
+            info.ClearField("next_retry_delay")
+            _say(failure, f"next_retry_delay left out: {recordable(reason, _MAX_NAME_BYTES)}")
+    return info
 
 
 def _activity_info(error: ActivityError) -> ActivityFailureInfo:
@@ -162,9 +271,17 @@ def _child_info(error: ChildWorkflowError) -> ChildWorkflowFailureInfo:
 
 
 def _stack_trace(exception: BaseException) -> str:
-    """The innermost part of the stack, if it is too long: the place of the error is at its end."""
-    text = "".join(traceback.format_tb(exception.__traceback__))
-    return text[-MAX_STACK_TRACE_CHARS:]
+    try:
+        text = "".join(traceback.format_tb(exception.__traceback__))
+    except Exception:  # noqa: BLE001 - whatever the loader of the source raises
+        return ""
+    return _innermost(text)
+
+
+def _innermost(stack_trace: str) -> str:
+    """The last part of the stack, if it is too long: the place of the error is at its end."""
+    encoded = stack_trace[-MAX_STACK_TRACE_BYTES:].encode(errors="backslashreplace")
+    return encoded[-MAX_STACK_TRACE_BYTES:].decode(errors="ignore")
 
 
 def _read(failure: Failure, converter: DataConverter) -> FailureError:

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -15,12 +16,19 @@ from aetheris_client.errors import (
     CancelledError,
     ChildWorkflowError,
     FailureError,
+    PayloadEncodeError,
     RetryState,
     ServerError,
     TerminatedError,
     TimeoutType,
 )
-from aetheris_client.failure import MAX_CHAIN_LENGTH, from_failure, to_failure
+from aetheris_client.failure import (
+    MAX_CHAIN_LENGTH,
+    MAX_FAILURE_BYTES,
+    MAX_MESSAGE_BYTES,
+    from_failure,
+    to_failure,
+)
 
 CONVERTER = DataConverter.default()
 
@@ -160,3 +168,90 @@ def test_failure_with_number_of_a_newer_server_is_unspecified():
     error = from_failure(Failure(timeout_failure_info=info), CONVERTER)
     assert isinstance(error, errors.TimeoutError)
     assert error.type is TimeoutType.UNSPECIFIED
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("no truth")
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no likeness")
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+
+class HalfMadeError(ApplicationError):
+    def __init__(self) -> None:
+        self.details = ()
+
+
+def any_error(message: Any, *details: Any, **fields: Any) -> ApplicationError:
+    """Of what the types forbid, but nothing checks."""
+    return ApplicationError(message, *details, **fields)
+
+
+@pytest.mark.parametrize(
+    "error, message, kind",
+    [
+        (ValueError("a\udc80b"), "a\\udc80b", "ValueError"),
+        (any_error("a\ud800"), "a\\ud800", ""),
+        (
+            UnspeakableError(),
+            "<UnspeakableError: its text raised RuntimeError>",
+            "UnspeakableError",
+        ),
+        (any_error(7, type=8), "7", "8"),
+        (HalfMadeError(), "not recorded as it was: ", "HalfMadeError"),
+        (any_error("m", object(), type="T"), "m (details left out: ", "T"),
+        (any_error("m", type="T", next_retry_delay=5), "m (next_retry_delay left out: ", "T"),
+        (any_error("m", "\udc80", type="\udc81"), "m (details left out: ", "\\udc81"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_failure_of_what_cannot_be_recorded_is_recorded_in_part(
+    error: BaseException, message: str, kind: str
+):
+    failure = Failure.FromString(
+        to_failure(error, CONVERTER, drops_details=True).SerializeToString()
+    )
+    assert failure.message.startswith(message)
+    assert failure.application_failure_info.type == kind
+
+
+def test_failure_with_attribute_of_wrong_type_keeps_message_and_retryability():
+    error = any_error("m", non_retryable=True)
+    error.details = 5  # pyright: ignore[reportAttributeAccessIssue]
+    failure = to_failure(error, CONVERTER)
+    assert failure.message.startswith("m (")
+    assert failure.application_failure_info.non_retryable
+    activity_error = ActivityError("a", activity_type=5)  # pyright: ignore[reportArgumentType]
+    assert to_failure(activity_error, CONVERTER).message.startswith("a (not recorded as it was")
+
+
+def test_failure_of_huge_exception_is_bounded():
+    error = ApplicationError("é" * 10**6, b"x" * 10**6, type="T" * 10**6)
+    error.stack_trace = "é" * 10**6
+    for _ in range(MAX_CHAIN_LENGTH):
+        outer = ApplicationError("é" * 10**6, type="Outer", non_retryable=True)
+        outer.stack_trace = "é" * 10**6
+        outer.__cause__ = error
+        error = outer
+    failure = to_failure(error, CONVERTER)
+    assert failure.ByteSize() <= MAX_FAILURE_BYTES * 1.01
+    assert len(failure.message.encode()) <= MAX_MESSAGE_BYTES
+    assert failure.application_failure_info.non_retryable
+    assert failure.cause.application_failure_info.type == "Outer"
+
+
+def test_failure_with_too_large_details_says_that_they_are_left_out():
+    failure = to_failure(ApplicationError("m", b"x" * 10**6), CONVERTER)
+    assert failure.message.startswith("m (details left out: 10000")
+    assert failure.ByteSize() < MAX_FAILURE_BYTES
+
+
+def test_failure_whose_details_do_not_encode_raises_where_that_is_wanted():
+    with pytest.raises(PayloadEncodeError):
+        to_failure(any_error("m", object()), CONVERTER)
