@@ -31,6 +31,8 @@ _LOGGER: Final = logging.getLogger("aetheris.worker")
 MAX_ANSWERS: Final = 1_000
 # Half of what the server accepts in one message; a single larger answer still goes out alone.
 MAX_BYTES: Final = 2 * 1024 * 1024
+# Below what the server accepts in one message: what it refuses beyond this may be too large.
+LARGE_BYTES: Final = 7 * 1024 * 1024
 CALLS_IN_FLIGHT: Final = 2
 CALL_TIMEOUT: Final = 30.0
 FIRST_BACKOFF: Final = 0.05
@@ -50,7 +52,10 @@ _PASSING: Final[frozenset[int]] = frozenset(
     )
 )
 
+_CANCELLED: Final = 1
 _INVALID_ARGUMENT: Final = 3
+# In the text of gRPC, which has no code of its own for it.
+_TOO_LARGE: Final = "larger than max"
 
 Deliver = Callable[[TaskAnswerResult], None]
 
@@ -60,6 +65,7 @@ class _Outgoing:
     answer: TaskAnswer
     deliver: Deliver
     give_up_time: float
+    is_wanted: Callable[[], bool]
     is_encoded: bool = False
 
 
@@ -83,17 +89,21 @@ class AnswerSender:
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_failing = False
+        self._max_answers = MAX_ANSWERS
 
-    def send_nowait(self, answer: TaskAnswer, deliver: Deliver) -> None:
+    def send_nowait(
+        self, answer: TaskAnswer, deliver: Deliver, is_wanted: Callable[[], bool] = lambda: True
+    ) -> None:
         """Have an answer sent; `deliver` gets what became of it, exactly once.
 
         Where the time was up or the whole call was refused, that is an error with the call's code.
+        One that is not wanted any more when its turn comes is not sent, and counts as cancelled.
         The queue is bounded by the worker's slots: nobody answers what it was not given.
         """
         give_up_time = asyncio.get_running_loop().time() + self._answer_timeout
         self._unanswered_count += 1
         self._idle.clear()
-        self._queue.append(_Outgoing(answer, deliver, give_up_time))
+        self._queue.append(_Outgoing(answer, deliver, give_up_time, is_wanted))
         self._wake_lane()
 
     async def run(self) -> None:
@@ -131,7 +141,11 @@ class AnswerSender:
             await waiter
         batch: list[_Outgoing] = []
         size = 0
-        while self._queue and len(batch) < MAX_ANSWERS:
+        while self._queue and len(batch) < self._max_answers:
+            if not self._queue[0].is_wanted():
+                unwanted = TaskAnswerError(code=_CANCELLED, message="not wanted any more")
+                self._finish(self._queue.popleft(), TaskAnswerResult(error=unwanted))
+                continue
             size += self._queue[0].answer.ByteSize()
             if batch and size > MAX_BYTES:
                 break
@@ -163,23 +177,36 @@ class AnswerSender:
         try:
             response = await self._respond(request, timeout=CALL_TIMEOUT)
         except grpc.aio.AioRpcError as error:
-            code: int = error.code().value[0]
-            failed = TaskAnswerResult(
-                error=TaskAnswerError(code=code, message=error.details() or "")
-            )
-            self._note_failing(error)
-            # A message that is too large by itself stays so.
-            is_too_large = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and len(batch) == 1
-            for item in reversed(batch):
-                if is_too_large:
-                    self._finish(item, failed)
-                else:
-                    self._finish_or_retry(item, failed, first=True)
+            self._on_failed_call(batch, request.ByteSize(), error)
             return error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Unnoticed, the worker would go on and never answer again.
+            raise RuntimeError("the connection was closed while the worker used it") from error
         self._is_failing = False
+        self._max_answers = min(MAX_ANSWERS, self._max_answers * 2)
         for item, result in zip(batch, response.results, strict=True):
             self._finish_or_retry(item, result, first=False)
         return None
+
+    def _on_failed_call(
+        self, batch: list[_Outgoing], size: int, error: grpc.aio.AioRpcError
+    ) -> None:
+        code: int = error.code().value[0]
+        text = error.details() or ""
+        failed = TaskAnswerResult(error=TaskAnswerError(code=code, message=text))
+        self._note_failing(error)
+        is_exhausted = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        if is_exhausted and len(batch) == 1 and (size > LARGE_BYTES or _TOO_LARGE in text):
+            # A message that is too large by itself stays so.
+            self._finish(batch[0], failed)
+            return
+        if is_exhausted:
+            self._max_answers = max(1, len(batch) // 2)
+        for item in reversed(batch):
+            self._finish_or_retry(item, failed, first=True)
 
     def _finish_or_retry(self, item: _Outgoing, result: TaskAnswerResult, *, first: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -194,10 +221,12 @@ class AnswerSender:
     def _finish(self, item: _Outgoing, result: TaskAnswerResult) -> None:
         try:
             item.deliver(result)
-        finally:
-            self._unanswered_count -= 1
-            if self._unanswered_count == 0:
-                self._idle.set()
+        except (Exception, asyncio.CancelledError):
+            # It does not wait, so nobody has cancelled this lane, which the other answers need.
+            _LOGGER.exception("what became of an answer could not be delivered")
+        self._unanswered_count -= 1
+        if self._unanswered_count == 0:
+            self._idle.set()
 
     def _requeue(self, item: _Outgoing) -> None:
         self._queue.append(item)

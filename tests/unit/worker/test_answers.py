@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -191,3 +192,79 @@ async def test_server_that_comes_back_gets_what_waited() -> None:
         results = await waiting
     assert tokens_of(server)[-1] == ["b"]
     assert not results[0].HasField("error")
+
+
+async def test_single_answer_that_the_server_has_no_room_for_now_is_repeated() -> None:
+    server = CannedServer()
+    server.on("RespondTasks", Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "slow down"), take_all)
+    async with sending(server) as sender:
+        results = await send_all(sender, ["a"])
+    assert tokens_of(server) == [["a"], ["a"]]
+    assert not results[0].HasField("error")
+
+
+@pytest.mark.parametrize("is_said", [True, False])
+async def test_single_answer_that_is_too_large_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, is_said: bool
+) -> None:
+    message = "Received message larger than max (9 vs. 8)" if is_said else "no"
+    if not is_said:
+        monkeypatch.setattr(answers, "LARGE_BYTES", 4)
+    server = CannedServer()
+    server.on("RespondTasks", Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, message))
+    async with sending(server) as sender:
+        results = await send_all(sender, ["a"])
+    assert len(server.requests) == 1
+    assert results[0].error.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+
+
+async def test_batch_that_the_server_has_no_room_for_is_halved() -> None:
+    server = CannedServer()
+    server.on("RespondTasks", Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED), take_all)
+    async with sending(server) as sender:
+        results = await send_all(sender, list("abcd"))
+    first, *others = tokens_of(server)
+    assert first == list("abcd")
+    assert sorted(token for call in others for token in call) == list("abcd")
+    assert others[0] == ["a", "b"]
+    assert not any(result.HasField("error") for result in results)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), asyncio.CancelledError()])
+async def test_delivery_that_raises_holds_up_no_other_answer(error: BaseException) -> None:
+    def refuse_delivery(_: TaskAnswerResult) -> None:
+        raise error
+
+    server = CannedServer()
+    server.on("RespondTasks", take_all)
+    async with sending(server) as sender:
+        for _ in range(answers.CALLS_IN_FLIGHT + 1):
+            sender.send_nowait(TaskAnswer(), refuse_delivery)
+            async with asyncio.timeout(TIMEOUT):
+                await sender.wait_idle()
+        results = await send_all(sender, ["a"])
+    assert not results[0].HasField("error")
+
+
+async def test_answer_that_is_not_wanted_any_more_is_not_sent() -> None:
+    server = CannedServer()
+    server.on("RespondTasks", take_all)
+    results: list[TaskAnswerResult] = []
+    async with sending(server) as sender:
+        sender.send_nowait(TaskAnswer(), results.append, is_wanted=lambda: False)
+        await send_all(sender, ["a"])
+    assert tokens_of(server) == [["a"]]
+    assert results[0].error.code == grpc.StatusCode.CANCELLED.value[0]
+
+
+async def test_call_that_is_cancelled_from_outside_ends_the_sender_loudly() -> None:
+    async def be_closed(*_: object, **__: object) -> RespondTasksResponse:
+        raise asyncio.CancelledError
+
+    closed: Any = be_closed
+    sender = AnswerSender(closed, "default", 60.0)
+    sender.send_nowait(TaskAnswer(), lambda _: None)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.timeout(TIMEOUT):
+            await sender.run()
+    assert "the connection was closed" in str(caught.value.exceptions[0])
