@@ -161,8 +161,18 @@ def recordable(value: object, limit: int = MAX_MESSAGE_BYTES) -> str:
     return encoded.decode()
 
 
+def trimmed(failure: Failure, reason: str) -> Failure:
+    """Without details, stack and causes: what is left decides whether there is a next attempt."""
+    short = Failure()
+    short.CopyFrom(failure)
+    short.ClearField("cause")
+    short.ClearField("stack_trace")
+    _drop_details(short, recordable(reason, _MAX_NAME_BYTES))
+    return short
+
+
 def _say(failure: Failure, remark: str) -> None:
-    failure.message = recordable(failure.message, MAX_MESSAGE_BYTES - _MAX_NAME_BYTES * 2)
+    failure.message = recordable(failure.message, MAX_MESSAGE_BYTES - 2 * _MAX_NAME_BYTES)
     failure.message += f" ({remark})" if failure.message else remark
 
 

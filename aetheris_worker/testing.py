@@ -132,5 +132,11 @@ class _KeptHeartbeats:
             self.last_details = details
             self._kept.append(tuple(self._converter.from_payloads(details)))
 
+    def answered(self) -> None:
+        """None is ever on its way."""
+
+    def drop_details(self) -> bool:
+        return False
+
     def close(self) -> None:
         """Nothing is held back."""

@@ -38,6 +38,14 @@ class Heartbeats(Protocol):
         """One more, from any thread."""
         ...
 
+    def answered(self) -> None:
+        """What became of the one on its way is known."""
+        ...
+
+    def drop_details(self) -> bool:
+        """Go on without details; False if it has gone on without them before."""
+        ...
+
     def close(self) -> None:
         """There will be no more."""
         ...
@@ -93,6 +101,14 @@ class Attempt:
     def last_details(self) -> Payloads | None:
         """What the last heartbeat said; on the loop's thread."""
         return self._heartbeats.last_details
+
+    def heartbeat_answered(self) -> None:
+        """The server has the last heartbeat, or never gets it; on the loop's thread."""
+        self._heartbeats.answered()
+
+    def drop_heartbeat_details(self) -> bool:
+        """The server refuses them; False if that is known. On the loop's thread."""
+        return self._heartbeats.drop_details()
 
     def cancel(self, reason: CancelReason) -> bool:
         """It should stop; False if it has been told so before."""

@@ -20,12 +20,13 @@ from aetheris.api.v1.worker_service_pb2 import (
     WorkflowTask,
 )
 from aetheris_client.codec import decode_message
-from aetheris_client.errors import ApplicationError, CancelledError, PayloadEncodeError
-from aetheris_client.failure import to_failure
+from aetheris_client.errors import ApplicationError, CancelledError
+from aetheris_client.failure import recordable, to_failure, trimmed
 from aetheris_worker.activities.attempt import CURRENT, Attempt, CancelReason
+from aetheris_worker.activities.calls import call_async, call_plain
 from aetheris_worker.activities.heartbeat import Heartbeater, interval_of
 from aetheris_worker.activities.info import timeout_of
-from aetheris_worker.answers import AnswerSender
+from aetheris_worker.answers import AnswerSender, is_passing_error
 from aetheris_worker.config import CODEC_TIMEOUT, WorkerConfig
 from aetheris_worker.runtime.definitions import ActivityDefinition
 from aetheris_worker.runtime.entry import is_cancelled
@@ -37,8 +38,11 @@ _LOGGER: Final = logging.getLogger("aetheris.worker")
 _INVALID_ARGUMENT: Final = 3
 _NOT_FOUND: Final = 5
 _RESOURCE_EXHAUSTED: Final = 8
+# What is too large, for example, remains so.
+_FOR_GOOD: Final = (_INVALID_ARGUMENT, _RESOURCE_EXHAUSTED)
 
-_Key = tuple[str, int]
+# Run, event that scheduled it, and attempt.
+_Key = tuple[str, int, int]
 
 
 class ActivityRunner:
@@ -89,11 +93,16 @@ class ActivityRunner:
         """Run an attempt, in a slot that the caller has taken for it."""
         key = _key(task)
         running = self._attempts.get(key)
-        if running is not None and running.task.attempt == task.attempt:
+        if running is not None:
             # The server could not know that the first copy had arrived.
             _LOGGER.info("activity %r came twice; it is running", task.activity_type.name)
             self._slots.give_back()
             return
+        if task.attempt > 1:
+            # The server has given up on the earlier ones: nobody waits for them any more.
+            for earlier in self._attempts_of(key[:2]):
+                if earlier.task.attempt < task.attempt:
+                    earlier.cancel(CancelReason.GONE)
         definition = self._definitions.get(task.activity_type.name)
         attempt = self._new_attempt(task, is_async=definition is None or definition.is_async)
         self._attempts[key] = attempt
@@ -101,9 +110,13 @@ class ActivityRunner:
 
     def cancel(self, cancellation: ActivityCancellation) -> None:
         """The server asks for it."""
-        key = (cancellation.workflow_execution.run_id, cancellation.scheduled_event_id)
-        attempt = self._attempts.get(key)
-        if attempt is not None:
+        activity = (cancellation.workflow_execution.run_id, cancellation.scheduled_event_id)
+        if cancellation.attempt:
+            attempt = self._attempts.get((*activity, cancellation.attempt))
+            attempts = [] if attempt is None else [attempt]
+        else:
+            attempts = self._attempts_of(activity)
+        for attempt in attempts:
             attempt.cancel(CancelReason.REQUESTED)
 
     # What the worker's shutdown needs.
@@ -122,6 +135,9 @@ class ActivityRunner:
         return [attempt.task.activity_type.name for attempt in self._attempts.values()]
 
     # One attempt.
+
+    def _attempts_of(self, activity: tuple[str, int]) -> list[Attempt]:
+        return [attempt for key, attempt in self._attempts.items() if key[:2] == activity]
 
     def _new_attempt(self, task: ActivityTask, *, is_async: bool) -> Attempt:
         heartbeats = Heartbeater(
@@ -164,7 +180,7 @@ class ActivityRunner:
         if answer.WhichOneof("answer") is None:
             self._slots.give_back()
             return
-        self._sender.send_nowait(answer, functools.partial(self._on_answered, attempt))
+        self._sender.send_nowait(answer, functools.partial(self._on_answered, attempt, answer))
 
     async def _call(
         self, attempt: Attempt, definition: ActivityDefinition | None
@@ -186,10 +202,11 @@ class ActivityRunner:
         CURRENT.set(attempt)
         if definition.is_async:
             function = cast(Callable[..., Coroutine[Any, Any, object]], definition.function)
-            return converter.to_payloads([await function(*arguments)])
-        call = functools.partial(contextvars.copy_context().run, definition.function, *arguments)
+            return converter.to_payloads([await call_async(function, arguments)])
+        call = functools.partial(call_plain, definition.function, arguments)
+        in_context = functools.partial(contextvars.copy_context().run, call)
         loop = asyncio.get_running_loop()
-        return converter.to_payloads([await loop.run_in_executor(self._executor, call)])
+        return converter.to_payloads([await loop.run_in_executor(self._executor, in_context)])
 
     def _answer_error(self, attempt: Attempt, answer: TaskAnswer, error: BaseException) -> None:
         """Say how it ended; nothing where nobody waits for it."""
@@ -231,19 +248,20 @@ class ActivityRunner:
         if isinstance(error, asyncio.CancelledError):
             error = ApplicationError("the activity cancelled itself", type="CancelledError")
         try:
-            return to_failure(error, self._config.converter)
-        except PayloadEncodeError:
-            return Failure(message=str(error))
+            return to_failure(error, self._config.converter, drops_details=True)
+        except Exception as reason:  # noqa: BLE001 - an attempt always has an answer
+            return Failure(message=recordable(reason))
 
     def _cancel_details(self, error: BaseException) -> Payloads | None:
         if not isinstance(error, CancelledError):
             return None
         try:
             return self._config.converter.to_payloads(error.details)
-        except PayloadEncodeError:
+        except Exception:
+            _LOGGER.warning("details of a cancellation do not encode", exc_info=True)
             return None
 
-    def _on_answered(self, attempt: Attempt, result: TaskAnswerResult) -> None:
+    def _on_answered(self, attempt: Attempt, answer: TaskAnswer, result: TaskAnswerResult) -> None:
         self._slots.give_back()
         if not result.HasField("error"):
             completed = result.activity_task_completed
@@ -257,14 +275,29 @@ class ActivityRunner:
             _LOGGER.info("the answer of activity %r came too late: %s", name, error.message)
             return
         _LOGGER.warning("the answer of activity %r was refused: %s", name, error.message)
-        if error.code in (_INVALID_ARGUMENT, _RESOURCE_EXHAUSTED) and not attempt.was_refused:
-            # A result that is too large, for example: better a failure now than a timeout later.
+        if error.code in _FOR_GOOD and not attempt.was_refused:
             attempt.was_refused = True
-            refusal = ApplicationError(error.message, type="AnswerRefused", non_retryable=True)
-            answer = TaskAnswer()
-            self._fill_failed(answer, attempt, self._to_failure(refusal))
+            smaller = self._smaller(attempt, answer, error.message)
             self._slots.take_one_more()
-            self._sender.send_nowait(answer, functools.partial(self._on_answered, attempt))
+            deliver = functools.partial(self._on_answered, attempt, smaller)
+            self._sender.send_nowait(smaller, deliver)
+
+    def _smaller(self, attempt: Attempt, refused: TaskAnswer, reason: str) -> TaskAnswer:
+        """What to say instead: better that now than a timeout later."""
+        answer = TaskAnswer()
+        if refused.HasField("activity_task_completed"):
+            # It would come to the same result in its next attempt.
+            refusal = ApplicationError(reason, type="AnswerRefused", non_retryable=True)
+            self._fill_failed(answer, attempt, self._to_failure(refusal))
+        elif refused.HasField("activity_task_failed"):
+            answer.CopyFrom(refused)
+            failed = answer.activity_task_failed
+            failed.failure.CopyFrom(trimmed(failed.failure, reason))
+            failed.ClearField("last_heartbeat_details")
+        else:
+            answer.CopyFrom(refused)
+            answer.activity_task_cancelled.ClearField("details")
+        return answer
 
     def _send_heartbeat(self, task: ActivityTask, details: Payloads | None) -> None:
         answer = TaskAnswer()
@@ -273,19 +306,38 @@ class ActivityRunner:
         heartbeat.identity = self._config.identity
         if details is not None:
             heartbeat.details.CopyFrom(details)
-        self._sender.send_nowait(answer, functools.partial(self._on_heartbeat, task))
+        key = _key(task)
+        self._sender.send_nowait(
+            answer,
+            functools.partial(self._on_heartbeat, task),
+            # The answer of a closed attempt says it all.
+            is_wanted=lambda: key in self._attempts,
+        )
 
     def _on_heartbeat(self, task: ActivityTask, result: TaskAnswerResult) -> None:
         attempt = self._attempts.get(_key(task))
         if attempt is None or attempt.task is not task:
             return
-        if result.HasField("error"):
-            if result.error.code == _NOT_FOUND:
-                attempt.cancel(CancelReason.GONE)
-            return
+        error = result.error
+        if error.code == _NOT_FOUND:
+            attempt.cancel(CancelReason.GONE)
+        elif _is_refused(result) and attempt.drop_heartbeat_details():
+            _LOGGER.warning(
+                "heartbeats of activity %r go on without details, which were refused: %s",
+                task.activity_type.name,
+                error.message,
+            )
         if result.activity_task_heartbeat.cancel_requested:
             attempt.cancel(CancelReason.REQUESTED)
+        attempt.heartbeat_answered()
+
+
+def _is_refused(result: TaskAnswerResult) -> bool:
+    """Whether the server takes it at no time."""
+    return result.HasField("error") and (
+        result.error.code in _FOR_GOOD or not is_passing_error(result)
+    )
 
 
 def _key(task: ActivityTask) -> _Key:
-    return task.workflow_execution.run_id, task.scheduled_event_id
+    return task.workflow_execution.run_id, task.scheduled_event_id, task.attempt

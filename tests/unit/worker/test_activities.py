@@ -1,9 +1,13 @@
 """Attempts of activities, against a server that gives the tasks that a test has put there."""
 
 import asyncio
+import logging
+import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -85,9 +89,9 @@ ALL = [
 ]
 
 
-def cancellation(server: TaskServer) -> None:
+def cancellation(server: TaskServer, attempt: int = 0) -> None:
     """Tell the worker's poll to cancel what runs."""
-    word = ActivityCancellation(scheduled_event_id=5)
+    word = ActivityCancellation(scheduled_event_id=5, attempt=attempt)
     word.workflow_execution.run_id = "run-1"
     server.activity_polls.put_nowait(PollActivityTasksResponse(cancellations=[word]))
 
@@ -197,6 +201,131 @@ async def test_result_that_is_refused_becomes_a_failure() -> None:
         failed = (await server.wait_answer(2)).activity_task_failed
     assert failed.failure.message == "result: too large"
     assert failed.failure.application_failure_info.non_retryable
+
+
+@activity.defn
+def stop_iteration() -> None:
+    next(iter(()))
+
+
+@activity.defn
+def exit_plain() -> None:
+    sys.exit(3)
+
+
+@activity.defn
+async def exit_async() -> None:
+    sys.exit(3)
+
+
+@activity.defn
+async def fail_unspeakably() -> None:
+    raise ApplicationError("\udc80", object(), type="Odd", non_retryable=True)
+
+
+@pytest.mark.parametrize(
+    "function, cause",
+    [(stop_iteration, "StopIteration"), (exit_plain, "SystemExit"), (exit_async, "SystemExit")],
+)
+async def test_activity_that_raises_no_plain_exception_fails_and_frees_its_slot(
+    function: Callable[..., Any], cause: str
+) -> None:
+    server = TaskServer()
+    server.add_activity(function.__name__)
+    server.add_activity("add", 1, 2, scheduled_event_id=6)
+    async with working(server, activities=[function, add], max_concurrent_activities=1):
+        failure = (await server.wait_answer()).activity_task_failed.failure
+        assert (await server.wait_answer(2)).HasField("activity_task_completed")
+    assert failure.message == f"the activity raised {cause}"
+    assert failure.application_failure_info.type == "RuntimeError"
+    assert failure.cause.application_failure_info.type == cause
+
+
+async def test_failure_that_cannot_be_recorded_as_it_is_keeps_type_and_retryability() -> None:
+    server = TaskServer()
+    server.add_activity("fail_unspeakably")
+    async with working(server, activities=[fail_unspeakably]):
+        failure = (await server.wait_answer()).activity_task_failed.failure
+    assert failure.message.startswith("\\udc80 (details left out")
+    assert failure.application_failure_info.type == "Odd"
+    assert failure.application_failure_info.non_retryable
+
+
+async def test_failure_that_is_refused_is_sent_trimmed() -> None:
+    @activity.defn
+    async def fail_retryably() -> None:
+        activity.heartbeat("far too much")
+        raise ApplicationError("no", "much too much", type="Broken") from ValueError("root")
+
+    server = TaskServer()
+    refusal = TaskAnswerError(code=INVALID_ARGUMENT, message="failure: too large")
+    server.result_of("activity_task_failed", error=refusal)
+    server.add_activity("fail_retryably")
+    async with working(server, activities=[fail_retryably]):
+        first = (await server.wait_answer()).activity_task_failed
+        second = (await server.wait_answer(2)).activity_task_failed
+    assert first.failure.application_failure_info.HasField("details")
+    assert not second.HasField("last_heartbeat_details")
+    assert not second.failure.HasField("cause")
+    assert not second.failure.application_failure_info.HasField("details")
+    assert second.failure.application_failure_info.type == "Broken"
+    assert not second.failure.application_failure_info.non_retryable
+    assert second.failure.message == "no (details left out: failure: too large)"
+
+
+async def test_next_attempt_stops_the_one_before_and_leaves_its_slot() -> None:
+    server = TaskServer()
+    server.add_activity("wait_long")
+    async with working(server, activities=ALL, max_concurrent_activities=2):
+        await server.wait_answer()
+        server.add_activity("block_in_a_thread", attempt=2)
+        # It only gets the slot of the first attempt; the second one goes on.
+        server.add_activity("add", 1, 2, scheduled_event_id=6)
+        answer = await last_answer(server)
+        assert answer.activity_task_completed.task_token == b"add"
+        cancellation(server, attempt=1)
+        cancellation(server, attempt=2)
+        await server.wait_answer(3)
+    assert [answer.WhichOneof("answer") for answer in server.answers] == [
+        "activity_task_heartbeat",
+        "activity_task_completed",
+        "activity_task_completed",
+    ]
+
+
+async def test_cancellation_of_another_attempt_leaves_the_running_one_alone() -> None:
+    server = TaskServer()
+    server.add_activity("wait_long", attempt=2)
+    async with working(server, activities=ALL):
+        await server.wait_answer()
+        cancellation(server, attempt=1)
+        server.add_activity("add", 1, 2, scheduled_event_id=6)
+        answer = await last_answer(server)
+        assert answer.activity_task_completed.task_token == b"add"
+        cancellation(server, attempt=2)
+        assert (await server.wait_answer(3)).HasField("activity_task_cancelled")
+
+
+async def test_heartbeat_that_is_refused_is_said_once_and_goes_out_without_details(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @activity.defn
+    async def beat_and_wait() -> None:
+        activity.heartbeat("too much")
+        await asyncio.sleep(60)
+
+    server = TaskServer()
+    refusal = TaskAnswerError(code=INVALID_ARGUMENT, message="details: too large")
+    server.result_of("activity_task_heartbeat", error=refusal)
+    server.add_activity("beat_and_wait")
+    with caplog.at_level(logging.WARNING):
+        async with working(server, activities=[beat_and_wait]):
+            first = (await server.wait_answer()).activity_task_heartbeat
+            second = (await server.wait_answer(2)).activity_task_heartbeat
+            cancellation(server)
+            await server.wait_answer(3)
+    assert (first.HasField("details"), second.HasField("details")) == (True, False)
+    assert caplog.text.count("details: too large") == 1
 
 
 async def test_task_that_comes_twice_runs_once() -> None:

@@ -45,12 +45,27 @@ def loop() -> ManualLoop:
 
 
 @pytest.fixture
-def heartbeater(loop: ManualLoop, sent: list[str]) -> Heartbeater:
+def slow_heartbeater(loop: ManualLoop, sent: list[str]) -> Heartbeater:
+    """Its heartbeats are on their way until the test says otherwise."""
+
     def send(details: Payloads | None) -> None:
         sent.append(details.payloads[0].data.decode() if details is not None else "none")
 
     kept: Any = loop
     return Heartbeater(kept, 8.0, send)
+
+
+@pytest.fixture
+def heartbeater(slow_heartbeater: Heartbeater) -> Heartbeater:
+    """Its heartbeats are answered at once."""
+    send = slow_heartbeater._send
+
+    def send_and_answer(details: Payloads | None) -> None:
+        send(details)
+        slow_heartbeater.answered()
+
+    slow_heartbeater._send = send_and_answer
+    return slow_heartbeater
 
 
 def test_first_heartbeat_goes_out_at_once(heartbeater: Heartbeater, sent: list[str]) -> None:
@@ -89,6 +104,33 @@ def test_closed_heartbeater_sends_no_more_but_knows_the_last_details(
     heartbeater.beat(text("3"))
     assert sent == ["1"]
     assert heartbeater.last_details == text("3")
+
+
+def test_heartbeat_waits_for_the_one_on_its_way_and_is_the_newest(
+    slow_heartbeater: Heartbeater, sent: list[str], loop: ManualLoop
+) -> None:
+    slow_heartbeater.beat(text("1"))
+    slow_heartbeater.beat(text("2"))
+    loop.advance(20)
+    slow_heartbeater.beat(text("3"))
+    assert sent == ["1"]
+    slow_heartbeater.answered()
+    assert sent == ["1", "3"]
+
+
+def test_heartbeat_whose_details_are_refused_goes_out_without_them_at_once(
+    slow_heartbeater: Heartbeater, sent: list[str], loop: ManualLoop
+) -> None:
+    slow_heartbeater.beat(text("1"))
+    assert slow_heartbeater.drop_details()
+    slow_heartbeater.answered()
+    assert sent == ["1", "none"]
+    assert not slow_heartbeater.drop_details()
+    slow_heartbeater.answered()
+    slow_heartbeater.beat(text("2"))
+    loop.advance(8)
+    assert sent == ["1", "none", "none"]
+    assert slow_heartbeater.last_details is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""Calls activity code: whatever that does, it ends in a way that an answer can tell."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from aetheris_worker.runtime.entry import is_cancelled
+
+
+def call_plain(function: Callable[..., object], arguments: Sequence[object]) -> object:
+    """Call a plain function, in a thread.
+
+    Raises:
+        Exception: What it raised.
+        RuntimeError: It raised what would end the worker, or what no future can hold.
+    """
+    try:
+        return function(*arguments)
+    except StopIteration as error:
+        raise _stray(error) from error
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        raise _stray(error) from error
+
+
+async def call_async(
+    function: Callable[..., Coroutine[Any, Any, object]], arguments: Sequence[object]
+) -> object:
+    """Await an async function, on the event loop.
+
+    Raises:
+        Exception: What it raised.
+        RuntimeError: It raised what would end the worker.
+    """
+    try:
+        return await function(*arguments)
+    except (Exception, asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+        # The last two are not the activity's: the loop goes away, and somebody pressed Ctrl-C.
+        raise
+    except BaseException as error:
+        if is_cancelled(error):
+            raise asyncio.CancelledError from error
+        raise _stray(error) from error
+
+
+def _stray(error: BaseException) -> RuntimeError:
+    return RuntimeError(f"the activity raised {type(error).__name__}")
