@@ -33,6 +33,8 @@ HISTORY_CALL_TIMEOUT: Final = 20.0
 # What a shutdown gives cancelled activities to clean up, and then the last answers to be sent.
 CANCEL_GRACE: Final = 5.0
 LAST_ANSWERS_GRACE: Final = 5.0
+# What cancelled user code gets where the worker ends without more ado.
+ABANDON_GRACE: Final = 2.0
 
 
 class WorkerSession:
@@ -62,7 +64,10 @@ class WorkerSession:
         self._workflow_slots = Slots(config.max_concurrent_workflow_tasks)
         self._activity_slots = Slots(config.max_concurrent_activities)
         self._group = asyncio.TaskGroup()
+        # Not in the group, which waits for its tasks: user code may never end.
         self._spawned: set[asyncio.Task[None]] = set()
+        self._crashed = asyncio.Event()
+        self._crash: BaseException | None = None
         self._runner = ActivityRunner(
             config,
             activities,
@@ -95,6 +100,7 @@ class WorkerSession:
         try:
             async with self._group:
                 sending = self._group.create_task(self._sender.run())
+                watching = self._group.create_task(self._raise_crash())
                 pollers = self._make_pollers()
                 polls = [self._group.create_task(poller.run()) for poller in pollers]
                 await shutdown_requested.wait()
@@ -105,7 +111,9 @@ class WorkerSession:
                 await asyncio.wait(polls)
                 await self._wind_down()
                 sending.cancel()
+                watching.cancel()
         finally:
+            await self._abandon()
             self._watchdog.stop()
             self._cache.clear()
             if self._own_executor is not None:
@@ -138,6 +146,23 @@ class WorkerSession:
         for task in list(self._spawned):
             task.cancel()
         await self._is_quiet_within(LAST_ANSWERS_GRACE)
+
+    async def _abandon(self) -> None:
+        """Wait no longer for user code, which may swallow its cancellation."""
+        self._runner.cancel_all()
+        for task in list(self._spawned):
+            task.cancel()
+        if self._spawned:
+            await asyncio.wait(list(self._spawned), timeout=ABANDON_GRACE)
+        if self._spawned:
+            left = ", ".join(self._runner.running_types())
+            _LOGGER.error("still running after shutdown, in spite of cancellation: %s", left)
+
+    async def _raise_crash(self) -> None:
+        """What a spawned task raised by mistake ends the worker, rather than pass unnoticed."""
+        await self._crashed.wait()
+        assert self._crash is not None
+        raise self._crash
 
     async def _is_quiet_within(self, timeout: float) -> bool:
         """Wait until nothing runs and all is answered; answers may bring new tasks."""
@@ -174,9 +199,16 @@ class WorkerSession:
             self._handler.handle(task)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self._group.create_task(coroutine)
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._spawned.add(task)
-        task.add_done_callback(self._spawned.discard)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._spawned.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._crash is None:
+            self._crash = error
+            self._crashed.set()
 
     async def _get_history(self, request: GetWorkflowHistoryRequest) -> GetWorkflowHistoryResponse:
         response = await self._connection.call(

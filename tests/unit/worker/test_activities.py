@@ -19,7 +19,7 @@ from aetheris.api.v1.worker_service_pb2 import (
     TaskAnswerError,
 )
 from aetheris_client.errors import ApplicationError, CancelledError
-from aetheris_worker import activity
+from aetheris_worker import Worker, activity, session
 from aetheris_worker.testing import ActivityEnvironment
 from tests.support.wait import wait_until
 from tests.unit.worker.task_server import TaskServer, value_of, working
@@ -372,6 +372,54 @@ async def test_shutdown_cancels_what_takes_too_long_and_says_so(name: str) -> No
     failed = (await last_answer(server)).activity_task_failed
     assert failed.failure.application_failure_info.type == "WorkerShutdown"
     assert not failed.failure.application_failure_info.non_retryable
+
+
+async def test_shutdown_does_not_wait_for_what_swallows_its_cancellation(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("CANCEL_GRACE", "LAST_ANSWERS_GRACE", "ABANDON_GRACE"):
+        monkeypatch.setattr(session, name, 0.05)
+    release = asyncio.Event()
+
+    @activity.defn
+    async def never_stop() -> None:
+        activity.heartbeat()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    server = TaskServer()
+    server.add_activity("never_stop")
+    async with asyncio.timeout(10):
+        async with working(server, activities=[never_stop], graceful_shutdown_timeout=timedelta(0)):
+            await server.wait_answer()
+    release.set()
+    assert "in spite of cancellation: never_stop" in caplog.text
+
+
+async def test_worker_that_is_cancelled_tells_activities_that_it_shuts_down() -> None:
+    reasons: list[activity.CancelReason | None] = []
+
+    @activity.defn
+    async def ask_why() -> None:
+        activity.heartbeat()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            reasons.append(activity.cancel_reason())
+            raise
+
+    server = TaskServer()
+    server.add_activity("ask_why")
+    async with server.canned:
+        worker = Worker(server.canned.address, task_queue="queue", activities=[ask_why])
+        running = asyncio.create_task(worker.run())
+        await server.wait_answer()
+        running.cancel()
+        await asyncio.wait([running], timeout=10)
+    assert reasons == [activity.CancelReason.SHUTDOWN]
 
 
 async def test_environment_runs_activities_and_keeps_heartbeats() -> None:
