@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, cast
 
 import orjson
 from google.protobuf import descriptor_pool, json_format, message_factory
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from aetheris.api.v1.common_pb2 import Payload, Payloads
 from aetheris_client import json_decoding, json_encoding
@@ -92,7 +92,8 @@ class ProtobufConverter:
             message = _message_class(name)()
         try:
             json_format.Parse(payload.data, message, ignore_unknown_fields=True)
-        except json_format.ParseError as error:
+        except (json_format.ParseError, DecodeError, ValueError) as error:
+            # The last is of data that is not UTF-8.
             raise PayloadDecodeError(name, "$", str(error)) from error
         return message
 

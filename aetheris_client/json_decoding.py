@@ -159,7 +159,15 @@ def _collection(
 ) -> Callable[[object, tuple[object, ...]], Decoder]:
     def make_decoder(hint: object, args: tuple[object, ...]) -> Decoder:
         items = _items(hint, decoder_for(args[0] if args else Any))
-        return lambda value: make(items(value))
+
+        def decoder(value: object) -> object:
+            try:
+                return make(items(value))
+            except UNREADABLE as error:
+                # What a set cannot hold.
+                raise MismatchError(hint, str(error)) from error
+
+        return decoder
 
     return make_decoder
 
@@ -207,10 +215,14 @@ def _mapping(hint: object, args: tuple[object, ...]) -> Decoder:
     def decoder(value: object) -> object:
         if not isinstance(value, dict):
             raise wrong(hint, value)
-        return {
-            _step(key_decoder, key, f".{key}"): _step(value_decoder, item, f".{key}")
-            for key, item in cast(dict[str, object], value).items()
-        }
+        try:
+            return {
+                _step(key_decoder, key, f".{key}"): _step(value_decoder, item, f".{key}")
+                for key, item in cast(dict[str, object], value).items()
+            }
+        except UNREADABLE as error:
+            # A key that no dict can hold.
+            raise MismatchError(hint, str(error)) from error
 
     return decoder
 

@@ -89,6 +89,9 @@ class RunWatcher:
                         return await self._outcome(workflow_id, run_id, result)
                     run_id = result.new_execution_run_id
         except TimeoutError:
+            if seconds is None:
+                # Not this wait's: a codec's own, for example.
+                raise
             run = f" run {run_id!r}" if run_id else ""
             raise DeadlineExceededError(
                 f"workflow {workflow_id!r}{run} is still open after {seconds:g} s"

@@ -321,3 +321,17 @@ async def test_codec_hides_values_from_the_wire_and_gives_them_back():
         "secret",
         1,
     ]
+
+
+@pytest.mark.parametrize("hint", [set[object], frozenset[list[int]], dict[tuple[list[int]], int]])
+def test_decode_what_no_set_or_dict_can_hold_is_a_decode_error(hint: object):
+    value = {"[[1]]": 1} if "dict" in str(hint) else [[1]]
+    with pytest.raises(PayloadDecodeError, match="unhashable"):
+        there_and_back(value, hint)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"[1]", b'{"workflowId": 5}', b"{"])
+def test_decode_broken_protobuf_json_is_a_decode_error(data: bytes):
+    metadata = {"encoding": b"json/protobuf", "messageType": b"aetheris.api.v1.WorkflowExecution"}
+    with pytest.raises(PayloadDecodeError):
+        CONVERTER.from_payload(Payload(metadata=metadata, data=data))
