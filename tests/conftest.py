@@ -1,6 +1,7 @@
 """Fixtures that every kind of test may use."""
 
 import asyncio
+import os
 import secrets
 from collections.abc import Iterator
 
@@ -15,6 +16,11 @@ from tests.support.databases import (
     drop_leftovers,
 )
 from tests.support.stores import SessionStores, session_stores
+
+
+# Read by gRPC when it first opens a channel. Its handlers for forks, which a child under another
+# account runs into, break some of the children.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,7 @@ def load_migrations() -> tuple[Migration, ...]:
 async def _create_table(connection: Connection) -> None:
     try:
         await connection.execute(_CREATE_TABLE)
-    except psycopg.errors.UniqueViolation:
+    except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):
         # Two processes that make a table at once may both find that there is none.
         await connection.execute(_CREATE_TABLE)
     await connection.execute(_CREATE_LOCK)
