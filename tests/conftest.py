@@ -17,7 +17,6 @@ from tests.support.databases import (
 )
 from tests.support.stores import SessionStores, session_stores
 
-
 # Read by gRPC when it first opens a channel. Its handlers for forks, which a child under another
 # account runs into, break some of the children.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
