@@ -37,10 +37,10 @@ def given_back_on_failure(engine: Engine, run: LoadedRun, given: Given) -> Gener
     try:
         yield
     except BaseException:
-        if given.workflow_task is not None:
-            release_workflow_task(engine, run, given.workflow_task.start_id)
         for started, _ in given.activities:
             release_activity(engine, run, started.scheduled_event_id, started.attempt)
+        if given.workflow_task is not None:
+            _give_back(engine, run, given.workflow_task)
         raise
 
 
@@ -72,8 +72,16 @@ async def build_workflow_task(
         return await to_workflow_task(engine, run, started)
     except UnavailableError as error:
         _log.warning("a workflow task is offered instead of taken along", error=str(error))
-        release_workflow_task(engine, run, started.start_id)
+        _give_back(engine, run, started)
         return None
+
+
+def _give_back(engine: Engine, run: LoadedRun, started: StartedWorkflowTask) -> None:
+    """Release a workflow task where a failure to do so must not hide what came before."""
+    try:
+        release_workflow_task(engine, run, started.start_id)
+    except UnavailableError as error:
+        _log.warning("a workflow task is out until it times out", error=str(error))
 
 
 def release_workflow_task(engine: Engine, run: LoadedRun, start_id: str) -> None:

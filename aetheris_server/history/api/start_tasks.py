@@ -7,7 +7,12 @@ from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris_server.errors import RequestError, UnavailableError
 from aetheris_server.history.engine import Engine
-from aetheris_server.history.giving import release_activity, release_workflow_task
+from aetheris_server.history.giving import (
+    Given,
+    given_back_on_failure,
+    release_activity,
+    release_workflow_task,
+)
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state import activity as activity_machine
 from aetheris_server.history.state import workflow_task as task_machine
@@ -87,12 +92,8 @@ async def _start_workflow_task(
     if sticky is not None and sticky.task_queue != poller.sticky_task_queue:
         run.inflight.sticky = None
     started = start_workflow_task(engine, run, poller)
-    try:
+    with given_back_on_failure(engine, run, Given(workflow_task=started)):
         return StartedTask(workflow_task=await to_workflow_task(engine, run, started))
-    except BaseException:
-        # Nobody gets it: without this it would be lost until it times out.
-        release_workflow_task(engine, run, started.start_id)
-        raise
 
 
 async def _start_activity(
@@ -106,12 +107,8 @@ async def _start_activity(
     activity = run.state.activities[ref.scheduled_event_id]
     started = start_activity(engine, run, activity, poller)
     task = to_activity_task(run, activity, started)
-    try:
+    with given_back_on_failure(engine, run, Given(activities=[(started, task)])):
         await run.wait_committed()
-    except BaseException:
-        # See above.
-        release_activity(engine, run, started.scheduled_event_id, started.attempt)
-        raise
     return StartedTask(activity_task=task)
 
 
