@@ -28,12 +28,18 @@ class RunCache:
         self._bytes = 0
         self._on_evict = on_evict
         self._runs: OrderedDict[str, LoadedRun] = OrderedDict()
+        # What a shard has in memory is found without a look at the runs of all others.
+        self._by_shard: dict[int, dict[str, LoadedRun]] = {}
 
     def __len__(self) -> int:
         return len(self._runs)
 
     def __iter__(self) -> Iterator[LoadedRun]:
         return iter(list(self._runs.values()))
+
+    def of_shard(self, shard_id: int) -> list[LoadedRun]:
+        """The runs of one shard."""
+        return list(self._by_shard.get(shard_id, {}).values())
 
     def find(self, run_id: str) -> LoadedRun | None:
         """The run, which counts as used now; None if it is not in memory."""
@@ -49,6 +55,7 @@ class RunCache:
     def put(self, run: LoadedRun) -> None:
         """Add a run, and make room for it. It stays itself, whatever the bounds are."""
         self._runs[run.key.run_id] = run
+        self._by_shard.setdefault(run.shard_id, {})[run.key.run_id] = run
         self.weigh(run)
         self._make_room(run)
         _LOADED.set(len(self._runs))
@@ -75,6 +82,10 @@ class RunCache:
         run.is_dropped = True
         self._bytes -= run.weight
         del self._runs[run.key.run_id]
+        of_shard = self._by_shard[run.shard_id]
+        del of_shard[run.key.run_id]
+        if not of_shard:
+            del self._by_shard[run.shard_id]
 
     def _make_room(self, newest: LoadedRun) -> None:
         passed_over = 0

@@ -325,9 +325,8 @@ class Engine:
         return list(self._failed_ranges)
 
     def _drop_runs(self, shard_id: int) -> None:
-        for run in self.cache:
-            if run.shard_id == shard_id:
-                self.cache.drop(run)
+        for run in self.cache.of_shard(shard_id):
+            self.cache.drop(run)
 
     def release_shard(self, shard_id: int) -> None:
         """Forget a shard and all of its runs; nothing may be queued for it."""
@@ -342,8 +341,8 @@ class Engine:
         if shard is not None and not is_lost:
             self._failed_ranges[shard_id] = shard.range_id
         self._newest.forget_shard(shard_id)
-        for run in self.cache:
-            if run.shard_id == shard_id and (is_lost or not run.is_committed):
+        for run in self.cache.of_shard(shard_id):
+            if is_lost or not run.is_committed:
                 self.cache.drop(run)
                 _DROPPED_RUNS.inc()
         self._on_shard_failed(shard_id, is_lost)

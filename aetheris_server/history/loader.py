@@ -83,6 +83,7 @@ class NewestRuns:
         self.max_entries = max_entries
         self._load = load
         self._entries: OrderedDict[WorkflowKey, NewestRun | None] = OrderedDict()
+        self._by_shard: dict[int, set[WorkflowKey]] = {}
         self._wanted: dict[WorkflowKey, asyncio.Future[None]] = {}
         self._wake = asyncio.Event()
 
@@ -104,18 +105,23 @@ class NewestRuns:
 
     def put(self, key: WorkflowKey, newest: NewestRun) -> None:
         """Take note of a run that has just been started or closed."""
-        self._entries[key] = newest
+        self._enter(key, newest)
         self._entries.move_to_end(key)
         self._trim()
 
     def forget_shard(self, shard_id: int) -> None:
-        """Drop what is known of a shard's workflow ids."""
-        for key in [key for key in self._entries if key[0] == shard_id]:
+        """Drop what is known of a shard's workflow ids, at the cost of those alone."""
+        for key in self._by_shard.pop(shard_id, ()):
             del self._entries[key]
+
+    def _enter(self, key: WorkflowKey, newest: NewestRun | None) -> None:
+        self._entries[key] = newest
+        self._by_shard.setdefault(key[0], set()).add(key)
 
     def _trim(self) -> None:
         while len(self._entries) > self.max_entries:
-            self._entries.popitem(last=False)
+            key, _ = self._entries.popitem(last=False)
+            self._by_shard[key[0]].remove(key)
 
     async def run(self) -> None:
         """Look up what is wanted until cancelled."""
@@ -153,6 +159,7 @@ class NewestRuns:
                 waiter.exception()
                 continue
             # A start may have come in meanwhile, through a look-up before this one.
-            self._entries.setdefault(key, found.get(key))
+            if key not in self._entries:
+                self._enter(key, found.get(key))
             waiter.set_result(None)
         self._trim()
