@@ -2,7 +2,7 @@
 
 A file never changes once it is released: its checksum is kept with its number in
 `schema_migrations`. Row 0 stands for that table itself and is the lock that lets one process
-migrate at a time.
+migrate at a time; that table is made under an advisory lock, since it has no row yet to lock.
 """
 
 import asyncio
@@ -13,8 +13,6 @@ from hashlib import sha256
 from importlib import resources
 from typing import Final
 
-import psycopg
-
 from aetheris_server.config import ConfigError, PostgresSettings
 from aetheris_server.storage.database import Connection, Database, Row, conninfo_of, storage_errors
 
@@ -22,6 +20,8 @@ _TIMEOUT: Final = 600.0
 _FILE_NAME = re.compile(r"(\d{3})_(\w+)\.sql")
 _KEY = "postgres.dsn"
 
+# Of the transaction, so that a pooler in between cannot keep it. The number is ours alone.
+_LOCK_DATABASE = "SELECT pg_advisory_xact_lock(7238163400191)"
 _CREATE_TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     number integer PRIMARY KEY,
@@ -108,12 +108,12 @@ def load_migrations() -> tuple[Migration, ...]:
 
 
 async def _create_table(connection: Connection) -> None:
-    try:
+    # IF NOT EXISTS is no lock: two sessions that make a table at once may both find none, and one
+    # then fails on whichever catalog it comes to second (the table, its type, its index).
+    async with connection.transaction():
+        await connection.execute(_LOCK_DATABASE)
         await connection.execute(_CREATE_TABLE)
-    except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):
-        # Two processes that make a table at once may both find that there is none.
-        await connection.execute(_CREATE_TABLE)
-    await connection.execute(_CREATE_LOCK)
+        await connection.execute(_CREATE_LOCK)
 
 
 async def _apply_next(connection: Connection) -> str | None:
