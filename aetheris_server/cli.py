@@ -159,21 +159,35 @@ async def _run_stoppable(command: _Command, settings: Settings) -> None:
 async def _serve_dev(settings: Settings) -> None:
     try:
         # Here and not above: production installs a server without the embedded stores.
-        from aetheris_server.embedded.stores import embedded_stores
+        from aetheris_server.embedded.stores import embedded_stores, keep_alive
     except ModuleNotFoundError as error:
         raise EmbeddedMissingError("postgres") from error
     async with embedded_stores(settings.data_dir) as stores:
         settings = settings.with_stores(stores.postgres_dsn, stores.redis_url)
         await migrate_schema(settings.postgres.dsn)
-        await _serve_until_signal(
+        serving = _serve_until_signal(
             settings,
             settings.history.shard_count or DEV_SHARD_COUNT,
             [
                 f"Postgres   {settings.postgres.dsn}",
                 f"Redis      {settings.redis.url}",
-                f"Data       {settings.data_dir.resolve()}",
+                f"Data       {stores.postgres_folder}",
             ],
         )
+        await _run_beside(keep_alive(stores), serving)
+
+
+async def _run_beside(
+    companion: Coroutine[None, None, None], work: Coroutine[None, None, None]
+) -> None:
+    """Run work to its end, or until the companion fails, whose error is then raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            beside = group.create_task(companion)
+            await work
+            beside.cancel()
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 async def _serve(settings: Settings) -> None:

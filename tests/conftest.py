@@ -3,7 +3,9 @@
 import asyncio
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -35,6 +37,15 @@ def stores() -> Iterator[SessionStores]:
 def session_name() -> str:
     """Keeps this session's databases and keys apart from another's on the same servers."""
     return secrets.token_hex(4)
+
+
+@pytest.fixture
+def open_tmp_path() -> Iterator[Path]:
+    """A folder that every account can pass through, as `tmp_path` is not."""
+    with tempfile.TemporaryDirectory(prefix="aetheris-test-") as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o711)
+        yield folder
 
 
 @pytest.fixture(scope="module")

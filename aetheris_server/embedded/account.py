@@ -1,8 +1,7 @@
 """The system account that Postgres runs as.
 
-Postgres refuses to run as root. Where this process is root, Postgres runs as `nobody`, who is then
-given the way to what it needs and no more: the right to pass through (not to list) the folders
-above.
+Postgres refuses to run as root. Where this process is root, Postgres runs as `nobody`. No folder
+that is not ours is opened to that account: what it cannot reach is put where it can (`places`).
 """
 
 import os
@@ -11,13 +10,9 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from aetheris_server.telemetry import get_logger
+from aetheris_server.embedded.errors import EmbeddedError
 
 _UNPRIVILEGED = "nobody"
-_PASS = stat.S_IXOTH
-_READ_AND_PASS = stat.S_IROTH | stat.S_IXOTH
-
-_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +24,27 @@ class Account:
 
     @classmethod
     def for_postgres(cls) -> "Account":
-        """This process's account, or `nobody` if that is root."""
+        """This process's account, or `nobody` if that is root.
+
+        Raises:
+            EmbeddedError: The system has no `nobody`.
+        """
         if os.geteuid() != 0:
             return cls()
-        entry = pwd.getpwnam(_UNPRIVILEGED)
+        try:
+            entry = pwd.getpwnam(_UNPRIVILEGED)
+        except KeyError:
+            raise EmbeddedError(
+                f"PostgreSQL refuses to run as root, and this system has no user {_UNPRIVILEGED} to"
+                " run it as; run as another user, or use a Postgres of your own:"
+                " aetheris-server start"
+            ) from None
         return cls(entry.pw_uid, entry.pw_gid)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return "the account of this process" if self.uid is None else _UNPRIVILEGED
 
     @property
     def extra_groups(self) -> list[int] | None:
@@ -51,26 +62,37 @@ class Account:
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
-    def open_way_to(self, folder: Path) -> None:
-        """Let this account pass through every folder above `folder`."""
-        if self.uid is None:
-            return
-        for parent in folder.parents:
-            mode = parent.stat().st_mode
-            if not mode & _PASS and parent.stat().st_uid != self.uid:
-                _log.warning(
-                    "opened a folder for passing through", folder=str(parent), account=_UNPRIVILEGED
-                )
-                parent.chmod(mode | _PASS)
+    def can_reach(self, path: Path) -> bool:
+        """Whether this account may pass through every folder above `path`."""
+        return self.uid is None or all(self._may(parent, stat.S_IXOTH) for parent in path.parents)
 
-    def open_program(self, folder: Path) -> None:
-        """Let this account read and run an installed program, also one installed under a strict
-        umask.
+    def can_run(self, folder: Path) -> bool:
+        """Whether this account may read and run an installed program; a strict umask forbids it."""
+        if self.uid is None:
+            return True
+        return self.can_reach(folder) and self._may(folder, stat.S_IROTH | stat.S_IXOTH)
+
+    def check_name(self) -> None:
+        """Check that the account has a name: without one `initdb` does not run.
+
+        Raises:
+            EmbeddedError: It has none, as in a container that is run under any number.
         """
-        self.open_way_to(folder)
-        if self.uid is None or folder.stat().st_mode & _READ_AND_PASS == _READ_AND_PASS:
-            return
-        for path in (folder, *folder.rglob("*")):
-            mode = path.stat().st_mode
-            runs = path.is_dir() or mode & stat.S_IXUSR
-            path.chmod(mode | (_READ_AND_PASS if runs else stat.S_IROTH))
+        uid = os.geteuid() if self.uid is None else self.uid
+        try:
+            pwd.getpwuid(uid)
+        except KeyError:
+            raise EmbeddedError(
+                f"PostgreSQL cannot set up its data as user {uid}, who has no name on this system;"
+                f" run as a user who has one, add a line for {uid} to /etc/passwd,"
+                " or use a Postgres of your own: aetheris-server start"
+            ) from None
+
+    def _may(self, path: Path, rights: int) -> bool:
+        """Whether the rights, given as those of others, are this account's."""
+        status = path.stat()
+        if status.st_uid == self.uid:
+            rights <<= 6
+        elif status.st_gid == self.gid:
+            rights <<= 3
+        return status.st_mode & rights == rights

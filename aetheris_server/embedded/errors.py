@@ -3,6 +3,7 @@
 EmbeddedError
 ├── EmbeddedMissingError   the wheel that carries the server is not installed
 ├── DataDirInUseError      another process owns the data folder
+├── DataDirError           the data folder cannot be made or written
 └── EmbeddedStartError     a server did not start, or not in time
 """
 
@@ -33,6 +34,19 @@ class DataDirInUseError(EmbeddedError):
         )
         self.data_dir = data_dir
         self.owner = owner
+
+
+class DataDirError(EmbeddedError):
+    """The system refuses the data folder, or something in it."""
+
+    def __init__(self, data_dir: Path, error: OSError) -> None:
+        problem = error.strerror or str(error)
+        where = f" ({error.filename})" if error.filename else ""
+        super().__init__(
+            f"the data folder {data_dir} cannot be used: {problem}{where};"
+            " name a folder that you can write with --data-dir"
+        )
+        self.data_dir = data_dir
 
 
 class EmbeddedStartError(EmbeddedError):

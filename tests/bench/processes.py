@@ -53,6 +53,8 @@ def running_stand(data_dir: Path) -> Generator[Stand]:
     """A server whose Postgres syncs every commit, and a worker, each a process of its own."""
     port, http_port = _free_port(), _free_port()
     address, http_address = f"127.0.0.1:{port}", f"127.0.0.1:{http_port}"
+    # Where this process is root, Postgres runs as another account, which passes through here.
+    data_dir.chmod(0o711)
     with EmbeddedStores(data_dir) as stores:
         dsn = f"--postgres-dsn={stores.postgres_dsn}"
         subprocess.run(

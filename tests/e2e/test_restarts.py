@@ -198,20 +198,3 @@ def _records_behind_snapshot(dsn: str) -> int:
         ).fetchone()
     assert row is not None
     return int(row[0])
-
-
-async def test_dev_server_keeps_its_runs_over_kill_and_stop(tmp_path: Path) -> None:
-    data_dir = tmp_path / "data"
-    process = ServerProcess(tmp_path, ["dev", "--data-dir", str(data_dir)], {})
-    async with running(process), Raw(process.address) as server:
-        run = await server.start_run()
-        await process.restart()
-        await server.decide(await server.poll_workflow(), schedule_activity())
-        assert await process.terminate() == 0, process.output
-        await process.start()
-        await server.complete_activity(await server.poll_activity())
-        await server.decide(await server.poll_workflow(), complete_workflow())
-        result = await server.result(run)
-        assert result is not None
-        assert result.status == COMPLETED
-        assert await process.terminate() == 0, process.output

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,12 +14,33 @@ import psycopg
 import pytest
 import redis
 
-from aetheris_server.embedded.errors import DataDirInUseError, EmbeddedStartError
+from aetheris_server.embedded.account import Account
+from aetheris_server.embedded.errors import (
+    DataDirError,
+    DataDirInUseError,
+    EmbeddedError,
+    EmbeddedStartError,
+)
+from aetheris_server.embedded.places import place_programs
 from aetheris_server.embedded.postgres import _find_programs
 from aetheris_server.embedded.processes import find_servers, wait_for
 from aetheris_server.embedded.stores import EmbeddedStores, embedded_stores
 
 pytestmark = pytest.mark.integration
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+
+_FOREIGN_LIBPQ_VARIABLES = {
+    "PGHOST": "192.0.2.1",
+    "PGPORT": "1",
+    "PGUSER": "somebody",
+    "PGDATABASE": "elsewhere",
+    "PGSERVICE": "missing",
+    "PGOPTIONS": "-c no_such=1",
+    "PGSSLMODE": "verify-full",
+    "PGCLIENTENCODING": "SQL_ASCII",
+    "PGDATA": "/nowhere",
+}
 
 _OWNER = """
 import sys
@@ -35,9 +57,9 @@ with EmbeddedStores(Path(sys.argv[1])) as stores:
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path) -> Generator[Path]:
+def data_dir(open_tmp_path: Path) -> Generator[Path]:
     """A data folder; servers that a test left there are ended with it."""
-    folder = tmp_path / "data"
+    folder = open_tmp_path / "data"
     yield folder
     for process in (*_postgres_in(folder), *_redis_in(folder)):
         process.kill()
@@ -58,7 +80,7 @@ def _owner(data_dir: Path, wait_ready: bool = True) -> Generator[subprocess.Pope
 
 
 def _postgres_in(data_dir: Path) -> list[psutil.Process]:
-    return find_servers("postgres", data_dir.resolve() / "postgres" / "data")
+    return find_servers("postgres", (data_dir / "postgres" / "data").resolve())
 
 
 def _redis_in(data_dir: Path) -> list[psutil.Process]:
@@ -163,15 +185,15 @@ def test_stores_taken_over_with_other_options_restart(data_dir: Path) -> None:
         assert _query(stores.postgres_dsn, "SHOW fsync") == ("off",)
 
 
-def test_stores_in_a_deep_folder_have_short_sockets(tmp_path: Path) -> None:
-    deep = tmp_path / ("d" * 60) / ("e" * 60)
+def test_stores_in_a_deep_folder_have_short_sockets(open_tmp_path: Path) -> None:
+    deep = open_tmp_path / ("d" * 60) / ("e" * 60)
     with EmbeddedStores(deep) as stores:
         _use(stores)
 
 
 @pytest.mark.parametrize("name", ["a, b", """a 'b' "c" """, "%41", "é"])
-def test_stores_in_a_folder_with_odd_characters_serve(tmp_path: Path, name: str) -> None:
-    with EmbeddedStores(tmp_path / name) as stores:
+def test_stores_in_a_folder_with_odd_characters_serve(open_tmp_path: Path, name: str) -> None:
+    with EmbeddedStores(open_tmp_path / name) as stores:
         _use(stores)
 
 
@@ -183,13 +205,88 @@ def test_stores_with_an_option_postgres_refuses_say_why_and_leave_nothing(data_d
         _use(stores)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
-def test_stores_postgres_dsn_serves_other_accounts(data_dir: Path) -> None:
-    # pytest's own folders are closed to everybody else.
-    for parent in data_dir.parents[:3]:
-        parent.chmod(0o711)
+@pytest.mark.parametrize("place", ["file", "missing/under/file"])
+def test_stores_whose_folder_cannot_be_used_say_which_and_why(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "missing").symlink_to(tmp_path / "file")
+    with pytest.raises(DataDirError, match=r"(exists|directory).*--data-dir"):
+        EmbeddedStores(tmp_path / place).start()
+
+
+def test_stores_with_libpq_variables_of_another_server_serve(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in _FOREIGN_LIBPQ_VARIABLES.items():
+        monkeypatch.setenv(name, value)
     with EmbeddedStores(data_dir) as stores:
-        command = [_find_programs() / "psql", stores.postgres_dsn, "-Atc", "SELECT 1"]
+        _use(stores)
+
+
+def test_stores_dsn_names_the_port_for_those_who_have_another_one(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EmbeddedStores(data_dir) as stores:
+        monkeypatch.setenv("PGPORT", "1")
+        _use(stores)
+
+
+@needs_root
+def test_stores_of_an_account_without_a_name_say_so(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nameless = Account(987654, 987654)
+    monkeypatch.setattr(Account, "for_postgres", lambda: nameless)
+    with pytest.raises(EmbeddedError, match=r"987654.*/etc/passwd"):
+        EmbeddedStores(data_dir).start()
+    assert not _postgres_in(data_dir)
+
+
+@needs_root
+def test_stores_in_a_closed_folder_leave_it_closed_and_keep_their_data(
+    open_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aetheris_server.embedded.places.HOME", open_tmp_path / "home")
+    closed = open_tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    with EmbeddedStores(closed / "data") as stores:
+        _query(stores.postgres_dsn, "CREATE TABLE kept AS SELECT 42 AS value")
+        _use(stores)
+    assert closed.stat().st_mode & 0o777 == 0o700
+    with EmbeddedStores(closed / "data") as stores:
+        assert _query(stores.postgres_dsn, "SELECT value FROM kept") == (42,)
+
+
+@needs_root
+def test_stores_of_programs_in_a_closed_folder_run_a_copy(
+    open_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aetheris_server.embedded.places.HOME", open_tmp_path / "home")
+    installed, libraries = _find_programs()
+    closed = open_tmp_path / "closed"
+    package = closed / installed.parents[1].name
+    shutil.copytree(installed.parent, package / installed.parent.name, symlinks=True)
+    shutil.copytree(libraries, closed / libraries.name)
+    closed.chmod(0o700)
+    account = Account.for_postgres()
+    for _ in range(2):
+        programs = place_programs(
+            package / installed.parent.name / "bin", closed / libraries.name, account
+        )
+        answer = subprocess.check_output(
+            [programs / "postgres", "--version"],
+            timeout=30,
+            user=account.uid,
+            group=account.gid,
+            extra_groups=[],
+        )
+        assert answer.startswith(b"postgres (PostgreSQL)")
+    assert closed.stat().st_mode & 0o777 == 0o700
+
+
+@needs_root
+def test_stores_postgres_dsn_serves_other_accounts(data_dir: Path) -> None:
+    with EmbeddedStores(data_dir) as stores:
+        command = [_find_programs()[0] / "psql", stores.postgres_dsn, "-Atc", "SELECT 1"]
         answer = subprocess.check_output(command, timeout=30, user=1, group=1, extra_groups=[])
         assert answer == b"1\n"
 

@@ -1,0 +1,71 @@
+"""`aetheris-server dev`: its own Postgres and Redis, killed, closed off, or another's."""
+
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from aetheris_server.embedded.processes import find_servers
+from tests.support.processes import ServerProcess, running
+from tests.support.raw import COMPLETED, Raw, complete_workflow, schedule_activity
+from tests.support.wait import wait_until
+
+
+async def test_dev_server_keeps_its_runs_over_kill_and_stop(open_tmp_path: Path) -> None:
+    data_dir = open_tmp_path / "data"
+    process = ServerProcess(open_tmp_path, ["dev", "--data-dir", str(data_dir)], {})
+    async with running(process), Raw(process.address) as server:
+        run = await server.start_run()
+        await process.restart()
+        await server.decide(await server.poll_workflow(), schedule_activity())
+        assert await process.terminate() == 0, process.output
+        await process.start()
+        await server.complete_activity(await server.poll_activity())
+        await server.decide(await server.poll_workflow(), complete_workflow())
+        result = await server.result(run)
+        assert result is not None
+        assert result.status == COMPLETED
+        assert await process.terminate() == 0, process.output
+
+
+@pytest.mark.parametrize("name, folder", [("postgres", "postgres/data"), ("redis-server", "redis")])
+async def test_dev_server_starts_a_store_that_was_killed_again_and_loses_no_run(
+    open_tmp_path: Path, name: str, folder: str
+) -> None:
+    data_dir = open_tmp_path / "data"
+    process = ServerProcess(open_tmp_path, ["dev", "--data-dir", str(data_dir)], {})
+    async with running(process), Raw(process.address) as server:
+        run = await server.start_run()
+        for _ in range(2):
+            (store, *_) = _servers(name, data_dir / folder)
+            store.send_signal(signal.SIGKILL)
+            await wait_until(
+                lambda store=store: [
+                    found for found in _servers(name, data_dir / folder) if found != store
+                ],
+                30.0,
+                "the store to be started again",
+            )
+        await server.decide(await server.poll_workflow(), complete_workflow())
+        result = await server.result(run)
+        assert result is not None
+        assert result.status == COMPLETED
+        assert await process.terminate() == 0, process.output
+    assert not _servers(name, data_dir / folder)
+
+
+async def test_dev_server_whose_store_cannot_be_started_again_ends_and_says_so(
+    open_tmp_path: Path,
+) -> None:
+    data_dir = open_tmp_path / "data"
+    process = ServerProcess(open_tmp_path, ["dev", "--data-dir", str(data_dir)], {})
+    async with running(process):
+        (data_dir / "postgres" / "data" / "PG_VERSION").write_text("9")
+        _servers("postgres", data_dir / "postgres" / "data")[0].send_signal(signal.SIGKILL)
+        assert await process.wait_exit() == 1
+        assert "is of version 9" in process.output
+
+
+def _servers(name: str, folder: Path) -> list[psutil.Process]:
+    return find_servers(name, folder.resolve())
