@@ -1,9 +1,11 @@
 """The attributes by which decorated workflow code is known, to the worker SDK that sets them and to
 the client that reads them. The client never imports the worker SDK: it asks for these.
 
-- A class under `@workflow.defn` carries WORKFLOW_DEFINITION: an object with `name`.
+- A class under `@workflow.defn` carries WORKFLOW_DEFINITION: an object with `name`. A subclass does
+  not inherit it.
 - Its method under `@workflow.run` carries WORKFLOW_RUN (true), and, once the class is decorated,
-  the class's WORKFLOW_DEFINITION as well: so both the class and `Class.run` name a workflow.
+  the class's WORKFLOW_DEFINITION as well: so both the class and `Class.run` name a workflow. No two
+  decorated classes share a run method.
 - Methods under `@workflow.signal` and `@workflow.query` carry SIGNAL_DEFINITION and
   QUERY_DEFINITION: objects with `name`.
 """
@@ -70,7 +72,12 @@ def result_type(function: Callable[..., object] | None) -> object:
 def _name(reference: NameReference, attribute: str, noun: str, decorator: str) -> str:
     if isinstance(reference, str):
         return reference
-    name = getattr(getattr(reference, attribute, None), "name", None)
+    definition = (
+        vars(reference).get(attribute)
+        if isinstance(reference, type)
+        else getattr(reference, attribute, None)
+    )
+    name = getattr(definition, "name", None)
     if isinstance(name, str):
         return name
     raise TypeError(f"{reference!r} is not {noun}: expected a name or something under {decorator}")

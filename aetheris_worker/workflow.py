@@ -17,7 +17,6 @@ from typing import Any, Final, TypedDict, TypeVar, Unpack, cast, overload
 from aetheris_client.definition import (
     QUERY_DEFINITION,
     SIGNAL_DEFINITION,
-    WORKFLOW_DEFINITION,
     WORKFLOW_RUN,
 )
 from aetheris_worker.retry import RetryPolicy
@@ -98,6 +97,10 @@ def defn(
 ) -> Any:
     """Make a class a workflow: it has one `run` method, and signal and query handlers.
 
+    All of them may be inherited. A subclass is a workflow only under a decorator of its own. An
+    override of a handler is the handler of the same name, decorated or not; an override of the run
+    method must be decorated.
+
     Args:
         cls: The class; its constructor is called without arguments.
         name: Its workflow type; the class's name where None.
@@ -106,13 +109,12 @@ def defn(
             mistake in the code can be repaired while runs wait.
 
     Raises:
-        ValueError: There is not exactly one run method, or two handlers have one name.
+        ValueError: There is not exactly one run method; two handlers have one name; or an override
+            is not what it overrides.
     """
 
     def decorate(cls: type) -> type:
-        definition = WorkflowDefinition.read(cls, name, failure_exception_types)
-        setattr(cls, WORKFLOW_DEFINITION, definition)
-        setattr(definition.run, WORKFLOW_DEFINITION, definition)
+        WorkflowDefinition.read(cls, name, failure_exception_types)
         return cls
 
     return decorate if cls is None else decorate(cls)
@@ -155,6 +157,8 @@ def query(function: Any = None, *, name: str | None = None) -> Any:
 
 def _handler(attribute: str, function: Any, name: str | None) -> Any:
     def decorate(function: Callable[..., object]) -> object:
+        if not inspect.isfunction(function):
+            raise TypeError(f"{function!r}: a handler is a method; put this decorator innermost")
         setattr(function, attribute, HandlerDefinition(name or function.__name__, function))
         return function
 
