@@ -1,11 +1,14 @@
 # ruff: noqa: N802 - gRPC names the methods
 """WorkerService: what workers call."""
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from aetheris.api.v1 import worker_service_pb2 as pb
+from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_ACTIVITY, TASK_QUEUE_TYPE_WORKFLOW
 from aetheris.api.v1.worker_service_pb2_grpc import WorkerServiceServicer
+from aetheris.server.v1.matching_service_pb2 import ShutdownWorkerRequest
 from aetheris_server.config import Settings
 from aetheris_server.frontend.answers import TaskAnswers
 from aetheris_server.frontend.checks import worker as checks
@@ -98,6 +101,23 @@ class WorkerServicer(WorkerServiceServicer):
         namespace_id = await self._namespaces.id_of(request.namespace)
         results = await self._answers.take_all(request.namespace, namespace_id, request.answers)
         return pb.RespondTasksResponse(results=results)
+
+    async def ShutdownWorker(
+        self, request: pb.ShutdownWorkerRequest, context: CallContext
+    ) -> pb.ShutdownWorkerResponse:
+        checks.check_shutdown_worker(request, self._limits)
+        namespace_id = await self._namespaces.id_of(request.namespace)
+        await asyncio.gather(
+            *(
+                self._matching.shutdown_worker(
+                    ShutdownWorkerRequest(
+                        namespace_id=namespace_id, task_queue_type=side, request=request
+                    )
+                )
+                for side in (TASK_QUEUE_TYPE_WORKFLOW, TASK_QUEUE_TYPE_ACTIVITY)
+            )
+        )
+        return pb.ShutdownWorkerResponse()
 
     async def _take(self, kind: str, request: Any) -> Any:
         namespace_id = await self._namespaces.id_of(request.namespace)

@@ -202,6 +202,10 @@ class Matcher(Generic[T, P]):
         tasks, poller.tasks = poller.tasks, []
         return tasks
 
+    def forget_sticky(self, sticky_queue: str) -> None:
+        """The worker of a sticky queue does not come back; none of its pollers is in line."""
+        self._sticky_seen.pop(sticky_queue, None)
+
     def withdraw(self, task: T) -> bool:
         """Take a task back; False if it is not held."""
         if task.place is None:

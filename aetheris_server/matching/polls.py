@@ -28,6 +28,7 @@ class Poll(Poller[QueuedTask]):
     Attributes:
         is_over: It is to be answered with what there is: its time is up, or the server drains.
         is_abandoned: Its caller has gone; what it started must be released.
+        number: Its place among its worker's polls for the queue; 0 where they are not counted.
     """
 
     __slots__ = (
@@ -35,6 +36,7 @@ class Poll(Poller[QueuedTask]):
         "identity",
         "is_abandoned",
         "is_over",
+        "number",
         "worker_instance_id",
         "worker_version",
     )
@@ -47,8 +49,10 @@ class Poll(Poller[QueuedTask]):
         identity: str,
         worker_instance_id: str,
         worker_version: str,
+        number: int = 0,
     ) -> None:
         super().__init__(capabilities, sticky_queue, max_tasks)
+        self.number = number
         self.identity = identity
         self.worker_instance_id = worker_instance_id
         self.worker_version = worker_version

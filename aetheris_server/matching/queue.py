@@ -13,6 +13,7 @@ from aetheris.api.v1.worker_service_pb2 import ActivityCancellation
 from aetheris_server.clock import Clock
 from aetheris_server.errors import UnavailableError
 from aetheris_server.matching import metrics
+from aetheris_server.matching.answered import Answered
 from aetheris_server.matching.backlog import Backlog, Counts, Inspection
 from aetheris_server.matching.backlog_view import BacklogView
 from aetheris_server.matching.match import Matcher, SubQueue
@@ -35,6 +36,7 @@ class TaskQueue:
         counts: Where what happens here is counted.
         polls: Those that are being served; keys only.
         pollers: Who polled lately.
+        answered: What the workers that count their polls may not have got.
         mailboxes: Requests to cancel that wait for a poll of their worker.
     """
 
@@ -53,7 +55,9 @@ class TaskQueue:
         self._clock = clock
         self._matcher: Matcher[QueuedTask, Poll] = Matcher()
         self.polls: dict[Poll, None] = {}
+        self._counted: dict[str, Poll] = {}
         self.pollers = PollerLog()
+        self.answered = Answered()
         self.mailboxes = Mailboxes()
 
     @property
@@ -112,7 +116,8 @@ class TaskQueue:
         return self._matcher.is_poller_expected(task, self._clock.monotonic())
 
     def begin(self, poll: Poll) -> None:
-        """A poll came. Every `begin` is followed by an `end`.
+        """A poll came; it ends an earlier one of a worker that counts them. Every `begin` is
+        followed by an `end`.
 
         Raises:
             UnavailableError: There are too many.
@@ -123,11 +128,26 @@ class TaskQueue:
             )
         self.polls[poll] = None
         self.pollers.begin(poll, self._clock.now().timestamp())
+        if poll.number:
+            self._follow(poll)
 
     def end(self, poll: Poll) -> None:
         """A poll is answered or given up; it holds no tasks."""
         del self.polls[poll]
+        if self._counted.get(poll.worker_instance_id) is poll:
+            del self._counted[poll.worker_instance_id]
         self.pollers.end(poll, self._clock.now().timestamp())
+
+    def dismiss(self, worker_instance_id: str, sticky_queue: str) -> None:
+        """A worker does not come back: end its polls, and open to all what was kept for it."""
+        for poll in self.polls:
+            if poll.worker_instance_id == worker_instance_id:
+                self._abandon(poll)
+        if not sticky_queue:
+            return
+        self._matcher.forget_sticky(sticky_queue)
+        self._open_what_is_due()
+        self.learn({sub_queue: 1 for sub_queue in self.backlog if sub_queue.sticky_queue})
 
     async def take_tasks(self, poll: Poll) -> list[QueuedTask]:
         """Wait for tasks for a poll: at least one, at most its `max_tasks`, oldest first; none when
@@ -206,12 +226,11 @@ class TaskQueue:
         """Let time pass: what expired is dropped, what its sticky worker did not take is open to
         all. To be called about every second.
         """
+        self._open_what_is_due()
         now = self._clock.monotonic()
-        for poll in self._matcher.expire(now):
-            _release(poll.tasks)
-            poll.wake()
         self.pollers.forget_old(self._clock.now().timestamp())
         self.mailboxes.forget_old(now)
+        self.answered.forget_old(now)
 
     def post(self, worker_instance_id: str, mail: ActivityCancellation) -> None:
         """Have a worker told, by a poll that waits or by its next one."""
@@ -220,6 +239,32 @@ class TaskQueue:
             if poll.worker_instance_id == worker_instance_id:
                 poll.wake()
                 return
+
+    def _open_what_is_due(self) -> None:
+        for poll in self._matcher.expire(self._clock.monotonic()):
+            _release(poll.tasks)
+            poll.wake()
+
+    def _follow(self, poll: Poll) -> None:
+        former = self._counted.get(poll.worker_instance_id)
+        is_later = former is not None and former.number > poll.number
+        if is_later or self.answered.is_outdated(poll):
+            # It was long on its way; its worker does not wait for it any more.
+            self._abandon(poll)
+            return
+        self._counted[poll.worker_instance_id] = poll
+        if former is not None:
+            self._abandon(former)
+
+    def _abandon(self, poll: Poll) -> None:
+        """End a poll that nobody waits for; it may be starting tasks just now."""
+        poll.is_abandoned = True
+        tasks = self._matcher.leave(poll, self._clock.monotonic())
+        # No sign of its worker any more.
+        poll.sticky_queue = ""
+        poll.end()
+        for task in tasks:
+            self.put_back(task)
 
     async def _pop(self, poll: Poll, sub_queues: Sequence[SubQueue]) -> list[QueuedTask]:
         popped = await self.backlog.pop(sub_queues, poll.max_tasks)

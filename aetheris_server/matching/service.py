@@ -25,7 +25,11 @@ from aetheris.api.v1.worker_service_pb2 import (
     PollWorkflowTasksResponse,
 )
 from aetheris.server.v1.history_service_pb2 import StartedTask
-from aetheris.server.v1.matching_service_pb2 import NotifyCancellationRequest, TaskRef
+from aetheris.server.v1.matching_service_pb2 import (
+    NotifyCancellationRequest,
+    ShutdownWorkerRequest,
+    TaskRef,
+)
 from aetheris_server.clock import Clock
 from aetheris_server.config import MatchingSettings, RedisSettings
 from aetheris_server.errors import UnavailableError
@@ -35,7 +39,7 @@ from aetheris_server.matching.match import NO_CAPABILITIES
 from aetheris_server.matching.polls import Poll
 from aetheris_server.matching.queue import TaskQueue
 from aetheris_server.matching.settler import Settler
-from aetheris_server.matching.starter import Starter, TaskStarter
+from aetheris_server.matching.starter import Starter, TaskStarter, task_token
 from aetheris_server.matching.tasks import Offer, QueuedTask, QueueKey, queue_key
 from aetheris_server.matching.upkeep import Upkeep
 
@@ -178,7 +182,7 @@ class MatchingService:
         queue = self._open_for_poll(key)
         if queue is not None:
             poll = _poll(request, request.sticky_task_queue)
-            for task in await self._serve(queue, poll, self._poll_timeout(request)):
+            for task in await self._serve(queue, poll, request):
                 response.tasks.append(task.workflow_task)
         return response
 
@@ -191,7 +195,7 @@ class MatchingService:
         queue = self._open_for_poll(key)
         if queue is not None:
             poll = _poll(request, "")
-            for task in await self._serve(queue, poll, self._poll_timeout(request)):
+            for task in await self._serve(queue, poll, request):
                 response.tasks.append(task.activity_task)
             if queue.mailboxes.has_mail(poll.worker_instance_id):
                 now = self._clock.monotonic()
@@ -203,6 +207,22 @@ class MatchingService:
         key = QueueKey(request.namespace_id, request.task_queue, TASK_QUEUE_TYPE_ACTIVITY)
         if request.worker_instance_id:
             self._open(key).post(request.worker_instance_id, request.cancellation)
+
+    async def shutdown_worker(self, request: ShutdownWorkerRequest) -> None:
+        """See `WorkerService.ShutdownWorker`, for one side of a queue."""
+        worker = request.request
+        key = QueueKey(request.namespace_id, worker.task_queue, request.task_queue_type)
+        queue = self._queues.get(key)
+        if queue is None:
+            return
+        is_workflow = key.task_queue_type == TASK_QUEUE_TYPE_WORKFLOW
+        received_number = (
+            worker.received_workflow_poll_number
+            if is_workflow
+            else worker.received_activity_poll_number
+        )
+        queue.dismiss(worker.worker_instance_id, worker.sticky_task_queue if is_workflow else "")
+        self._starter.release(queue.answered.take_lost(worker.worker_instance_id, received_number))
 
     async def describe_task_queue(
         self, namespace_id: str, request: DescribeTaskQueueRequest
@@ -234,13 +254,23 @@ class MatchingService:
             self._upkeep.hurry()
         return queue
 
-    async def _serve(self, queue: TaskQueue, poll: Poll, timeout: float) -> Sequence[StartedTask]:
+    async def _serve(
+        self, queue: TaskQueue, poll: Poll, request: _PollRequest
+    ) -> Sequence[StartedTask]:
         queue.begin(poll)
-        timer = asyncio.get_running_loop().call_later(timeout, poll.end)
+        timer = asyncio.get_running_loop().call_later(self._poll_timeout(request), poll.end)
         try:
+            if poll.number and not poll.is_abandoned:
+                lost = queue.answered.take_lost(
+                    poll.worker_instance_id, request.received_poll_number
+                )
+                self._starter.release(lost)
             while tasks := await queue.take_tasks(poll):
                 started = await self._starter.start(queue, poll, tasks)
                 if started:
+                    if poll.number:
+                        tokens = [task_token(task) for task in started]
+                        queue.answered.note(poll, tokens, self._clock.monotonic())
                     return started
             return ()
         finally:
@@ -300,4 +330,5 @@ def _poll(request: _PollRequest, sticky_queue: str) -> Poll:
         request.identity,
         request.worker_instance_id,
         request.worker_version,
+        request.poll_number,
     )

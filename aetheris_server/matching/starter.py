@@ -48,16 +48,27 @@ class Starter:
     async def start(
         self, queue: TaskQueue, poll: Poll, tasks: Sequence[QueuedTask]
     ) -> list[StartedTask]:
-        """Start n >= 1 tasks for a poll; those that history started, in order, maybe none."""
+        """Start n >= 1 tasks for a poll; those that history started, in order, maybe none. Where
+        the poll is abandoned meanwhile they are released.
+        """
         start = self._group.create_task(self._start(queue, poll, tasks))
         try:
-            return await asyncio.shield(start)
+            started = await asyncio.shield(start)
         except asyncio.CancelledError:
             # Whether or not history has answered: `start` or this sees that it is released.
             poll.is_abandoned = True
             if start.done() and not start.cancelled():
                 self._abandon(start.result())
             raise
+        if poll.is_abandoned:
+            self._abandon(started)
+            return []
+        return started
+
+    def release(self, task_tokens: Sequence[bytes]) -> None:
+        """Have history take back tasks that did not reach their worker."""
+        if task_tokens:
+            self._group.create_task(self._release(task_tokens))
 
     async def _start(
         self, queue: TaskQueue, poll: Poll, tasks: Sequence[QueuedTask]
@@ -85,11 +96,11 @@ class Starter:
         started = _settle(queue, tasks, response.tasks)
         if poll.is_abandoned:
             self._abandon(started)
+            return []
         return started
 
     def _abandon(self, started: Sequence[StartedTask]) -> None:
-        if started:
-            self._group.create_task(self._release([_token(task) for task in started]))
+        self.release([task_token(task) for task in started])
 
     async def _release(self, tokens: Sequence[bytes]) -> None:
         for delay in _RELEASE_DELAYS:
@@ -127,7 +138,8 @@ def _settle(
     return started
 
 
-def _token(started: StartedTask) -> bytes:
+def task_token(started: StartedTask) -> bytes:
+    """The token of a task that history started."""
     if started.HasField("workflow_task"):
         return started.workflow_task.task_token
     return started.activity_task.task_token

@@ -151,6 +151,10 @@ class MatchingPeer(Protocol):
         """Tell a worker, through its current or next poll, to cancel an activity. Best effort."""
         ...
 
+    async def shutdown_worker(self, request: matching_service_pb2.ShutdownWorkerRequest) -> None:
+        """See `WorkerService.ShutdownWorker`, for one side of a queue."""
+        ...
+
     async def describe_task_queue(
         self, namespace_id: str, request: operator_service_pb2.DescribeTaskQueueRequest
     ) -> operator_service_pb2.DescribeTaskQueueResponse:

@@ -93,6 +93,10 @@ class RemoteMatching:
         stubs = await self._pool.stubs(self._address)
         await _answer(stubs.matching.NotifyCancellation(request, timeout=_CALL_TIMEOUT))
 
+    async def shutdown_worker(self, request: matching_service_pb2.ShutdownWorkerRequest) -> None:
+        stubs = await self._pool.stubs(self._address)
+        await _answer(stubs.matching.ShutdownWorker(request, timeout=_CALL_TIMEOUT))
+
     async def describe_task_queue(
         self, namespace_id: str, request: operator_service_pb2.DescribeTaskQueueRequest
     ) -> operator_service_pb2.DescribeTaskQueueResponse:

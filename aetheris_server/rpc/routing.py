@@ -183,6 +183,10 @@ class RoutedMatching:
         queue = (request.namespace_id, request.task_queue, task_queue_pb2.TASK_QUEUE_TYPE_ACTIVITY)
         await _retry(lambda: self._at(queue).notify_cancellation(request))
 
+    async def shutdown_worker(self, request: matching_service_pb2.ShutdownWorkerRequest) -> None:
+        queue = (request.namespace_id, request.request.task_queue, request.task_queue_type)
+        await _retry(lambda: self._at(queue).shutdown_worker(request))
+
     async def describe_task_queue(
         self, namespace_id: str, request: operator_service_pb2.DescribeTaskQueueRequest
     ) -> operator_service_pb2.DescribeTaskQueueResponse:

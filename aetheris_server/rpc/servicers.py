@@ -105,6 +105,12 @@ class MatchingServicer(MatchingServiceServicer):
         await self._matching.notify_cancellation(request)
         return matching_pb.NotifyCancellationResponse()
 
+    async def ShutdownWorker(
+        self, request: matching_pb.ShutdownWorkerRequest, context: CallContext
+    ) -> matching_pb.ShutdownWorkerResponse:
+        await self._matching.shutdown_worker(request)
+        return matching_pb.ShutdownWorkerResponse()
+
     async def DescribeTaskQueue(
         self, request: matching_pb.DescribeTaskQueueRequest, context: CallContext
     ) -> matching_pb.DescribeTaskQueueResponse:

@@ -118,8 +118,12 @@ def activity_poll(
     max_tasks: int = 1,
     worker: str = "worker",
     poll_timeout: float = 10.0,
+    number: int = 0,
+    received_number: int = 0,
 ) -> PollActivityTasksRequest:
     request = PollActivityTasksRequest(
+        poll_number=number,
+        received_poll_number=received_number,
         task_queue=task_queue,
         max_tasks=max_tasks,
         capabilities=capabilities,

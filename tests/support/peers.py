@@ -63,6 +63,7 @@ class FakeMatching:
         self.cancelled = 0
         self.added: list[matching_service_pb2.TaskRef] = []
         self.notified: list[matching_service_pb2.NotifyCancellationRequest] = []
+        self.shut_down: list[matching_service_pb2.ShutdownWorkerRequest] = []
 
     async def add_tasks(self, tasks: Sequence[matching_service_pb2.TaskRef]) -> None:
         self.added += tasks
@@ -85,6 +86,9 @@ class FakeMatching:
         self, request: matching_service_pb2.NotifyCancellationRequest
     ) -> None:
         self.notified.append(request)
+
+    async def shutdown_worker(self, request: matching_service_pb2.ShutdownWorkerRequest) -> None:
+        self.shut_down.append(request)
 
     async def describe_task_queue(
         self, namespace_id: str, request: operator_service_pb2.DescribeTaskQueueRequest

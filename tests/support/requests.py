@@ -68,6 +68,7 @@ def good_request(method: str) -> Any:
                 {"activity_task_heartbeat": {"task_token": b"corrupt!"}},
             ],
         },
+        "ShutdownWorker": {**in_default, "task_queue": "q", "worker_instance_id": "i"},
         "CreateNamespace": {"namespace": "another", "request_id": "r"},
         "DescribeNamespace": in_default,
         "ListNamespaces": {"page_size": 1},

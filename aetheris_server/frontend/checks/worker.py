@@ -26,6 +26,7 @@ from aetheris_server.rpc.tokens import decode_task_token
 
 MAX_TASKS = 1000
 MAX_ANSWERS = 1000
+_MAX_POLL_NUMBER = 2**63 - 1
 
 _FAILED_CAUSES = set_values_of(history_pb2.WorkflowTaskFailedCause)
 _QUERY_RESULTS = set_values_of(worker_service_pb2.QueryResultType)
@@ -56,6 +57,17 @@ def check_poll_activity_tasks(
     request: worker_service_pb2.PollActivityTasksRequest, limits: LimitSettings
 ) -> None:
     _check_poll(request, limits)
+
+
+def check_shutdown_worker(
+    request: worker_service_pb2.ShutdownWorkerRequest, limits: LimitSettings
+) -> None:
+    check_id("task_queue", request.task_queue, limits)
+    check_text("sticky_task_queue", request.sticky_task_queue, limits)
+    check_text("identity", request.identity, limits)
+    check_id("worker_instance_id", request.worker_instance_id, limits)
+    for field in ("received_workflow_poll_number", "received_activity_poll_number"):
+        check_range(field, getattr(request, field), 0, _MAX_POLL_NUMBER)
 
 
 def check_task_token(data: bytes, namespace_id: str) -> TaskToken:
@@ -156,6 +168,21 @@ def _check_poll(
     check_text("worker_instance_id", request.worker_instance_id, limits)
     check_text("worker_version", request.worker_version, limits)
     check_duration("poll_timeout", request.poll_timeout)
+    _check_poll_numbers(request)
+
+
+def _check_poll_numbers(
+    request: worker_service_pb2.PollWorkflowTasksRequest
+    | worker_service_pb2.PollActivityTasksRequest,
+) -> None:
+    if not request.poll_number and not request.received_poll_number:
+        return
+    check_range("poll_number", request.poll_number, 1, _MAX_POLL_NUMBER)
+    check_range("received_poll_number", request.received_poll_number, 0, request.poll_number - 1)
+    if not request.worker_instance_id:
+        raise InvalidArgumentError(
+            "worker_instance_id", "expected the worker whose polls are counted, found none"
+        )
 
 
 def _check_commands(commands: Iterable[command_pb2.Command]) -> None:

@@ -107,6 +107,7 @@ async def test_matching_is_reached(other: OtherHost) -> None:
     await matching.notify_cancellation(
         matching_service_pb2.NotifyCancellationRequest(worker_instance_id="worker")
     )
+    await matching.shutdown_worker(matching_service_pb2.ShutdownWorkerRequest(namespace_id="n"))
     workflow_poll = worker_service_pb2.PollWorkflowTasksRequest()
     assert (await matching.poll_workflow_tasks("n", workflow_poll)).tasks[0].task_token == b"n"
     assert (await matching.poll_activity_tasks("n", a_poll())).tasks[0].task_token == b"n"
@@ -114,6 +115,7 @@ async def test_matching_is_reached(other: OtherHost) -> None:
     assert not (await matching.describe_task_queue("n", describe)).pollers
     assert [task.workflow_id for task in other.matching.added] == ["w"]
     assert [request.worker_instance_id for request in other.matching.notified] == ["worker"]
+    assert [request.namespace_id for request in other.matching.shut_down] == ["n"]
 
 
 async def test_poll_that_is_cancelled_here_is_cancelled_there(other: OtherHost) -> None:

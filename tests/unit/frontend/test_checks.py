@@ -82,6 +82,15 @@ def filling(path: str, key: str, **values: Any) -> Change:
     return change
 
 
+def counting(**fields: Any) -> Change:
+    def change(request: Any) -> None:
+        request.worker_instance_id = "i"
+        for name, value in fields.items():
+            setattr(request, name, value)
+
+    return change
+
+
 def with_page_token(token: PageToken) -> Change:
     return setting("page_token", encode_page_token(token))
 
@@ -103,6 +112,10 @@ BAD_POLL: list[tuple[Change, str]] = [
     (setting("worker_instance_id", LONG), "worker_instance_id"),
     (setting("worker_version", LONG), "worker_version"),
     (setting("poll_timeout.seconds", -1), "poll_timeout"),
+    (setting("poll_number", -1), "poll_number"),
+    (setting("received_poll_number", 1), "poll_number"),
+    (counting(poll_number=2, received_poll_number=2), "received_poll_number"),
+    (counting(poll_number=2, worker_instance_id=""), "worker_instance_id"),
 ]
 BAD_FAILURE: list[tuple[Change, str]] = [
     (
@@ -270,6 +283,14 @@ BAD: dict[str, list[tuple[Change, str]]] = {
     ],
     "RespondActivityTaskCancelled": [(adding("details.payloads", data=BIG), "details")],
     "RecordActivityTaskHeartbeat": [(adding("details.payloads", data=BIG), "details")],
+    "ShutdownWorker": [
+        (setting("task_queue", ""), "task_queue"),
+        (setting("sticky_task_queue", LONG), "sticky_task_queue"),
+        (setting("identity", LONG), "identity"),
+        (setting("worker_instance_id", ""), "worker_instance_id"),
+        (setting("received_workflow_poll_number", -1), "received_workflow_poll_number"),
+        (setting("received_activity_poll_number", -1), "received_activity_poll_number"),
+    ],
     "CreateNamespace": [
         (setting("namespace", ""), "namespace"),
         (setting("namespace", "a b"), "namespace"),
@@ -309,6 +330,7 @@ CHECKS: dict[str, Callable[[Any, LimitSettings], object]] = {
     "RespondActivityTaskFailed": worker.check_respond_activity_task_failed,
     "RespondActivityTaskCancelled": worker.check_respond_activity_task_cancelled,
     "RecordActivityTaskHeartbeat": worker.check_record_activity_task_heartbeat,
+    "ShutdownWorker": worker.check_shutdown_worker,
     "CreateNamespace": operator.check_create_namespace,
     "ListNamespaces": operator.check_list_namespaces,
     "DescribeTaskQueue": operator.check_describe_task_queue,

@@ -171,7 +171,15 @@ async def test_poll_is_located_by_queue_and_type(pool: ChannelPool) -> None:
     await routed.poll_activity_tasks(
         "n", worker_service_pb2.PollActivityTasksRequest(task_queue="q")
     )
+    await routed.shutdown_worker(
+        matching_service_pb2.ShutdownWorkerRequest(
+            namespace_id="n",
+            task_queue_type=task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW,
+            request=worker_service_pb2.ShutdownWorkerRequest(task_queue="q"),
+        )
+    )
     assert asked == [
         ("n", "q", task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW),
         ("n", "q", task_queue_pb2.TASK_QUEUE_TYPE_ACTIVITY),
+        ("n", "q", task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW),
     ]

@@ -67,6 +67,8 @@ class PollWorkflowTasksRequest(_message.Message):
     WORKER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     WORKER_VERSION_FIELD_NUMBER: _builtins.int
     POLL_TIMEOUT_FIELD_NUMBER: _builtins.int
+    POLL_NUMBER_FIELD_NUMBER: _builtins.int
+    RECEIVED_POLL_NUMBER_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The namespace."""
     task_queue: _builtins.str
@@ -81,6 +83,12 @@ class PollWorkflowTasksRequest(_message.Message):
     """The same for all calls of one worker process."""
     worker_version: _builtins.str
     """The build the worker runs."""
+    poll_number: _builtins.int
+    """From 1, one more with each poll of this worker process for this queue; 0 where it does not count them. A worker that
+    counts has one such poll at a time: a poll ends those before it.
+    """
+    received_poll_number: _builtins.int
+    """The last of them whose answer came; 0 for none. What later ones were answered with is given to others."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What this worker can do; it gets tasks that require no more than this."""
@@ -101,10 +109,12 @@ class PollWorkflowTasksRequest(_message.Message):
         worker_instance_id: _builtins.str = ...,
         worker_version: _builtins.str = ...,
         poll_timeout: _duration_pb2.Duration | None = ...,
+        poll_number: _builtins.int = ...,
+        received_poll_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["poll_timeout", b"poll_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "identity", b"identity", "max_tasks", b"max_tasks", "namespace", b"namespace", "poll_timeout", b"poll_timeout", "sticky_task_queue", b"sticky_task_queue", "task_queue", b"task_queue", "worker_instance_id", b"worker_instance_id", "worker_version", b"worker_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "identity", b"identity", "max_tasks", b"max_tasks", "namespace", b"namespace", "poll_number", b"poll_number", "poll_timeout", b"poll_timeout", "received_poll_number", b"received_poll_number", "sticky_task_queue", b"sticky_task_queue", "task_queue", b"task_queue", "worker_instance_id", b"worker_instance_id", "worker_version", b"worker_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -566,6 +576,8 @@ class PollActivityTasksRequest(_message.Message):
     WORKER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     WORKER_VERSION_FIELD_NUMBER: _builtins.int
     POLL_TIMEOUT_FIELD_NUMBER: _builtins.int
+    POLL_NUMBER_FIELD_NUMBER: _builtins.int
+    RECEIVED_POLL_NUMBER_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The namespace."""
     task_queue: _builtins.str
@@ -578,6 +590,12 @@ class PollActivityTasksRequest(_message.Message):
     """The same for all calls of one worker process; requests to cancel find the worker by it."""
     worker_version: _builtins.str
     """The build the worker runs."""
+    poll_number: _builtins.int
+    """From 1, one more with each poll of this worker process for this queue; 0 where it does not count them. A worker that
+    counts has one such poll at a time: a poll ends those before it.
+    """
+    received_poll_number: _builtins.int
+    """The last of them whose answer came; 0 for none. What later ones were answered with is given to others."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What this worker can do; it gets tasks that require no more than this."""
@@ -597,10 +615,12 @@ class PollActivityTasksRequest(_message.Message):
         worker_instance_id: _builtins.str = ...,
         worker_version: _builtins.str = ...,
         poll_timeout: _duration_pb2.Duration | None = ...,
+        poll_number: _builtins.int = ...,
+        received_poll_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["poll_timeout", b"poll_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "identity", b"identity", "max_tasks", b"max_tasks", "namespace", b"namespace", "poll_timeout", b"poll_timeout", "task_queue", b"task_queue", "worker_instance_id", b"worker_instance_id", "worker_version", b"worker_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "identity", b"identity", "max_tasks", b"max_tasks", "namespace", b"namespace", "poll_number", b"poll_number", "poll_timeout", b"poll_timeout", "received_poll_number", b"received_poll_number", "task_queue", b"task_queue", "worker_instance_id", b"worker_instance_id", "worker_version", b"worker_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1253,3 +1273,66 @@ class TaskAnswerError(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskAnswerError: _TypeAlias = TaskAnswerError  # noqa: Y015
+
+@_typing.final
+class ShutdownWorkerRequest(_message.Message):
+    """A worker stops. To be sent when its polls have ended or were cancelled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    TASK_QUEUE_FIELD_NUMBER: _builtins.int
+    STICKY_TASK_QUEUE_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    WORKER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    RECEIVED_WORKFLOW_POLL_NUMBER_FIELD_NUMBER: _builtins.int
+    RECEIVED_ACTIVITY_POLL_NUMBER_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The namespace."""
+    task_queue: _builtins.str
+    """The queue that it polled."""
+    sticky_task_queue: _builtins.str
+    """The queue that only this worker polled; empty for none."""
+    identity: _builtins.str
+    """Who stops."""
+    worker_instance_id: _builtins.str
+    """The same as in all calls of the worker process."""
+    received_workflow_poll_number: _builtins.int
+    """The last poll for workflow tasks whose answer came; see PollWorkflowTasksRequest."""
+    received_activity_poll_number: _builtins.int
+    """The last poll for activity tasks whose answer came."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        task_queue: _builtins.str = ...,
+        sticky_task_queue: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        worker_instance_id: _builtins.str = ...,
+        received_workflow_poll_number: _builtins.int = ...,
+        received_activity_poll_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "namespace", b"namespace", "received_activity_poll_number", b"received_activity_poll_number", "received_workflow_poll_number", b"received_workflow_poll_number", "sticky_task_queue", b"sticky_task_queue", "task_queue", b"task_queue", "worker_instance_id", b"worker_instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShutdownWorkerRequest: _TypeAlias = ShutdownWorkerRequest  # noqa: Y015
+
+@_typing.final
+class ShutdownWorkerResponse(_message.Message):
+    """It gets no more tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShutdownWorkerResponse: _TypeAlias = ShutdownWorkerResponse  # noqa: Y015

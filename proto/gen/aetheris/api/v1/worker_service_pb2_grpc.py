@@ -86,6 +86,11 @@ class WorkerServiceStub(object):
                 request_serializer=aetheris_dot_api_dot_v1_dot_worker__service__pb2.RespondTasksRequest.SerializeToString,
                 response_deserializer=aetheris_dot_api_dot_v1_dot_worker__service__pb2.RespondTasksResponse.FromString,
                 _registered_method=True)
+        self.ShutdownWorker = channel.unary_unary(
+                '/aetheris.api.v1.WorkerService/ShutdownWorker',
+                request_serializer=aetheris_dot_api_dot_v1_dot_worker__service__pb2.ShutdownWorkerRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_worker__service__pb2.ShutdownWorkerResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer(object):
@@ -163,6 +168,14 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ShutdownWorker(self, request, context):
+        """A worker takes no more tasks: its polls end, what it was given and did not get goes to others at once, and its
+        sticky queue is no longer waited for. Tasks that it has are finished or time out as ever. May be repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -215,6 +228,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.RespondTasks,
                     request_deserializer=aetheris_dot_api_dot_v1_dot_worker__service__pb2.RespondTasksRequest.FromString,
                     response_serializer=aetheris_dot_api_dot_v1_dot_worker__service__pb2.RespondTasksResponse.SerializeToString,
+            ),
+            'ShutdownWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShutdownWorker,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_worker__service__pb2.ShutdownWorkerRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_worker__service__pb2.ShutdownWorkerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -489,6 +507,33 @@ class WorkerService(object):
             '/aetheris.api.v1.WorkerService/RespondTasks',
             aetheris_dot_api_dot_v1_dot_worker__service__pb2.RespondTasksRequest.SerializeToString,
             aetheris_dot_api_dot_v1_dot_worker__service__pb2.RespondTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShutdownWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.WorkerService/ShutdownWorker',
+            aetheris_dot_api_dot_v1_dot_worker__service__pb2.ShutdownWorkerRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_worker__service__pb2.ShutdownWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

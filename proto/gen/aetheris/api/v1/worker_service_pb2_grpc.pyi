@@ -38,6 +38,10 @@ class WorkerServiceStub:
     """An activity is alive; answers whether it should stop."""
     RespondTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.RespondTasksRequest, _worker_service_pb2.RespondTasksResponse]
     """Many of the above in one call. Each is decided by itself; one that fails does not touch the others."""
+    ShutdownWorker: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ShutdownWorkerRequest, _worker_service_pb2.ShutdownWorkerResponse]
+    """A worker takes no more tasks: its polls end, what it was given and did not get goes to others at once, and its
+    sticky queue is no longer waited for. Tasks that it has are finished or time out as ever. May be repeated.
+    """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tasks, as workers see them. A task is named by its opaque token. A stale token answers NOT_FOUND, a corrupt one
@@ -123,5 +127,15 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_worker_service_pb2.RespondTasksRequest, _abc.Awaitable[_worker_service_pb2.RespondTasksResponse]],
     ) -> _abc.Awaitable[_worker_service_pb2.RespondTasksResponse]:
         """Many of the above in one call. Each is decided by itself; one that fails does not touch the others."""
+
+    @_abc_1.abstractmethod
+    def ShutdownWorker(
+        self,
+        request: _worker_service_pb2.ShutdownWorkerRequest,
+        context: _aio.ServicerContext[_worker_service_pb2.ShutdownWorkerRequest, _abc.Awaitable[_worker_service_pb2.ShutdownWorkerResponse]],
+    ) -> _abc.Awaitable[_worker_service_pb2.ShutdownWorkerResponse]:
+        """A worker takes no more tasks: its polls end, what it was given and did not get goes to others at once, and its
+        sticky queue is no longer waited for. Tasks that it has are finished or time out as ever. May be repeated.
+        """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _aio.Server) -> None: ...

@@ -300,6 +300,55 @@ class NotifyCancellationResponse(_message.Message):
 Global___NotifyCancellationResponse: _TypeAlias = NotifyCancellationResponse  # noqa: Y015
 
 @_typing.final
+class ShutdownWorkerRequest(_message.Message):
+    """A worker stops."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_ID_FIELD_NUMBER: _builtins.int
+    TASK_QUEUE_TYPE_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    namespace_id: _builtins.str
+    """The namespace."""
+    task_queue_type: _task_queue_pb2.TaskQueueType.ValueType
+    """The side of the queue that this host has."""
+    @_builtins.property
+    def request(self) -> _worker_service_pb2.ShutdownWorkerRequest:
+        """The request."""
+
+    def __init__(
+        self,
+        *,
+        namespace_id: _builtins.str = ...,
+        task_queue_type: _task_queue_pb2.TaskQueueType.ValueType = ...,
+        request: _worker_service_pb2.ShutdownWorkerRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace_id", b"namespace_id", "request", b"request", "task_queue_type", b"task_queue_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShutdownWorkerRequest: _TypeAlias = ShutdownWorkerRequest  # noqa: Y015
+
+@_typing.final
+class ShutdownWorkerResponse(_message.Message):
+    """It gets no more tasks of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShutdownWorkerResponse: _TypeAlias = ShutdownWorkerResponse  # noqa: Y015
+
+@_typing.final
 class DescribeTaskQueueRequest(_message.Message):
     """Look at a queue."""
 

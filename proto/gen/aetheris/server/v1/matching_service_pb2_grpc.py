@@ -55,6 +55,11 @@ class MatchingServiceStub(object):
                 request_serializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.NotifyCancellationRequest.SerializeToString,
                 response_deserializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.NotifyCancellationResponse.FromString,
                 _registered_method=True)
+        self.ShutdownWorker = channel.unary_unary(
+                '/aetheris.server.v1.MatchingService/ShutdownWorker',
+                request_serializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.ShutdownWorkerRequest.SerializeToString,
+                response_deserializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.ShutdownWorkerResponse.FromString,
+                _registered_method=True)
         self.DescribeTaskQueue = channel.unary_unary(
                 '/aetheris.server.v1.MatchingService/DescribeTaskQueue',
                 request_serializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.DescribeTaskQueueRequest.SerializeToString,
@@ -94,6 +99,13 @@ class MatchingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ShutdownWorker(self, request, context):
+        """A worker takes no more tasks of one side of a queue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DescribeTaskQueue(self, request, context):
         """Who polls a queue, and what waits in it.
         """
@@ -123,6 +135,11 @@ def add_MatchingServiceServicer_to_server(servicer, server):
                     servicer.NotifyCancellation,
                     request_deserializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.NotifyCancellationRequest.FromString,
                     response_serializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.NotifyCancellationResponse.SerializeToString,
+            ),
+            'ShutdownWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShutdownWorker,
+                    request_deserializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.ShutdownWorkerRequest.FromString,
+                    response_serializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.ShutdownWorkerResponse.SerializeToString,
             ),
             'DescribeTaskQueue': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeTaskQueue,
@@ -239,6 +256,33 @@ class MatchingService(object):
             '/aetheris.server.v1.MatchingService/NotifyCancellation',
             aetheris_dot_server_dot_v1_dot_matching__service__pb2.NotifyCancellationRequest.SerializeToString,
             aetheris_dot_server_dot_v1_dot_matching__service__pb2.NotifyCancellationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShutdownWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.server.v1.MatchingService/ShutdownWorker',
+            aetheris_dot_server_dot_v1_dot_matching__service__pb2.ShutdownWorkerRequest.SerializeToString,
+            aetheris_dot_server_dot_v1_dot_matching__service__pb2.ShutdownWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

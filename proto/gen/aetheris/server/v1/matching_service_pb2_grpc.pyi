@@ -24,6 +24,8 @@ class MatchingServiceStub:
     """Waits for activity tasks."""
     NotifyCancellation: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.NotifyCancellationRequest, _matching_service_pb2.NotifyCancellationResponse]
     """Tells a worker, through its poll, to cancel an activity."""
+    ShutdownWorker: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.ShutdownWorkerRequest, _matching_service_pb2.ShutdownWorkerResponse]
+    """A worker takes no more tasks of one side of a queue."""
     DescribeTaskQueue: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.DescribeTaskQueueRequest, _matching_service_pb2.DescribeTaskQueueResponse]
     """Who polls a queue, and what waits in it."""
 
@@ -61,6 +63,14 @@ class MatchingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_matching_service_pb2.NotifyCancellationRequest, _abc.Awaitable[_matching_service_pb2.NotifyCancellationResponse]],
     ) -> _abc.Awaitable[_matching_service_pb2.NotifyCancellationResponse]:
         """Tells a worker, through its poll, to cancel an activity."""
+
+    @_abc_1.abstractmethod
+    def ShutdownWorker(
+        self,
+        request: _matching_service_pb2.ShutdownWorkerRequest,
+        context: _aio.ServicerContext[_matching_service_pb2.ShutdownWorkerRequest, _abc.Awaitable[_matching_service_pb2.ShutdownWorkerResponse]],
+    ) -> _abc.Awaitable[_matching_service_pb2.ShutdownWorkerResponse]:
+        """A worker takes no more tasks of one side of a queue."""
 
     @_abc_1.abstractmethod
     def DescribeTaskQueue(
