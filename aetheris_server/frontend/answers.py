@@ -12,6 +12,7 @@ from aetheris.api.v1 import worker_service_pb2
 from aetheris_server.config import LimitSettings
 from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.frontend.checks import worker as checks
+from aetheris_server.rpc.bounds import check_bounds
 from aetheris_server.rpc.errors import to_status
 from aetheris_server.rpc.peers import HistoryPeer
 
@@ -88,6 +89,7 @@ class TaskAnswers:
         try:
             if request.namespace and request.namespace != namespace:
                 raise InvalidArgumentError("namespace", "expected the namespace of the batch")
+            check_bounds(request)
             return result(**{kind: await self.take(kind, namespace_id, request)})
         except Exception as error:  # noqa: BLE001 - becomes this answer's status
             status = to_status(error)

@@ -1,4 +1,4 @@
-"""What happens around every handler: parse, call, map errors, serialize, count.
+"""What happens around every handler: parse, bound, call, map errors, serialize, count.
 
 Handlers are wrapped once, when they are registered, because an interceptor is looked up and built
 again for every call. A handler takes the parsed request and the call's context, returns a response,
@@ -18,6 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc.aio import ServicerContext
 
 from aetheris_server.errors import InvalidArgumentError, UnavailableError
+from aetheris_server.rpc.bounds import check_bounds
 from aetheris_server.rpc.errors import RpcStatus, to_metadata, to_status
 from aetheris_server.telemetry import counter, gauge, get_logger, histogram
 
@@ -84,7 +85,7 @@ class Calls:
         handler: Callable[[Message, CallContext], Awaitable[Message]] = getattr(
             service.servicer, method.name
         )
-        parse = GetMessageClass(method.input_type).FromString
+        parse = _parser_of(method)
         succeeded = _CALLS.labels(name, grpc.StatusCode.OK.name)
         observe_seconds = _SECONDS.labels(name).observe
 
@@ -99,8 +100,6 @@ class Calls:
                 # The caller went away or its deadline passed; nobody reads an answer.
                 _CALLS.labels(name, grpc.StatusCode.CANCELLED.name).inc()
                 raise
-            except DecodeError as error:
-                await _refuse(name, _undecodable(method, error), context)
             except Exception as error:  # noqa: BLE001 - every fault becomes a status
                 await _refuse(name, error, context)
             finally:
@@ -110,10 +109,24 @@ class Calls:
         return answer
 
 
-def _undecodable(method: MethodDescriptor, error: DecodeError) -> InvalidArgumentError:
-    return InvalidArgumentError(
-        "request", f"expected a serialized {method.input_type.full_name}: {error}"
-    )
+def _parser_of(method: MethodDescriptor) -> Callable[[bytes], Message]:
+    """Makes a request of bytes, and refuses what no handler is to see."""
+    # The stubs do not know all that a message can do.
+    message: Any = GetMessageClass(method.input_type)
+
+    def parse(serialized: bytes) -> Message:
+        try:
+            request = message.FromString(serialized)
+        except DecodeError as error:
+            raise InvalidArgumentError(
+                "request", f"expected a serialized {method.input_type.full_name}: {error}"
+            ) from None
+        # What this version does not know it cannot judge, so it must not get into the log.
+        request.DiscardUnknownFields()
+        check_bounds(request)
+        return request
+
+    return parse
 
 
 async def _refuse(name: str, error: Exception, context: CallContext) -> NoReturn:

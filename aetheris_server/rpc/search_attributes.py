@@ -1,7 +1,8 @@
 """Search attributes as a run's row has them: JSON, so that the store can search them.
 
 History writes what the frontend reads, so both come here for the form: an object of
-`{"type": ..., "value": ...}` by name.
+`{"type": ..., "value": ...}` by name. Both read a value by `parse_json`, so that what passed the
+check can be encoded.
 """
 
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import orjson
 
 from aetheris.api.v1 import common_pb2
+from aetheris_server.rpc.json_values import parse_json
 
 __all__ = ["decode_search_attributes", "encode_search_attributes"]
 
@@ -22,12 +24,12 @@ def encode_search_attributes(attributes: common_pb2.SearchAttributes) -> bytes |
 
     Args:
         attributes: Of a checked request: each value is JSON, or empty for one that is not set. A
-            number becomes a double, as the store could not take one of any length.
+            number that is no integer becomes a double.
     """
     values = {
         name: {
             _TYPE: payload.metadata[_TYPE].decode("ascii", "ignore"),
-            "value": orjson.loads(payload.data),
+            "value": parse_json(name, payload.data),
         }
         for name, payload in sorted(attributes.indexed_fields.items())
         if payload.data

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import orjson
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,20 +13,22 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from aetheris.api.v1 import common_pb2, failure_pb2
 from aetheris_server.config import LimitSettings
 from aetheris_server.errors import InvalidArgumentError
+from aetheris_server.rpc.json_values import parse_json
 
 MAX_DURATION_SECONDS = 100 * 366 * 86_400
 """A century: no deadline of a run may leave the calendar."""
 
 MAX_CAPABILITIES = 100
 MAX_PRIORITY_KEY = 5
+MAX_SEARCH_ATTRIBUTES = 100
+MAX_SEARCH_ATTRIBUTES_BYTES = 64 * 1024
+"""They are indexed and parsed on each start; what is only to be kept belongs into the memo."""
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _TYPE_NAME = re.compile(rb"[A-Za-z0-9_]{0,64}")
 _NANOS = 999_999_999
 _MIN_TIMESTAMP = -62_135_596_800
 _MAX_TIMESTAMP = 253_402_300_799
-# What an escape of U+0000 looks like in JSON; Postgres stores no such character.
-_JSON_NUL = rb"\u0000"
 
 
 class EnumType(Protocol):
@@ -192,7 +193,17 @@ def check_priority(priority: common_pb2.Priority, limits: LimitSettings) -> None
 
 def check_search_attributes(attributes: common_pb2.SearchAttributes, limits: LimitSettings) -> None:
     """Named JSON values; an empty one is no value."""
-    check_size("search_attributes", attributes, limits)
+    if not attributes.indexed_fields:
+        return
+    check_range(
+        "search_attributes.indexed_fields", len(attributes.indexed_fields), 0, MAX_SEARCH_ATTRIBUTES
+    )
+    size = attributes.ByteSize()
+    if size > MAX_SEARCH_ATTRIBUTES_BYTES:
+        raise InvalidArgumentError(
+            "search_attributes",
+            f"expected at most {MAX_SEARCH_ATTRIBUTES_BYTES} bytes, found {size}",
+        )
     for name, payload in attributes.indexed_fields.items():
         check_id("search_attributes.indexed_fields", name, limits)
         path = f"search_attributes.indexed_fields[{shown(name)}]"
@@ -200,7 +211,7 @@ def check_search_attributes(attributes: common_pb2.SearchAttributes, limits: Lim
         if not _TYPE_NAME.fullmatch(payload.metadata.get("type", b"")):
             raise InvalidArgumentError(f"{path}.metadata", "expected a type's name")
         if payload.data:
-            _check_json(path, payload.data)
+            parse_json(path, payload.data)
 
 
 def check_failure(field: str, failure: failure_pb2.Failure, limits: LimitSettings) -> None:
@@ -246,15 +257,6 @@ def _check_failure_info(path: str, link: failure_pb2.Failure) -> None:
 def shown(value: str) -> str:
     """A value as an error shows it: quoted, cut short."""
     return repr(value) if len(value) <= 80 else repr(value[:77]) + "..."
-
-
-def _check_json(field: str, data: bytes) -> None:
-    try:
-        orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise InvalidArgumentError(field, f"expected JSON: {error}") from None
-    if _JSON_NUL in data:
-        raise InvalidArgumentError(field, "expected no U+0000, found one")
 
 
 def _is_run_id(value: str) -> bool:

@@ -35,7 +35,7 @@ def check_id(
     cause: "history_pb2.WorkflowTaskFailedCause.ValueType",
     limits: RunLimits,
 ) -> None:
-    """Refuse a name that is empty or too long.
+    """Refuse a name that is empty or too long, or that nothing else in the API could name.
 
     Raises:
         CommandRefusedError: With `cause`.
@@ -45,6 +45,8 @@ def check_id(
         raise CommandRefusedError(
             cause, f"{name} has {size} bytes, expected 1 to {limits.id_max_bytes}"
         )
+    if "\0" in value:
+        raise CommandRefusedError(cause, f"{name} has a U+0000, expected none")
 
 
 def check_size(attributes: Message, limits: RunLimits) -> None:

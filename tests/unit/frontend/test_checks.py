@@ -55,6 +55,11 @@ def adding(path: str, **values: Any) -> Change:
     return change
 
 
+def fill_101_attributes(request: Any) -> None:
+    for number in range(101):
+        request.search_attributes.indexed_fields[str(number)].data = b"1"
+
+
 def extending(path: str, *values: Any) -> Change:
     def change(request: Any) -> None:
         target = request
@@ -178,6 +183,22 @@ BAD: dict[str, list[tuple[Change, str]]] = {
         (
             filling("search_attributes.indexed_fields", "city", data=rb'"\u0000"'),
             "search_attributes.indexed_fields['city']",
+        ),
+        (
+            filling("search_attributes.indexed_fields", "city", data=rb'{"a": ["\u0000"]}'),
+            "search_attributes.indexed_fields['city'].a[0]",
+        ),
+        (
+            filling("search_attributes.indexed_fields", "city", data=b"[" * 300 + b"]" * 300),
+            "search_attributes.indexed_fields['city']",
+        ),
+        (
+            filling("search_attributes.indexed_fields", "city", data=b"1" * 65_536),
+            "search_attributes",
+        ),
+        (
+            fill_101_attributes,
+            "search_attributes.indexed_fields",
         ),
         (
             filling("search_attributes.indexed_fields", "city", metadata={"type": b"\0"}),
