@@ -25,6 +25,7 @@ from aetheris_server.rpc.servicers import internal_services
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.migrate import check_schema
 from aetheris_server.storage.namespaces import create_namespace
+from aetheris_server.storage.requirements import check_database
 from aetheris_server.storage.shards import ensure_cluster
 from aetheris_server.telemetry import get_logger, serve_http
 
@@ -96,7 +97,8 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
         shard_count: Of the cluster, which is made with it if there is none yet.
 
     Raises:
-        ConfigError: A setting does not fit: an address in use, another shard count, an old schema.
+        ConfigError: A setting does not fit: an address in use, another shard count, an old schema,
+            a database that cannot be ours.
         UnavailableError: A store does not answer, or the shards cannot be had.
     """
     clock = SystemClock()
@@ -107,6 +109,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
         Database(_for_leases(settings.postgres)) as lease_db,
         ChannelPool() as pool,
     ):
+        await check_database(settings.postgres)
         await check_schema(db)
         shard_count = await ensure_cluster(db, shard_count)
         await _ensure_default_namespace(db)

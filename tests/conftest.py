@@ -6,13 +6,16 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import LiteralString
 
 import pytest
 import redis
 
 from tests.support.clock import ManualClock
 from tests.support.databases import (
+    MakeDatabase,
     create_database,
+    create_encoded_database,
     database_name,
     drop_database,
     drop_leftovers,
@@ -60,6 +63,21 @@ def module_postgres_dsn(
 def postgres_dsn(stores: SessionStores, session_name: str) -> Iterator[str]:
     """An empty database for this test alone."""
     yield from _database(stores, database_name(session_name, secrets.token_hex(4)))
+
+
+@pytest.fixture
+def make_database(stores: SessionStores, session_name: str) -> Iterator[MakeDatabase]:
+    """Makes databases with an encoding of the test's choice."""
+    made: list[str] = []
+
+    def make(encoding: LiteralString) -> str:
+        name = database_name(session_name, f"{encoding}_{secrets.token_hex(4)}")
+        made.append(name)
+        return create_encoded_database(stores.postgres_dsn, name, encoding)
+
+    yield make
+    for name in made:
+        drop_database(stores.postgres_dsn, name)
 
 
 @pytest.fixture(scope="session")

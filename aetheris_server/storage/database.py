@@ -232,4 +232,5 @@ def conninfo_of(settings: PostgresSettings) -> str:
     except psycopg.ProgrammingError:
         # Its message may quote the DSN, and so a password.
         raise ConfigError("postgres.dsn", "expected a PostgreSQL connection string") from None
-    return make_conninfo("", **{**defaults, **given})
+    # Not the database's nor PGCLIENTENCODING: with another the driver gives bytes for text.
+    return make_conninfo("", **{**defaults, **given, "client_encoding": "UTF8"})

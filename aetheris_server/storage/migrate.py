@@ -15,6 +15,7 @@ from typing import Final
 
 from aetheris_server.config import ConfigError, PostgresSettings
 from aetheris_server.storage.database import Connection, Database, Row, conninfo_of, storage_errors
+from aetheris_server.storage.requirements import check_database
 
 _TIMEOUT: Final = 600.0
 _FILE_NAME = re.compile(r"(\d{3})_(\w+)\.sql")
@@ -60,11 +61,14 @@ async def migrate(dsn: str) -> list[str]:
         The names of the migrations applied, `001_tables`, in order; empty where all were.
 
     Raises:
-        ConfigError: The schema is newer than this program, or a migration's file has changed since.
+        ConfigError: The schema is newer than this program, a migration's file has changed since, or
+            the database cannot be ours.
         StorageUnavailableError: Postgres does not answer, or refuses a migration; those before it
             stay.
     """
-    conninfo = conninfo_of(PostgresSettings(dsn=dsn))
+    settings = PostgresSettings(dsn=dsn)
+    await check_database(settings)
+    conninfo = conninfo_of(settings)
     with storage_errors():
         async with asyncio.timeout(_TIMEOUT):
             async with await Connection.connect(conninfo, autocommit=True) as connection:

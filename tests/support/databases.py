@@ -1,12 +1,17 @@
 """Databases that a test has to itself."""
 
 import re
+from collections.abc import Callable
+from typing import LiteralString
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
 
 _PREFIX = "aetheris_test_"
+
+MakeDatabase = Callable[[LiteralString], str]
+"""From an encoding to the DSN of a new database that has it."""
 
 
 def create_database(server_dsn: str, name: str, template: str = "template1") -> str:
@@ -20,6 +25,16 @@ def create_database(server_dsn: str, name: str, template: str = "template1") -> 
                 sql.Identifier(name), sql.Identifier(template)
             )
         )
+    return database_dsn(server_dsn, name)
+
+
+def create_encoded_database(server_dsn: str, name: str, encoding: LiteralString) -> str:
+    """Make an empty database with an encoding, and return its DSN."""
+    statement = sql.SQL(
+        "CREATE DATABASE {} ENCODING {} LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0"
+    ).format(sql.Identifier(name), sql.Literal(encoding))
+    with psycopg.connect(server_dsn, autocommit=True) as connection:
+        connection.execute(statement)
     return database_dsn(server_dsn, name)
 
 

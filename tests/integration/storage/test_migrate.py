@@ -12,7 +12,7 @@ from aetheris_server.storage.migrate import check_schema, load_migrations, migra
 
 pytestmark = pytest.mark.integration
 
-ROUNDS = 100
+ROUNDS = 40
 NAMES = [migration.name for migration in load_migrations()]
 
 
