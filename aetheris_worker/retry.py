@@ -1,10 +1,12 @@
 """How failed attempts are tried again."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from aetheris.api.v1 import common_pb2
+from aetheris_worker.durations import check_timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,12 @@ class RetryPolicy:
     non_retryable_error_types: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if self.initial_interval <= timedelta(0):
-            raise ValueError(f"initial_interval: {self.initial_interval}, expected more than zero")
-        if self.backoff_coefficient < 1:
+        check_timeout("initial_interval", self.initial_interval)
+        check_timeout("maximum_interval", self.maximum_interval)
+        # NaN is not either.
+        if not 1 <= self.backoff_coefficient < math.inf:
             raise ValueError(
-                f"backoff_coefficient: {self.backoff_coefficient}, expected at least 1"
+                f"backoff_coefficient: {self.backoff_coefficient}, expected at least 1, and finite"
             )
         if self.maximum_interval is not None and self.maximum_interval < self.initial_interval:
             raise ValueError(

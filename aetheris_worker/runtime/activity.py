@@ -1,7 +1,9 @@
 """One activity of a run, as its workflow sees it.
 
-An activity that is cancelled in the activation that scheduled it leaves no command at all. Whatever
-cancels it, its handle ends with ActivityError caused by CancelledError.
+An activity that is cancelled in the activation that scheduled it leaves no command at all. Where
+the code itself cancelled it (by `handle.cancel()`, with the task that waits for it, or by the end
+of an asyncio.timeout) its handle is cancelled like any future of asyncio: timeouts and task groups
+go by that. ActivityError caused by CancelledError is an activity that cancelled unasked.
 """
 
 import enum
@@ -20,8 +22,8 @@ from aetheris.api.v1.failure_pb2 import Failure, RetryState
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris.api.v1.workflow_pb2 import ActivityDelivery
 from aetheris_client.converter import DataConverter
-from aetheris_client.errors import PayloadDecodeError
 from aetheris_client.failure import from_failure
+from aetheris_worker.durations import check_timeout
 from aetheris_worker.retry import RetryPolicy
 from aetheris_worker.runtime.commands import CommandLog
 from aetheris_worker.runtime.errors import HistoryError
@@ -54,6 +56,23 @@ class ActivityOptions:
     cancellation_type: ActivityCancellationType
     capabilities: Sequence[str]
     at_most_once: bool
+
+    def check(self, activity_type: str) -> None:
+        """Refuse what the server would refuse, where the code asks for it.
+
+        Raises:
+            ValueError: A timeout is out of range, or neither schedule_to_close nor start_to_close
+                is set.
+        """
+        if self.start_to_close_timeout is None and self.schedule_to_close_timeout is None:
+            raise ValueError(
+                f"activity {activity_type!r}: expected start_to_close_timeout or "
+                "schedule_to_close_timeout"
+            )
+        check_timeout("schedule_to_close_timeout", self.schedule_to_close_timeout)
+        check_timeout("schedule_to_start_timeout", self.schedule_to_start_timeout)
+        check_timeout("start_to_close_timeout", self.start_to_close_timeout)
+        check_timeout("heartbeat_timeout", self.heartbeat_timeout)
 
 
 class ActivityState(IntEnum):
@@ -97,20 +116,29 @@ TRANSITIONS: Final[dict[tuple[ActivityState, ActivityInput], ActivityState]] = {
 class ActivityHandle(WorkflowFuture[Any]):
     """A scheduled activity: await it for its result. `cancel` as its cancellation_type says."""
 
-    def __init__(self, loop: WorkflowLoop, activity_id: str, cancel: Callable[[], None]) -> None:
+    def __init__(self, loop: WorkflowLoop, activity_id: str, cancel: Callable[[], bool]) -> None:
         super().__init__(loop, loop.next_hash())
         self.activity_id = activity_id
         self._cancel_activity = cancel
+        self._cancel_message: object = None
 
     def cancel(self, msg: object = None) -> bool:
         """Ask the activity to cancel; False if it has ended already.
 
-        The handle itself is never cancelled: it ends with ActivityError.
+        Who awaits the handle gets asyncio.CancelledError: at once, or, with
+        WAIT_CANCELLATION_COMPLETED, when the activity has cancelled; if it ends otherwise after
+        all, its result or error.
         """
         if self.done():
             return False
-        self._cancel_activity()
+        self._cancel_message = msg
+        if self._cancel_activity():
+            super().cancel(msg)
         return True
+
+    def end_cancelled(self) -> None:
+        """The activity has cancelled, as it was asked to."""
+        super().cancel(self._cancel_message)
 
 
 class ActivityMachine:
@@ -132,12 +160,13 @@ class ActivityMachine:
         self.scheduled_event_id = 0
         self.state = ActivityState.SCHEDULING
         self.handle = ActivityHandle(run.loop, activity_id, self.cancel)
+        self._is_cancel_asked = False
         self._result_type = result_type
         self._run = run
         run.commands.add(ScheduleActivityCommand(self))
 
-    def cancel(self) -> None:
-        """The code does not want it any more."""
+    def cancel(self) -> bool:
+        """The code does not want it any more; whether it waits no longer either."""
         self._run.loop.check_writable("cancelling an activity")
         was = self.state
         how = self.options.cancellation_type
@@ -145,11 +174,11 @@ class ActivityMachine:
         self.move(ActivityInput.ABANDON if abandons else ActivityInput.CANCEL)
         if was is ActivityState.SCHEDULED and self.state is ActivityState.CANCELLING:
             self._run.commands.add(RequestCancelActivityCommand(self))
-        if (
+        self._is_cancel_asked = True
+        return (
             self.state is ActivityState.WITHDRAWN
             or how is not ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
-        ):
-            self._fail(_cancelled(), 0, "", failure_pb2.RETRY_STATE_CANCEL_REQUESTED)
+        )
 
     def close(self, event: HistoryEvent) -> None:
         """The event that ends it is in the history."""
@@ -167,6 +196,8 @@ class ActivityMachine:
             case history_pb2.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT:
                 timed_out = event.activity_task_timed_out_event_attributes
                 self._fail(timed_out.failure, timed_out.started_event_id, "", timed_out.retry_state)
+            case history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED if self._is_cancel_asked:
+                self.handle.end_cancelled()
             case history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED:
                 cancelled = event.activity_task_cancelled_event_attributes
                 self._fail(
@@ -185,7 +216,7 @@ class ActivityMachine:
     def _complete(self, result: Payloads) -> None:
         try:
             values = self._run.converter.from_payloads(result, [self._result_type])
-        except PayloadDecodeError as error:
+        except Exception as error:  # noqa: BLE001 - converters raise what they please
             self.handle.set_exception(error)
         else:
             self.handle.set_result(values[0] if values else None)
@@ -311,11 +342,9 @@ def _delivery(options: ActivityOptions) -> ActivityDelivery.ValueType:
     return workflow_pb2.ACTIVITY_DELIVERY_AT_LEAST_ONCE
 
 
-def _cancelled(details: Payloads | None = None) -> Failure:
+def _cancelled(details: Payloads) -> Failure:
     failure = Failure(message="cancelled")
-    failure.cancelled_failure_info.SetInParent()
-    if details is not None:
-        failure.cancelled_failure_info.details.CopyFrom(details)
+    failure.cancelled_failure_info.details.CopyFrom(details)
     return failure
 
 

@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import ctypes
 import logging
+import math
 import sys
 import zlib
 from asyncio import events
@@ -19,6 +20,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar, TypeVarTuple, cast
 
+from aetheris_worker.durations import check_delay
 from aetheris_worker.runtime.callbacks import DelayedCallback, ReadyCallback, Timer
 from aetheris_worker.runtime.errors import ReadOnlyError, RunEvictedError
 from aetheris_worker.runtime.forbidden import FORBIDDEN, refusal
@@ -201,13 +203,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         self.check_writable("starting a timer")
+        check_delay(delay)
         ready = ReadyCallback(callback, args, context)
         handle = DelayedCallback(self.now + delay, ready)
         if self._evicted:
             return handle
         if delay <= 0:
             self._ready.append(ready)
-        else:
+        elif delay != math.inf:
             handle.timer = self._start_timer(delay, lambda: self._ready.append(ready))
         return handle
 

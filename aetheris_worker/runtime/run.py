@@ -91,15 +91,11 @@ class WorkflowRun:
         """Schedule it.
 
         Raises:
-            ValueError: Neither schedule_to_close nor start_to_close is set.
+            ValueError: See ActivityOptions.check.
             PayloadEncodeError: An argument has no encoding.
         """
         self.loop.check_writable("scheduling an activity")
-        if options.start_to_close_timeout is None and options.schedule_to_close_timeout is None:
-            raise ValueError(
-                f"activity {activity_type!r}: expected start_to_close_timeout or "
-                "schedule_to_close_timeout"
-            )
+        options.check(activity_type)
         payloads = self.converter.to_payloads(arguments)
         self._activity_count += 1
         machine = ActivityMachine(

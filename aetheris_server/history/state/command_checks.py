@@ -9,7 +9,12 @@ from google.protobuf.message import Message
 from aetheris.api.v1 import command_pb2, common_pb2, history_pb2, workflow_pb2
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.retry import fill_policy, find_policy_fault
-from aetheris_server.history.state.times import ZERO, from_duration
+from aetheris_server.history.state.times import (
+    MAX_DURATION,
+    ZERO,
+    from_duration,
+    is_over_maximum,
+)
 
 _LOWEST_PRIORITY = 5
 
@@ -91,8 +96,11 @@ def check_activity(
 
 def _find_timeout_fault(given: command_pb2.ScheduleActivityTaskCommandAttributes) -> str | None:
     for name in ("schedule_to_close", "schedule_to_start", "start_to_close", "heartbeat"):
-        if from_duration(getattr(given, f"{name}_timeout")) < ZERO:
+        timeout = getattr(given, f"{name}_timeout")
+        if from_duration(timeout) < ZERO:
             return f"{name}_timeout is negative"
+        if is_over_maximum(timeout):
+            return f"{name}_timeout is {timeout.seconds} s, expected at most {MAX_DURATION}"
     if not (
         from_duration(given.schedule_to_close_timeout)
         or from_duration(given.start_to_close_timeout)

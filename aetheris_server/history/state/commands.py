@@ -24,7 +24,12 @@ from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight, StartedWorkflowTask
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.run import ActivityState, RunState
-from aetheris_server.history.state.times import ZERO, from_duration
+from aetheris_server.history.state.times import (
+    MAX_DURATION,
+    ZERO,
+    from_duration,
+    is_over_maximum,
+)
 from aetheris_server.history.state.workflow_task import (
     append_failed,
     append_started,
@@ -252,6 +257,12 @@ class _Completion:
         check_id(given.timer_id, "timer_id", bad, self._limits)
         if from_duration(given.start_to_fire_timeout) <= ZERO:
             raise CommandRefusedError(bad, "start_to_fire_timeout is not more than zero")
+        if is_over_maximum(given.start_to_fire_timeout):
+            raise CommandRefusedError(
+                bad,
+                f"start_to_fire_timeout is {given.start_to_fire_timeout.seconds} s, "
+                f"expected at most {MAX_DURATION}",
+            )
         if given.timer_id in self._open_timers:
             raise CommandRefusedError(
                 history_pb2.WORKFLOW_TASK_FAILED_CAUSE_START_TIMER_DUPLICATE_ID,

@@ -4,7 +4,12 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from aetheris.api.v1 import common_pb2, failure_pb2
-from aetheris_server.history.state.times import ZERO, from_duration
+from aetheris_server.history.state.times import (
+    MAX_DURATION,
+    ZERO,
+    from_duration,
+    is_over_maximum,
+)
 
 DEFAULT_INITIAL_INTERVAL = timedelta(seconds=1)
 DEFAULT_BACKOFF_COEFFICIENT = 2.0
@@ -67,8 +72,11 @@ def fill_policy(given: common_pb2.RetryPolicy) -> common_pb2.RetryPolicy:
 def find_policy_fault(policy: common_pb2.RetryPolicy) -> str | None:
     """What is wrong with a policy that was given; None if nothing."""
     for name in ("initial_interval", "maximum_interval"):
-        if from_duration(getattr(policy, name)) < ZERO:
+        interval = getattr(policy, name)
+        if from_duration(interval) < ZERO:
             return f"retry_policy.{name} is negative"
+        if is_over_maximum(interval):
+            return f"retry_policy.{name} is {interval.seconds} s, expected at most {MAX_DURATION}"
     if policy.backoff_coefficient and not 1 <= policy.backoff_coefficient < float("inf"):
         return (
             f"retry_policy.backoff_coefficient is {policy.backoff_coefficient}, expected at least 1"

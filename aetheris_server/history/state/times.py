@@ -7,7 +7,9 @@ from google.protobuf import duration_pb2, timestamp_pb2
 ZERO = timedelta(0)
 
 MAX_DURATION = timedelta(days=36_525)
-"""A hundred years. Longer durations count as this one, so that no sum leaves the calendar."""
+"""A hundred years, so that no sum leaves the calendar. A longer one in a command is refused; in an
+old log it counts as this one.
+"""
 CLOCK_STEP = timedelta(minutes=1)
 """How far a wall clock may step back between the offer of a task and its start."""
 
@@ -34,6 +36,12 @@ def from_duration(duration: duration_pb2.Duration) -> timedelta:
     seconds = min(max(duration.seconds, -_MAX_SECONDS), _MAX_SECONDS)
     exact = timedelta(seconds=seconds, microseconds=-(-duration.nanos // 1000))
     return min(max(exact, -MAX_DURATION), MAX_DURATION)
+
+
+def is_over_maximum(duration: duration_pb2.Duration) -> bool:
+    """Whether it is longer than `MAX_DURATION`."""
+    seconds = duration.seconds
+    return seconds > _MAX_SECONDS or (seconds == _MAX_SECONDS and duration.nanos > 0)
 
 
 def earliest(*moments: datetime | None) -> datetime | None:

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from google.protobuf import duration_pb2
 
 from aetheris.api.v1 import command_pb2, common_pb2, history_pb2
 from aetheris_server.history.state.limits import RunLimits
@@ -159,6 +160,21 @@ def test_schedule_activity_eager_and_close_offers_nothing() -> None:
 @pytest.mark.parametrize("timeout", [0, -1])
 def test_start_timer_without_a_time_is_refused(timeout: float) -> None:
     assert _refusal(RunDriver(), start_timer("t", timeout)) == "BAD_START_TIMER_ATTRIBUTES"
+
+
+@pytest.mark.parametrize("years", [101, 10_000, 10**15])
+def test_durations_beyond_the_maximum_are_refused_and_not_cut(years: int) -> None:
+    longest = duration_pb2.Duration(seconds=min(years * 31_556_952, 2**63 - 1))
+    timer = start_timer("t")
+    timer.start_timer_command_attributes.start_to_fire_timeout.CopyFrom(longest)
+    assert _refusal(RunDriver(), timer) == "BAD_START_TIMER_ATTRIBUTES"
+    bad_activity = "BAD_SCHEDULE_ACTIVITY_ATTRIBUTES"
+    for fields in (
+        {"start_to_close_timeout": longest},
+        {"schedule_to_start_timeout": longest},
+        {"retry_policy": {"maximum_interval": longest}},
+    ):
+        assert _refusal(RunDriver(), schedule_activity("a", **fields)) == bad_activity
 
 
 def test_start_timer_without_id_is_refused() -> None:

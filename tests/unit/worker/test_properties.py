@@ -73,7 +73,11 @@ class Program:
                 )
                 await asyncio.wait([handle], timeout=workflow.random().randrange(2))
                 handle.cancel()
-                await handle
+                try:
+                    await handle
+                except asyncio.CancelledError:
+                    if not handle.cancelled():
+                        raise
             case ["gather", inner]:
                 await asyncio.gather(*map(self.step, inner))
             case ["timeout", inner]:

@@ -126,8 +126,8 @@ class Cancels:
         handle.cancel()
         try:
             return await handle
-        except ActivityError as error:
-            return type(error.cause).__name__
+        except asyncio.CancelledError as error:
+            return type(error).__name__
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ class CancelsAtOnce:
     async def run(self) -> str:
         handle = workflow.start_activity("work", start_to_close_timeout=MINUTE)
         handle.cancel()
-        with pytest.raises(ActivityError):
+        with pytest.raises(asyncio.CancelledError):
             await handle
         async with asyncio.timeout(10):
             await asyncio.sleep(0)
@@ -230,14 +230,6 @@ def test_async_signal_handler_may_wait() -> None:
     assert session.step() == ["complete"]
     assert session.result() == ["b", "a"]
     session.replay()
-
-
-@pytest.mark.parametrize("arguments", [(), ("a", "b")])
-def test_signal_with_wrong_arguments_is_dropped(arguments: tuple[str, ...]) -> None:
-    session = Session(Approval, 1)
-    session.history.signaled("note", *arguments)
-    session.history.signaled("unheard of", 1)
-    assert session.step() == []
 
 
 def test_query_answers_from_the_current_state() -> None:
