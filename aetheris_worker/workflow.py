@@ -29,23 +29,27 @@ from aetheris_worker.runtime.activity import (
 from aetheris_worker.runtime.definitions import (
     ActivityDefinition,
     HandlerDefinition,
+    HandlerUnfinishedPolicy,
     WorkflowDefinition,
 )
 from aetheris_worker.runtime.errors import NondeterminismError
 from aetheris_worker.runtime.info import ParentInfo, WorkflowInfo
 from aetheris_worker.runtime.loop import WorkflowLoop
 from aetheris_worker.runtime.run import WorkflowRun
+from aetheris_worker.runtime.signals import SignalHandler
 from aetheris_worker.runtime.signatures import signature_of
 
 __all__ = [
     "ActivityCancellationType",
     "ActivityHandle",
+    "HandlerUnfinishedPolicy",
     "NondeterminismError",
     "NotInWorkflowError",
     "ParentInfo",
     "RetryPolicy",
     "StartActivityOptions",
     "WorkflowInfo",
+    "all_handlers_finished",
     "as_completed",
     "defn",
     "execute_activity",
@@ -59,6 +63,8 @@ __all__ = [
     "query",
     "random",
     "run",
+    "set_dynamic_signal_handler",
+    "set_signal_handler",
     "signal",
     "sleep",
     "start_activity",
@@ -131,13 +137,34 @@ def run(function: F) -> F:
 @overload
 def signal(function: F) -> F: ...
 @overload
-def signal(*, name: str | None = None) -> Callable[[F], F]: ...
-def signal(function: Any = None, *, name: str | None = None) -> Any:
+def signal(
+    *,
+    name: str | None = None,
+    dynamic: bool = False,
+    unfinished_policy: HandlerUnfinishedPolicy = HandlerUnfinishedPolicy.WARN_AND_ABANDON,
+) -> Callable[[F], F]: ...
+def signal(
+    function: Any = None,
+    *,
+    name: str | None = None,
+    dynamic: bool = False,
+    unfinished_policy: HandlerUnfinishedPolicy = HandlerUnfinishedPolicy.WARN_AND_ABANDON,
+) -> Any:
     """Make a method, async or not, the handler of a signal; called once for each, in order.
 
-    Signals that came before the run's code began are handled before its run method begins.
+    Signals that came before the run's code began are handled before its run method begins. One that
+    no handler takes stays queued until `set_signal_handler` sets one, or newer code has one.
+
+    Args:
+        function: What to decorate.
+        name: The signal; the method's name where None.
+        dynamic: It takes the signals that have no handler of their own: it is called with the
+            signal's name and the list of its arguments, decoded without type hints.
+        unfinished_policy: What is said when the run ends while an async handler is still at work.
     """
-    return _handler(SIGNAL_DEFINITION, function, name)
+    if dynamic and name is not None:
+        raise ValueError(f"name: {name!r}, expected none for a dynamic handler")
+    return _handler(SIGNAL_DEFINITION, function, name, dynamic, unfinished_policy)
 
 
 @overload
@@ -155,14 +182,43 @@ def query(function: Any = None, *, name: str | None = None) -> Any:
     return decorate if function is None else decorate(function)
 
 
-def _handler(attribute: str, function: Any, name: str | None) -> Any:
+def _handler(
+    attribute: str,
+    function: Any,
+    name: str | None,
+    is_dynamic: bool = False,
+    unfinished_policy: HandlerUnfinishedPolicy = HandlerUnfinishedPolicy.WARN_AND_ABANDON,
+) -> Any:
     def decorate(function: Callable[..., object]) -> object:
         if not inspect.isfunction(function):
             raise TypeError(f"{function!r}: a handler is a method; put this decorator innermost")
-        setattr(function, attribute, HandlerDefinition(name or function.__name__, function))
+        own_name = "" if is_dynamic else name or function.__name__
+        setattr(function, attribute, HandlerDefinition(own_name, function, unfinished_policy))
         return function
 
     return decorate if function is None else decorate(function)
+
+
+def set_signal_handler(name: str, handler: Callable[..., object] | None) -> None:
+    """Handle the signals of a name by this function, async or not, from now on; None: by none.
+
+    It gets at once, in order, the signals of the name that wait for a handler.
+    """
+    box = _current_run("set_signal_handler").signals
+    box.set_handler(name, None if handler is None else SignalHandler(handler))
+
+
+def set_dynamic_signal_handler(
+    handler: Callable[[str, list[Any]], object] | None,
+) -> None:
+    """The same for all signals that have no handler of their own; see `signal(dynamic=True)`."""
+    box = _current_run("set_dynamic_signal_handler").signals
+    box.set_handler(None, None if handler is None else SignalHandler(handler, is_dynamic=True))
+
+
+def all_handlers_finished() -> bool:
+    """Whether no async signal handler is at work; for `wait_condition` at the end of a run."""
+    return _current_run("all_handlers_finished").signals.all_finished
 
 
 # Activities.
@@ -223,6 +279,8 @@ async def execute_activity(
     Raises:
         ActivityError: It did not complete; the cause says why (CancelledError, TimeoutError,
             ApplicationError).
+        asyncio.CancelledError: The code itself cancelled it, or the task that waits; an
+            `asyncio.timeout` makes TimeoutError of it.
     """
     return await start_activity(activity, *arguments, **options)
 
@@ -243,7 +301,7 @@ def start_activity(
         Its handle: await it for the result, `cancel()` it.
 
     Raises:
-        ValueError: Neither timeout is set.
+        ValueError: Neither timeout is set, or one is out of range.
         PayloadEncodeError: An argument has no encoding.
     """
     run = _current_run("start_activity")

@@ -5,10 +5,11 @@ bases when it is decorated, and nothing of it is shared with other classes. An o
 part that the method plays in the base, or is refused with the names of both.
 """
 
+import enum
 import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 from aetheris_client.definition import (
@@ -23,12 +24,26 @@ ACTIVITY_DEFINITION: Final = "__aetheris_activity_definition__"
 Function = Callable[..., object]
 
 
+class HandlerUnfinishedPolicy(enum.Enum):
+    """What is said when a run ends while an async handler of it is still at work."""
+
+    WARN_AND_ABANDON = enum.auto()
+    """A warning names the handlers."""
+    ABANDON = enum.auto()
+    """Nothing: that is meant."""
+
+
 @dataclass(frozen=True, slots=True)
 class HandlerDefinition:
-    """A signal or query handler: its name and the method as the class has it."""
+    """A signal or query handler: its name and the method as the class has it.
+
+    Attributes:
+        name: Empty for a dynamic handler, which takes what has no handler of its own.
+    """
 
     name: str
     method: Function
+    unfinished_policy: HandlerUnfinishedPolicy = HandlerUnfinishedPolicy.WARN_AND_ABANDON
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,7 @@ class WorkflowDefinition:
     signals: Mapping[str, HandlerDefinition]
     queries: Mapping[str, HandlerDefinition]
     failure_types: tuple[type[BaseException], ...]
+    dynamic_signal: HandlerDefinition | None = None
 
     @staticmethod
     def read(
@@ -78,9 +94,10 @@ class WorkflowDefinition:
             name or workflow.__name__,
             workflow,
             _own_run_method(workflow, *runs.popitem()),
-            signals,
+            {name: handler for name, handler in signals.items() if name},
             queries,
             tuple(failure_types),
+            signals.get(""),
         )
         setattr(workflow, WORKFLOW_DEFINITION, definition)
         setattr(definition.run, WORKFLOW_DEFINITION, definition)
@@ -131,15 +148,25 @@ class ActivityDefinition:
 
 @dataclass(frozen=True, slots=True)
 class _Role:
-    """What a decorator made of a method; `name` is empty for the run method."""
+    """What a decorator made of a method; `name` is empty for the run method and a dynamic handler.
+
+    An override may have another policy than what it overrides.
+    """
 
     attribute: str
     name: str
+    unfinished_policy: HandlerUnfinishedPolicy = field(compare=False)
+
+    def definition(self, method: Function) -> HandlerDefinition:
+        """The method in this part, which is that of a handler."""
+        return HandlerDefinition(self.name, method, self.unfinished_policy)
 
     def __str__(self) -> str:
         match self.attribute:
             case str() if self.attribute == WORKFLOW_RUN:
                 return "the @workflow.run method"
+            case str() if not self.name:
+                return "the dynamic signal handler"
             case str() if self.attribute == SIGNAL_DEFINITION:
                 return f"the handler of signal {self.name!r}"
             case _:
@@ -165,8 +192,13 @@ class _Member:
         elif isinstance(value, (staticmethod, classmethod)):
             value = cast("staticmethod[..., object]", value).__func__
         marks = cast(Mapping[str, object], getattr(value, "__dict__", {}))
+        warns = HandlerUnfinishedPolicy.WARN_AND_ABANDON
         return tuple(
-            _Role(attribute, getattr(marks[attribute], "name", ""))
+            _Role(
+                attribute,
+                getattr(marks[attribute], "name", ""),
+                getattr(marks[attribute], "unfinished_policy", warns),
+            )
             for attribute in (WORKFLOW_RUN, SIGNAL_DEFINITION, QUERY_DEFINITION)
             if attribute in marks and not isinstance(value, type)
         )
@@ -213,7 +245,7 @@ def _method(member: _Member, decorated: _Member, roles: tuple[_Role, ...]) -> Fu
             raise ValueError(
                 f"{member} is async, and overrides {decorated}, {role}, which may not be"
             )
-        setattr(function, role.attribute, HandlerDefinition(role.name, function))
+        setattr(function, role.attribute, role.definition(function))
     return function
 
 
@@ -226,11 +258,12 @@ def _add_handler(
 ) -> None:
     other = handlers.get(role.name)
     if other is not None:
+        what = f"handlers of {role.name!r}" if role.name else "dynamic signal handlers"
         raise ValueError(
-            f"{workflow.__qualname__}: two handlers of {role.name!r}: "
+            f"{workflow.__qualname__}: two {what}: "
             f"{other.method.__qualname__} and {method.__qualname__}"
         )
-    handlers[role.name] = HandlerDefinition(role.name, method)
+    handlers[role.name] = role.definition(method)
 
 
 def _own_run_method(workflow: type, name: str, run: Function) -> Function:

@@ -5,10 +5,8 @@ Signals that came before the run's first task are handled before its run method 
 
 import asyncio
 import contextvars
-import inspect
-import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.history_pb2 import HistoryEvent
@@ -20,17 +18,11 @@ from aetheris_worker.runtime.closing import (
     CompleteRunCommand,
     FailRunCommand,
 )
-from aetheris_worker.runtime.definitions import Function, WorkflowDefinition
-from aetheris_worker.runtime.errors import RunEvictedError
+from aetheris_worker.runtime.definitions import WorkflowDefinition
+from aetheris_worker.runtime.errors import PASSING
 from aetheris_worker.runtime.run import WorkflowRun
+from aetheris_worker.runtime.signals import AsyncFunction
 from aetheris_worker.runtime.signatures import signature_of
-
-AsyncFunction = Callable[..., Awaitable[object]]
-
-_LOGGER: Final = logging.getLogger("aetheris.workflow")
-
-# Not the code's own doing: the run is taken down, or the process is.
-_PASSING: Final = (RunEvictedError, GeneratorExit, KeyboardInterrupt)
 
 
 class QueryNotFoundError(AetherisError):
@@ -66,6 +58,7 @@ class WorkflowEntry:
         self._main: asyncio.Task[None] | None = None
         # Nothing of the worker's own context variables reaches the code.
         self._context = contextvars.Context()
+        run.signals.on_error = self._end
 
     def is_over(self) -> bool:
         """Nothing the code could do now would count."""
@@ -81,7 +74,7 @@ class WorkflowEntry:
 
     def signal(self, event: HistoryEvent) -> None:
         """Call the signal's handler."""
-        self._run.loop.call_soon(self._signal, event, context=self._context)
+        self._run.loop.call_soon(self._run.signals.deliver, event, context=self._context)
 
     def cancel(self) -> None:
         """Cancel the run method; where it has not begun, once it first waits."""
@@ -118,44 +111,25 @@ class WorkflowEntry:
             self.error = RuntimeError(f"the run method ended in an unknown way: {main!r}")
 
     def _create(self) -> None:
-        self._instance = self._definition.cls()
+        try:
+            self._instance = self._definition.cls()
+        except PASSING:
+            raise
+        except BaseException as error:  # noqa: BLE001 - decided there
+            self._end(error)
+        else:
+            self._run.signals.bind(self._definition, self._instance)
 
     def _begin(self, arguments: Payloads) -> None:
-        function = self._definition.run
-        values = self._run.converter.from_payloads(arguments, signature_of(function).argument_types)
+        types = signature_of(self._definition.run).argument_types
+        try:
+            values = self._run.converter.from_payloads(arguments, types)
+        except Exception as error:  # noqa: BLE001 - converters raise what they please
+            self._end(error)
+            return
         self._main = self._run.loop.create_task(self._guard_main(values), name="run")
         if self._run.cancel_requested:
             self._run.loop.call_soon(self._cancel, context=self._context)
-
-    def _signal(self, event: HistoryEvent) -> None:
-        signaled = event.workflow_execution_signaled_event_attributes
-        handler = self._definition.signals.get(signaled.signal_name)
-        if handler is None:
-            self._warn("signal %r has no handler; it is dropped", signaled.signal_name)
-            return
-        method = handler.method
-        signature = signature_of(method)
-        # Failing the task over a bad signal would let any client stop any run for good.
-        try:
-            values = self._run.converter.from_payloads(signaled.input, signature.argument_types)
-        except Exception as error:  # noqa: BLE001 - converters raise what they please
-            self._warn("signal %r is dropped: %r", signaled.signal_name, error)
-            return
-        if not signature.accepts(len(values)):
-            self._warn(
-                "signal %r is dropped: it came with %d arguments", signaled.signal_name, len(values)
-            )
-            return
-        if inspect.iscoroutinefunction(method):
-            name = f"signal {signaled.signal_name}"
-            self._run.loop.create_task(self._guard_handler(method, values), name=name)
-            return
-        try:
-            method(self._instance, *values)
-        except _PASSING:
-            raise
-        except BaseException as error:  # noqa: BLE001 - decided as one of the run method's
-            self._end(error)
 
     def _cancel(self) -> None:
         # A request that came before the run method began waits for its first step: a task that is
@@ -163,22 +137,13 @@ class WorkflowEntry:
         if self._main is not None:
             self._main.cancel()
 
-    # The guards make the user's coroutine themselves: one that is made for a task that never begins
-    # would warn that it was never awaited.
-
+    # Makes the user's coroutine itself: one that is made for a task that never begins would warn
+    # that it was never awaited.
     async def _guard_main(self, arguments: Sequence[object]) -> None:
         try:
             result = await cast(AsyncFunction, self._definition.run)(self._instance, *arguments)
             self._close(CompleteRunCommand(self._run.converter.to_payloads([result])))
-        except _PASSING:
-            raise
-        except BaseException as error:  # noqa: BLE001 - decided there
-            self._end(error)
-
-    async def _guard_handler(self, method: Function, arguments: Sequence[object]) -> None:
-        try:
-            await cast(AsyncFunction, method)(self._instance, *arguments)
-        except _PASSING:
+        except PASSING:
             raise
         except BaseException as error:  # noqa: BLE001 - decided there
             self._end(error)
@@ -215,10 +180,7 @@ class WorkflowEntry:
         if not self.is_over():
             self.closing = command
             self._run.commands.add(command)
-
-    def _warn(self, message: str, *arguments: object) -> None:
-        if not self._run.is_replaying:
-            _LOGGER.warning(message, *arguments)
+            self._run.signals.warn_at_end(f"{self._definition.name} {self._run.id.workflow_id!r}")
 
 
 def is_cancelled(error: BaseException | None) -> bool:

@@ -13,6 +13,7 @@ All derive from AetherisError, but for RunEvictedError, which workflow code must
 """
 
 import asyncio
+from typing import Final
 
 from aetheris_client.errors import AetherisError
 
@@ -79,3 +80,7 @@ class RunEvictedError(BaseException):
     """The run leaves this worker's memory. Not an Exception, so that workflow code does not swallow
     it; whatever code does while it passes has no effect on the run.
     """
+
+
+PASSING: Final = (RunEvictedError, GeneratorExit, KeyboardInterrupt)
+"""Not workflow code's own doing: the run is taken down, or the process is."""

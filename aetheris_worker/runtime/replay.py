@@ -47,6 +47,11 @@ class RunMachine:
         """The code has ended the run."""
         return self._entry.closing is not None
 
+    @property
+    def unhandled_signal_count(self) -> int:
+        """Signals that no handler of the code has taken."""
+        return self.run.signals.waiting_count
+
     def advance(
         self, events: Sequence[HistoryEvent], *, is_whole: bool = True
     ) -> Sequence[ProducedCommand]:

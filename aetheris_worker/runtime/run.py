@@ -22,6 +22,7 @@ from aetheris_worker.runtime.commands import CommandLog
 from aetheris_worker.runtime.errors import HistoryError
 from aetheris_worker.runtime.info import RunId, WorkflowInfo, read_info
 from aetheris_worker.runtime.loop import WorkflowLoop
+from aetheris_worker.runtime.signals import SignalBox
 from aetheris_worker.runtime.timer import TimerMachine
 
 
@@ -33,6 +34,7 @@ class WorkflowRun:
         history_length: Events up to the current workflow task.
         suggests_continue_as_new: The server finds the history long.
         cancel_requested: Somebody asked the run to cancel.
+        signals: Its signals and their handlers.
     """
 
     def __init__(self, run_id: RunId, converter: DataConverter) -> None:
@@ -45,6 +47,7 @@ class WorkflowRun:
         self.suggests_continue_as_new = False
         self.cancel_requested = False
         self.first_event: HistoryEvent | None = None
+        self.signals = SignalBox(self.loop, converter, lambda: self.is_replaying)
         self._activity_run = ActivityRun(
             self.loop, self.commands, converter, self._note_scheduled_activity
         )

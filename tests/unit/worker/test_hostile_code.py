@@ -116,7 +116,7 @@ def test_query_handler_that_raises_no_exception_fails_the_query(query: str) -> N
 
 
 @pytest.mark.parametrize("error", [TypeError, UnicodeDecodeError("utf-8", b"", 0, 1, "bad")])
-def test_signal_whose_decoding_raises_anything_is_dropped(
+def test_signal_whose_decoding_raises_anything_stays_queued(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     session = Session(Waits)
@@ -125,7 +125,8 @@ def test_signal_whose_decoding_raises_anything_is_dropped(
     monkeypatch.setattr(DataConverter, "from_payloads", Mock(side_effect=error))
     with caplog.at_level(logging.WARNING):
         assert session.step() == []
-    assert "signal 'take' is dropped" in caplog.text
+    assert "signal 'take' stays queued" in caplog.text
+    assert session.machine.unhandled_signal_count == 1
 
 
 @workflow.defn
