@@ -1,13 +1,13 @@
 """The write path: batches of log rows, and the index rows that follow from them, as transactions.
 
 What keeps two hosts from writing one shard is the log's primary key: a row that another host wrote
-under the same number makes the whole batch fail. So a batch may also be sent again after its
+under the same number makes the whole batch fail. A record's place in its run is unique too, so that
+memory that is not what the log has cannot write on top of it. A batch may be sent again after its
 connection was lost: it either collides with its own rows, which shows that it was committed, or is
 committed now.
 """
 
 import asyncio
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import LiteralString
@@ -31,6 +31,9 @@ from aetheris_server.storage.executions import ExecutionRow, ExecutionUpdate
 from aetheris_server.storage.log import LogRow
 from aetheris_server.storage.pipeline import PipelineConnection, Statement
 from aetheris_server.storage.snapshots import SnapshotRow
+from aetheris_server.telemetry import get_logger
+
+_log = get_logger(__name__)
 
 # So that a restart of Postgres is a pause, not a failure.
 _RETRY_TIMEOUT = 5.0
@@ -83,6 +86,12 @@ FROM unnest(%s::integer[], %s::bigint[]) AS w (shard_id, shard_seq)
 JOIN log l ON l.shard_id = w.shard_id AND l.shard_seq = w.shard_seq
 """
 
+_FIND_RECORDS = """
+SELECT l.shard_id, l.run_id::text, l.run_seq
+FROM unnest(%s::integer[], %s::uuid[], %s::bigint[]) AS w (shard_id, run_id, run_seq)
+JOIN log l ON l.shard_id = w.shard_id AND l.run_id = w.run_id AND l.run_seq = w.run_seq
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class CommitBatch:
@@ -124,14 +133,16 @@ class LogWriter:
         """Write a batch, all of it or nothing, in one transaction and one round trip.
 
         Raises:
-            ShardLostError: Another host has written to these shards; nothing was written.
-            UnstorableError: A value is refused; nothing was written.
+            ShardLostError: Another host has written to these shards, or the log has other records
+                of runs in them; nothing was written.
+            UnstorableError: Something in it is refused; nothing was written.
             StorageUnavailableError: The batch may or may not have been written, or will be in a
                 moment; the log tells.
         """
         try:
             statements = _bind(batch)
-        except (ValueError, OverflowError, struct.error) as error:
+        except Exception as error:
+            # Whatever it is, it is one row's fault, and the others can be written without it.
             raise UnstorableError(f"a value cannot be sent to postgres: {error}") from error
         async with self._turn:
             with storage_errors():
@@ -156,6 +167,7 @@ class LogWriter:
                 await self._send(statements)
             except psycopg.errors.UniqueViolation:
                 if not await self._is_committed(batch.log):
+                    await self._check_runs(batch.log)
                     raise
             except psycopg.OperationalError as error:
                 if asyncio.get_running_loop().time() > retries_end or not _can_retry(error):
@@ -186,6 +198,29 @@ class LogWriter:
         if all(found.get((row.shard_id, row.shard_seq)) == row.hash for row in rows):
             return True
         raise ShardLostError(frozenset(shard_id for shard_id, _ in found))
+
+    async def _check_runs(self, rows: Sequence[LogRow]) -> None:
+        """Check that the log does not have the records already, under other numbers.
+
+        Raises:
+            ShardLostError: It has: what is in memory of these shards is not what is on disk.
+        """
+        of_runs = [row for row in rows if row.run_id]
+        keys = (
+            [row.shard_id for row in of_runs],
+            [row.run_id for row in of_runs],
+            [row.run_seq for row in of_runs],
+        )
+        found = await self._db.fetch(_FIND_RECORDS, keys)
+        if found:
+            for shard_id, run_id, run_seq in found:
+                _log.error(
+                    "the log has another record in this place of a run",
+                    shard_id=shard_id,
+                    run_id=run_id,
+                    run_seq=run_seq,
+                )
+            raise ShardLostError(frozenset(shard_id for shard_id, _, _ in found))
 
 
 def _can_retry(error: psycopg.OperationalError) -> bool:

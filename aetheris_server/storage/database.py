@@ -43,22 +43,35 @@ WHERE name IN (
 """
 
 
+# Classes of SQLSTATE that are the fault of what is written, not of Postgres: cardinality, data,
+# integrity, and limits such as the size of an index entry.
+_REFUSALS = frozenset({"21", "22", "23", "54"})
+
+
 @contextmanager
 def storage_errors() -> Generator[None]:
     """Raise what the driver, the network or a deadline raises as StorageUnavailableError, and as
-    UnstorableError what Postgres says of a value.
+    UnstorableError what Postgres says of a value or of its place among the rows.
     """
     try:
         yield
-    except psycopg.DataError as error:
-        raise UnstorableError(f"postgres refuses a value: {error}") from error
     except (psycopg.Error, OSError, TimeoutError) as error:
+        if is_refusal(error):
+            raise UnstorableError(f"postgres refuses a value: {error}") from error
         # Also wrong statements: the caller can do no more about those, and the log names them.
         problem = str(error).strip() or type(error).__name__
         code = error.sqlstate if isinstance(error, psycopg.Error) else None
         raise StorageUnavailableError(
             "postgres", f"{problem} ({code})" if code else problem
         ) from error
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an error is about what was to be written: the same again fails again."""
+    if isinstance(error, psycopg.DataError):
+        # The driver's own have no SQLSTATE.
+        return True
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] in _REFUSALS
 
 
 def is_connection_loss(error: psycopg.OperationalError) -> bool:
@@ -146,6 +159,7 @@ class Database:
 
         Raises:
             StorageUnavailableError: Postgres did not answer, or refused the statement.
+            UnstorableError: It refused a value.
         """
         with storage_errors():
             async with asyncio.timeout(self._timeout + _GRACE):
@@ -170,6 +184,7 @@ class Database:
         Raises:
             StorageUnavailableError: Postgres did not answer, or refused a statement. Where the
                 connection was lost at its end, the transaction may have happened.
+            UnstorableError: It refused a value; nothing was written.
         """
         with storage_errors():
             async with asyncio.timeout(self._timeout + _GRACE):

@@ -65,6 +65,7 @@ async def migrate(dsn: str) -> list[str]:
             the database cannot be ours.
         StorageUnavailableError: Postgres does not answer, or refuses a migration; those before it
             stay.
+        UnstorableError: A migration does not fit what is stored; those before it stay.
     """
     settings = PostgresSettings(dsn=dsn)
     await check_database(settings)

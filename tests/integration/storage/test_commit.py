@@ -1,8 +1,9 @@
+import random
 from dataclasses import replace
 
 import pytest
 
-from aetheris_server.errors import ShardLostError, StorageUnavailableError, UnstorableError
+from aetheris_server.errors import ShardLostError, UnstorableError
 from aetheris_server.ids import new_run_id
 from aetheris_server.storage.commit import CommitBatch, LogWriter
 from aetheris_server.storage.database import Database
@@ -91,7 +92,7 @@ async def test_commit_batch_with_a_bad_row_writes_nothing(db: Database, writer: 
     await writer.commit(CommitBatch(inserts=[row]))
     run_id = new_run_id()
 
-    with pytest.raises(StorageUnavailableError):
+    with pytest.raises(UnstorableError):
         await writer.commit(CommitBatch(log=[log_row(run_id=run_id)], inserts=[row]))
 
     assert await load_run(db, 1, run_id) == []
@@ -102,7 +103,7 @@ async def test_commit_after_a_refused_batch_works_on_the_same_connection(
 ) -> None:
     row = execution_row()
     await writer.commit(CommitBatch(inserts=[row]))
-    with pytest.raises(StorageUnavailableError):
+    with pytest.raises(UnstorableError):
         await writer.commit(CommitBatch(inserts=[row]))
 
     await writer.commit(CommitBatch(log=[log_row()]))
@@ -145,6 +146,46 @@ async def test_commit_partly_written_rows_counts_them_as_lost(
 
     with pytest.raises(ShardLostError):
         await writer.commit(CommitBatch(log=[first, log_row(1, 2)]))
+
+
+async def test_commit_record_in_a_place_that_is_taken_names_its_shard_only(
+    db: Database, writer: LogWriter
+) -> None:
+    run_id = new_run_id()
+    await writer.commit(CommitBatch(log=[log_row(1, 1, run_id), log_row(1, 2, run_id, run_seq=2)]))
+    good = log_row(2, 1)
+
+    with pytest.raises(ShardLostError) as caught:
+        await writer.commit(CommitBatch(log=[good, log_row(1, 3, run_id, run_seq=2)]))
+
+    assert caught.value.shard_ids == {1}
+    assert await load_run(db, 2, good.run_id) == []
+    assert len(await load_run(db, 1, run_id)) == 2
+
+
+# Too long for an entry of an index, and not to be compressed.
+_LONG_ID = random.Random(0).randbytes(5_000).hex()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(CommitBatch(inserts=[execution_row(namespace_id="")]), id="null"),
+        pytest.param(CommitBatch(inserts=[execution_row(status=1 << 15)]), id="out-of-range"),
+        pytest.param(CommitBatch(inserts=[execution_row(workflow_id=_LONG_ID)]), id="index"),
+        pytest.param(CommitBatch(inserts=[execution_row(memo="text")]), id="type"),
+        pytest.param(
+            CommitBatch(inserts=[execution_row(search_attributes=b'"\\u0000"')]), id="jsonb"
+        ),
+    ],
+)
+async def test_commit_value_that_is_refused_is_not_the_fault_of_postgres(
+    writer: LogWriter, bad: CommitBatch
+) -> None:
+    with pytest.raises(UnstorableError):
+        await writer.commit(bad)
+
+    await writer.commit(CommitBatch(log=[log_row()]))
 
 
 async def test_commit_text_with_nul_is_refused(writer: LogWriter) -> None:

@@ -6,9 +6,15 @@ import psycopg
 import pytest
 
 from aetheris_server.config import ConfigError, PostgresSettings
-from aetheris_server.errors import StorageUnavailableError
+from aetheris_server.errors import StorageUnavailableError, UnstorableError
 from aetheris_server.storage.database import Database
-from aetheris_server.storage.migrate import check_schema, load_migrations, migrate
+from aetheris_server.storage.migrate import (
+    _RECORD,
+    _create_table,
+    check_schema,
+    load_migrations,
+    migrate,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -93,6 +99,50 @@ async def test_migrate_that_fails_leaves_nothing_of_its_file(
     assert await empty_db.fetch("SELECT to_regclass('executions')") == [(None,)]
 
 
+_LOG_ROWS: LiteralString = """
+INSERT INTO log (
+    shard_id, shard_seq, namespace_id, run_id, run_seq, first_event_id, event_count, record, hash
+) SELECT 1, n, r, r, greatest(n - %s, 1), n, 1, 'record', 'hash'
+FROM generate_series(1, 100) AS n, (SELECT gen_random_uuid() AS r) AS run
+"""
+
+
+async def _before(dsn: str, number: int) -> None:
+    """The schema as it was before a migration."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await _create_table(connection)
+        for migration in load_migrations()[: number - 1]:
+            await connection.execute(migration.text)
+            await connection.execute(
+                _RECORD, (migration.number, migration.name, migration.checksum)
+            )
+
+
+async def test_unique_records_of_a_log_that_is_whole_are_migrated(
+    postgres_dsn: str, empty_db: Database
+) -> None:
+    await _before(postgres_dsn, 4)
+    await empty_db.fetch(_LOG_ROWS, [0])
+
+    assert await migrate(postgres_dsn) == NAMES[3:]
+
+    indexes = await empty_db.fetch("SELECT indexname FROM pg_indexes WHERE tablename = 'log'")
+    assert sorted(indexes) == [("log_pkey",), ("log_run",)]
+
+
+async def test_log_that_has_a_record_twice_is_not_migrated_and_the_run_is_named(
+    postgres_dsn: str, empty_db: Database
+) -> None:
+    await _before(postgres_dsn, 4)
+    await empty_db.fetch(_LOG_ROWS, [1])
+    ((run_id,),) = await empty_db.fetch("SELECT DISTINCT run_id::text FROM log")
+
+    with pytest.raises(UnstorableError, match=rf"\({run_id}, 1, 1\) is duplicated"):
+        await migrate(postgres_dsn)
+
+    assert await empty_db.fetch("SELECT max(number) FROM schema_migrations") == [(3,)]
+
+
 async def test_every_unique_index_of_a_sharded_table_contains_the_shard(db: Database) -> None:
     rows = await db.fetch(
         "SELECT indexdef FROM pg_indexes"
@@ -100,8 +150,8 @@ async def test_every_unique_index_of_a_sharded_table_contains_the_shard(db: Data
         " AND indexdef LIKE 'CREATE UNIQUE%%'"
     )
 
-    assert len(rows) == 4
-    assert all("(shard_id" in definition for (definition,) in rows)
+    assert len(rows) == 5
+    assert all("shard_id" in definition for (definition,) in rows)
 
 
 async def test_database_that_does_not_answer_is_unavailable() -> None:
