@@ -16,6 +16,7 @@
         ├── ShardNotOwnedError          another host has the run's shard
         ├── ShardLostError              another host took the shard while this one wrote
         ├── CommitFailedError           the write is not known to be on disk
+        ├── RunSetAsideError            a fault struck the run; it is loaded anew in a moment
         ├── StorageUnavailableError     Postgres or Redis does not answer
         ├── NotReadyError               nobody answered in time
         └── DrainingError               this server is shutting down
@@ -145,6 +146,14 @@ class CommitFailedError(UnavailableError):
     def __init__(self, shard_id: int) -> None:
         super().__init__(f"shard {shard_id}: the commit failed; try again")
         self.shard_id = shard_id
+
+
+class RunSetAsideError(UnavailableError):
+    """A fault of this server struck the run; it is loaded anew in a moment."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id!r} is set aside for a moment after a fault")
+        self.run_id = run_id
 
 
 class StorageUnavailableError(UnavailableError):

@@ -76,6 +76,7 @@ class RunCache:
         if self._runs.get(run.key.run_id) is run:
             self._remove(run)
             _LOADED.set(len(self._runs))
+        run.is_dropped = True
         run.abandon()
 
     def _remove(self, run: LoadedRun) -> None:

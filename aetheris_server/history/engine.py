@@ -13,6 +13,8 @@ from aetheris.server.v1 import log_pb2
 from aetheris_server.clock import Clock
 from aetheris_server.errors import (
     AetherisError,
+    RequestError,
+    RunSetAsideError,
     ShardNotOwnedError,
     UnavailableError,
     WorkflowNotFoundError,
@@ -22,7 +24,14 @@ from aetheris_server.history.committer import MAX_QUEUED, Commit, Committer
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.indexing import index_record
 from aetheris_server.history.loader import NewestRuns, load_run_state
-from aetheris_server.history.rows import snapshot_row, to_log_row, to_newest
+from aetheris_server.history.refusals import Refusals
+from aetheris_server.history.rows import (
+    check_key,
+    check_storable,
+    snapshot_row,
+    to_log_row,
+    to_newest,
+)
 from aetheris_server.history.run import LoadedRun, Ticket, Transition, WaitingQuery
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.activity import restore_started
@@ -49,6 +58,7 @@ _log = get_logger(__name__)
 
 _TRANSITIONS = counter("transitions", "Transitions of runs decided.")
 _DROPPED_RUNS = counter("dropped_runs", "Runs whose memory was dropped because a commit failed.")
+_FAULTS = counter("failed_transitions", "Transitions that failed because of a fault.")
 
 # A shorter log is read back as fast as a snapshot.
 _MIN_RECORDS_FOR_SNAPSHOT = 32
@@ -96,6 +106,7 @@ class Engine:
         self._newest = NewestRuns(self._newest_reader.load, max_entries=4 * MAX_QUEUED)
         self._on_shard_failed = on_shard_failed
         self._loading: dict[str, asyncio.Future[None]] = {}
+        self._refusals = Refusals(clock)
         self._failed_ranges: dict[int, int] = {}
 
     async def run(self) -> None:
@@ -131,9 +142,11 @@ class Engine:
         """The newest run of a workflow id, open or closed; None if there never was one.
 
         Raises:
+            InvalidArgumentError: There can be no such workflow id.
             ShardNotOwnedError: This host does not have the shard.
             StorageUnavailableError: Postgres does not answer.
         """
+        check_key(namespace_id, workflow_id)
         shard = self.find_shard(namespace_id, workflow_id)
         newest = await self._newest.load((shard.shard_id, namespace_id, workflow_id))
         if self.shards.get(shard.shard_id) is not shard:
@@ -147,6 +160,7 @@ class Engine:
 
         Raises:
             WorkflowNotFoundError: There is no such run.
+            RunSetAsideError: A fault struck the run a moment ago.
             ShardNotOwnedError: This host does not have the shard.
             StorageUnavailableError: Postgres does not answer.
         """
@@ -179,6 +193,7 @@ class Engine:
             return
         loading = self._loading[run_id] = asyncio.get_running_loop().create_future()
         try:
+            self._refusals.check(run_id)
             run = await load_run_state(self.db, shard.shard_id, namespace_id, run_id)
             if run.key.workflow_id != workflow_id:
                 raise WorkflowNotFoundError(workflow_id, run_id)
@@ -206,11 +221,15 @@ class Engine:
     # Changing runs.
 
     def create(self, key: RunKey, record: log_pb2.LogRecord) -> LoadedRun:
-        """A run in memory that `record`, its first, is about to be committed for."""
+        """A run that `record`, its first, is about to be committed for; in memory from then on.
+
+        Raises:
+            InvalidArgumentError: The store would refuse something that the run is found by.
+        """
         shard = self.find_shard(key.namespace_id, key.workflow_id)
-        run = LoadedRun(shard.shard_id, new_state(key, record.events[0]))
-        self.cache.put(run)
-        return run
+        state = new_state(key, record.events[0])
+        check_storable(state)
+        return LoadedRun(shard.shard_id, state)
 
     def commit(self, run: LoadedRun, record: log_pb2.LogRecord) -> Transition:
         """Apply a run's next record and queue it for the log. See `commit_all`."""
@@ -219,7 +238,9 @@ class Engine:
     def commit_all(self, changes: Sequence[tuple[LoadedRun, log_pb2.LogRecord]]) -> Transition:
         """Apply one record to each of some runs of one shard, and queue them: all or none.
 
-        Never awaits. The caller has just loaded or created the runs.
+        Never awaits. The caller has just loaded or created the runs. A fault in here fails the
+        shard: the runs are half changed, what is queued for them is not on disk yet, and so neither
+        memory nor the disk can be built upon before the shard has been taken anew.
 
         Raises:
             UnavailableError: The disk is too far behind; nothing was applied.
@@ -227,8 +248,7 @@ class Engine:
         shard = self.shards.get(changes[0][0].shard_id)
         if shard is None:
             raise ShardNotOwnedError(changes[0][0].shard_id)
-        if self.committer.is_full:
-            raise UnavailableError("the commit queue is full")
+        self.committer.check_room()
         runs = [run for run, _ in changes]
         if any(run.is_dropped for run in runs):
             # Its memory has left the cache since it was loaded, so it is not the run's any more.
@@ -238,24 +258,33 @@ class Engine:
             shard.shard_id,
             rows=[],
             on_done=lambda error: self._on_committed(shard, commit, runs, transition, error),
+            range_id=shard.range_id,
         )
-        first_seq = shard.next_seq
+        at_fault = runs[0]
         try:
             for run, record in changes:
+                at_fault = run
                 self._apply(shard, run, record, commit, transition)
+            for run in runs:
+                if run.state.run_seq == 1:
+                    self.cache.put(run)
+                else:
+                    self.cache.weigh(run)
         except BaseException:
-            # A fault of ours. The runs are half changed, and a gap would undo the fencing. What the
-            # shard and the ids know of them may be of the change that is not made.
-            shard.next_seq = first_seq
+            _FAULTS.inc()
+            self._set_aside(at_fault)
             for run in runs:
                 self.cache.drop(run)
-                shard.note_owing(run.key, True, first_seq)
-            self._newest.forget_shard(shard.shard_id)
+            self.committer.fail_shard((shard.shard_id, shard.range_id))
             raise
         shard.last_ticket = transition.ticket
         self.committer.enqueue(commit)
         _TRANSITIONS.inc(len(changes))
         return transition
+
+    def _set_aside(self, run: LoadedRun) -> None:
+        """Keep a run at fault from taking its shard away from all others again at once."""
+        self._refusals.add(run.key.run_id, RunSetAsideError(run.key.run_id))
 
     def _apply(
         self,
@@ -271,7 +300,6 @@ class Engine:
         apply(state, record, stored)
         run.inflight.observe(state, record)
         run.tail.extend(list(record.events))
-        self.cache.weigh(run)
         run.last_ticket = transition.ticket
         row = to_log_row(shard, state, first_event_id, record, stored)
         commit.rows.append(row)
@@ -293,11 +321,14 @@ class Engine:
         transition: Transition,
         error: AetherisError | None,
     ) -> None:
+        transition.ticket.resolve(error)
         if error is None:
             shard.committed_seq = commit.rows[-1].shard_seq
             for run, row in zip(runs, commit.rows, strict=True):
                 run.committed_event_id = row.first_event_id + row.event_count
-        transition.ticket.resolve(error)
+        elif isinstance(error, RequestError):
+            for run in runs:
+                self._set_aside(run)
         for run in runs:
             run.notify()
             if not run.state.is_open:
@@ -335,16 +366,21 @@ class Engine:
         self._drop_runs(shard_id)
         self._newest.forget_shard(shard_id)
 
-    def _fail_shard(self, shard_id: int, is_lost: bool) -> None:
+    def _fail_shard(self, shard_id: int, range_id: int, is_lost: bool) -> None:
         """Forget all that the disk may not have. The shard must be taken anew before it is used."""
-        shard = self.shards.pop(shard_id, None)
-        if shard is not None and not is_lost:
-            self._failed_ranges[shard_id] = shard.range_id
+        shard = self.shards.get(shard_id)
+        if shard is not None and shard.range_id != range_id:
+            # It has been taken anew since, which has settled what failed.
+            return
+        self.shards.pop(shard_id, None)
         self._newest.forget_shard(shard_id)
         for run in self.cache.of_shard(shard_id):
             if is_lost or not run.is_committed:
                 self.cache.drop(run)
                 _DROPPED_RUNS.inc()
+        if shard is not None and not is_lost:
+            # The last, so that a fault above leaves nothing in memory that would be trusted.
+            self._failed_ranges[shard_id] = range_id
         self._on_shard_failed(shard_id, is_lost)
 
     def _on_evicted(self, run: LoadedRun) -> None:

@@ -9,7 +9,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
 from aetheris.server.v1 import log_pb2
-from aetheris_server.errors import AetherisError, StorageUnavailableError, WorkflowNotFoundError
+from aetheris_server.errors import (
+    AetherisError,
+    RequestError,
+    StorageUnavailableError,
+    WorkflowNotFoundError,
+)
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state.apply import apply, new_state
 from aetheris_server.history.state.run import RunKey, RunState
@@ -85,6 +90,8 @@ class NewestRuns:
         self._entries: OrderedDict[WorkflowKey, NewestRun | None] = OrderedDict()
         self._by_shard: dict[int, set[WorkflowKey]] = {}
         self._wanted: dict[WorkflowKey, asyncio.Future[None]] = {}
+        # The shards forgotten since the look-up under way was sent: its answer may be from before.
+        self._forgotten: set[int] = set()
         self._wake = asyncio.Event()
 
     async def load(self, key: WorkflowKey) -> NewestRun | None:
@@ -113,6 +120,7 @@ class NewestRuns:
         """Drop what is known of a shard's workflow ids, at the cost of those alone."""
         for key in self._by_shard.pop(shard_id, ()):
             del self._entries[key]
+        self._forgotten.add(shard_id)
 
     def _enter(self, key: WorkflowKey, newest: NewestRun | None) -> None:
         self._entries[key] = newest
@@ -139,8 +147,17 @@ class NewestRuns:
     async def _look_up(self, keys: list[WorkflowKey]) -> None:
         error: AetherisError | None = None
         found: dict[WorkflowKey, NewestRun] = {}
+        self._forgotten.clear()
         try:
             found = await self._load(keys)
+        except RequestError as raised:
+            if len(keys) > 1:
+                # One of them is refused; the others are good.
+                middle = len(keys) // 2
+                await self._look_up(keys[:middle])
+                await self._look_up(keys[middle:])
+                return
+            error = raised
         except AetherisError as raised:
             error = raised
         self._answer(keys, error, found)
@@ -159,7 +176,7 @@ class NewestRuns:
                 waiter.exception()
                 continue
             # A start may have come in meanwhile, through a look-up before this one.
-            if key not in self._entries:
+            if key not in self._entries and key[0] not in self._forgotten:
                 self._enter(key, found.get(key))
             waiter.set_result(None)
         self._trim()

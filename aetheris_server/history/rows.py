@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from aetheris.server.v1 import log_pb2
+from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.run import RunState
@@ -12,6 +13,35 @@ from aetheris_server.rpc.search_attributes import encode_search_attributes
 from aetheris_server.storage.executions import ExecutionRow, NewestRun
 from aetheris_server.storage.log import LogRow
 from aetheris_server.storage.snapshots import SnapshotRow
+from aetheris_server.storage.uuids import is_uuid
+
+
+def check_storable(state: RunState) -> None:
+    """Check what the row of a new run is to say besides its key, whoever has asked for the run.
+
+    Raises:
+        InvalidArgumentError: The store would refuse it, and with it all that is written beside it.
+    """
+    started = state.started
+    _check_text("request_id", started.request_id)
+    _check_text("workflow_type.name", started.workflow_type.name)
+    _check_text("task_queue.name", started.task_queue.name)
+
+
+def check_key(namespace_id: str, workflow_id: str) -> None:
+    """Check that there can be runs of a workflow id.
+
+    Raises:
+        InvalidArgumentError: The store would refuse it, and with it all that is asked beside it.
+    """
+    if not is_uuid(namespace_id):
+        raise InvalidArgumentError("namespace_id", "expected a UUID")
+    _check_text("workflow_id", workflow_id)
+
+
+def _check_text(field: str, text: str) -> None:
+    if "\0" in text:
+        raise InvalidArgumentError(field, "expected text without NUL characters")
 
 
 def to_log_row(

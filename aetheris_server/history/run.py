@@ -200,22 +200,14 @@ class LoadedRun:
     async def wait_committed(self) -> None:
         """Return when all that the state shows now is on disk.
 
+        So a read first takes from the state what it shows, then waits for this: it is of the moment
+        it was asked for, however many transitions follow each other meanwhile.
+
         Raises:
             UnavailableError: It will not be: the state was wrong and has been dropped.
         """
         if self.last_ticket is not None:
             await self.last_ticket.wait()
-
-    async def wait_settled(self) -> None:
-        """Return at a moment when all of the state is on disk, for a read that follows at once.
-
-        Raises:
-            UnavailableError: See `wait_committed`.
-        """
-        await self.wait_committed()
-        # Somebody may have gone on between the commit and this task's turn.
-        while not self.is_committed:
-            await self.wait_committed()
 
     async def wait_changed(self) -> None:
         """Return after the next commit, or when the run is dropped."""

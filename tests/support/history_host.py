@@ -1,9 +1,11 @@
 """History on a real Postgres, with a matching that only collects: what tests of the shell drive."""
 
+import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris_server.config import HistorySettings, LimitSettings, PostgresSettings
 from aetheris_server.history.engine import Engine
@@ -14,9 +16,36 @@ from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.storage.database import Database, Parameters, Row
 from aetheris_server.storage.shards import ensure_cluster
 from tests.support.clock import ManualClock
+from tests.support.raw import seconds
 
 NAMESPACE_ID = "11111111-1111-4111-8111-111111111111"
 SHARD_COUNT = 4
+
+
+def start_request(
+    workflow_id: str, type_: str = "Flow", **fields: Any
+) -> workflow_service_pb2.StartWorkflowRequest:
+    """A start as the frontend would pass it on."""
+    return workflow_service_pb2.StartWorkflowRequest(
+        workflow_id=workflow_id,
+        workflow_type=common_pb2.WorkflowType(name=type_),
+        task_queue=task_queue_pb2.TaskQueue(name="queue"),
+        workflow_task_timeout=seconds(10),
+        request_id=str(uuid.uuid4()),
+        **fields,
+    )
+
+
+def signal_request(
+    workflow_id: str, request_id: str = "", **fields: Any
+) -> workflow_service_pb2.SignalWorkflowRequest:
+    """A signal as the frontend would pass it on."""
+    return workflow_service_pb2.SignalWorkflowRequest(
+        workflow_execution=common_pb2.WorkflowExecution(workflow_id=workflow_id),
+        signal_name="signal",
+        request_id=request_id or str(uuid.uuid4()),
+        **fields,
+    )
 
 
 class CollectingMatching:

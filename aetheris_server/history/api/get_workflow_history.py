@@ -43,9 +43,10 @@ async def get_workflow_history(
     close_only = request.filter == workflow_service_pb2.HISTORY_EVENT_FILTER_CLOSE_EVENT
     if request.wait_new_event:
         run = await _wait_for(engine, run, next_id, close_only=close_only)
-    await run.wait_settled()
     if close_only:
-        return _close_page(run, request)
+        response = _close_page(run, request)
+        await run.wait_committed()
+        return response
     return await _page(engine, run, request, token, next_id)
 
 
@@ -56,8 +57,9 @@ async def _page(
     token: token_pb2.PageToken | None,
     next_id: int,
 ) -> HistoryResponse:
-    end_id = run.committed_event_id
+    end_id = run.state.next_event_id
     is_open = run.state.is_open
+    await run.wait_committed()
     events = await read_events(engine.db, run, next_id, end_id, request.page_size or PAGE_SIZE)
     response = HistoryResponse(history=history_pb2.History(events=events))
     next_id += len(events)
@@ -85,7 +87,7 @@ def _close_page(run: LoadedRun, request: HistoryRequest) -> HistoryResponse:
         return HistoryResponse(history=history_pb2.History(events=[close_event]))
     response = HistoryResponse(history=history_pb2.History())
     if request.wait_new_event:
-        response.next_page_token = _encode_token(run, LISTING_HISTORY, run.committed_event_id)
+        response.next_page_token = _encode_token(run, LISTING_HISTORY, run.state.next_event_id)
     return response
 
 
@@ -142,8 +144,8 @@ async def poll_workflow_result(
     run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
     timeout = from_duration(request.wait_timeout).total_seconds() or _WAIT_TIMEOUT
     run = await _wait_for(engine, run, 0, close_only=True, timeout=min(timeout, _MAX_WAIT_TIMEOUT))
-    await run.wait_settled()
     response = workflow_service_pb2.PollWorkflowResultResponse(run_id=run.key.run_id)
     if not run.state.is_open:
         response.result.CopyFrom(to_result(run.state))
+        await run.wait_committed()
     return response

@@ -13,9 +13,16 @@ from aetheris_server.errors import (
     ShardLostError,
     ShardNotOwnedError,
     StorageUnavailableError,
+    UnavailableError,
     UnstorableError,
 )
-from aetheris_server.history.committer import MAX_QUEUED, Commit, Committer
+from aetheris_server.history import committer as committer_module
+from aetheris_server.history.committer import (
+    MAX_QUEUED,
+    MAX_QUEUED_BYTES,
+    Commit,
+    Committer,
+)
 from aetheris_server.storage.commit import CommitBatch, LogWriter
 from aetheris_server.storage.executions import ExecutionUpdate
 from aetheris_server.storage.log import LogRow
@@ -48,14 +55,14 @@ class _Bench:
         self.done: list[tuple[int, int, AetherisError | None]] = []
         self.committer = Committer(
             cast("LogWriter", self.writer),
-            lambda shard_id, is_lost: self.failed.append((shard_id, is_lost)),
+            lambda shard_id, _, is_lost: self.failed.append((shard_id, is_lost)),
         )
 
-    def enqueue(self, shard_id: int, seq: int, **parts: Any) -> None:
+    def enqueue(self, shard_id: int, seq: int, record: bytes = b"", **parts: Any) -> None:
         self.committer.enqueue(
             Commit(
                 shard_id,
-                rows=[LogRow(shard_id, seq, "", "", 0, 0, 0, b"", b"")],
+                rows=[LogRow(shard_id, seq, "", "", 0, 0, 0, record, b"")],
                 on_done=lambda error: self.done.append((shard_id, seq, error)),
                 **parts,
             )
@@ -130,9 +137,10 @@ async def test_refused_value_fails_its_own_shard_only() -> None:
     async with _running() as bench:
         for shard_id, seq in ((1, 1), (2, 1), (2, 2), (3, 1)):
             bench.enqueue(shard_id, seq)
-        bench.answer(refusal, None, refusal, None)
+        bench.answer(refusal, refusal, None, refusal, None)
         await bench.wait_done(4)
-    assert bench.writer.written()[1:] == [[(1, 1)], [(2, 1)], [(3, 1)]]
+    written = bench.writer.written()[1:]
+    assert written == [[(1, 1), (2, 1)], [(1, 1)], [(2, 1)], [(3, 1)]]
     assert bench.failed == [(2, False)]
     outcomes = {(shard_id, seq): error for shard_id, seq, error in bench.done}
     assert outcomes[2, 1] is refusal
@@ -179,3 +187,106 @@ def test_full_queue_says_so() -> None:
         assert not bench.committer.is_full
         bench.enqueue(1, seq)
     assert bench.committer.is_full
+
+
+async def test_one_refused_among_many_is_found_in_a_few_writes() -> None:
+    def is_bad(batch: CommitBatch) -> bool:
+        return any(row.shard_seq == 700 for row in batch.log)
+
+    async with _running() as bench:
+        for seq in range(1000):
+            bench.enqueue(seq, seq)
+        while len(bench.done) < 1000:
+            count = len(bench.writer.batches)
+            if bench.writer.answers.empty() and count:
+                refused = is_bad(bench.writer.batches[-1])
+                bench.answer(UnstorableError("refused") if refused else None)
+            await asyncio.sleep(0)
+        assert len(bench.writer.batches) <= 2 * 10 + 1
+    refused = [seq for _, seq, error in bench.done if error is not None]
+    assert refused == [700]
+
+
+async def test_outcome_that_cannot_be_told_fails_its_own_shard_only() -> None:
+    def fail(_: AetherisError | None) -> None:
+        raise KeyError("a fault of ours")
+
+    async with _running() as bench:
+        bench.committer.enqueue(Commit(1, rows=[], on_done=fail))
+        bench.enqueue(2, 1)
+        await bench.wait_batches(1)
+        bench.enqueue(1, 2)
+        bench.enqueue(2, 2)
+        bench.answer(None, None)
+        await bench.wait_done(3)
+    assert bench.failed == [(1, False)]
+    outcomes = {(shard_id, seq): error for shard_id, seq, error in bench.done}
+    assert outcomes[2, 1] is outcomes[2, 2] is None
+    assert isinstance(outcomes[1, 2], CommitFailedError)
+    assert not any((1, 2) in batch for batch in bench.writer.written())
+
+
+async def test_failure_that_cannot_be_reported_fails_no_other() -> None:
+    async with _running() as bench:
+
+        def fail(shard_id: int, *_: object) -> None:
+            bench.failed.append((shard_id, False))
+            raise KeyError("a fault of ours")
+
+        bench.committer._on_shard_failed = fail
+        bench.enqueue(1, 1)
+        bench.enqueue(2, 1)
+        bench.answer(StorageUnavailableError("postgres", "gone"), None)
+        await bench.wait_done(2)
+        bench.enqueue(3, 1)
+        await bench.wait_done(3)
+    assert bench.failed == [(1, False), (2, False)]
+    assert bench.done[-1] == (3, 1, None)
+
+
+async def test_shard_at_fault_fails_what_waits_and_leaves_what_is_being_written() -> None:
+    async with _running() as bench:
+        bench.enqueue(1, 1)
+        await bench.wait_batches(1)
+        bench.enqueue(1, 2)
+        bench.enqueue(1, 3, range_id=7)
+        bench.enqueue(2, 1)
+        bench.committer.fail_shard((1, 0))
+        assert [(shard_id, seq) for shard_id, seq, _ in bench.done] == [(1, 2)]
+        bench.answer(None, None)
+        await bench.wait_done(4)
+    # What was decided in another span of ownership is written.
+    assert bench.writer.written() == [[(1, 1)], [(1, 3), (2, 1)]]
+    outcomes = {(shard_id, seq): error for shard_id, seq, error in bench.done}
+    assert isinstance(outcomes.pop((1, 2)), CommitFailedError)
+    assert set(outcomes.values()) == {None}
+
+
+async def test_batch_is_bounded_in_bytes_unless_one_commit_alone_is_larger() -> None:
+    large, bound = b"x" * 3_000_000, committer_module._MAX_BATCH_BYTES
+    async with _running() as bench:
+        bench.enqueue(1, 0)
+        await bench.wait_batches(1)
+        for seq in range(1, 12):
+            bench.enqueue(1, seq, large)
+        bench.enqueue(1, 12, b"x" * (bound + 1))
+        bench.enqueue(1, 13)
+        bench.answer(*[None] * 6)
+        await bench.wait_done(14)
+    sizes = [sum(len(row.record) for row in batch.log) for batch in bench.writer.batches]
+    counts = [len(batch.log) for batch in bench.writer.batches]
+    assert counts == [1, 5, 5, 1, 1, 1]
+    assert all(size <= bound for size in [*sizes[:4], sizes[5]])
+    assert [seq for _, seq, _ in bench.done] == list(range(14))
+
+
+def test_queue_with_too_many_bytes_says_how_many() -> None:
+    bench = _Bench()
+    large = b"x" * (MAX_QUEUED_BYTES // 4)
+    for seq in range(4):
+        bench.committer.check_room()
+        bench.enqueue(1, seq, large)
+    with pytest.raises(UnavailableError, match=r"4 commits of 1342\d+ bytes"):
+        bench.committer.check_room()
+    bench.committer.fail_shard((1, 0))
+    bench.committer.check_room()

@@ -48,7 +48,7 @@ def _loaded(shard_id: int, key: RunKey) -> LoadedRun:
 
 def _fail_and_add_all(engine: Engine, shard_count: int) -> None:
     for shard_id in range(shard_count):
-        engine._fail_shard(shard_id, is_lost=False)
+        engine._fail_shard(shard_id, 1, is_lost=False)
     for shard_id in range(shard_count):
         engine.add_shard(Shard(shard_id, range_id=3, next_seq=3, watermark=0))
 

@@ -11,7 +11,12 @@ import pytest
 
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.clock import SystemClock
-from aetheris_server.errors import ShardNotOwnedError, StorageUnavailableError, UnavailableError
+from aetheris_server.errors import (
+    ShardNotOwnedError,
+    StorageUnavailableError,
+    UnavailableError,
+    UnstorableError,
+)
 from aetheris_server.history.cache import RunCache
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine import Engine, EngineSettings
@@ -329,6 +334,41 @@ async def test_look_up_that_fails_tells_its_waiters_and_is_repeated() -> None:
     await _while_running(newest.run, check)
 
 
+async def test_look_up_that_was_sent_before_its_shard_was_forgotten_is_repeated() -> None:
+    found: list[dict[Any, Any]] = [{(1, "ns", "w"): "after"}, {}]
+    newest: NewestRuns
+
+    async def load(keys: Sequence[Any]) -> dict[Any, Any]:
+        if len(found) == 2:
+            # What was on its way is on disk, and the shard taken anew, before the answer comes.
+            newest.forget_shard(1)
+        return found.pop()
+
+    newest = NewestRuns(load, max_entries=10)
+
+    async def check() -> None:
+        assert await newest.load((1, "ns", "w")) == "after"
+
+    await _while_running(newest.run, check)
+
+
+async def test_look_up_that_is_refused_fails_no_other() -> None:
+    async def load(keys: Sequence[Any]) -> dict[Any, Any]:
+        if (1, "ns", "bad") in keys:
+            raise UnstorableError("postgres refuses a value")
+        return dict.fromkeys(keys, "run")
+
+    newest = NewestRuns(load, max_entries=10)
+
+    async def check() -> None:
+        keys = [(1, "ns", name) for name in ("a", "bad", "b")]
+        answers = await asyncio.gather(*map(newest.load, keys), return_exceptions=True)
+        assert answers[0] == answers[2] == "run"
+        assert isinstance(answers[1], UnstorableError)
+
+    await _while_running(newest.run, check)
+
+
 # The lease.
 
 
@@ -369,7 +409,7 @@ def test_runs_in_memory_outlive_a_failed_commit_only_if_nobody_had_the_shard(
     engine.add_shard(_shard(1))
     run = _loaded("a")
     engine.cache.put(run)
-    engine._fail_shard(0, is_lost=False)
+    engine._fail_shard(0, 1, is_lost=False)
     assert engine.cache.find("a") is run
     engine.add_shard(_shard(range_id))
     assert (engine.cache.find("a") is run) == is_kept

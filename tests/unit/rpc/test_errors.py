@@ -29,6 +29,7 @@ EVERY_ERROR = [
     errors.ShardNotOwnedError(7),
     errors.ShardLostError(frozenset({3, 1})),
     errors.CommitFailedError(5),
+    errors.RunSetAsideError("r"),
     errors.StorageUnavailableError("redis", "connection refused"),
     errors.NotReadyError("a worker"),
     errors.DrainingError(),

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&aetheris/server/v1/error_details.proto\x12\x12\x61\x65theris.server.v1\"\'\n\x13ShardNotOwnedDetail\x12\x10\n\x08shard_id\x18\x01 \x01(\x05\"$\n\x0fShardLostDetail\x12\x11\n\tshard_ids\x18\x01 \x03(\x05\"&\n\x12\x43ommitFailedDetail\x12\x10\n\x08shard_id\x18\x01 \x01(\x05\":\n\x18StorageUnavailableDetail\x12\r\n\x05store\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\"\x10\n\x0e\x44rainingDetailb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&aetheris/server/v1/error_details.proto\x12\x12\x61\x65theris.server.v1\"\'\n\x13ShardNotOwnedDetail\x12\x10\n\x08shard_id\x18\x01 \x01(\x05\"$\n\x0fShardLostDetail\x12\x11\n\tshard_ids\x18\x01 \x03(\x05\"&\n\x12\x43ommitFailedDetail\x12\x10\n\x08shard_id\x18\x01 \x01(\x05\"#\n\x11RunSetAsideDetail\x12\x0e\n\x06run_id\x18\x01 \x01(\t\":\n\x18StorageUnavailableDetail\x12\r\n\x05store\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\"\x10\n\x0e\x44rainingDetailb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHARDLOSTDETAIL']._serialized_end=139
   _globals['_COMMITFAILEDDETAIL']._serialized_start=141
   _globals['_COMMITFAILEDDETAIL']._serialized_end=179
-  _globals['_STORAGEUNAVAILABLEDETAIL']._serialized_start=181
-  _globals['_STORAGEUNAVAILABLEDETAIL']._serialized_end=239
-  _globals['_DRAININGDETAIL']._serialized_start=241
-  _globals['_DRAININGDETAIL']._serialized_end=257
+  _globals['_RUNSETASIDEDETAIL']._serialized_start=181
+  _globals['_RUNSETASIDEDETAIL']._serialized_end=216
+  _globals['_STORAGEUNAVAILABLEDETAIL']._serialized_start=218
+  _globals['_STORAGEUNAVAILABLEDETAIL']._serialized_end=276
+  _globals['_DRAININGDETAIL']._serialized_start=278
+  _globals['_DRAININGDETAIL']._serialized_end=294
 # @@protoc_insertion_point(module_scope)

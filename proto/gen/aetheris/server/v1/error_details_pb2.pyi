@@ -87,6 +87,28 @@ class CommitFailedDetail(_message.Message):
 Global___CommitFailedDetail: _TypeAlias = CommitFailedDetail  # noqa: Y015
 
 @_typing.final
+class RunSetAsideDetail(_message.Message):
+    """UNAVAILABLE: a fault struck the run; it is loaded anew in a moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunSetAsideDetail: _TypeAlias = RunSetAsideDetail  # noqa: Y015
+
+@_typing.final
 class StorageUnavailableDetail(_message.Message):
     """UNAVAILABLE: a store does not answer."""
 

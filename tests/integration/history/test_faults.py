@@ -1,0 +1,243 @@
+"""A fault of ours in the middle of a transition: what was acknowledged stays."""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from aetheris.api.v1 import (
+    command_pb2,
+    common_pb2,
+    history_pb2,
+    worker_service_pb2,
+    workflow_pb2,
+    workflow_service_pb2,
+)
+from aetheris_server.errors import (
+    InvalidArgumentError,
+    RequestError,
+    RunSetAsideError,
+    UnavailableError,
+)
+from aetheris_server.history import engine as engine_module
+from aetheris_server.history import rows
+from aetheris_server.history.refusals import REFUSAL_INTERVAL
+from aetheris_worker import workflow
+from aetheris_worker.testing import Replayer
+from tests.support.history_host import (
+    NAMESPACE_ID,
+    HistoryBench,
+    history_bench,
+    signal_request,
+    start_request,
+)
+from tests.support.log_audit import audit_log
+from tests.support.wait import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.fault]
+
+_BAD = "Bad"
+_TERMINATE = workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
+
+
+@workflow.defn
+class Waiter:
+    """Takes signals for ever."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.wait_condition(lambda: self.count < 0)
+
+    @workflow.signal
+    def signal(self) -> None:
+        self.count += 1
+
+
+class _FaultError(Exception):
+    """What a fault of ours raises."""
+
+
+def _fails_on_bad_runs(real: Callable[..., Any], type_of: Callable[..., str]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        result = real(*arguments)
+        if type_of(*arguments) == _BAD:
+            raise _FaultError("a fault of ours")
+        return result
+
+    return call
+
+
+def _break_encoding(patch: pytest.MonkeyPatch) -> None:
+    """The row of a bad run cannot be encoded."""
+    patch.setattr(
+        rows,
+        "encode_search_attributes",
+        _fails_on_bad_runs(
+            rows.encode_search_attributes,
+            lambda attributes: _BAD if _BAD in attributes.indexed_fields else "",
+        ),
+    )
+
+
+def _break_indexing(patch: pytest.MonkeyPatch) -> None:
+    """A record of a bad run cannot be indexed; it has been applied and encoded."""
+    patch.setattr(
+        engine_module,
+        "index_record",
+        _fails_on_bad_runs(
+            engine_module.index_record,
+            lambda _, run, *__: run.state.started.workflow_type.name,
+        ),
+    )
+
+
+def _start_request(workflow_id: str, type_: str = "Waiter") -> Any:
+    request = start_request(workflow_id, type_)
+    if type_ == _BAD:
+        request.search_attributes.indexed_fields[_BAD].CopyFrom(
+            common_pb2.Payload(metadata={"type": b"Keyword"}, data=b'"x"')
+        )
+    return request
+
+
+class _Signallers:
+    """Clients that repeat each signal, under its request id, until it is acknowledged."""
+
+    def __init__(self, bench: HistoryBench, workflow_id: str) -> None:
+        self._bench = bench
+        self._workflow_id = workflow_id
+        self.acknowledged: set[str] = set()
+
+    async def run(self, count: int) -> None:
+        for _ in range(count):
+            request_id = str(uuid.uuid4())
+            await wait_until(lambda request_id=request_id: self._try_signal(request_id), 60)
+            self.acknowledged.add(request_id)
+
+    async def _try_signal(self, request_id: str) -> bool:
+        with suppress(UnavailableError):
+            await self._bench.service.signal_workflow(
+                NAMESPACE_ID, signal_request(self._workflow_id, request_id)
+            )
+            return True
+        return False
+
+
+async def _work(bench: HistoryBench) -> None:
+    """A worker that decides on every workflow task that there is nothing to do."""
+    while True:
+        await wait_until(lambda: bench.matching.refs, 60)
+        with suppress(UnavailableError, RequestError):
+            task = (await bench.start_task(bench.matching.refs.pop(0))).workflow_task
+            await bench.service.respond_workflow_task_completed(
+                NAMESPACE_ID,
+                worker_service_pb2.RespondWorkflowTaskCompletedRequest(
+                    task_token=task.task_token, commands=list[command_pb2.Command]()
+                ),
+            )
+
+
+@pytest.mark.parametrize("break_", [_break_encoding, _break_indexing])
+@pytest.mark.parametrize("hits_the_run", [False, True])
+async def test_fault_in_a_transition_loses_and_repeats_nothing_that_was_acknowledged(
+    migrated_postgres_dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+    break_: Callable[[pytest.MonkeyPatch], None],
+    hits_the_run: bool,
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        started = await bench.service.start_workflow(NAMESPACE_ID, _start_request("victim"))
+        break_(monkeypatch)
+        signallers = _Signallers(bench, "victim")
+        signalling = [asyncio.create_task(signallers.run(15)) for _ in range(6)]
+        working = asyncio.create_task(_work(bench))
+        faults = 0
+        while not all(task.done() for task in signalling):
+            request = _start_request("victim" if hits_the_run else f"bad-{faults}", _BAD)
+            request.workflow_id_conflict_policy = _TERMINATE
+            try:
+                await bench.service.start_workflow(NAMESPACE_ID, request)
+            except _FaultError:
+                faults += 1
+            except UnavailableError:
+                await asyncio.sleep(0)
+        await asyncio.gather(*signalling)
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+        assert faults
+        await wait_until(lambda: bench.host.cluster.is_ready, 10)
+        assert not _owes_for_runs_that_never_were(bench, {started.run_id})
+    runs = await asyncio.to_thread(audit_log, migrated_postgres_dsn)
+    assert set(runs) == {started.run_id}
+    events = runs[started.run_id].events
+    signals = [
+        event.workflow_execution_signaled_event_attributes.request_id
+        for event in events
+        if event.event_type == history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED
+    ]
+    buffered = [
+        event.workflow_execution_signaled_event_attributes.request_id
+        for event in runs[started.run_id].state.buffered_events
+    ]
+    recorded = signals + buffered
+    assert len(recorded) == len(set(recorded))
+    assert set(recorded) == signallers.acknowledged
+    Replayer(workflows=[Waiter]).replay(history_pb2.History(events=events))
+
+
+def _owes_for_runs_that_never_were(bench: HistoryBench, run_ids: set[str]) -> set[str]:
+    owing = {key.run_id for shard in bench.engine.shards.values() for key in shard.owing_runs()}
+    return owing - run_ids
+
+
+async def test_run_that_fails_again_and_again_takes_its_shard_away_once_in_a_while(
+    migrated_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        await bench.service.start_workflow(NAMESPACE_ID, _start_request("w", _BAD))
+        shard_id = bench.engine.find_shard(NAMESPACE_ID, "w").shard_id
+        _break_indexing(monkeypatch)
+        bad = _Signallers(bench, "w")
+        with pytest.raises(_FaultError):
+            await bad._try_signal("1")
+        await wait_until(lambda: shard_id in bench.engine.shards)
+        range_id = bench.engine.shards[shard_id].range_id
+        for _ in range(20):
+            with pytest.raises(RunSetAsideError):
+                await bench.engine.load(NAMESPACE_ID, "w")
+        assert bench.engine.shards[shard_id].range_id == range_id
+        monkeypatch.undo()
+        bench.clock.advance(REFUSAL_INTERVAL)
+        await wait_until(lambda: bad._try_signal("2"))
+        # What it owes is offered again then: its shard is recovered as soon as it can be read.
+        await wait_until(lambda: bench.engine.shards[shard_id].is_recovered)
+
+
+async def test_start_that_the_store_would_refuse_fails_no_other(
+    migrated_postgres_dsn: str,
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        ranges = {shard.shard_id: shard.range_id for shard in bench.engine.shards.values()}
+        bad = [
+            bench.service.start_workflow("", _start_request(f"b-{number}")) for number in range(20)
+        ]
+        bad.append(bench.service.start_workflow(NAMESPACE_ID, _start_request("nul\0")))
+        bad.append(bench.service.start_workflow(NAMESPACE_ID, _start_request("type", "nul\0")))
+        good = [
+            bench.service.start_workflow(NAMESPACE_ID, _start_request(f"g-{number}"))
+            for number in range(20)
+        ]
+        answers = await asyncio.gather(*bad, *good, return_exceptions=True)
+        assert all(isinstance(answer, InvalidArgumentError) for answer in answers[: len(bad)])
+        assert all(
+            isinstance(answer, workflow_service_pb2.StartWorkflowResponse)
+            for answer in answers[len(bad) :]
+        )
+        assert ranges == {shard.shard_id: shard.range_id for shard in bench.engine.shards.values()}
