@@ -10,10 +10,10 @@ the client that reads them. The client never imports the worker SDK: it asks for
   QUERY_DEFINITION: objects with `name`.
 """
 
-import functools
 import inspect
-import typing
 from collections.abc import Callable
+
+from aetheris_client.hints import hints_of
 
 WORKFLOW_DEFINITION = "__aetheris_workflow_definition__"
 WORKFLOW_RUN = "__aetheris_workflow_run__"
@@ -54,19 +54,12 @@ def run_method(workflow: NameReference) -> Callable[..., object] | None:
     return None
 
 
-@functools.lru_cache(maxsize=1024)
 def result_type(function: Callable[..., object] | None) -> object:
     """The annotated result of a run or query method; None where there is none to be found.
 
-    `-> None` gives NoneType, which is not None. Annotations that name things only a type checker
-    knows count as absent.
+    `-> None` gives NoneType, which is not None.
     """
-    if function is None:
-        return None
-    try:
-        return typing.get_type_hints(function, include_extras=True).get("return")
-    except (NameError, TypeError):
-        return None
+    return None if function is None else hints_of(function).get("return")
 
 
 def _name(reference: NameReference, attribute: str, noun: str, decorator: str) -> str:

@@ -21,6 +21,7 @@ from typing import Any, Final, Literal, TypeVar, Union, cast
 import orjson
 
 from aetheris_client.errors import PayloadDecodeError
+from aetheris_client.hints import hints_of
 from aetheris_client.json_encoding import type_name
 from aetheris_client.json_scalars import (
     SCALARS,
@@ -302,13 +303,13 @@ def _dataclass(kind: type, arguments: Mapping[object, object]) -> Decoder:
     fields: list[tuple[str, bool, Decoder]] = []
 
     def look_up() -> None:
-        hints = typing.get_type_hints(kind, include_extras=True)
+        hints = hints_of(kind)
         fields.extend(
             (
                 field.name,
                 field.default is dataclasses.MISSING
                 and field.default_factory is dataclasses.MISSING,
-                decoder_for(_filled_in(hints[field.name], arguments)),
+                decoder_for(_filled_in(hints.get(field.name, Any), arguments)),
             )
             for field in dataclasses.fields(kind)
             if field.init
@@ -345,7 +346,7 @@ def _typed_dict(kind: type, arguments: Mapping[object, object]) -> Decoder:
     required: frozenset[str] = vars(kind)["__required_keys__"]
 
     def look_up() -> None:
-        for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        for name, hint in hints_of(kind).items():
             is_required = name in required and typing.get_origin(hint) is not typing.NotRequired
             fields.append((name, is_required, decoder_for(_filled_in(hint, arguments))))
 
@@ -361,7 +362,7 @@ def _typed_dict(kind: type, arguments: Mapping[object, object]) -> Decoder:
 
 
 def _named_tuple(kind: type) -> Decoder:
-    hints = typing.get_type_hints(kind)
+    hints = hints_of(kind)
     names = cast(tuple[str, ...], vars(kind)["_fields"])
     return _fixed_tuple(kind, [hints.get(name, Any) for name in names], lambda items: kind(*items))
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefinition
+from aetheris_worker.runtime.signatures import signature_of
 
 
 def workflows_by_name(workflows: Sequence[type]) -> Mapping[str, WorkflowDefinition]:
@@ -25,6 +26,8 @@ def workflows_by_name(workflows: Sequence[type]) -> Mapping[str, WorkflowDefinit
                 f"{other.cls.__qualname__} and {workflow.__qualname__}"
             )
         definitions[definition.name] = definition
+        handlers = (*definition.signals.values(), *definition.queries.values())
+        _read_hints(definition.run, *(handler.method for handler in handlers))
     return definitions
 
 
@@ -48,7 +51,14 @@ def activities_by_name(
                 f"{other.function!r} and {activity!r}"
             )
         definitions[definition.name] = definition
+        _read_hints(activity)
     return definitions
+
+
+def _read_hints(*functions: Callable[..., object]) -> None:
+    """Warn of hints that do not resolve now, rather than at the first task."""
+    for function in functions:
+        signature_of(function)
 
 
 def _check_constructor(workflow: type) -> None:

@@ -2,10 +2,11 @@
 
 import functools
 import inspect
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
+
+from aetheris_client.hints import hints_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +32,16 @@ class Signature:
         return self.takes_any_number or count <= len(self.argument_types)
 
 
-@functools.lru_cache(maxsize=4096)
 def signature_of(function: Callable[..., object]) -> Signature:
-    """Read a function, a bound or unbound method, or an object with `__call__`.
-
-    Annotations that name things only a type checker knows count as absent.
-    """
+    """Read a function, a bound or unbound method, or an object with `__call__`."""
     if not inspect.isroutine(function):
         function = cast(Callable[..., object], type(function).__call__)
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError):
-        hints = {}
+    return _read(getattr(function, "__func__", function))
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(function: Callable[..., object]) -> Signature:
+    hints = hints_of(function)
     parameters = list(inspect.signature(function).parameters.values())
     if parameters and parameters[0].name == "self":
         parameters = parameters[1:]
