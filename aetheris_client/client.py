@@ -12,7 +12,18 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Required, Self, TypedDict, TypeVar, Unpack, cast, overload
+from typing import (
+    Any,
+    Final,
+    Required,
+    Self,
+    TypedDict,
+    TypeVar,
+    TypeVarTuple,
+    Unpack,
+    cast,
+    overload,
+)
 
 from aetheris_client.calls import ClientConfig, RpcCalls
 from aetheris_client.connection import Connection, TlsConfig
@@ -34,6 +45,11 @@ DEFAULT_ADDRESS: Final = "localhost:7233"
 DEFAULT_NAMESPACE: Final = "default"
 
 Result = TypeVar("Result")
+A1 = TypeVar("A1")
+A2 = TypeVar("A2")
+A3 = TypeVar("A3")
+A4 = TypeVar("A4")
+Ts = TypeVarTuple("Ts")
 
 
 class RunOptions(TypedDict, total=False):
@@ -173,21 +189,68 @@ class Client:
     @overload
     async def start_workflow(
         self,
-        workflow: Callable[..., Awaitable[Result]],
+        workflow: Callable[[Any, A1], Awaitable[Result]],
+        a1: A1,
+        /,
+        **options: Unpack[RunOptions],
+    ) -> WorkflowHandle[Result]: ...
+    @overload
+    async def start_workflow(
+        self,
+        workflow: Callable[[Any, A1, A2], Awaitable[Result]],
+        a1: A1,
+        a2: A2,
+        /,
+        **options: Unpack[RunOptions],
+    ) -> WorkflowHandle[Result]: ...
+    @overload
+    async def start_workflow(
+        self,
+        workflow: Callable[[Any, A1, A2, A3], Awaitable[Result]],
+        a1: A1,
+        a2: A2,
+        a3: A3,
+        /,
+        **options: Unpack[RunOptions],
+    ) -> WorkflowHandle[Result]: ...
+    @overload
+    async def start_workflow(
+        self,
+        workflow: Callable[[Any, A1, A2, A3, A4], Awaitable[Result]],
+        a1: A1,
+        a2: A2,
+        a3: A3,
+        a4: A4,
+        /,
+        **options: Unpack[RunOptions],
+    ) -> WorkflowHandle[Result]: ...
+    @overload
+    async def start_workflow(
+        self,
+        workflow: Callable[[Any, Unpack[Ts]], Awaitable[Result]],
+        *args: *Ts,
+        **options: Unpack[RunOptions],
+    ) -> WorkflowHandle[Result]: ...
+    @overload
+    async def start_workflow(
+        self,
+        workflow: str | type[Any],
         *args: object,
-        **options: Unpack[StartOptions],
+        result_type: type[Result],
+        **options: Unpack[RunOptions],
     ) -> WorkflowHandle[Result]: ...
     @overload
     async def start_workflow(
         self, workflow: str | type[Any], *args: object, **options: Unpack[StartOptions]
     ) -> WorkflowHandle[Any]: ...
     async def start_workflow(
-        self, workflow: NameReference, *args: object, **options: Unpack[StartOptions]
+        self, workflow: NameReference, *args: Any, **options: Any
     ) -> WorkflowHandle[Any]:
         """Start a run; its start is on disk when this returns.
 
         Args:
-            workflow: A workflow's run method, its class or its name.
+            workflow: A workflow's run method, its class or its name. Only of the run method do type
+                checkers see what it takes and gives.
             args: The run method's arguments.
             options: See StartOptions.
 
@@ -196,29 +259,73 @@ class Client:
             InvalidArgumentError: An option is out of bounds; names it.
             PayloadEncodeError: An argument has no encoding.
         """
-        return await self._start(workflow, args, options, None)
+        return await self._start(workflow, args, cast(StartOptions, options), None)
 
     @overload
     async def execute_workflow(
         self,
-        workflow: Callable[..., Awaitable[Result]],
+        workflow: Callable[[Any, A1], Awaitable[Result]],
+        a1: A1,
+        /,
+        **options: Unpack[RunOptions],
+    ) -> Result: ...
+    @overload
+    async def execute_workflow(
+        self,
+        workflow: Callable[[Any, A1, A2], Awaitable[Result]],
+        a1: A1,
+        a2: A2,
+        /,
+        **options: Unpack[RunOptions],
+    ) -> Result: ...
+    @overload
+    async def execute_workflow(
+        self,
+        workflow: Callable[[Any, A1, A2, A3], Awaitable[Result]],
+        a1: A1,
+        a2: A2,
+        a3: A3,
+        /,
+        **options: Unpack[RunOptions],
+    ) -> Result: ...
+    @overload
+    async def execute_workflow(
+        self,
+        workflow: Callable[[Any, A1, A2, A3, A4], Awaitable[Result]],
+        a1: A1,
+        a2: A2,
+        a3: A3,
+        a4: A4,
+        /,
+        **options: Unpack[RunOptions],
+    ) -> Result: ...
+    @overload
+    async def execute_workflow(
+        self,
+        workflow: Callable[[Any, Unpack[Ts]], Awaitable[Result]],
+        *args: *Ts,
+        **options: Unpack[RunOptions],
+    ) -> Result: ...
+    @overload
+    async def execute_workflow(
+        self,
+        workflow: str | type[Any],
         *args: object,
-        **options: Unpack[StartOptions],
+        result_type: type[Result],
+        **options: Unpack[RunOptions],
     ) -> Result: ...
     @overload
     async def execute_workflow(
         self, workflow: str | type[Any], *args: object, **options: Unpack[StartOptions]
     ) -> Any: ...
-    async def execute_workflow(
-        self, workflow: NameReference, *args: object, **options: Unpack[StartOptions]
-    ) -> Any:
+    async def execute_workflow(self, workflow: NameReference, *args: Any, **options: Any) -> Any:
         """Start a run and wait for its result: one call, if the run is short.
 
         Raises:
             WorkflowFailedError: It did not complete; the cause says why.
             AetherisError: As start_workflow.
         """
-        handle = await self._start(workflow, args, options, RESULT_WAIT_TIMEOUT)
+        handle = await self._start(workflow, args, cast(StartOptions, options), RESULT_WAIT_TIMEOUT)
         return await handle.result()
 
     def get_workflow_handle(

@@ -1,8 +1,8 @@
 """A run in the client's hands: steer it, watch it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris.api.v1.workflow_service_pb2 import WorkflowResult
@@ -23,6 +23,11 @@ from aetheris_client.watch import RunWatcher
 
 Result = TypeVar("Result")
 Answer = TypeVar("Answer")
+A1 = TypeVar("A1")
+A2 = TypeVar("A2")
+A3 = TypeVar("A3")
+A4 = TypeVar("A4")
+Ts = TypeVarTuple("Ts")
 
 
 class WorkflowHandle(Generic[Result]):
@@ -86,8 +91,59 @@ class WorkflowHandle(Generic[Result]):
         results = await self._converter.decode(payloads, [self._result_type])
         return cast(Result, results[0] if results else None)
 
+    @overload
     async def signal(
-        self, signal: NameReference, *args: object, request_id: str | None = None
+        self,
+        signal: Callable[[Any, A1], object],
+        a1: A1,
+        /,
+        *,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    async def signal(
+        self,
+        signal: Callable[[Any, A1, A2], object],
+        a1: A1,
+        a2: A2,
+        /,
+        *,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    async def signal(
+        self,
+        signal: Callable[[Any, A1, A2, A3], object],
+        a1: A1,
+        a2: A2,
+        a3: A3,
+        /,
+        *,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    async def signal(
+        self,
+        signal: Callable[[Any, A1, A2, A3, A4], object],
+        a1: A1,
+        a2: A2,
+        a3: A3,
+        a4: A4,
+        /,
+        *,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    async def signal(
+        self,
+        signal: Callable[[Any, Unpack[Ts]], object],
+        *args: *Ts,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    async def signal(self, signal: str, *args: object, request_id: str | None = ...) -> None: ...
+    async def signal(
+        self, signal: NameReference, *args: Any, request_id: str | None = None
     ) -> None:
         """Record a signal; it is on disk when this returns.
 
@@ -108,16 +164,63 @@ class WorkflowHandle(Generic[Result]):
     @overload
     async def query(
         self,
-        query: Callable[..., Awaitable[Answer]],
-        *args: object,
+        query: Callable[[Any, A1], Answer],
+        a1: A1,
+        /,
+        *,
         reject_condition: QueryRejectCondition | None = ...,
         timeout: timedelta | None = ...,
     ) -> Answer: ...
     @overload
     async def query(
         self,
-        query: Callable[..., Answer],
+        query: Callable[[Any, A1, A2], Answer],
+        a1: A1,
+        a2: A2,
+        /,
+        *,
+        reject_condition: QueryRejectCondition | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> Answer: ...
+    @overload
+    async def query(
+        self,
+        query: Callable[[Any, A1, A2, A3], Answer],
+        a1: A1,
+        a2: A2,
+        a3: A3,
+        /,
+        *,
+        reject_condition: QueryRejectCondition | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> Answer: ...
+    @overload
+    async def query(
+        self,
+        query: Callable[[Any, A1, A2, A3, A4], Answer],
+        a1: A1,
+        a2: A2,
+        a3: A3,
+        a4: A4,
+        /,
+        *,
+        reject_condition: QueryRejectCondition | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> Answer: ...
+    @overload
+    async def query(
+        self,
+        query: Callable[[Any, Unpack[Ts]], Answer],
+        *args: *Ts,
+        reject_condition: QueryRejectCondition | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> Answer: ...
+    @overload
+    async def query(
+        self,
+        query: str,
         *args: object,
+        result_type: type[Answer],
         reject_condition: QueryRejectCondition | None = ...,
         timeout: timedelta | None = ...,
     ) -> Answer: ...
@@ -133,11 +236,11 @@ class WorkflowHandle(Generic[Result]):
     async def query(
         self,
         query: NameReference,
-        *args: object,
+        *args: Any,
         result_type: object = None,
         reject_condition: QueryRejectCondition | None = None,
         timeout: timedelta | None = None,
-    ) -> object:
+    ) -> Any:
         """Ask the run's code; open and closed runs answer, unless `reject_condition` says
         otherwise.
 

@@ -12,7 +12,7 @@ import random as _random
 import uuid as _uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, Final, TypedDict, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from aetheris_client.definition import (
     QUERY_DEFINITION,
@@ -53,6 +53,7 @@ __all__ = [
     "as_completed",
     "defn",
     "execute_activity",
+    "execute_activity_method",
     "history_length",
     "in_workflow",
     "info",
@@ -68,6 +69,7 @@ __all__ = [
     "signal",
     "sleep",
     "start_activity",
+    "start_activity_method",
     "time",
     "unsafe",
     "uuid4",
@@ -78,6 +80,11 @@ __all__ = [
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
+A1 = TypeVar("A1")
+A2 = TypeVar("A2")
+A3 = TypeVar("A3")
+A4 = TypeVar("A4")
+Ts = TypeVarTuple("Ts")
 
 
 class NotInWorkflowError(RuntimeError):
@@ -227,10 +234,8 @@ def all_handlers_finished() -> bool:
 class StartActivityOptions(TypedDict, total=False):
     """How an activity is run.
 
-    arg, args: Its one argument, or all of them, where they are not given in place.
     activity_id: Unique among the run's open activities; a number where absent.
     task_queue: Where its workers poll; the run's own queue where absent.
-    result_type: What to convert its result to; the function's annotation where absent.
     schedule_to_close_timeout: Limit on all attempts together.
     schedule_to_start_timeout: Limit on the wait for a worker.
     start_to_close_timeout: Limit on one attempt.
@@ -242,11 +247,8 @@ class StartActivityOptions(TypedDict, total=False):
         whose outcome is unknown; unless retry_policy says otherwise, there is no second one.
     """
 
-    arg: Any
-    args: Sequence[Any]
     activity_id: str | None
     task_queue: str | None
-    result_type: object
     schedule_to_close_timeout: timedelta | None
     schedule_to_start_timeout: timedelta | None
     start_to_close_timeout: timedelta | None
@@ -257,23 +259,74 @@ class StartActivityOptions(TypedDict, total=False):
     at_most_once: bool
 
 
+# The overloads for one to four arguments say no more than the one for any number, but type checkers
+# read a literal (`[1]`, `{"a": 1}`) as its parameter's type only where that has a type variable of
+# its own.
+
+
 @overload
 async def execute_activity(
-    activity: Callable[..., Awaitable[R]],
-    *arguments: Any,
+    activity: Callable[[A1], Awaitable[R] | R],
+    a1: A1,
+    /,
     **options: Unpack[StartActivityOptions],
 ) -> R: ...
 @overload
 async def execute_activity(
-    activity: Callable[..., R], *arguments: Any, **options: Unpack[StartActivityOptions]
+    activity: Callable[[A1, A2], Awaitable[R] | R],
+    a1: A1,
+    a2: A2,
+    /,
+    **options: Unpack[StartActivityOptions],
 ) -> R: ...
 @overload
 async def execute_activity(
-    activity: str, *arguments: Any, **options: Unpack[StartActivityOptions]
-) -> Any: ...
+    activity: Callable[[A1, A2, A3], Awaitable[R] | R],
+    a1: A1,
+    a2: A2,
+    a3: A3,
+    /,
+    **options: Unpack[StartActivityOptions],
+) -> R: ...
+@overload
 async def execute_activity(
-    activity: Any, *arguments: Any, **options: Unpack[StartActivityOptions]
-) -> Any:
+    activity: Callable[[A1, A2, A3, A4], Awaitable[R] | R],
+    a1: A1,
+    a2: A2,
+    a3: A3,
+    a4: A4,
+    /,
+    **options: Unpack[StartActivityOptions],
+) -> R: ...
+@overload
+async def execute_activity(
+    activity: Callable[[Unpack[Ts]], Awaitable[R] | R],
+    *arguments: *Ts,
+    **options: Unpack[StartActivityOptions],
+) -> R: ...
+@overload
+async def execute_activity(
+    activity: Callable[..., Awaitable[R] | R],
+    *,
+    args: Sequence[Any],
+    **options: Unpack[StartActivityOptions],
+) -> R: ...
+@overload
+async def execute_activity(
+    activity: str,
+    *arguments: Any,
+    result_type: type[R],
+    **options: Unpack[StartActivityOptions],
+) -> R: ...
+@overload
+async def execute_activity(
+    activity: str,
+    *arguments: Any,
+    result_type: object = None,
+    args: Sequence[Any] = ...,
+    **options: Unpack[StartActivityOptions],
+) -> Any: ...
+async def execute_activity(activity: Any, *arguments: Any, **options: Any) -> Any:
     """Run an activity and wait for its result; see `start_activity`.
 
     Raises:
@@ -282,37 +335,219 @@ async def execute_activity(
         asyncio.CancelledError: The code itself cancelled it, or the task that waits; an
             `asyncio.timeout` makes TimeoutError of it.
     """
-    return await start_activity(activity, *arguments, **options)
+    return await _start_activity(activity, arguments, **options)
 
 
-def start_activity(
-    activity: str | Callable[..., object],
-    *arguments: Any,
+@overload
+async def execute_activity_method(
+    activity: Callable[[Any, A1], Awaitable[R] | R],
+    a1: A1,
+    /,
     **options: Unpack[StartActivityOptions],
-) -> ActivityHandle:
+) -> R: ...
+@overload
+async def execute_activity_method(
+    activity: Callable[[Any, A1, A2], Awaitable[R] | R],
+    a1: A1,
+    a2: A2,
+    /,
+    **options: Unpack[StartActivityOptions],
+) -> R: ...
+@overload
+async def execute_activity_method(
+    activity: Callable[[Any, A1, A2, A3], Awaitable[R] | R],
+    a1: A1,
+    a2: A2,
+    a3: A3,
+    /,
+    **options: Unpack[StartActivityOptions],
+) -> R: ...
+@overload
+async def execute_activity_method(
+    activity: Callable[[Any, A1, A2, A3, A4], Awaitable[R] | R],
+    a1: A1,
+    a2: A2,
+    a3: A3,
+    a4: A4,
+    /,
+    **options: Unpack[StartActivityOptions],
+) -> R: ...
+@overload
+async def execute_activity_method(
+    activity: Callable[[Any, Unpack[Ts]], Awaitable[R] | R],
+    *arguments: *Ts,
+    **options: Unpack[StartActivityOptions],
+) -> R: ...
+@overload
+async def execute_activity_method(
+    activity: Callable[..., Awaitable[R] | R],
+    *,
+    args: Sequence[Any],
+    **options: Unpack[StartActivityOptions],
+) -> R: ...
+async def execute_activity_method(activity: Any, *arguments: Any, **options: Any) -> Any:
+    """`execute_activity` for `Class.method`, a method without its `self`, which the worker has."""
+    return await _start_activity(activity, arguments, **options)
+
+
+@overload
+def start_activity(
+    activity: Callable[[A1], Awaitable[R] | R],
+    a1: A1,
+    /,
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[R]: ...
+@overload
+def start_activity(
+    activity: Callable[[A1, A2], Awaitable[R] | R],
+    a1: A1,
+    a2: A2,
+    /,
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[R]: ...
+@overload
+def start_activity(
+    activity: Callable[[A1, A2, A3], Awaitable[R] | R],
+    a1: A1,
+    a2: A2,
+    a3: A3,
+    /,
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[R]: ...
+@overload
+def start_activity(
+    activity: Callable[[A1, A2, A3, A4], Awaitable[R] | R],
+    a1: A1,
+    a2: A2,
+    a3: A3,
+    a4: A4,
+    /,
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[R]: ...
+@overload
+def start_activity(
+    activity: Callable[[Unpack[Ts]], Awaitable[R] | R],
+    *arguments: *Ts,
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[R]: ...
+@overload
+def start_activity(
+    activity: Callable[..., Awaitable[R] | R],
+    *,
+    args: Sequence[Any],
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[R]: ...
+@overload
+def start_activity(
+    activity: str,
+    *arguments: Any,
+    result_type: type[R],
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[R]: ...
+@overload
+def start_activity(
+    activity: str,
+    *arguments: Any,
+    result_type: object = None,
+    args: Sequence[Any] = ...,
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[Any]: ...
+def start_activity(activity: Any, *arguments: Any, **options: Any) -> ActivityHandle[Any]:
     """Schedule an activity, without waiting.
 
     Args:
         activity: A function under @activity.defn, or a name.
-        arguments: What to call it with.
-        options: One of start_to_close_timeout and schedule_to_close_timeout is needed.
+        arguments: What to call it with; or all of them as the option `args`, which no type checker
+            looks into.
+        options: See StartActivityOptions; one of start_to_close_timeout and
+            schedule_to_close_timeout is needed. `result_type` is a hint for the result of an
+            activity that is given by name.
 
     Returns:
         Its handle: await it for the result, `cancel()` it.
 
     Raises:
         ValueError: Neither timeout is set, or one is out of range.
+        TypeError: An option is unknown.
         PayloadEncodeError: An argument has no encoding.
     """
+    return _start_activity(activity, arguments, **options)
+
+
+@overload
+def start_activity_method(
+    activity: Callable[[Any, A1], Awaitable[R] | R],
+    a1: A1,
+    /,
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[R]: ...
+@overload
+def start_activity_method(
+    activity: Callable[[Any, A1, A2], Awaitable[R] | R],
+    a1: A1,
+    a2: A2,
+    /,
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[R]: ...
+@overload
+def start_activity_method(
+    activity: Callable[[Any, A1, A2, A3], Awaitable[R] | R],
+    a1: A1,
+    a2: A2,
+    a3: A3,
+    /,
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[R]: ...
+@overload
+def start_activity_method(
+    activity: Callable[[Any, A1, A2, A3, A4], Awaitable[R] | R],
+    a1: A1,
+    a2: A2,
+    a3: A3,
+    a4: A4,
+    /,
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[R]: ...
+@overload
+def start_activity_method(
+    activity: Callable[[Any, Unpack[Ts]], Awaitable[R] | R],
+    *arguments: *Ts,
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[R]: ...
+@overload
+def start_activity_method(
+    activity: Callable[..., Awaitable[R] | R],
+    *,
+    args: Sequence[Any],
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[R]: ...
+def start_activity_method(activity: Any, *arguments: Any, **options: Any) -> ActivityHandle[Any]:
+    """`start_activity` for `Class.method`, a method without its `self`, which the worker has."""
+    return _start_activity(activity, arguments, **options)
+
+
+def _start_activity(
+    activity: str | Callable[..., object],
+    arguments: tuple[Any, ...],
+    *,
+    args: Sequence[Any] | None = None,
+    result_type: object = None,
+    **options: Unpack[StartActivityOptions],
+) -> ActivityHandle[Any]:
     run = _current_run("start_activity")
-    take = options.get
-    result_type = take("result_type")
+    if args is not None:
+        if arguments:
+            raise TypeError("arguments: expected only one of *arguments and args")
+        arguments = tuple(args)
+    if unknown := options.keys() - _ACTIVITY_OPTIONS:
+        raise TypeError(f"options: found {sorted(unknown)}, expected {sorted(_ACTIVITY_OPTIONS)}")
     if isinstance(activity, str):
         name = activity
     else:
         name = ActivityDefinition.of(activity).name
         if result_type is None:
             result_type = signature_of(activity).result_type
+    take = options.get
     at_most_once = take("at_most_once", False)
     retry_policy = take("retry_policy")
     if at_most_once and retry_policy is None:
@@ -328,19 +563,11 @@ def start_activity(
         capabilities=take("capabilities", ()),
         at_most_once=at_most_once,
     )
-    values = _arguments(arguments, options)
-    return run.start_activity(name, values, how, take("activity_id"), result_type)
+    return run.start_activity(name, arguments, how, take("activity_id"), result_type)
 
 
+_ACTIVITY_OPTIONS: Final = StartActivityOptions.__optional_keys__
 _ONE_ATTEMPT: Final = RetryPolicy(maximum_attempts=1)
-
-
-def _arguments(arguments: tuple[Any, ...], options: StartActivityOptions) -> Sequence[Any]:
-    if bool(arguments) + ("arg" in options) + ("args" in options) > 1:
-        raise TypeError("arguments: expected only one of *arguments, arg and args")
-    if "args" in options:
-        return options["args"]
-    return (options["arg"],) if "arg" in options else arguments
 
 
 # Waiting.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -30,6 +30,8 @@ from aetheris_worker.runtime.errors import HistoryError
 from aetheris_worker.runtime.futures import WorkflowFuture
 from aetheris_worker.runtime.loop import WorkflowLoop
 from aetheris_worker.runtime.transitions import next_state
+
+R = TypeVar("R")
 
 
 class ActivityCancellationType(enum.Enum):
@@ -113,7 +115,7 @@ TRANSITIONS: Final[dict[tuple[ActivityState, ActivityInput], ActivityState]] = {
 }
 
 
-class ActivityHandle(WorkflowFuture[Any]):
+class ActivityHandle(WorkflowFuture[R]):
     """A scheduled activity: await it for its result. `cancel` as its cancellation_type says."""
 
     def __init__(self, loop: WorkflowLoop, activity_id: str, cancel: Callable[[], bool]) -> None:
@@ -159,7 +161,7 @@ class ActivityMachine:
         self.options = options
         self.scheduled_event_id = 0
         self.state = ActivityState.SCHEDULING
-        self.handle = ActivityHandle(run.loop, activity_id, self.cancel)
+        self.handle: ActivityHandle[Any] = ActivityHandle(run.loop, activity_id, self.cancel)
         self._is_cancel_asked = False
         self._result_type = result_type
         self._run = run

@@ -9,6 +9,7 @@ import random
 import uuid
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_client.converter import DataConverter
@@ -90,7 +91,7 @@ class WorkflowRun:
         options: ActivityOptions,
         activity_id: str | None,
         result_type: object,
-    ) -> ActivityHandle:
+    ) -> ActivityHandle[Any]:
         """Schedule it.
 
         Raises:

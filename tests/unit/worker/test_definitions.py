@@ -1,4 +1,5 @@
 import asyncio
+import re
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefi
 from aetheris_worker.runtime.signatures import signature_of
 from aetheris_worker.slots import Slots
 from aetheris_worker.tasks.cache import RunCache
-from tests.unit.worker.driver import machine_of
+from tests.unit.worker.driver import Session, machine_of
 
 
 @workflow.defn(name="the-order")
@@ -189,3 +190,26 @@ def test_cache_drops_only_the_machine_that_is_meant() -> None:
     assert old.run.loop._evicted
     cache.drop("a", old)
     assert cache.find("a") is new
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            {"start_to_close": timedelta(1)},
+            r"options: found \['start_to_close'\], expected .*queue",
+        ),
+        ({"args": [2]}, r"arguments: expected only one of \*arguments and args"),
+    ],
+)
+def test_activity_call_with_wrong_options_is_refused(
+    options: dict[str, object], message: str
+) -> None:
+    @workflow.defn(failure_exception_types=[TypeError])
+    class Wrong:
+        @workflow.run
+        async def run(self) -> None:
+            await workflow.execute_activity("plain", 1, **options)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    [summary] = Session(Wrong).step()
+    assert re.match(f"fail {message}", summary)
