@@ -1,5 +1,23 @@
-"""`python -m aetheris_server`: the same as `aetheris-server`."""
+"""`aetheris-server`, also as `python -m aetheris_server`."""
 
-from aetheris_server.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command; where the `server` extra is missing, say so in a line."""
+    try:
+        from aetheris_server.cli import main as run
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("aetheris"):
+            raise
+        print(
+            f"aetheris-server needs {error.name}, which is not installed;"
+            " install it with: pip install 'aetheris-workflow[server]'",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
+    run()
+
+
+if __name__ == "__main__":
+    main()

