@@ -1,6 +1,6 @@
 """The client process of the benchmark: runs workflows and prints their latencies as JSON.
 
-`python -m tests.bench.client ADDRESS RUNS CONCURRENCY`
+`python -m tests.bench.client ADDRESS RUNS CONCURRENCY [parked]`; parked ones are only started.
 """
 
 import asyncio
@@ -12,23 +12,27 @@ import orjson
 import uvloop
 
 from aetheris_client import Client
-from tests.bench.job import TASK_QUEUE, Simple
+from tests.bench.job import TASK_QUEUE, Parked, Simple
 
 
-async def _main(address: str, runs: int, concurrency: int) -> None:
+async def _main(address: str, runs: int, concurrency: int, parked: bool) -> None:
     client = await Client.connect(address)
     prefix = uuid.uuid4().hex
     latencies: list[float] = []
     numbers = iter(range(runs))
 
+    async def run_one(id_: str) -> None:
+        if parked:
+            await client.start_workflow(Parked.run, id=id_, task_queue=TASK_QUEUE)
+            return
+        result = await client.execute_workflow(Simple.run, "world", id=id_, task_queue=TASK_QUEUE)
+        assert result == "hello, world", result
+
     async def run_some() -> None:
         for number in numbers:
             start = time.perf_counter()
-            result = await client.execute_workflow(
-                Simple.run, "world", id=f"{prefix}-{number}", task_queue=TASK_QUEUE
-            )
+            await run_one(f"{prefix}-{number}")
             latencies.append(time.perf_counter() - start)
-            assert result == "hello, world", result
 
     start_cpu, start = time.process_time(), time.perf_counter()
     async with asyncio.TaskGroup() as group:
@@ -44,4 +48,4 @@ async def _main(address: str, runs: int, concurrency: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    uvloop.run(_main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), "parked" in sys.argv[4:]))

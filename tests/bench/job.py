@@ -1,4 +1,4 @@
-"""The simple workflow: one activity. What both sides of the benchmark agree on."""
+"""The workflows of the benchmarks. What both sides of them agree on."""
 
 from datetime import timedelta
 
@@ -23,3 +23,21 @@ class Simple:
         return await workflow.execute_activity(
             greet, name, start_to_close_timeout=timedelta(seconds=30)
         )
+
+
+@workflow.defn
+class Parked:
+    """Waits for a signal that does not come."""
+
+    def __init__(self) -> None:
+        self._has_come = False
+
+    @workflow.run
+    async def run(self) -> None:
+        """Return when the signal has come."""
+        await workflow.wait_condition(lambda: self._has_come)
+
+    @workflow.signal
+    def come(self) -> None:
+        """What nobody sends."""
+        self._has_come = True

@@ -83,13 +83,15 @@ def running_stand(data_dir: Path) -> Generator[Stand]:
             finally:
                 _stop(worker)
         finally:
-            _stop(server)
+            if server.poll() is None:
+                _stop(server)
 
 
-def run_client(address: str, runs: int, concurrency: int) -> bytes:
+def run_client(address: str, runs: int, concurrency: int, *options: str) -> bytes:
     """Run the client process to its end; what it printed."""
+    arguments = (address, str(runs), str(concurrency), *options)
     return subprocess.run(
-        [sys.executable, "-m", "tests.bench.client", address, str(runs), str(concurrency)],
+        [sys.executable, "-m", "tests.bench.client", *arguments],
         check=True,
         cwd=_ROOT,
         stdout=subprocess.PIPE,
