@@ -123,6 +123,7 @@ class Cluster:
     async def run(self) -> None:
         """Take part in the cluster until cancelled."""
         next_look, next_due_scan = 0.0, 0.0
+        next_due_time = self._clock.now()
         while True:
             now = self._clock.monotonic()
             try:
@@ -130,9 +131,11 @@ class Cluster:
                 if now >= next_look or not self.is_ready:
                     await self._look_around()
                     next_look = now + self._settings.heartbeat_interval
-                if now >= next_due_scan:
+                # By both clocks: the wall clock may step either way.
+                if now >= next_due_scan or self._clock.now() >= next_due_time:
                     await self._schedule_due()
                     next_due_scan = now + _DUE_INTERVAL
+                    next_due_time = self._clock.now() + DUE_HORIZON / 2
             except (UnavailableError, TimeoutError) as error:
                 _log.error("this host could not renew its leases", error=str(error))
             except Exception:  # noqa: BLE001 - logged whole
@@ -224,7 +227,7 @@ class Cluster:
                 watermark=taken.watermark,
                 committed_seq=taken.next_shard_seq - 1,
                 renewed_at=now,
-                taken_time=self._clock.now() if taken.range_id > 1 else None,
+                taken_at=now if taken.range_id > 1 else None,
             )
             self.engine.add_shard(shard)
         if acquired:
@@ -339,7 +342,7 @@ class Cluster:
             for _, namespace_id, workflow_id, run_id, wake_time in rows:
                 if self.engine.cache.peek(run_id) is None:
                     key = RunKey(namespace_id, workflow_id, run_id)
-                    self.engine.wakeups.schedule(wake_time, key)
+                    self.engine.wakeups.schedule(key, wake_time)
             if len(rows) < _DUE_PAGE_SIZE:
                 return
             after = (rows[-1][4], rows[-1][3])

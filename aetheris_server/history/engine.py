@@ -34,9 +34,9 @@ from aetheris_server.history.rows import (
 )
 from aetheris_server.history.run import LoadedRun, Ticket, Transition, WaitingQuery
 from aetheris_server.history.shard import Shard
-from aetheris_server.history.state.activity import restore_started
+from aetheris_server.history.state.activity import restore_inflight
 from aetheris_server.history.state.apply import apply, new_state
-from aetheris_server.history.state.deadlines import new_deadline, next_deadline
+from aetheris_server.history.state.deadlines import new_deadline
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.obligations import (
     new_obligations,
@@ -207,9 +207,10 @@ class Engine:
 
     def _admit(self, run: LoadedRun) -> None:
         now = self.clock.now()
-        restore_started(run.state, run.inflight, now, self.shards[run.shard_id].taken_time)
+        taken_at = self.shards[run.shard_id].taken_at
+        restore_inflight(run.state, run.inflight, now, self.clock.monotonic(), taken_at)
         self.cache.put(run)
-        self.wakeups.arm(run, next_deadline(run.state, run.inflight, run.last_due_time))
+        self.wakeups.admit(run)
         record = decide_flush(run.state, run.inflight, now)
         if record is not None:
             try:
@@ -308,7 +309,7 @@ class Engine:
         if index_record(shard, run, commit, deadline, row.shard_seq, self.clock.now()):
             key = (shard.shard_id, run.key.namespace_id, run.key.workflow_id)
             self._newest.put(key, to_newest(state))
-        self.wakeups.arm(run, deadline)
+        self.wakeups.follow(run, deadline)
         if state.run_seq - run.snapshot_seq >= self.settings.snapshot_interval_records:
             commit.snapshots.append(snapshot_row(run))
             run.snapshot_seq = state.run_seq
@@ -357,7 +358,11 @@ class Engine:
 
     def _drop_runs(self, shard_id: int) -> None:
         for run in self.cache.of_shard(shard_id):
-            self.cache.drop(run)
+            self._drop(run)
+
+    def _drop(self, run: LoadedRun) -> None:
+        self.cache.drop(run)
+        self.wakeups.release(run)
 
     def release_shard(self, shard_id: int) -> None:
         """Forget a shard and all of its runs; nothing may be queued for it."""
@@ -376,7 +381,7 @@ class Engine:
         self._newest.forget_shard(shard_id)
         for run in self.cache.of_shard(shard_id):
             if is_lost or not run.is_committed:
-                self.cache.drop(run)
+                self._drop(run)
                 _DROPPED_RUNS.inc()
         if shard is not None and not is_lost:
             # The last, so that a fault above leaves nothing in memory that would be trusted.
@@ -384,6 +389,7 @@ class Engine:
         self._on_shard_failed(shard_id, is_lost)
 
     def _on_evicted(self, run: LoadedRun) -> None:
+        self.wakeups.release(run)
         is_short = run.state.run_seq - run.snapshot_seq < _MIN_RECORDS_FOR_SNAPSHOT
         if is_short or self.committer.is_full or run.shard_id not in self.shards:
             return

@@ -10,7 +10,7 @@ from aetheris_server.history.committer import Commit
 from aetheris_server.history.rows import to_execution_row
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.shard import Shard, WakeRewrite
-from aetheris_server.history.state.deadlines import durable_deadline
+from aetheris_server.history.state.deadlines import next_deadline
 from aetheris_server.history.state.obligations import owes_tasks
 from aetheris_server.history.state.times import earliest, from_timestamp
 from aetheris_server.storage.executions import ExecutionUpdate
@@ -65,9 +65,8 @@ def index_record(
 
 def _takes_new_wake_time(run: LoadedRun, deadline: datetime | None, now: datetime) -> bool:
     if run.wake_time is not None and run.wake_time <= now:
-        # What has come but has not been looked at yet stays: a crash now must not forget it. The
-        # clock may have stepped back since the run was looked at.
-        run.wake_time = durable_deadline(run.state, min(run.last_due_time, now))
+        # What has come but has not been looked at yet stays: a crash now must not forget it.
+        run.wake_time = next_deadline(run.state, run.inflight, now)
         return True
     first = earliest(run.wake_time, deadline)
     changes = first != run.wake_time
@@ -75,10 +74,9 @@ def _takes_new_wake_time(run: LoadedRun, deadline: datetime | None, now: datetim
     return changes
 
 
-def rewrite_wake_time(shard: Shard, run: LoadedRun) -> None:
+def rewrite_wake_time(shard: Shard, run: LoadedRun, now: datetime) -> None:
     """Replace, with the shard's next settlement, a wake_time that came to nothing."""
-    due_time = run.last_due_time
-    if run.state.is_open and run.wake_time is not None and run.wake_time <= due_time:
-        new_time = durable_deadline(run.state, due_time)
+    if run.state.is_open and run.wake_time is not None and run.wake_time <= now:
+        new_time = next_deadline(run.state, run.inflight, now)
         shard.wake_rewrites[run.key.run_id] = WakeRewrite(run.wake_time, new_time)
         run.wake_time = new_time

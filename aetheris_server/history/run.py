@@ -133,8 +133,6 @@ class LoadedRun:
         tail: The newest events; those from `committed_event_id` on are not on disk yet.
         committed_event_id: The next event id, as far as the disk has it.
         wake_time: The executions row's, as far as is known: never later than the truth calls for.
-        armed_time: The deadline for which the timers will call; None for none.
-        last_due_time: Up to when deadlines have been looked at.
         snapshot_seq: The run_seq of the newest snapshot; 0 for none.
         weight: What the cache has counted for it, in bytes.
         is_dropped: No longer in the cache: load the run again.
@@ -143,12 +141,10 @@ class LoadedRun:
     __slots__ = (
         "_started_bytes",
         "_watchers",
-        "armed_time",
         "committed_event_id",
         "inflight",
         "is_dropped",
         "key",
-        "last_due_time",
         "last_ticket",
         "queries",
         "shard_id",
@@ -169,8 +165,6 @@ class LoadedRun:
         self.committed_event_id = state.next_event_id
         self.last_ticket: Ticket | None = None
         self.wake_time: datetime | None = None
-        self.armed_time: datetime | None = None
-        self.last_due_time = state.start_time
         self.snapshot_seq = 0
         self.queries: dict[str, WaitingQuery] = {}
         self.weight = 0
@@ -186,11 +180,7 @@ class LoadedRun:
     def is_evictable(self) -> bool:
         """Whether nothing would be lost, and nobody kept waiting, by dropping it from memory."""
         return (
-            self.is_committed
-            and self.inflight.workflow_task is None
-            and not self.inflight.activities
-            and not self.queries
-            and not self._watchers
+            self.is_committed and self.inflight.is_idle and not self.queries and not self._watchers
         )
 
     def estimate_bytes(self) -> int:

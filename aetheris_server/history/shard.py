@@ -62,7 +62,8 @@ class Shard:
 
     Attributes:
         next_seq: The number of the next log row.
-        taken_time: When this host took the shard; None if no host had it before.
+        taken_at: When this host took the shard, by the clock for intervals; None if no host had it
+            before.
         committed_seq: The last log row known to be on disk.
         last_ticket: Of the transition that was queued last; None for none.
         renewed_at: When the lease was last renewed, by the clock for intervals.
@@ -76,7 +77,7 @@ class Shard:
     range_id: int
     next_seq: int
     watermark: int
-    taken_time: datetime | None = None
+    taken_at: float | None = None
     committed_seq: int = 0
     last_ticket: Ticket | None = None
     renewed_at: float = 0.0

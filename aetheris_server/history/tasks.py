@@ -30,10 +30,11 @@ def start_workflow_task(engine: Engine, run: LoadedRun, poller: Poller) -> Start
         poller,
         new_run_id(),
         now,
+        engine.clock.monotonic(),
         engine.settings.limits,
         tuple(run.queries),
     )
-    engine.wakeups.arm(run, started.deadline_time)
+    engine.wakeups.schedule_inflight(run, started.deadline_at)
     return started
 
 
@@ -157,7 +158,8 @@ def start_activity(
             run,
             activity_machine.decide_attempt_started(run.state, run.inflight, activity, poller, now),
         )
-    started = activity_machine.start_activity(activity, run.inflight, poller, now)
+    at = engine.clock.monotonic()
+    started = activity_machine.start_activity(activity, run.inflight, poller, now, at)
     arm_activity(engine, run, activity, started)
     return started
 
@@ -167,7 +169,7 @@ def arm_activity(
 ) -> None:
     """See to it that a started attempt's own deadlines are looked at."""
     deadline = activity_machine.started_deadline(activity, started)
-    engine.wakeups.arm(run, deadline[0] if deadline is not None else None)
+    engine.wakeups.schedule_inflight(run, deadline[0] if deadline is not None else None)
 
 
 def to_activity_task(

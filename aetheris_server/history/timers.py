@@ -1,88 +1,83 @@
-"""One heap of deadlines for all runs of a host; calls for a run when one of them has come.
+"""Deadlines of runs: at most one of a kind for each run, the first to come at hand."""
 
-An entry is a hint: whoever is called looks at the run's state. Late and repeated calls do no harm.
-"""
-
-import asyncio
 import heapq
 import itertools
-from collections.abc import Callable
 from datetime import datetime
+from typing import Generic, TypeVar
 
-from aetheris_server.clock import Clock
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.telemetry import counter, gauge, get_logger
 
-_log = get_logger(__name__)
+T = TypeVar("T", datetime, float)
 
-_SCHEDULED = gauge("scheduled_deadlines", "Deadlines in memory, when they were last pruned.")
-_FAILED = counter("failed_deadlines", "Deadlines that could not be met because of a fault.")
-
-_LONGEST_WAIT = 60.0
-_MIN_LENGTH = 10_000
+# Below this many, what has been superseded may stay.
+_MIN_LENGTH = 64
 
 
-class Timers:
-    """Calls `on_due(key, deadline)` for every scheduled deadline, in order, never early.
+class Deadlines(Generic[T]):
+    """The deadlines of runs by one clock.
 
-    Entries for which `is_needed(key, deadline)` is false are dropped, without a call, when the heap
-    has doubled: most deadlines are those of work that ends long before.
+    What is superseded or discarded stays in the heap until it comes up, or until it is half of it:
+    so the heap is bounded by the number of runs, and each call costs a step or a few.
     """
 
-    def __init__(
-        self,
-        clock: Clock,
-        on_due: Callable[[RunKey, datetime], None],
-        is_needed: Callable[[RunKey, datetime], bool],
-    ) -> None:
-        self._clock = clock
-        self._on_due = on_due
-        self._is_needed = is_needed
-        self._max_length = _MIN_LENGTH
-        self._heap: list[tuple[datetime, int, RunKey]] = []
+    def __init__(self) -> None:
+        self._by_run: dict[str, T] = {}
+        self._heap: list[tuple[T, int, RunKey]] = []
         self._tiebreak = itertools.count()
-        self._wake = asyncio.Event()
 
     def __len__(self) -> int:
+        """How many runs have one."""
+        return len(self._by_run)
+
+    @property
+    def heap_length(self) -> int:
+        """How many entries are kept for them."""
         return len(self._heap)
 
-    def schedule(self, deadline: datetime, key: RunKey) -> None:
-        """Call for the run at, or soon after, a deadline."""
-        if len(self._heap) >= self._max_length:
-            self._prune()
-        is_first = not self._heap or deadline < self._heap[0][0]
+    def find(self, run_id: str) -> T | None:
+        """A run's; None if it has none."""
+        return self._by_run.get(run_id)
+
+    def put(self, key: RunKey, deadline: T) -> bool:
+        """Give a run a deadline, unless it has an earlier one.
+
+        Returns:
+            Whether it is now the first of all.
+        """
+        known = self._by_run.get(key.run_id)
+        if known is not None and known <= deadline:
+            return False
+        self._by_run[key.run_id] = deadline
         heapq.heappush(self._heap, (deadline, next(self._tiebreak), key))
-        if is_first:
-            self._wake.set()
+        if len(self._heap) > 2 * len(self._by_run) + _MIN_LENGTH:
+            self._compact()
+        return self._heap[0][2] is key
 
-    def _prune(self) -> None:
-        self._heap = [entry for entry in self._heap if self._is_needed(entry[2], entry[0])]
+    def discard(self, run_id: str) -> None:
+        """Forget a run's deadline, if it has one."""
+        self._by_run.pop(run_id, None)
+
+    def first(self) -> T | None:
+        """The first of all; None if there is none."""
+        self._drop_stale()
+        return self._heap[0][0] if self._heap else None
+
+    def pop_due(self, now: T) -> RunKey | None:
+        """The run whose deadline is the first to have come, and that has none from here on."""
+        self._drop_stale()
+        if not self._heap or self._heap[0][0] > now:
+            return None
+        key = heapq.heappop(self._heap)[2]
+        del self._by_run[key.run_id]
+        return key
+
+    def _drop_stale(self) -> None:
+        while self._heap and not self._is_live(self._heap[0]):
+            heapq.heappop(self._heap)
+
+    def _compact(self) -> None:
+        self._heap = [entry for entry in self._heap if self._is_live(entry)]
         heapq.heapify(self._heap)
-        self._max_length = max(_MIN_LENGTH, 2 * len(self._heap))
-        _SCHEDULED.set(len(self._heap))
 
-    async def run(self) -> None:
-        """Call until cancelled."""
-        while True:
-            self._wake.clear()
-            self._call_due()
-            wait = _LONGEST_WAIT
-            if self._heap:
-                until = (self._heap[0][0] - self._clock.now()).total_seconds()
-                wait = min(max(until, 0.0), _LONGEST_WAIT)
-            try:
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-
-    def _call_due(self) -> None:
-        now = self._clock.now()
-        while self._heap and self._heap[0][0] <= now:
-            deadline, _, key = heapq.heappop(self._heap)
-            try:
-                self._on_due(key, deadline)
-            except Exception:  # noqa: BLE001 - logged whole
-                # One run at fault must not keep the deadlines of all others from being met.
-                _log.exception("a deadline could not be met", run_id=key.run_id)
-                _FAILED.inc()
+    def _is_live(self, entry: tuple[T, int, RunKey]) -> bool:
+        return self._by_run.get(entry[2].run_id) == entry[0]

@@ -1,7 +1,12 @@
-"""What time brings to runs: each is looked at when one of its deadlines has come.
+"""What time brings to runs: each is looked at when one of its deadlines has come, and only then.
 
-A run in memory is looked at where it is; another is loaded. Deadlines that must survive are in the
-executions rows, from which `cluster` schedules those that come near.
+    kind       clock           whose
+    durable    wall            runs in memory; others that are due soon, see `schedule`
+    in flight  for intervals   runs of which a worker has something, or may have had
+    again      for intervals   runs that could not be looked at
+
+A run has at most one deadline of a kind. One that closes has none, so it is neither looked at nor
+loaded any more; one that leaves memory keeps what its executions row does not cover.
 """
 
 import asyncio
@@ -16,19 +21,32 @@ from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.indexing import rewrite_wake_time
 from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.shard import Shard
-from aetheris_server.history.state.deadlines import decide_due, next_deadline
-from aetheris_server.history.state.obligations import due_retries
+from aetheris_server.history.state.deadlines import (
+    decide_due,
+    next_deadline,
+    next_inflight_deadline,
+)
+from aetheris_server.history.state.obligations import take_due_retries
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.history.timers import Timers
-from aetheris_server.telemetry import counter, get_logger
+from aetheris_server.history.timers import Deadlines
+from aetheris_server.loops import is_cancelled, run_loops
+from aetheris_server.telemetry import counter, gauge, get_logger
 
 _log = get_logger(__name__)
 
+_SCHEDULED = gauge("scheduled_deadlines", "Runs in memory or due soon that have a deadline.")
+_LOOKS = counter("run_looks", "Runs looked at because a deadline had come.")
+_LOADS = counter("due_run_loads", "Runs loaded because a deadline had come.")
 _FAILED = counter("failed_wake_ups", "Runs that could not be looked at because of a fault.")
 
 _MAX_CONCURRENT_LOADS = 32
 _LOAD_TIMEOUT = 30.0
-_RETRY_INTERVAL = timedelta(seconds=1)
+_RETRY_INTERVAL = 1.0
+_FAULT_INTERVAL = 30.0
+# asyncio waits by the clock for intervals: a step of the wall clock is noticed this late.
+_LONGEST_WAIT = 1.0
+# What else the event loop has to do comes in between.
+_MAX_LOOKS_AT_ONCE = 200
 
 DUE_HORIZON = timedelta(seconds=60)
 """How far ahead the rows of runs that are not in memory are looked at, at least."""
@@ -52,88 +70,176 @@ class WakeUps:
         self._dispatcher = dispatcher
         self._load = load
         self._commit = commit
-        self._timers = Timers(clock, self._on_due, self._is_needed)
+        self._durable: Deadlines[datetime] = Deadlines()
+        self._inflight: Deadlines[float] = Deadlines()
+        self._again: Deadlines[float] = Deadlines()
         self._to_load: asyncio.Queue[RunKey] = asyncio.Queue()
+        self._wake = asyncio.Event()
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._timers.run())
-            for _ in range(_MAX_CONCURRENT_LOADS):
-                group.create_task(self._load_due())
+        """Look at runs and load them until cancelled."""
+        await run_loops(self._watch(), *(self._load_due() for _ in range(_MAX_CONCURRENT_LOADS)))
 
-    def schedule(self, deadline: datetime, key: RunKey) -> None:
-        """Look at a run that need not be in memory at, or soon after, a deadline."""
-        self._timers.schedule(deadline, key)
+    def __len__(self) -> int:
+        """How many deadlines there are."""
+        return len(self._durable) + len(self._inflight) + len(self._again)
 
-    def arm(self, run: LoadedRun, deadline: datetime | None) -> None:
-        """See to it that a run in memory is looked at when a deadline comes."""
-        if deadline is not None and (run.armed_time is None or deadline < run.armed_time):
-            run.armed_time = deadline
-            self._timers.schedule(deadline, run.key)
+    # What is to be looked at, and when.
 
-    def _is_needed(self, key: RunKey, deadline: datetime) -> bool:
-        run = self._cache.peek(key.run_id)
-        if run is None:
+    def schedule(self, key: RunKey, deadline: datetime) -> None:
+        """Look at a run that need not be in memory at, or soon after, a durable deadline."""
+        if self._durable.put(key, deadline):
+            self._wake.set()
+
+    def schedule_inflight(self, run: LoadedRun, deadline: float | None) -> None:
+        """Look at a run in memory when a deadline comes of what a worker has of it."""
+        if deadline is not None and self._inflight.put(run.key, deadline):
+            self._wake.set()
+
+    def follow(self, run: LoadedRun, deadline: datetime | None) -> None:
+        """Take note of a run's newest record, which brought the durable deadline, if any."""
+        if not run.state.is_open:
+            self._forget(run.key.run_id)
+            return
+        if deadline is not None:
+            self.schedule(run.key, deadline)
+        if run.inflight.is_idle and run.inflight.taken_at is None:
+            self._inflight.discard(run.key.run_id)
+
+    def admit(self, run: LoadedRun) -> None:
+        """Take note of a run that has just been loaded."""
+        deadline = next_deadline(run.state, run.inflight, self._clock.now())
+        if deadline is not None:
+            self.schedule(run.key, deadline)
+        at = self._clock.monotonic()
+        self.schedule_inflight(run, next_inflight_deadline(run.state, run.inflight, at))
+
+    def release(self, run: LoadedRun) -> None:
+        """Take note of a run that has left memory: keep what would else be missed."""
+        if run.inflight.taken_at is None:
+            self._inflight.discard(run.key.run_id)
+        deadline = self._durable.find(run.key.run_id)
+        if deadline is None or deadline <= self._clock.now() + DUE_HORIZON:
+            return
+        if run.wake_time is not None and run.wake_time <= deadline:
             # Its row has it, and is looked at before the deadline comes.
-            return deadline <= self._clock.now() + DUE_HORIZON
-        return run.armed_time is None or run.armed_time >= deadline
+            self._durable.discard(run.key.run_id)
 
-    def _on_due(self, key: RunKey, deadline: datetime) -> None:
-        run = self._cache.find(key.run_id)
-        if run is None:
-            self._to_load.put_nowait(key)
-        elif run.armed_time is None or run.armed_time <= deadline:
+    def _forget(self, run_id: str) -> None:
+        self._durable.discard(run_id)
+        self._inflight.discard(run_id)
+        self._again.discard(run_id)
+
+    def _schedule_again(self, key: RunKey, interval: float) -> None:
+        if self._again.put(key, self._clock.monotonic() + interval):
+            self._wake.set()
+
+    # Looking.
+
+    async def _watch(self) -> None:
+        while not is_cancelled():
+            self._wake.clear()
+            if self.look_at_due() == _MAX_LOOKS_AT_ONCE:
+                await asyncio.sleep(0)
+                continue
+            _SCHEDULED.set(len(self))
+            try:
+                async with asyncio.timeout(self._wait()):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _wait(self) -> float | None:
+        """Seconds until the first deadline, at most those until a step must be noticed."""
+        at = self._clock.monotonic()
+        firsts = (self._inflight.first(), self._again.first())
+        waits = [deadline - at for deadline in firsts if deadline is not None]
+        durable = self._durable.first()
+        if durable is not None:
+            until = (durable - self._clock.now()).total_seconds()
+            waits.append(min(until, _LONGEST_WAIT))
+        return max(min(waits), 0.0) if waits else None
+
+    def look_at_due(self) -> int:
+        """Look at some of the runs that are due, or have them loaded; how many it was."""
+        for count in range(_MAX_LOOKS_AT_ONCE):
+            key = self._pop_due()
+            if key is None:
+                return count
+            run = self._cache.find(key.run_id)
+            if run is None:
+                self._to_load.put_nowait(key)
+            else:
+                self._try_look_at(run)
+        return _MAX_LOOKS_AT_ONCE
+
+    def _pop_due(self) -> RunKey | None:
+        at = self._clock.monotonic()
+        return (
+            self._durable.pop_due(self._clock.now())
+            or self._inflight.pop_due(at)
+            or self._again.pop_due(at)
+        )
+
+    def _try_look_at(self, run: LoadedRun) -> None:
+        try:
             self._look_at(run)
+        except UnavailableError as error:
+            _log.warning("what is due must wait", run_id=run.key.run_id, error=str(error))
+            self._schedule_again(run.key, _RETRY_INTERVAL)
+        except Exception:  # noqa: BLE001 - logged whole
+            # One run at fault must not keep the others from being looked at.
+            _log.exception("a run could not be looked at", run_id=run.key.run_id)
+            _FAILED.inc()
+            self._schedule_again(run.key, _FAULT_INTERVAL)
 
     def _look_at(self, run: LoadedRun) -> None:
-        """Do all that is due for a run."""
+        """Do all that is due for a run.
+
+        Raises:
+            UnavailableError: The disk is too far behind, or the shard is being taken anew.
+        """
         shard = self._shards.get(run.shard_id)
-        now, last_due_time = self._clock.now(), run.last_due_time
-        # Whatever goes wrong below, the run is looked at again soon.
-        run.armed_time = None
-        self.arm(run, now + _RETRY_INTERVAL)
         if shard is None:
-            return
-        record = decide_due(run.state, run.inflight, now)
-        run.last_due_time = now
-        refs = []
+            raise ShardNotOwnedError(run.shard_id)
+        _LOOKS.inc()
+        now, at = self._clock.now(), self._clock.monotonic()
+        record = decide_due(run.state, run.inflight, now, at)
         if record is not None:
-            try:
-                refs = self._commit(run, record).refs
-            except UnavailableError as error:
-                _log.warning("what is due must wait", run_id=run.key.run_id, error=str(error))
-                run.last_due_time = last_due_time
-                return
-        known = {(ref.scheduled_event_id, ref.attempt) for ref in refs}
-        # The clock may have stepped back: what was due before may be due again.
-        looked_at = min(last_due_time, now)
-        retries = due_retries(run.state, run.inflight, looked_at, now)
+            self._commit(run, record)
         # They are on disk already. Those that the record has brought are offered with it.
-        self._dispatcher.offer(
-            ref for ref in retries if (ref.scheduled_event_id, ref.attempt) not in known
-        )
-        rewrite_wake_time(shard, run)
-        run.armed_time = None
-        self.arm(run, next_deadline(run.state, run.inflight, now))
+        self._dispatcher.offer(take_due_retries(run.state, run.inflight, now))
+        rewrite_wake_time(shard, run, now)
+        self._rearm(run, now, at)
+
+    def _rearm(self, run: LoadedRun, now: datetime, at: float) -> None:
+        self._forget(run.key.run_id)
+        deadline = next_deadline(run.state, run.inflight, now)
+        if deadline is not None:
+            self.schedule(run.key, deadline)
+        self.schedule_inflight(run, next_inflight_deadline(run.state, run.inflight, at))
 
     async def _load_due(self) -> None:
         """Load the runs that are due and not in memory."""
-        while True:
+        while not is_cancelled():
             key = await self._to_load.get()
+            _LOADS.inc()
             try:
                 async with asyncio.timeout(_LOAD_TIMEOUT):
                     run = await self._load(key)
-                self._look_at(run)
             except ShardNotOwnedError as error:
                 # Another host's, unless only the lease has run out, which is renewed in a moment.
                 if error.shard_id in self._shards:
-                    self.schedule(self._clock.now() + _RETRY_INTERVAL, key)
+                    self._schedule_again(key, _RETRY_INTERVAL)
             except WorkflowNotFoundError:
                 _log.error("a run that is due is not in the log", run_id=key.run_id)
             except (UnavailableError, TimeoutError) as error:
                 _log.warning("a run that is due cannot be loaded", error=str(error))
-                self.schedule(self._clock.now() + _RETRY_INTERVAL, key)
+                self._schedule_again(key, _RETRY_INTERVAL)
             except Exception:  # noqa: BLE001 - logged whole
                 # One run at fault must not keep the others from being woken.
-                _log.exception("a run that is due could not be woken", run_id=key.run_id)
+                _log.exception("a run that is due could not be loaded", run_id=key.run_id)
                 _FAILED.inc()
+                self._schedule_again(key, _FAULT_INTERVAL)
+            else:
+                self._try_look_at(run)

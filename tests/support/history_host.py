@@ -104,7 +104,8 @@ class HistoryBench:
 
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.engine.wakeups._timers._call_due()
+        while self.engine.wakeups.look_at_due():
+            pass
 
     async def start_task(
         self, ref: matching_service_pb2.TaskRef, sticky: str = ""

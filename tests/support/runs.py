@@ -21,7 +21,7 @@ from aetheris_server.history.state import workflow_task as task_machine
 from aetheris_server.history.state.apply import apply, new_state
 from aetheris_server.history.state.close import decide_terminated
 from aetheris_server.history.state.commands import Decision, decide_completed
-from aetheris_server.history.state.deadlines import decide_due, durable_deadline, new_deadline
+from aetheris_server.history.state.deadlines import decide_due, new_deadline, next_deadline
 from aetheris_server.history.state.inflight import (
     Inflight,
     Poller,
@@ -29,7 +29,7 @@ from aetheris_server.history.state.inflight import (
     StartedWorkflowTask,
 )
 from aetheris_server.history.state.limits import RunLimits
-from aetheris_server.history.state.obligations import due_retries, new_obligations
+from aetheris_server.history.state.obligations import new_obligations, take_due_retries
 from aetheris_server.history.state.run import ActivityState, RunKey, RunState
 from aetheris_server.history.state.signal import decide_cancel_requested, decide_signaled
 from aetheris_server.history.state.start import decide_started
@@ -157,6 +157,7 @@ class RunDriver:
         history: All events so far.
         refs: Every task offered so far, by what its record or a timer brought.
         wake_time: The executions row's: it changes when it must become earlier, or has fired.
+        now: The wall clock; moves the other clock along, unless it is moved by `step_clock`.
     """
 
     def __init__(self, limits: RunLimits | None = None, **start: Any) -> None:
@@ -169,7 +170,7 @@ class RunDriver:
         self.refs: list[matching_service_pb2.TaskRef] = []
         self.wake_time: datetime | None = None
         self.starts = 0
-        self.last_due_time = BEGIN
+        self._stepped = timedelta(0)
         request = workflow_service_pb2.StartWorkflowRequest(
             workflow_id=KEY.workflow_id,
             workflow_type=common_pb2.WorkflowType(name="Flow"),
@@ -198,7 +199,7 @@ class RunDriver:
 
     def _rewrite_wake_time(self) -> None:
         if self.wake_time is not None and self.wake_time <= self.now:
-            self.wake_time = durable_deadline(self.state, self.now)
+            self.wake_time = next_deadline(self.state, self.inflight, self.now)
 
     def fold(self) -> RunState:
         """The state that a host gets from the log."""
@@ -222,6 +223,16 @@ class RunDriver:
 
     # Time.
 
+    @property
+    def at(self) -> float:
+        """The clock for intervals."""
+        return (self.now - self._stepped - BEGIN).total_seconds()
+
+    def step_clock(self, value: float) -> None:
+        """Step the wall clock alone, forwards or backwards."""
+        self.now += timedelta(seconds=value)
+        self._stepped += timedelta(seconds=value)
+
     def advance(self, value: float) -> log_pb2.LogRecord | None:
         """Let time pass, and do what is due then."""
         self.now += timedelta(seconds=value)
@@ -229,11 +240,10 @@ class RunDriver:
 
     def fire(self) -> log_pb2.LogRecord | None:
         """Do what is due now."""
-        record = decide_due(self.state, self.inflight, self.now)
+        record = decide_due(self.state, self.inflight, self.now, self.at)
         if record is not None:
             self.commit(record)
-        self.refs.extend(due_retries(self.state, self.inflight, self.last_due_time, self.now))
-        self.last_due_time = self.now
+        self.refs.extend(take_due_retries(self.state, self.inflight, self.now))
         self._rewrite_wake_time()
         return record
 
@@ -241,12 +251,16 @@ class RunDriver:
         """Another host takes the shard: what is only in memory is gone."""
         self.state = self.fold()
         self.inflight = Inflight()
-        activity_machine.restore_started(self.state, self.inflight, self.now, self.now)
+        activity_machine.restore_inflight(
+            self.state, self.inflight, self.now, self.at, taken_at=self.at
+        )
         record = task_machine.decide_flush(self.state, self.inflight, self.now)
         if record is not None:
             self.commit(record)
-        self.last_due_time = BEGIN
         self.fire()
+        # What the row does not cover, that host does not forget when the run leaves memory.
+        deadline = next_deadline(self.state, self.inflight, self.now)
+        self.wake_time = earliest(self.wake_time, deadline)
 
     # Workflow tasks.
 
@@ -258,8 +272,9 @@ class RunDriver:
             self.state, self.inflight, task.scheduled_event_id, task.attempt, self.now
         )
         self.starts += 1
+        start_id = f"start-{self.starts}"
         return task_machine.start_workflow_task(
-            self.state, self.inflight, poller, f"start-{self.starts}", self.now, self.limits
+            self.state, self.inflight, poller, start_id, self.now, self.at, self.limits
         )
 
     def complete_task(
@@ -319,7 +334,7 @@ class RunDriver:
                     self.state, self.inflight, activity, poller, self.now
                 )
             )
-        return activity_machine.start_activity(activity, self.inflight, poller, self.now)
+        return activity_machine.start_activity(activity, self.inflight, poller, self.now, self.at)
 
     def complete_activity(self, activity_id: str = "a", result: str = "42") -> log_pb2.LogRecord:
         """A worker gives a result."""
@@ -369,7 +384,7 @@ class RunDriver:
         activity = self.activity(activity_id)
         started = self.inflight.activities.get(activity.scheduled_event_id)
         if started is not None:
-            started.last_heartbeat_time = self.now
+            started.note_heartbeat(self.now, self.at)
         record = activity_machine.decide_heartbeat(
             self.state,
             self.inflight,

@@ -108,12 +108,12 @@ async def record_activity_task_heartbeat(
         TaskNotFoundError: The attempt is over.
     """
     run, activity, token = await _load(engine, namespace_id, request.task_token)
-    now = engine.clock.now()
+    now, at = engine.clock.now(), engine.clock.monotonic()
     started = run.inflight.activities.get(activity.scheduled_event_id)
     if started is None:
         started = start_activity(engine, run, activity, Poller(request.identity))
-        started.started_time = _started_time(token)
-    started.last_heartbeat_time = now
+        started.backdate(_started_time(token), now, at)
+    started.note_heartbeat(now, at)
     arm_activity(engine, run, activity, started)
     details = request.details if request.HasField("details") else None
     record = machine.decide_heartbeat(run.state, run.inflight, activity, details, now)

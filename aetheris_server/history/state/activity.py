@@ -20,32 +20,34 @@ from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight, Poller, StartedActivity
 from aetheris_server.history.state.retry import decide_retry
 from aetheris_server.history.state.run import ActivityState, RunState
-from aetheris_server.history.state.times import CLOCK_STEP, from_duration, to_timestamp
+from aetheris_server.history.state.times import from_duration, to_timestamp
 
 
 def is_startable(
     state: RunState, inflight: Inflight, scheduled_event_id: int, attempt: int, now: datetime
 ) -> bool:
-    """Whether this attempt is the one that is due and that nobody has."""
+    """Whether this attempt is the one that is due and that nobody has.
+
+    One that is refused because it backs off is offered when its time has come.
+    """
     activity = state.activities.get(scheduled_event_id)
-    return (
-        activity is not None
-        and activity.attempt == attempt
-        and is_owed(activity, inflight, now + CLOCK_STEP)
-    )
+    return activity is not None and activity.attempt == attempt and is_owed(activity, inflight, now)
+
+
+def is_free(activity: ActivityState, inflight: Inflight) -> bool:
+    """Whether nobody has, or may have, the current attempt."""
+    return activity.scheduled_event_id not in inflight.activities and activity.started_time is None
 
 
 def is_owed(activity: ActivityState, inflight: Inflight, now: datetime) -> bool:
-    """Whether the current attempt is due and nobody has, or may have, it."""
-    return (
-        activity.is_due(now)
-        and activity.scheduled_event_id not in inflight.activities
-        and activity.started_time is None
+    """Whether the current attempt is due, or has been, and nobody has, or may have, it."""
+    return is_free(activity, inflight) and (
+        activity.scheduled_event_id not in inflight.backing_off or activity.is_due(now)
     )
 
 
 def start_activity(
-    activity: ActivityState, inflight: Inflight, poller: Poller, now: datetime
+    activity: ActivityState, inflight: Inflight, poller: Poller, now: datetime, at: float
 ) -> StartedActivity:
     """Give an activity's current attempt to a poller. The caller has checked `is_startable`.
 
@@ -57,10 +59,13 @@ def start_activity(
         attempt=activity.attempt,
         poller=poller,
         started_time=now,
+        started_at=at,
         last_heartbeat_time=now,
+        last_heartbeat_at=at,
         task_queue=activity.scheduled.task_queue.name,
     )
     inflight.activities[activity.scheduled_event_id] = started
+    inflight.backing_off.discard(activity.scheduled_event_id)
     return started
 
 
@@ -76,22 +81,34 @@ def decide_attempt_started(
     return draft.record
 
 
-def restore_started(
-    state: RunState, inflight: Inflight, now: datetime, taken_time: datetime | None = None
+def restore_inflight(
+    state: RunState, inflight: Inflight, now: datetime, at: float, taken_at: float | None = None
 ) -> None:
-    """Take the durable starts into `inflight` after a load; silence is counted from now on.
+    """Take what the state says into `inflight` after a load.
+
+    The durable starts; silence is counted from now on. And what backs off: which of it was offered
+    before is not known, so that what is due is offered once more.
 
     Args:
         state: As loaded.
         inflight: Changed in place.
         now: The time.
-        taken_time: When this host took the shard; None if nobody had it before.
+        at: The same, by the clock for intervals.
+        taken_at: When this host took the shard; None if nobody had it before.
     """
-    inflight.taken_time = taken_time
+    inflight.taken_at = taken_at
+    if not state.is_open:
+        return
+    inflight.is_task_backing_off = (
+        state.workflow_task is not None and state.workflow_task.is_transient
+    )
     for activity in state.activities.values():
         if activity.started_time is not None:
-            started = start_activity(activity, inflight, Poller(activity.started_identity), now)
-            started.started_time = activity.started_time
+            poller = Poller(activity.started_identity)
+            started = start_activity(activity, inflight, poller, now, at)
+            started.backdate(activity.started_time, now, at)
+        elif activity.attempt > 1:
+            inflight.backing_off.add(activity.scheduled_event_id)
 
 
 def require_attempt(state: RunState, scheduled_event_id: int, attempt: int) -> ActivityState:
@@ -295,36 +312,36 @@ def expiration_time(activity: ActivityState) -> datetime | None:
     return activity.scheduled_time + timeout if timeout else None
 
 
-def schedule_to_start_time(
-    activity: ActivityState, taken_time: datetime | None = None
-) -> datetime | None:
-    """When the current attempt must have found a worker; None is never.
+def schedule_to_start_time(activity: ActivityState) -> datetime | None:
+    """When the current attempt must have found a worker; None is never."""
+    timeout = from_duration(activity.scheduled.schedule_to_start_timeout)
+    return activity.attempt_scheduled_time + timeout if timeout else None
 
-    Args:
-        activity: Whose attempt.
-        taken_time: See `Inflight.taken_time`: an attempt that a worker had then waits anew.
+
+def waits_anew_until(activity: ActivityState, inflight: Inflight) -> float | None:
+    """Until when an attempt that a worker may have had before this host took the shard waits for
+    another, even if its `schedule_to_start_time` has passed; None if this host always had the run.
     """
     timeout = from_duration(activity.scheduled.schedule_to_start_timeout)
-    if not timeout:
+    if inflight.taken_at is None or not timeout or not is_free(activity, inflight):
         return None
-    since = activity.attempt_scheduled_time
-    return (max(since, taken_time) if taken_time is not None else since) + timeout
+    return inflight.taken_at + timeout.total_seconds()
 
 
 def started_deadline(
     activity: ActivityState, started: StartedActivity
-) -> tuple[datetime, "failure_pb2.TimeoutType.ValueType"] | None:
+) -> tuple[float, "failure_pb2.TimeoutType.ValueType"] | None:
     """The first deadline of a started attempt, and its kind; None if it has none of its own."""
-    candidates: list[tuple[datetime, failure_pb2.TimeoutType.ValueType]] = []
-    start_to_close = from_duration(activity.scheduled.start_to_close_timeout)
+    candidates: list[tuple[float, failure_pb2.TimeoutType.ValueType]] = []
+    start_to_close = from_duration(activity.scheduled.start_to_close_timeout).total_seconds()
     if start_to_close:
         candidates.append(
-            (started.started_time + start_to_close, failure_pb2.TIMEOUT_TYPE_START_TO_CLOSE)
+            (started.started_at + start_to_close, failure_pb2.TIMEOUT_TYPE_START_TO_CLOSE)
         )
-    heartbeat = from_duration(activity.scheduled.heartbeat_timeout)
+    heartbeat = from_duration(activity.scheduled.heartbeat_timeout).total_seconds()
     if heartbeat:
         candidates.append(
-            (started.last_heartbeat_time + heartbeat, failure_pb2.TIMEOUT_TYPE_HEARTBEAT)
+            (started.last_heartbeat_at + heartbeat, failure_pb2.TIMEOUT_TYPE_HEARTBEAT)
         )
     return min(candidates, default=None)
 

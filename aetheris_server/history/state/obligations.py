@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 
 from aetheris.api.v1 import history_pb2, task_queue_pb2
 from aetheris.server.v1 import log_pb2, matching_service_pb2
-from aetheris_server.history.state.activity import is_owed
+from aetheris_server.history.state.activity import is_free, is_owed
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.run import ActivityState, RunState
 from aetheris_server.history.state.times import to_timestamp
+from aetheris_server.history.state.workflow_task import is_owed as is_task_owed
 
 STICKY_TIMEOUT = timedelta(seconds=10)
 
@@ -40,7 +41,10 @@ def obligations(
 def new_obligations(
     state: RunState, inflight: Inflight, record: log_pb2.LogRecord, now: datetime
 ) -> list[matching_service_pb2.TaskRef]:
-    """The tasks that a record, already applied, has brought and that are due at once."""
+    """The tasks that a record, already applied, has brought and that are due at once.
+
+    The caller offers them: they do not back off from here on.
+    """
     if not state.is_open:
         return []
     refs: list[matching_service_pb2.TaskRef] = []
@@ -59,27 +63,30 @@ def new_obligations(
             activity = state.activities.get(fact.activity_attempt_failed.scheduled_event_id)
             if activity is not None and is_owed(activity, inflight, now):
                 refs.append(activity_ref(state, activity))
-    if task_is_new:
-        refs.extend(_workflow_task_refs(state, inflight, now))
+                inflight.backing_off.discard(activity.scheduled_event_id)
+    if task_is_new and (task_refs := list(_workflow_task_refs(state, inflight, now))):
+        refs.extend(task_refs)
+        inflight.is_task_backing_off = False
     return refs
 
 
-def due_retries(
-    state: RunState, inflight: Inflight, after: datetime, now: datetime
+def take_due_retries(
+    state: RunState, inflight: Inflight, now: datetime
 ) -> list[matching_service_pb2.TaskRef]:
-    """The tasks whose backoff ended later than `after` and not later than `now`."""
-    if not state.is_open:
-        return []
-    refs = [
-        activity_ref(state, activity)
-        for activity in state.activities.values()
-        if activity.attempt > 1
-        and after < activity.attempt_scheduled_time
-        and is_owed(activity, inflight, now)
-    ]
-    task = state.workflow_task
-    if task is not None and task.is_transient and after < task.scheduled_time:
-        refs.extend(_workflow_task_refs(state, inflight, now))
+    """The tasks that backed off until now. The caller offers them: from here on they do not."""
+    refs: list[matching_service_pb2.TaskRef] = []
+    for scheduled_id in sorted(inflight.backing_off):
+        activity = state.activities.get(scheduled_id)
+        if activity is None or not is_free(activity, inflight):
+            inflight.backing_off.discard(scheduled_id)
+        elif activity.is_due(now):
+            inflight.backing_off.discard(scheduled_id)
+            refs.append(activity_ref(state, activity))
+    if inflight.is_task_backing_off and (
+        task_refs := list(_workflow_task_refs(state, inflight, now))
+    ):
+        inflight.is_task_backing_off = False
+        refs.extend(task_refs)
     return refs
 
 
@@ -87,7 +94,7 @@ def _workflow_task_refs(
     state: RunState, inflight: Inflight, now: datetime
 ) -> Iterator[matching_service_pb2.TaskRef]:
     task = state.workflow_task
-    if task is None or inflight.workflow_task is not None or not task.is_due(now):
+    if task is None or not is_task_owed(task, inflight, now):
         return
     ref = workflow_ref(state, inflight)
     ref.scheduled_event_id = task.scheduled_event_id

@@ -52,9 +52,9 @@ class WorkflowTaskState:
         return self.attempt > 1
 
     def is_due(self, now: datetime) -> bool:
-        """Whether it does not back off any more.
+        """Whether it does not back off by this clock, which may have stepped back since it was due.
 
-        A first attempt is due whatever the clock says: that may have stepped back since.
+        A first attempt never does.
         """
         return self.attempt == 1 or self.scheduled_time <= now
 
@@ -96,7 +96,7 @@ class ActivityState:
         return self.attempts[-1].failure if self.attempts else None
 
     def is_due(self, now: datetime) -> bool:
-        """Whether the attempt does not back off any more. See `WorkflowTaskState.is_due`."""
+        """Whether the attempt does not back off by this clock. See `WorkflowTaskState.is_due`."""
         return self.attempt == 1 or self.attempt_scheduled_time <= now
 
 

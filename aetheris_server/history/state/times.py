@@ -10,8 +10,6 @@ MAX_DURATION = timedelta(days=36_525)
 """A hundred years, so that no sum leaves the calendar. A longer one in a command is refused; in an
 old log it counts as this one.
 """
-CLOCK_STEP = timedelta(minutes=1)
-"""How far a wall clock may step back between the offer of a task and its start."""
 
 _MAX_SECONDS = int(MAX_DURATION.total_seconds())
 

@@ -18,21 +18,28 @@ from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight, Poller, StartedWorkflowTask
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.run import RunState, WorkflowTaskState
-from aetheris_server.history.state.times import CLOCK_STEP, from_duration, to_timestamp
+from aetheris_server.history.state.times import from_duration, to_timestamp
 
 
 def is_startable(
     state: RunState, inflight: Inflight, scheduled_event_id: int, attempt: int, now: datetime
 ) -> bool:
-    """Whether this attempt is the one that is due and that nobody has."""
+    """Whether this attempt is the one that is due and that nobody has.
+
+    One that is refused because it backs off is offered when its time has come.
+    """
     task = state.workflow_task
     return (
         task is not None
-        and inflight.workflow_task is None
         and task.scheduled_event_id == scheduled_event_id
         and task.attempt == attempt
-        and task.is_due(now + CLOCK_STEP)
+        and is_owed(task, inflight, now)
     )
+
+
+def is_owed(task: WorkflowTaskState, inflight: Inflight, now: datetime) -> bool:
+    """Whether the task is due, or has been, and nobody has it."""
+    return inflight.workflow_task is None and (not inflight.is_task_backing_off or task.is_due(now))
 
 
 def start_workflow_task(
@@ -41,6 +48,7 @@ def start_workflow_task(
     poller: Poller,
     start_id: str,
     now: datetime,
+    at: float,
     limits: RunLimits,
     query_ids: tuple[str, ...] = (),
 ) -> StartedWorkflowTask:
@@ -75,9 +83,10 @@ def start_workflow_task(
         scheduled_event=scheduled_event,
         started_event=started_event,
         started_time=now,
-        deadline_time=now + from_duration(state.started.workflow_task_timeout),
+        deadline_at=at + from_duration(state.started.workflow_task_timeout).total_seconds(),
         query_ids=query_ids,
     )
+    inflight.is_task_backing_off = False
     return inflight.workflow_task
 
 

@@ -185,7 +185,7 @@ async def test_start_that_is_given_up_half_way_is_offered_again(
 
 
 async def test_timer_that_is_due_survives_a_write_that_comes_before_it(
-    migrated_postgres_dsn: str,
+    migrated_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with history_bench(migrated_postgres_dsn) as bench:
         request = _start_request()
@@ -195,6 +195,7 @@ async def test_timer_that_is_due_survives_a_write_that_comes_before_it(
         await _signal(bench, request.workflow_id)
         task = (await bench.start_task(await _take_ref(bench))).workflow_task
         # The timer is due, and nobody has looked yet when the decision comes.
+        monkeypatch.setattr(bench.engine.wakeups, "look_at_due", lambda: 0)
         bench.clock.advance(6)
         await _decide(bench, task)
         rows = await bench.db.fetch(

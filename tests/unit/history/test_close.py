@@ -5,7 +5,7 @@ import pytest
 from aetheris.api.v1 import command_pb2, failure_pb2, history_pb2, workflow_pb2
 from aetheris_server.errors import WorkflowClosedError
 from aetheris_server.history.state.close import to_result
-from aetheris_server.history.state.deadlines import durable_deadline, next_deadline
+from aetheris_server.history.state.deadlines import next_deadline, next_inflight_deadline
 from aetheris_server.history.state.obligations import obligations, owes_tasks
 from tests.support.runs import (
     RunDriver,
@@ -74,8 +74,8 @@ def test_closed_run_owes_nothing_and_waits_for_nothing() -> None:
     run.terminate()
     assert not owes_tasks(run.state)
     assert obligations(run.state, run.inflight, run.now) == []
-    assert durable_deadline(run.state, run.now) is None
     assert next_deadline(run.state, run.inflight, run.now) is None
+    assert next_inflight_deadline(run.state, run.inflight, run.at) is None
     assert run.advance(1000) is None
     assert run.inflight.workflow_task is None
     assert run.inflight.activities == {}

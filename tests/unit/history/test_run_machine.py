@@ -16,11 +16,16 @@ from hypothesis.stateful import (
 )
 
 from aetheris.api.v1 import command_pb2, history_pb2
+from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_WORKFLOW
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError, WorkflowClosedError
 from aetheris_server.history.state.activity import is_owed, require_attempt
 from aetheris_server.history.state.apply import apply
-from aetheris_server.history.state.deadlines import decide_due, durable_deadline, next_deadline
+from aetheris_server.history.state.deadlines import (
+    decide_due,
+    next_deadline,
+    next_inflight_deadline,
+)
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.obligations import obligations, owes_tasks
 from aetheris_server.history.state.run import EMPTY_HASH, RunState
@@ -89,13 +94,8 @@ class RunMachine(RuleBasedStateMachine):
         return self.run.state.is_open
 
     def _has_task(self) -> bool:
-        task = self.run.state.workflow_task
-        return (
-            self._is_open()
-            and task is not None
-            and self.run.inflight.workflow_task is None
-            and task.is_due(self.run.now)
-        )
+        owed = obligations(self.run.state, self.run.inflight, self.run.now)
+        return any(ref.task_queue_type == TASK_QUEUE_TYPE_WORKFLOW for ref in owed)
 
     def _worker_has_task(self) -> bool:
         return self.run.inflight.workflow_task is not None
@@ -264,16 +264,31 @@ class RunMachine(RuleBasedStateMachine):
     @rule(wait=st.sampled_from([0, 0.1, 0.5, 1, 3, 10]))
     def advance(self, wait: float) -> None:
         self.run.advance(wait)
-        assert decide_due(self.run.state, self.run.inflight, self.run.now) is None
+        assert self._decide_due() is None
+
+    def _decide_due(self) -> log_pb2.LogRecord | None:
+        return decide_due(self.run.state, self.run.inflight, self.run.now, self.run.at)
+
+    @rule(step=st.sampled_from([-3600, -60, -3, -1, 1, 3, 60, 3600]))
+    def step_clock(self, step: float) -> None:
+        self.run.step_clock(step)
+        self.run.fire()
+        assert self._decide_due() is None
 
     @rule()
     def advance_to_next_deadline(self) -> None:
+        waits: list[float] = []
         deadline = next_deadline(self.run.state, self.run.inflight, self.run.now)
         if deadline is not None:
-            before = (deadline - self.run.now).total_seconds() / 2
+            waits.append((deadline - self.run.now).total_seconds())
+        at = next_inflight_deadline(self.run.state, self.run.inflight, self.run.at)
+        if at is not None:
+            waits.append(at - self.run.at)
+        if waits:
             # Nothing is due before the deadline.
-            assert self.run.advance(before) is None
-            self.run.advance((deadline - self.run.now).total_seconds())
+            assert self.run.advance(min(waits) / 2) is None
+            # A rounding error of the float apart.
+            self.run.advance(min(waits) / 2 + 2e-6)
 
     @rule(chance=st.integers(0, 2))
     def lose_host(self, chance: int) -> None:
@@ -318,30 +333,34 @@ class RunMachine(RuleBasedStateMachine):
 
     @invariant()
     def wake_time_covers_every_durable_deadline(self) -> None:
-        upcoming = durable_deadline(self.run.state, self.run.now)
+        upcoming = next_deadline(self.run.state, self.run.inflight, self.run.now)
         if upcoming is not None:
+            assert upcoming > self.run.now
             assert self.run.wake_time is not None
             assert self.run.wake_time <= upcoming
-            soonest = next_deadline(self.run.state, self.run.inflight, self.run.now)
-            assert soonest is not None
-            assert soonest <= upcoming
 
     @invariant()
     def next_deadline_covers_all(self) -> None:
         state, inflight, now = self.run.state, self.run.inflight, self.run.now
         if not state.is_open:
             assert next_deadline(state, inflight, now) is None
+            assert next_inflight_deadline(state, inflight, self.run.at) is None
             return
-        moments: list[datetime] = [timer.fire_time for timer in state.timers.values()]
         if inflight.workflow_task is not None:
-            moments.append(inflight.workflow_task.deadline_time)
+            at = next_inflight_deadline(state, inflight, self.run.at)
+            assert at is not None
+            assert at <= inflight.workflow_task.deadline_at
+        moments: list[datetime] = [timer.fire_time for timer in state.timers.values()]
+        moments += [
+            state.activities[scheduled_id].attempt_scheduled_time
+            for scheduled_id in inflight.backing_off & state.activities.keys()
+        ]
         if state.run_deadline_time is not None:
             moments.append(state.run_deadline_time)
         if state.first_task_time is not None:
             moments.append(state.first_task_time)
         soonest = next_deadline(state, inflight, now)
-        upcoming = [moment for moment in moments if moment > now]
-        assert not upcoming or (soonest is not None and soonest <= min(upcoming))
+        assert not moments or (soonest is not None and now < soonest <= min(moments))
 
     @invariant()
     def close_event_is_one_and_last(self) -> None:

@@ -1,9 +1,9 @@
-"""The small parts of the shell: the heap of deadlines, the cache, the offers, the look-ups."""
+"""The small parts of the shell: the cache, the offers, the look-ups."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any, cast
 
@@ -26,7 +26,6 @@ from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.inflight import Poller, StartedActivity
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.history.timers import Timers
 from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import load_newest_runs
@@ -59,65 +58,6 @@ async def _while_running(
             await task
 
 
-# Deadlines.
-
-
-def _timers(clock: ManualClock, needed: Callable[[RunKey, datetime], bool] = lambda *_: True):
-    called: list[str] = []
-    timers = Timers(clock, lambda key, _: called.append(key.run_id), needed)
-    return timers, called
-
-
-async def test_timers_call_in_order_and_never_early(clock: ManualClock) -> None:
-    timers, called = _timers(clock)
-    for name, delay in (("c", 3), ("a", 1), ("b", 2)):
-        timers.schedule(clock.now() + timedelta(seconds=delay), _key(name))
-    timers._call_due()
-    assert called == []
-    clock.advance(2)
-    timers._call_due()
-    assert called == ["a", "b"]
-    assert len(timers) == 1
-
-
-async def test_timers_that_wait_notice_an_earlier_deadline(clock: ManualClock) -> None:
-    timers, called = _timers(clock)
-    timers.schedule(clock.now() + timedelta(hours=1), _key("late"))
-
-    async def check() -> None:
-        await asyncio.sleep(0)
-        timers.schedule(clock.now(), _key("now"))
-        await wait_until(lambda: called == ["now"], 5)
-
-    await _while_running(timers.run, check)
-
-
-async def test_call_that_fails_keeps_no_other_deadline(clock: ManualClock) -> None:
-    called: list[str] = []
-
-    def on_due(key: RunKey, _: datetime) -> None:
-        called.append(key.run_id)
-        if key.run_id == "bad":
-            raise ValueError("bad")
-
-    timers = Timers(clock, on_due, lambda *_: True)
-    timers.schedule(clock.now(), _key("bad"))
-    timers.schedule(clock.now(), _key("good"))
-    timers._call_due()
-    assert called == ["bad", "good"]
-
-
-def test_deadlines_that_nobody_needs_are_dropped(clock: ManualClock) -> None:
-    timers, called = _timers(clock, lambda key, _: key.run_id == "kept")
-    timers.schedule(clock.now() + timedelta(hours=1), _key("kept"))
-    for number in range(25_000):
-        timers.schedule(clock.now() + timedelta(days=1), _key(f"{number}"))
-    assert len(timers) <= 10_000
-    clock.advance(7200)
-    timers._call_due()
-    assert called == ["kept"]
-
-
 # The cache.
 
 
@@ -141,7 +81,7 @@ def test_cache_that_is_full_lets_the_least_recently_used_go() -> None:
 def test_cache_passes_over_runs_that_workers_have() -> None:
     cache, evicted = _cache(1)
     busy = _loaded("busy")
-    busy.inflight.activities[5] = StartedActivity(5, 1, Poller("w"), BEGIN, BEGIN, "q")
+    busy.inflight.activities[5] = StartedActivity(5, 1, Poller("w"), BEGIN, 0.0, BEGIN, 0.0, "q")
     cache.put(busy)
     cache.put(_loaded("a"))
     cache.put(_loaded("b"))
@@ -154,7 +94,7 @@ def test_run_just_put_stays_however_full_the_cache_is(bounds: tuple[int, int]) -
     cache, evicted = _cache(*bounds)
     for name in "abc":
         run = _loaded(name)
-        run.inflight.activities[5] = StartedActivity(5, 1, Poller("w"), BEGIN, BEGIN, "q")
+        run.inflight.activities[5] = StartedActivity(5, 1, Poller("w"), BEGIN, 0.0, BEGIN, 0.0, "q")
         cache.put(run)
     newest = _loaded("newest")
     cache.put(newest)

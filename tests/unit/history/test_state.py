@@ -9,9 +9,13 @@ from google.protobuf import duration_pb2
 
 from aetheris.api.v1 import failure_pb2, history_pb2, workflow_pb2
 from aetheris_server.history.state.apply import chain_hash
-from aetheris_server.history.state.deadlines import decide_due, durable_deadline, next_deadline
+from aetheris_server.history.state.deadlines import (
+    decide_due,
+    next_deadline,
+    next_inflight_deadline,
+)
 from aetheris_server.history.state.failures import trim
-from aetheris_server.history.state.obligations import due_retries, obligations
+from aetheris_server.history.state.obligations import obligations, take_due_retries
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
 from aetheris_server.history.state.times import MAX_DURATION, earliest, from_duration
@@ -105,17 +109,18 @@ def test_obligations_of_lost_host_are_all_that_nobody_may_have() -> None:
     }
 
 
-def test_due_retries_are_those_since_the_last_look() -> None:
+def test_due_retries_are_given_once() -> None:
     run = RunDriver()
     run.run_task(schedule_activity("a"), schedule_activity("b"))
     for activity_id in ("a", "b"):
         run.start_activity(activity_id)
         run.fail_activity(activity_id)
         run.now += timedelta(seconds=1)
-    seen = BEGIN + timedelta(seconds=1)
-    refs = due_retries(run.state, run.inflight, seen, run.now)
+    refs = take_due_retries(run.state, run.inflight, BEGIN + timedelta(seconds=1))
+    assert ref_ids(refs) == {(2, run.activity("a").scheduled_event_id, 2)}
+    refs = take_due_retries(run.state, run.inflight, run.now)
     assert ref_ids(refs) == {(2, run.activity("b").scheduled_event_id, 2)}
-    assert due_retries(run.state, run.inflight, run.now, run.now) == []
+    assert take_due_retries(run.state, run.inflight, run.now) == []
 
 
 def test_deadlines_that_have_passed_are_not_waited_for_again() -> None:
@@ -124,26 +129,26 @@ def test_deadlines_that_have_passed_are_not_waited_for_again() -> None:
     run.start_activity()
     run.fail_activity()
     run.advance(1)
-    assert durable_deadline(run.state, run.now) is None
     assert next_deadline(run.state, run.inflight, run.now) is None
 
 
-def test_next_deadline_counts_what_is_in_flight() -> None:
+def test_deadlines_in_flight_are_those_of_what_workers_have() -> None:
     run = RunDriver()
     run.run_task(
         schedule_activity("a", start_to_close_timeout=seconds(100), heartbeat_timeout=seconds(30)),
         force_create_new_workflow_task=True,
     )
-    assert next_deadline(run.state, run.inflight, run.now) is None
+    assert next_inflight_deadline(run.state, run.inflight, run.at) is None
     run.start_activity()
-    assert next_deadline(run.state, run.inflight, run.now) == BEGIN + timedelta(seconds=30)
+    assert next_inflight_deadline(run.state, run.inflight, run.at) == 30
     run.start_task()
-    assert next_deadline(run.state, run.inflight, run.now) == BEGIN + timedelta(seconds=10)
+    assert next_inflight_deadline(run.state, run.inflight, run.at) == 10
+    assert next_deadline(run.state, run.inflight, run.now) is None
 
 
 def test_decide_due_before_anything_is_due_is_nothing() -> None:
     run = _busy_run()
-    assert decide_due(run.state, run.inflight, run.now) is None
+    assert decide_due(run.state, run.inflight, run.now, run.at) is None
 
 
 def test_event_types_all_have_their_attributes_field() -> None:

@@ -193,7 +193,7 @@ def test_workflow_task_timed_out_is_tried_again() -> None:
 
 def test_workflow_task_timeout_default_is_ten_seconds() -> None:
     run = RunDriver()
-    assert run.start_task().deadline_time == run.now + timedelta(seconds=10)
+    assert run.start_task().deadline_at == run.at + 10
 
 
 def test_workflow_task_times_out_together_with_timer_becomes_first_attempt() -> None:
