@@ -174,6 +174,7 @@ class HistorySettings(_Section):
     cache_max_bytes: ByteCount = ByteSize(512 * _MIB)
     snapshot_interval_records: Count = 256
     watermark_interval: Seconds = 1.0
+    sweep_interval: Seconds = 60.0
 
     @model_validator(mode="after")
     def _check_intervals(self) -> Self:

@@ -136,7 +136,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
                 PostgresCatalog(db),
                 {
                     "postgres": db.ping,
-                    "redis": matching.ping_backlog,
+                    "redis": matching.check_backlog,
                     "history": peers.check_history,
                     "matching": peers.check_matching,
                 },

@@ -27,7 +27,9 @@ from aetheris_server.storage.namespaces import Namespace
 __all__ = ["OperatorServicer", "Probe"]
 
 Probe = Callable[[], Awaitable[object]]
-"""Returns when a component answers, raises an AetherisError where it does not."""
+"""Returns when a component answers, raises an AetherisError where it does not. A text that it
+returns says what is wrong with the component all the same.
+"""
 
 _DEFAULT_PAGE_SIZE = 100
 _DEFAULT_RETENTION_SECONDS = 72 * 3600
@@ -119,7 +121,9 @@ async def _probe(name: str, probe: Probe) -> pb.ComponentHealth:
     start = time.monotonic()
     try:
         async with asyncio.timeout(_PROBE_TIMEOUT):
-            await probe()
+            found = await probe()
+        if isinstance(found, str):
+            health.message = found
     except (AetherisError, TimeoutError) as error:
         health.status = pb.COMPONENT_STATUS_NOT_SERVING
         health.message = str(error) or f"no answer in {_PROBE_TIMEOUT} s"

@@ -52,6 +52,11 @@ class Dispatcher:
         if self._queue:
             self._wake.set()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether matching takes tasks more slowly than they come, or not at all."""
+        return bool(self._later) or len(self._queue) > _MAX_BATCH
+
     async def run(self) -> None:
         """Offer until cancelled."""
         slots = asyncio.Semaphore(_MAX_CONCURRENT_BATCHES)

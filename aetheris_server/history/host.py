@@ -13,6 +13,7 @@ from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.recovery import offer_all_again
 from aetheris_server.history.service import HistoryService
 from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.history.sweep import Sweep
 from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.storage.database import Database
 from aetheris_server.telemetry import get_logger
@@ -76,6 +77,7 @@ class HistoryHost:
             self.cluster.on_shard_failed,
         )
         self.cluster.attach(self._engine)
+        self._sweep = Sweep(self._engine, settings.sweep_interval)
         self.service = HistoryService(self._engine, self._notices)
         self._group = asyncio.TaskGroup()
         self._loops: list[asyncio.Task[None]] = []
@@ -88,6 +90,7 @@ class HistoryHost:
             self._dispatcher.run,
             self._notices.run,
             self.cluster.run_recovery,
+            self._sweep.run,
         ):
             self._loops.append(self._group.create_task(loop()))
         return self

@@ -2,17 +2,18 @@
 
 A waiting task is in one sub-queue, named by its sticky queue and its required capabilities; which
 sub-queues there are can be read from Redis alone. A task that is popped is leased: it comes back
-unless it is acknowledged in time. Redis is a hint: what is lost with it is offered again by history
-(see epoch.py), and a task that is in it twice is refused there.
+unless it is acknowledged in time. Redis is a hint: what is lost with it, as a whole (epoch.py) or
+key by key (backlog_view.py), is offered again by history, and a task that is in it twice is refused
+there.
 
 Left to others: who pops what, and when.
 """
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import orjson
 
@@ -22,7 +23,7 @@ from aetheris_server.config import RedisSettings
 from aetheris_server.matching.epoch import Epoch
 from aetheris_server.matching.match import SubQueue
 from aetheris_server.matching.scripts import Script, ScriptCall, Scripts
-from aetheris_server.matching.tasks import QueuedTask, QueueKey, sticky_remaining
+from aetheris_server.matching.tasks import Lease, QueuedTask, QueueKey, sticky_remaining
 
 POSTPONE_SECONDS = 1.0
 """Seconds after which a task that history could not start comes back."""
@@ -35,10 +36,18 @@ Counts = Mapping[SubQueue, int]
 
 
 @dataclass(frozen=True, slots=True)
+class Pushed:
+    """How many of the tasks that were offered before were missing, and what there is now."""
+
+    repair_count: int
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
 class Popped:
     """References with their leases, lowest score first, and what the sub-queues have left."""
 
-    leased: Sequence[tuple[str, TaskRef]]
+    leased: Sequence[tuple[Lease, TaskRef]]
     counts: Counts
 
 
@@ -48,9 +57,9 @@ class Settlement:
     not be started now.
     """
 
-    done: list[str] = field(default_factory=list[str])
-    returned: list[str] = field(default_factory=list[str])
-    postponed: list[str] = field(default_factory=list[str])
+    done: list[Lease] = field(default_factory=list[Lease])
+    returned: list[Lease] = field(default_factory=list[Lease])
+    postponed: list[Lease] = field(default_factory=list[Lease])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,6 @@ class Backlog:
 
     def __init__(self, settings: RedisSettings, lease_timeout: float, clock: Clock) -> None:
         self._scripts = Scripts(settings)
-        self._key_prefix = settings.key_prefix
         self._lease_timeout = lease_timeout
         self._clock = clock
         self.epoch = Epoch(self._scripts)
@@ -96,9 +104,25 @@ class Backlog:
         """
         await self._scripts.run([])
 
+    async def check_setup(self) -> str:
+        """What is wrong with how Redis is set up; empty if nothing is.
+
+        Raises:
+            StorageUnavailableError: Redis does not answer.
+        """
+        policy = await self._scripts.load_eviction()
+        if policy is None:
+            return "redis does not tell its maxmemory-policy; it must be noeviction"
+        if policy:
+            return (
+                f"redis removes tasks when its memory is full: maxmemory-policy is {policy},"
+                " expected noeviction; what it removes waits until it is offered again"
+            )
+        return ""
+
     async def push(
         self, tasks: Mapping[QueueKey, Sequence[QueuedTask]]
-    ) -> Mapping[QueueKey, Counts]:
+    ) -> Mapping[QueueKey, Pushed]:
         """Queue tasks, in one round trip; what the sub-queues touched have then."""
         wall_now = self._clock.now().timestamp()
         calls: list[tuple[QueueKey, Sequence[Any]]] = []
@@ -109,23 +133,23 @@ class Backlog:
                     arguments.extend(_push_arguments(task, wall_now))
                 calls.append((queue, arguments))
         counts: dict[QueueKey, dict[SubQueue, int]] = {queue: {} for queue in tasks}
+        repairs = dict.fromkeys(tasks, 0)
         answers = await self._run(Script.PUSH, calls)
-        for (queue, _), answer in zip(calls, answers, strict=True):
-            counts[queue].update(_counts(answer))
-        return counts
+        for (queue, _), (repaired, flat) in zip(calls, answers, strict=True):
+            repairs[queue] += repaired
+            counts[queue].update(_counts(flat))
+        return {queue: Pushed(repairs[queue], counts[queue]) for queue in tasks}
 
     async def pop(self, queue: QueueKey, sub_queues: Sequence[SubQueue], max_tasks: int) -> Popped:
         """Lease the tasks with the lowest scores, at most `max_tasks`, of some sub-queues."""
         names = [_name(sub_queue) for sub_queue in sub_queues]
-        arguments = [max_tasks, self._lease_timeout, secrets.token_hex(8), *names]
+        arguments = [max_tasks, self._lease_timeout, *names]
         [(flat, counts)] = await self._run(Script.POP, [(queue, arguments)])
-        leased = [
-            (flat[i].decode(), TaskRef.FromString(flat[i + 1])) for i in range(0, len(flat), 2)
-        ]
-        return Popped(leased, _counts(counts))
+        leases = [Lease(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
+        return Popped([(lease, _ref(lease.task)) for lease in leases], _counts(counts))
 
     async def settle(self, settlements: Mapping[QueueKey, Settlement]) -> Mapping[QueueKey, Counts]:
-        """End leases, in one round trip; what the sub-queues that got tasks back have then."""
+        """End leases, in one round trip; what the sub-queues touched have then."""
         calls = [
             (
                 queue,
@@ -133,9 +157,9 @@ class Backlog:
                     POSTPONE_SECONDS,
                     len(settlement.done),
                     len(settlement.returned),
-                    *settlement.done,
-                    *settlement.returned,
-                    *settlement.postponed,
+                    *chain.from_iterable(settlement.done),
+                    *chain.from_iterable(settlement.returned),
+                    *chain.from_iterable(settlement.postponed),
                 ],
             )
             for queue, settlement in settlements.items()
@@ -178,27 +202,43 @@ class Backlog:
     def _base(self, queue: QueueKey) -> str:
         # Quoted, so that no name can close the hash tag or run into another queue's keys.
         name = quote(queue.task_queue, safe="")
-        return f"{{{self._key_prefix}:{queue.namespace_id}:{name}:{queue.task_queue_type}}}"
+        return f"{{{self._scripts.key_prefix}:{queue.namespace_id}:{name}:{queue.task_queue_type}}}"
 
 
 def _push_arguments(task: QueuedTask, wall_now: float) -> tuple[str | bytes | float, ...]:
-    shared = _name(SubQueue("", task.capabilities))
-    sticky_seconds = 0.0
-    name = shared
+    sub_queue, sticky_seconds = SubQueue("", task.capabilities), 0.0
     if task.sticky_queue:
         sticky_seconds = sticky_remaining(task.ref, task.score, wall_now)
         if sticky_seconds > 0:
-            name = _name(SubQueue(task.sticky_queue, task.capabilities))
-    return task.key, name, shared, repr(task.score), sticky_seconds, task.ref.SerializeToString()
+            sub_queue = SubQueue(task.sticky_queue, task.capabilities)
+    return _name(sub_queue), sticky_seconds, int(task.ref.is_repeated), _stored(task)
+
+
+def _stored(task: QueuedTask) -> bytes:
+    """The same bytes whenever the task is offered: what may change between offers is left out."""
+    ref = task.ref
+    if ref.sticky_task_queue or ref.is_repeated:
+        ref = TaskRef()
+        ref.CopyFrom(task.ref)
+        for name in ("sticky_task_queue", "sticky_timeout", "is_repeated"):
+            ref.ClearField(name)
+    return f"{task.score!r} ".encode() + ref.SerializeToString(deterministic=True)
+
+
+def _ref(stored: bytes) -> TaskRef:
+    return TaskRef.FromString(stored.partition(b" ")[2])
 
 
 def _name(sub_queue: SubQueue) -> bytes:
-    return orjson.dumps([sub_queue.sticky_queue, *sorted(sub_queue.capabilities)])
+    sticky_queue = quote(sub_queue.sticky_queue, safe="").encode()
+    return b"%b %b" % (sticky_queue, orjson.dumps(sorted(sub_queue.capabilities)))
 
 
 def _sub_queue(name: bytes) -> SubQueue:
-    sticky_queue, *capabilities = cast("list[str]", orjson.loads(name))
-    return SubQueue(sticky_queue, frozenset(capabilities))
+    sticky_queue, _, capabilities = name.partition(b" ")
+    return SubQueue(
+        unquote(sticky_queue.decode()), frozenset(cast("list[str]", orjson.loads(capabilities)))
+    )
 
 
 def _counts(flat: Sequence[Any]) -> dict[SubQueue, int]:

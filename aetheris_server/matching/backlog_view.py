@@ -1,6 +1,8 @@
 """What one host knows of the backlog of one queue, so that Redis is asked only when it has tasks.
 
 The knowledge may be old: another host may have pushed or popped since. Regular inspections mend it.
+They also tell whether Redis has lost a part of the backlog: only pops take tasks away from it, so
+there must be no fewer than before without those that were popped since.
 """
 
 import asyncio
@@ -34,6 +36,10 @@ class BacklogView:
         self._group = group
         self._counts: dict[SubQueue, int] = {}
         self._in_flight_count = 0
+        self._popped_count = 0
+        self._popping_count = 0
+        self._inspected_at = 0
+        self._floor: int | None = None
         self.is_known = False
 
     def __iter__(self) -> Iterator[SubQueue]:
@@ -55,15 +61,27 @@ class BacklogView:
             else:
                 self._counts.pop(sub_queue, None)
 
-    def replace(self, inspection: Inspection) -> None:
-        """All sub-queues were looked at."""
+    def begin_inspection(self) -> None:
+        """All sub-queues are about to be looked at; `replace` or `forget` follows."""
+        self._inspected_at = self._popped_count
+
+    def replace(self, inspection: Inspection) -> bool:
+        """All sub-queues were looked at; whether tasks are missing."""
+        found = sum(inspection.counts.values())
+        is_part_lost = self._floor is not None and found < self._floor - (
+            self._popped_count + self._popping_count
+        )
+        # Pops that ran before the inspection and are heard of later only lower the floor.
+        self._floor = found + self._inspected_at
         self._counts.clear()
         self._in_flight_count = inspection.in_flight_count
         self.is_known = True
         self.learn(inspection.counts)
+        return is_part_lost
 
     def forget(self) -> None:
         """Nothing is known until the next inspection."""
+        self._floor = None
         self._counts.clear()
         self._in_flight_count = 0
         self.is_known = False
@@ -83,12 +101,17 @@ class BacklogView:
         return popped
 
     async def _try_pop(self, sub_queues: Sequence[SubQueue], max_tasks: int) -> Popped:
+        self._popping_count += max_tasks
         try:
-            return await self._backlog.pop(self._queue, sub_queues, max_tasks)
+            popped = await self._backlog.pop(self._queue, sub_queues, max_tasks)
+            self._popped_count += len(popped.leased)
+            return popped
         except UnavailableError as error:
             _log.debug("backlog does not answer", error=str(error))
         except Exception:  # noqa: BLE001 - a fault in one queue's backlog must not end the others
             _log.exception("backlog cannot be read", task_queue=self._queue.task_queue)
+        finally:
+            self._popping_count -= max_tasks
         # What is not known is not asked for, so nobody asks again in a loop.
         self.forget()
         return _NOTHING

@@ -33,6 +33,14 @@ class Epoch:
         if self._known is not None and value != self._known[0]:
             self.on_suspicion()
 
+    async def renew(self) -> None:
+        """A part is lost: have every process find out, by a new epoch, that tasks may be lost.
+
+        Raises:
+            StorageUnavailableError: Redis does not answer; nothing is decided.
+        """
+        await self._scripts.replace_epoch(secrets.token_hex(16))
+
     async def check(self) -> bool:
         """Whether tasks may have been lost since the last check; sets the epoch if there is none.
 

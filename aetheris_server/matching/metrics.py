@@ -18,6 +18,11 @@ _COUNTERS = {
     ),
     "pushes": counter("matching_backlog_pushes", "Tasks put into the backlog", _LABELS),
     "pops": counter("matching_backlog_pops", "Tasks taken from the backlog", _LABELS),
+    "repairs": counter(
+        "matching_backlog_repairs",
+        "Tasks that were offered again because they should have been there, and were not",
+        _LABELS,
+    ),
     "redeliveries": counter(
         "matching_redeliveries",
         "Tasks that came back to the backlog because their lease expired",
@@ -26,6 +31,9 @@ _COUNTERS = {
 }
 
 backlog_losses = counter("matching_backlog_losses", "Times that Redis was found to have lost tasks")
+backlog_gaps = counter(
+    "matching_backlog_gaps", "Times that a queue was found to have lost a part of its backlog"
+)
 queues = gauge("matching_task_queues", "Sides of task queues that are in memory")
 polls = gauge("matching_polls", "Polls that are being served")
 held_tasks = gauge("matching_held_tasks", "Tasks that wait in memory for a poll")
@@ -38,6 +46,7 @@ class Counts:
     sync_matches: int = 0
     pushes: int = 0
     pops: int = 0
+    repairs: int = 0
     redeliveries: int = 0
 
 

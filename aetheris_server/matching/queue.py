@@ -216,11 +216,12 @@ class TaskQueue:
                     poll.wake()
                     left -= poll.max_tasks
 
-    def learn_all(self, inspection: Inspection) -> None:
-        """The whole backlog is known."""
-        self.backlog.replace(inspection)
+    def learn_all(self, inspection: Inspection) -> bool:
+        """The whole backlog is known; whether Redis has lost a part of it."""
+        is_part_lost = self.backlog.replace(inspection)
         self.counts.redeliveries += inspection.returned_count
         self.learn(inspection.counts)
+        return is_part_lost
 
     def look_after(self) -> None:
         """Let time pass: what expired is dropped, what its sticky worker did not take is open to

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any, TypeVar, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from aetheris_server.config import RedisSettings
 from aetheris_server.errors import StorageUnavailableError
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 CALL_TIMEOUT = 2.0
 _MAX_CONNECTIONS = 32
+# Part of every key. Keys of another layout are not read; the epoch tells that they are missing.
+_LAYOUT = 2
 
 
 class Script(Enum):
@@ -49,7 +51,11 @@ class ScriptCall:
 
 
 class Scripts:
-    """Runs scripts, and owns the calls under way. One for a process; to be closed."""
+    """Runs scripts, and owns the calls under way. One for a process; to be closed.
+
+    Attributes:
+        key_prefix: What the names of all keys begin with.
+    """
 
     def __init__(self, settings: RedisSettings) -> None:
         pool = cast(Any, BlockingConnectionPool).from_url(
@@ -60,7 +66,8 @@ class Scripts:
             socket_connect_timeout=CALL_TIMEOUT,
         )
         self._redis = Redis(connection_pool=pool)
-        self._epoch_key = f"{settings.key_prefix}:epoch"
+        self.key_prefix = f"{settings.key_prefix}:{_LAYOUT}"
+        self._epoch_key = f"{self.key_prefix}:epoch"
         self._is_closed = False
         self._calls: set[asyncio.Task[Any]] = set()
         self._sources = {script: _source(script) for script in Script}
@@ -96,6 +103,23 @@ class Scripts:
             StorageUnavailableError: Redis does not answer.
         """
         return await self._call(self._mark_epoch(new_epoch))
+
+    async def replace_epoch(self, new_epoch: str) -> None:
+        """Set the epoch.
+
+        Raises:
+            StorageUnavailableError: Redis does not answer.
+        """
+        await self._call(cast(Any, self._redis).set(self._epoch_key, new_epoch))
+
+    async def load_eviction(self) -> str | None:
+        """The policy by which Redis would remove keys of ours when its memory is full; empty if it
+        never does, None if Redis does not tell.
+
+        Raises:
+            StorageUnavailableError: Redis does not answer.
+        """
+        return await self._call(self._load_eviction())
 
     async def _call(self, call: Coroutine[Any, Any, T]) -> T:
         """Await a call, not for long. A cancelled caller does not cancel it: on Python 3.11 the
@@ -143,6 +167,17 @@ class Scripts:
         cast(Any, pipeline).info("server")
         _, epoch, info = cast(Any, await pipeline.execute())
         return epoch, str(info.get("run_id", ""))
+
+    async def _load_eviction(self) -> str | None:
+        try:
+            memory = await cast(Any, self._redis).info("memory")
+        except ResponseError:
+            return None
+        if "maxmemory" not in memory or "maxmemory_policy" not in memory:
+            return None
+        policy = str(memory["maxmemory_policy"])
+        # Our keys never expire, so the other policies do not touch them.
+        return policy if memory["maxmemory"] and policy.startswith("allkeys") else ""
 
     async def _execute(self, calls: Sequence[ScriptCall]) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)

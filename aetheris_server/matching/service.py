@@ -128,13 +128,14 @@ class MatchingService:
             for poll in queue.polls:
                 poll.end()
 
-    async def ping_backlog(self) -> None:
-        """Return when Redis answers.
+    async def check_backlog(self) -> str:
+        """What is wrong with how Redis is set up, once it answers; empty if nothing is.
 
         Raises:
             StorageUnavailableError: It does not; tasks still find the polls that wait.
         """
         await self._backlog.ping()
+        return await self._backlog.check_setup()
 
     def statistics(self) -> MatchingStatistics:
         """What waits now."""
@@ -162,10 +163,10 @@ class MatchingService:
                         raise UnavailableError(
                             f"task queue {ref.task_queue!r} has too many queries"
                         )
-                    queue.offer(QueuedTask(ref, None, "", wall_now, now))
+                    queue.offer(QueuedTask(ref, None, None, wall_now, now))
                 else:
                     offer.add()
-                    queue.offer(QueuedTask(ref, offer, "", wall_now, now))
+                    queue.offer(QueuedTask(ref, offer, None, wall_now, now))
             while not offer.is_settled:
                 await self._advance(offer)
         finally:
@@ -301,13 +302,14 @@ class MatchingService:
             key = queue_key(task.ref)
             self._open(key).withdraw(task)
             by_queue[key].append(task)
-        counts = await self._backlog.push(by_queue)
+        pushed = await self._backlog.push(by_queue)
         for task in tasks:
             offer.settle(task)
-        for key, of_queue in counts.items():
+        for key, of_queue in pushed.items():
             queue = self._open(key)
             queue.counts.pushes += len(by_queue[key])
-            queue.learn(of_queue)
+            queue.counts.repairs += of_queue.repair_count
+            queue.learn(of_queue.counts)
 
     def _learn(self, key: QueueKey, counts: Counts) -> None:
         queue = self._queues.get(key)

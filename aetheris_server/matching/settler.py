@@ -11,7 +11,7 @@ from typing import assert_never
 
 from aetheris_server.errors import StorageUnavailableError
 from aetheris_server.matching.backlog import Backlog, Counts, Settlement
-from aetheris_server.matching.tasks import QueueKey
+from aetheris_server.matching.tasks import Lease, QueueKey
 from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -40,7 +40,7 @@ class Settler:
         self._open: dict[QueueKey, Settlement] = {}
         self._has_open = asyncio.Event()
 
-    def settle(self, queue: QueueKey, lease: str, fate: Fate) -> None:
+    def settle(self, queue: QueueKey, lease: Lease, fate: Fate) -> None:
         """Note what became of a leased task."""
         settlement = self._open.get(queue)
         if settlement is None:

@@ -127,7 +127,8 @@ def _settle(
         match kind:
             case "workflow_task" | "activity_task":
                 started.append(outcome)
-                queue.counts.sync_matches += not task.lease
+                queue.counts.sync_matches += task.lease is None
+                queue.counts.repairs += task.lease is None and task.ref.is_repeated
                 queue.finish(task)
             case "gone":
                 queue.finish(task)

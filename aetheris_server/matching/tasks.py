@@ -28,6 +28,13 @@ class QueueKey(NamedTuple):
     task_queue_type: int
 
 
+class Lease(NamedTuple):
+    """A task that was popped from the backlog: where from, and what, as Redis has it."""
+
+    sub_queue: bytes
+    task: bytes
+
+
 class Offer:
     """What one call still has to see through. For one waiter.
 
@@ -113,14 +120,19 @@ class QueuedTask(Task):
     Attributes:
         ref: The reference.
         offer: The call that answers for it; None for a query and for a task from the backlog.
-        lease: Its lease on the backlog; empty if it does not come from there.
+        lease: Its lease on the backlog; None if it does not come from there.
         retry_count: How often history could not start it.
     """
 
     __slots__ = ("lease", "offer", "ref", "retry_count")
 
     def __init__(
-        self, ref: TaskRef, offer: Offer | None, lease: str, wall_now: float, now: float
+        self,
+        ref: TaskRef,
+        offer: Offer | None,
+        lease: Lease | None,
+        wall_now: float,
+        now: float,
     ) -> None:
         """Args:
         wall_now: Seconds since the epoch, as the times in `ref`.

@@ -18,6 +18,9 @@ from aetheris_server.telemetry import get_logger
 
 _INTERVAL = 1.0
 _MAX_PER_ROUND_TRIP = 200
+# A Redis that keeps removing keys must not have everything offered again all the time.
+_RENEW_INTERVAL = 30.0
+_SETUP_INTERVAL = 60.0
 
 _log = get_logger(__name__)
 
@@ -42,6 +45,10 @@ class Upkeep:
         self._is_lost = asyncio.Event()
         self._does_redis_answer = True
         self._has_checked = False
+        self._is_part_lost = False
+        self._next_renewal = 0.0
+        self._next_setup_check = 0.0
+        self._setup_problem = ""
         backlog.epoch.on_suspicion = self._is_urgent.set
 
     def hurry(self) -> None:
@@ -91,16 +98,48 @@ class Upkeep:
                 metrics.backlog_losses.inc()
                 self._is_lost.set()
             self._has_checked = True
-            for keys in self._to_inspect():
-                for key, inspection in (await self._backlog.inspect(keys)).items():
-                    if (queue := self._queues.get(key)) is not None:
-                        queue.learn_all(inspection)
+            await self._inspect()
+            await self._renew_epoch()
+            await self._check_setup()
         except StorageUnavailableError as error:
             if self._does_redis_answer:
                 _log.warning("redis does not answer; tasks wait for pollers only", error=str(error))
             self._does_redis_answer = False
         else:
             self._does_redis_answer = True
+
+    async def _inspect(self) -> None:
+        gaps: list[str] = []
+        for keys in self._to_inspect():
+            for key in keys:
+                self._queues[key].backlog.begin_inspection()
+            for key, inspection in (await self._backlog.inspect(keys)).items():
+                queue = self._queues.get(key)
+                if queue is not None and queue.learn_all(inspection):
+                    gaps.append(key.task_queue)
+        if not gaps:
+            return
+        metrics.backlog_gaps.inc(len(gaps))
+        _log.warning("redis has lost tasks of some queues", task_queues=gaps[:10])
+        self._is_part_lost = True
+
+    async def _renew_epoch(self) -> None:
+        """Have all hosts offer again what is owed; which of it is lost is not known."""
+        now = asyncio.get_running_loop().time()
+        if self._is_part_lost and now >= self._next_renewal:
+            await self._backlog.epoch.renew()
+            self._is_part_lost = False
+            self._next_renewal = now + _RENEW_INTERVAL
+
+    async def _check_setup(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._next_setup_check:
+            return
+        self._next_setup_check = now + _SETUP_INTERVAL
+        problem = await self._backlog.check_setup()
+        if problem and problem != self._setup_problem:
+            _log.warning(problem)
+        self._setup_problem = problem
 
     def _publish(self) -> None:
         queues = self._queues.values()

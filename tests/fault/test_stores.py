@@ -2,8 +2,9 @@
 
 import asyncio
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import cast
 
 import grpc
 import pytest
@@ -60,6 +61,28 @@ async def test_backlog_that_is_flushed_comes_back(
                 await server.decide(task, schedule_activity())
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
+    audited = await asyncio.to_thread(audit_log, migrated_postgres_dsn)
+    assert {types(run.events)[-1] for run in audited.values()} == {"WORKFLOW_EXECUTION_COMPLETED"}
+
+
+@pytest.mark.parametrize("doomed", ["*}:*", "*}:sub*", "*}:sub:*", "*}:subs"])
+async def test_backlog_that_loses_some_of_its_keys_comes_back(
+    new_server: NewServer, own_redis: EmbeddedRedis, migrated_postgres_dsn: str, doomed: str
+) -> None:
+    process = new_server(redis=own_redis.url)
+    async with running(process), Raw(process.address) as server:
+        for _ in range(20):
+            await server.start_run()
+        with redis.Redis.from_url(own_redis.url) as client:
+            keys = cast("Callable[[str], list[bytes]]", client.keys)
+            count = cast("Callable[[bytes], int]", client.zcard)
+            await wait_until(lambda: sum(map(count, keys("*}:sub:*"))) == 20, 10, "a backlog")
+            # A poll has the server look at what there is, so that it can tell what is missing.
+            await server.decide(await server.poll_workflow(), complete_workflow())
+            client.delete(*await wait_until(lambda: keys(doomed)))
+        async with asyncio.timeout(10.0):
+            for _ in range(19):
+                await server.decide(await server.poll_workflow(wait=10.0), complete_workflow())
     audited = await asyncio.to_thread(audit_log, migrated_postgres_dsn)
     assert {types(run.events)[-1] for run in audited.values()} == {"WORKFLOW_EXECUTION_COMPLETED"}
 

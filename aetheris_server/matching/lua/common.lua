@@ -1,18 +1,26 @@
 -- Shared by all scripts: it is put in front of each.
 --
 -- Keys of a queue, all of which carry the queue's hash tag in their base name:
---   <base>:tasks        hash    task key -> record, of the waiting tasks
---   <base>:sub:<s>      zset    task key by score: the sub-queue named s
 --   <base>:subs         set     names of the sub-queues that may have tasks
---   <base>:sticky       zset    task key by the time when its sticky preference ends
---   <base>:flight       hash    lease -> record, of the tasks handed to a poller
---   <base>:leases       zset    lease by the time when it expires
--- A record is {task key, sub-queue, shared sub-queue, score, end of the sticky preference, reference}.
+--   <base>:sub:<s>      zset    the tasks that wait in the sub-queue named s
+--   <base>:leases:<s>   zset    the tasks of it that a poller has, by the time when the lease expires
+-- Each key is whole by itself: Redis may lose any of them and the others still mean what they say.
+--
+-- A task is its score, a space, and its reference, always the same bytes for the same task. The name of a
+-- sub-queue is its sticky queue, a space, and its capabilities; that of the shared one begins with the space.
+-- Tasks of a shared sub-queue are ordered by their scores, those of a sticky one by the end of the preference.
+--
+-- A script writes where a task goes before it removes it from where it was: Redis undoes nothing if a
+-- script fails half-way, as it does when the memory is full.
 
 local base = KEYS[1]
 
 local function sub_key(sub)
   return base .. ':sub:' .. sub
+end
+
+local function lease_key(sub)
+  return base .. ':leases:' .. sub
 end
 
 -- Redis' own clock, so that hosts need not agree on the time.
@@ -26,52 +34,32 @@ local function exact(number)
   return string.format('%.17g', number)
 end
 
--- Queue a record; false if the task is queued already.
-local function put(record)
-  local key, sub, shared, score, until_time = record[1], record[2], record[3], record[4], record[5]
-  if redis.call('HSETNX', base .. ':tasks', key, cmsgpack.pack(record)) == 0 then
-    return false
-  end
-  redis.call('ZADD', sub_key(sub), score, key)
-  redis.call('SADD', base .. ':subs', sub)
-  if sub ~= shared then
-    redis.call('ZADD', base .. ':sticky', until_time, key)
-  end
-  return true
+local function score_of(task)
+  return string.sub(task, 1, string.find(task, ' ', 1, true) - 1)
 end
 
--- Take a waiting task out of the keys that `put` writes; nil if it does not wait.
-local function take(key)
-  local packed = redis.call('HGET', base .. ':tasks', key)
-  if not packed then
-    return nil
-  end
-  local record = cmsgpack.unpack(packed)
-  redis.call('HDEL', base .. ':tasks', key)
-  redis.call('ZREM', sub_key(record[2]), key)
-  if record[2] ~= record[3] then
-    redis.call('ZREM', base .. ':sticky', key)
-  end
-  return record
+local function is_sticky(sub)
+  return string.sub(sub, 1, 1) ~= ' '
 end
 
--- End a lease and return its record; nil if it has ended already.
-local function end_lease(lease)
-  redis.call('ZREM', base .. ':leases', lease)
-  local packed = redis.call('HGET', base .. ':flight', lease)
-  if not packed then
-    return nil
-  end
-  redis.call('HDEL', base .. ':flight', lease)
-  return cmsgpack.unpack(packed)
+local function shared_of(sub)
+  return string.sub(sub, (string.find(sub, ' ', 1, true)))
 end
 
--- Names of sub-queues, each followed by how many tasks it has.
+-- Let a task wait for any poller; no change if it does already.
+local function open(sub, task)
+  local shared = shared_of(sub)
+  redis.call('SADD', base .. ':subs', shared)
+  redis.call('ZADD', sub_key(shared), 'NX', score_of(task), task)
+  return shared
+end
+
+-- Names of sub-queues, each followed by how many tasks wait in it.
 local function counts(subs)
   local answer = {}
   for _, sub in ipairs(subs) do
     local count = redis.call('ZCARD', sub_key(sub))
-    if count == 0 then
+    if count == 0 and redis.call('EXISTS', lease_key(sub)) == 0 then
       redis.call('SREM', base .. ':subs', sub)
     end
     answer[#answer + 1] = sub

@@ -1,23 +1,25 @@
 -- Return tasks whose lease expired, open sticky tasks whose preference ended to all pollers, and report.
--- ARGV: how many of either at most.
+-- ARGV: how many of either at most, of each sub-queue.
 -- Returns how many came back, how many are in flight, and the counts of all sub-queues.
 local now = exact(time())
-local expired = redis.call('ZRANGEBYSCORE', base .. ':leases', '-inf', now, 'LIMIT', 0, ARGV[1])
-local came_back = 0
-for _, lease in ipairs(expired) do
-  local record = end_lease(lease)
-  if record and put(record) then
+local came_back, in_flight = 0, 0
+
+local function due(key)
+  return redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, ARGV[1])
+end
+
+for _, sub in ipairs(redis.call('SMEMBERS', base .. ':subs')) do
+  for _, task in ipairs(due(lease_key(sub))) do
+    open(sub, task)
+    redis.call('ZREM', lease_key(sub), task)
     came_back = came_back + 1
   end
-end
-for _, key in ipairs(redis.call('ZRANGEBYSCORE', base .. ':sticky', '-inf', now, 'LIMIT', 0, ARGV[1])) do
-  local record = take(key)
-  if record then
-    record[2] = record[3]
-    put(record)
-  else
-    redis.call('ZREM', base .. ':sticky', key)
+  if is_sticky(sub) then
+    for _, task in ipairs(due(sub_key(sub))) do
+      open(sub, task)
+      redis.call('ZREM', sub_key(sub), task)
+    end
   end
+  in_flight = in_flight + redis.call('ZCARD', lease_key(sub))
 end
-local in_flight = redis.call('HLEN', base .. ':flight')
 return {came_back, in_flight, counts(redis.call('SMEMBERS', base .. ':subs'))}

@@ -1,41 +1,46 @@
 -- Lease the tasks with the lowest scores of some sub-queues.
--- ARGV: how many at most, seconds of the lease, a name for the leases, the sub-queues.
--- Returns {lease, reference, ...} in the order of scores, and the counts left in the sub-queues.
-local expiry = exact(time() + tonumber(ARGV[2]))
-local subs, heads = {}, {}
+-- ARGV: how many at most, seconds of the lease, the sub-queues.
+-- Returns {sub-queue, task, ...} in the order of scores, and the counts left in the sub-queues.
+local limit, expiry = tonumber(ARGV[1]), exact(time() + tonumber(ARGV[2]))
+local subs, waiting, taken, moved = {}, {}, {}, {}
 
-local function look(sub)
-  local head = redis.call('ZRANGE', sub_key(sub), 0, 0, 'WITHSCORES')
-  heads[sub] = head[1] and {head[1], tonumber(head[2])} or nil
+for i = 3, #ARGV do
+  local sub = ARGV[i]
+  subs[#subs + 1] = sub
+  waiting[sub] = redis.call('ZRANGE', sub_key(sub), 0, limit - 1)
+  taken[sub] = 0
+  moved[sub] = {}
 end
 
-for i = 4, #ARGV do
-  subs[#subs + 1] = ARGV[i]
-  look(ARGV[i])
+local function head_score(sub)
+  local task = waiting[sub][taken[sub] + 1]
+  return task and tonumber(score_of(task))
 end
 
 local answer = {}
-for i = 1, tonumber(ARGV[1]) do
-  local best
+for _ = 1, limit do
+  local best, best_score
   for _, sub in ipairs(subs) do
-    if heads[sub] and (not best or heads[sub][2] < heads[best][2]) then
-      best = sub
+    local score = head_score(sub)
+    if score and (not best or score < best_score) then
+      best, best_score = sub, score
     end
   end
   if not best then
     break
   end
-  local key = heads[best][1]
-  local record = take(key)
-  if record then
-    local lease = ARGV[3] .. ':' .. i
-    redis.call('HSET', base .. ':flight', lease, cmsgpack.pack(record))
-    redis.call('ZADD', base .. ':leases', expiry, lease)
-    answer[#answer + 1] = lease
-    answer[#answer + 1] = record[6]
-  else
-    redis.call('ZREM', sub_key(best), key)
+  taken[best] = taken[best] + 1
+  local task = waiting[best][taken[best]]
+  local entries = moved[best]
+  entries[#entries + 1] = expiry
+  entries[#entries + 1] = task
+  answer[#answer + 1] = best
+  answer[#answer + 1] = task
+end
+for _, sub in ipairs(subs) do
+  if taken[sub] > 0 then
+    redis.call('ZADD', lease_key(sub), unpack(moved[sub]))
+    redis.call('ZREM', sub_key(sub), unpack(waiting[sub], 1, taken[sub]))
   end
-  look(best)
 end
 return {answer, counts(subs)}

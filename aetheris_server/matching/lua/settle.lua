@@ -1,21 +1,28 @@
--- End leases. Those that have ended already are left alone.
+-- End leases. Those that have ended already are left alone. What comes back is open to all pollers.
 -- ARGV: seconds after which postponed tasks come back, how many are done, how many are returned;
---       then the leases done, the leases returned, the leases postponed.
--- Returns the counts of the sub-queues that got tasks back.
+--       then sub-queue and task of the leases done, of those returned, of those postponed.
+-- Returns the counts of the sub-queues touched.
 local done, returned = tonumber(ARGV[2]), tonumber(ARGV[3])
+local later = exact(time() + tonumber(ARGV[1]))
 local touched, seen = {}, {}
-for i = 4, #ARGV do
-  local position = i - 3
+
+local function touch(sub)
+  if not seen[sub] then
+    seen[sub] = true
+    touched[#touched + 1] = sub
+  end
+end
+
+for i = 4, #ARGV, 2 do
+  local position, sub, task = (i - 2) / 2, ARGV[i], ARGV[i + 1]
+  touch(sub)
   if position <= done then
-    end_lease(ARGV[i])
-  elseif position <= done + returned then
-    local record = end_lease(ARGV[i])
-    if record and put(record) and not seen[record[2]] then
-      seen[record[2]] = true
-      touched[#touched + 1] = record[2]
-    end
-  else
-    redis.call('ZADD', base .. ':leases', 'XX', exact(time() + tonumber(ARGV[1])), ARGV[i])
+    redis.call('ZREM', lease_key(sub), task)
+  elseif position > done + returned then
+    redis.call('ZADD', lease_key(sub), 'XX', later, task)
+  elseif redis.call('ZSCORE', lease_key(sub), task) then
+    touch(open(sub, task))
+    redis.call('ZREM', lease_key(sub), task)
   end
 end
 return counts(touched)

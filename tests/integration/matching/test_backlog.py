@@ -1,14 +1,17 @@
 """The backlog alone: its scripts on a real Redis."""
 
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import redis.asyncio
 
 from aetheris_server.clock import SystemClock
 from aetheris_server.config import RedisSettings
+from aetheris_server.embedded.redis import EmbeddedRedis
 from aetheris_server.matching.backlog import Backlog, Counts, Popped, Settlement
 from aetheris_server.matching.match import SubQueue
 from aetheris_server.matching.tasks import QueuedTask, queue_key
@@ -24,6 +27,17 @@ GPU = SubQueue("", frozenset({"gpu"}))
 STICKY = SubQueue("s", frozenset())
 
 
+@pytest.fixture(scope="module")
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """A Redis that a test may set up as it likes."""
+    # Not tmp_path: a socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="redis-") as sockets:
+        server = EmbeddedRedis(tmp_path_factory.mktemp("redis"), Path(sockets))
+        server.start()
+        yield server
+        server.stop()
+
+
 @pytest.fixture
 async def backlog(redis_url: str, redis_key_prefix: str) -> AsyncIterator[Backlog]:
     backlog = Backlog(RedisSettings(url=redis_url, key_prefix=redis_key_prefix), 10, SystemClock())
@@ -33,16 +47,16 @@ async def backlog(redis_url: str, redis_key_prefix: str) -> AsyncIterator[Backlo
 
 def queued(name: str, *capabilities: str, age: float = 0.0) -> QueuedTask:
     ref = activity_ref(name, *capabilities, age=age)
-    return QueuedTask(ref, None, "", time.time(), 0.0)
+    return QueuedTask(ref, None, None, time.time(), 0.0)
 
 
 def sticky(name: str, timeout: float) -> QueuedTask:
     ref = workflow_ref(name, sticky_task_queue="s", sticky_timeout=timeout)
-    return QueuedTask(ref, None, "", time.time(), 0.0)
+    return QueuedTask(ref, None, None, time.time(), 0.0)
 
 
 async def push(backlog: Backlog, *tasks: QueuedTask) -> Counts:
-    return (await backlog.push({QUEUE: tasks}))[QUEUE]
+    return (await backlog.push({QUEUE: tasks}))[QUEUE].counts
 
 
 def names(popped: Popped) -> list[str]:
@@ -50,15 +64,19 @@ def names(popped: Popped) -> list[str]:
 
 
 async def test_push_of_the_same_task_again_changes_nothing(backlog: Backlog) -> None:
-    assert await push(backlog, queued("a"), queued("a")) == {SHARED: 1}
-    assert await push(backlog, queued("a"), queued("b")) == {SHARED: 2}
+    task = queued("a")
+    assert await push(backlog, task, task) == {SHARED: 1}
+    assert await push(backlog, task, queued("b")) == {SHARED: 2}
 
 
 async def test_push_of_several_queues_and_sub_queues_counts_each(backlog: Backlog) -> None:
-    counts = await backlog.push(
+    pushed = await backlog.push(
         {QUEUE: [queued("a"), queued("b", "gpu")], STICKY_QUEUE: [sticky("c", 10)]}
     )
-    assert counts == {QUEUE: {SHARED: 1, GPU: 1}, STICKY_QUEUE: {STICKY: 1}}
+    assert {queue: of_queue.counts for queue, of_queue in pushed.items()} == {
+        QUEUE: {SHARED: 1, GPU: 1},
+        STICKY_QUEUE: {STICKY: 1},
+    }
 
 
 async def test_push_of_more_than_one_call_takes_keeps_all(backlog: Backlog) -> None:
@@ -184,7 +202,7 @@ async def test_keys_of_a_queue_share_one_hash_tag(
     async with redis.asyncio.Redis.from_url(redis_url) as client:
         keys = await client.keys(f"*{redis_key_prefix}:*")
     tags = {str(key).partition("{")[2].partition("}")[0] for key in keys}
-    assert (len(keys), len(tags)) == (5, 1)
+    assert (len(keys), len(tags)) == (3, 1)
 
 
 async def test_scripts_forgotten_by_redis_are_loaded_again(
@@ -212,7 +230,7 @@ async def test_epoch_after_a_flush_is_suspected_and_then_lost(
     assert await backlog.epoch.check(), "an empty redis may have lost tasks"
     assert not await backlog.epoch.check()
     async with redis.asyncio.Redis.from_url(redis_url) as client:
-        await client.delete(f"{redis_key_prefix}:epoch")
+        await client.delete(f"{redis_key_prefix}:2:epoch")
     await push(backlog, queued("a"))
     assert suspicion.count == 1
     assert await backlog.epoch.check()
@@ -234,3 +252,36 @@ async def wait_for_counts(backlog: Backlog, counts: Counts) -> None:
         return (await backlog.inspect([QUEUE]))[QUEUE].counts == counts
 
     await wait_until(are_as_wanted, what=f"{counts}")
+
+
+@pytest.mark.parametrize(
+    "maxmemory, policy, problem",
+    [
+        ("0", "allkeys-lru", ""),
+        ("100mb", "noeviction", ""),
+        ("100mb", "volatile-ttl", ""),
+        ("100mb", "allkeys-lru", "maxmemory-policy is allkeys-lru"),
+    ],
+)
+async def test_redis_that_would_remove_tasks_is_a_problem_of_its_setup(
+    own_redis: EmbeddedRedis, maxmemory: str, policy: str, problem: str
+) -> None:
+    async with redis.asyncio.Redis.from_url(own_redis.url) as client:
+        await client.config_set("maxmemory", maxmemory)
+        await client.config_set("maxmemory-policy", policy)
+    backlog = Backlog(RedisSettings(url=own_redis.url), 10, SystemClock())
+    found = await backlog.check_setup()
+    assert problem in found
+    assert bool(found) == bool(problem)
+    await backlog.close()
+
+
+async def test_redis_that_does_not_tell_its_setup_is_asked_to_be_looked_at(
+    own_redis: EmbeddedRedis,
+) -> None:
+    async with redis.asyncio.Redis.from_url(own_redis.url) as client:
+        await client.execute_command("ACL", "SETUSER", "default", "-info")
+        backlog = Backlog(RedisSettings(url=own_redis.url), 10, SystemClock())
+        assert "does not tell" in await backlog.check_setup()
+        await backlog.close()
+        await client.execute_command("ACL", "SETUSER", "default", "+info")

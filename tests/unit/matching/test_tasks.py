@@ -17,11 +17,11 @@ def ref(run_id: str = "r") -> TaskRef:
 
 def queued(offer: Offer, run_id: str = "r") -> QueuedTask:
     offer.add()
-    return QueuedTask(ref(run_id), offer, "", 1001.0, 10.0)
+    return QueuedTask(ref(run_id), offer, None, 1001.0, 10.0)
 
 
 def test_queued_task_of_a_reference_takes_its_scheduled_time_as_score() -> None:
-    task = QueuedTask(ref(), None, "", wall_now=1001.0, now=10.0)
+    task = QueuedTask(ref(), None, None, wall_now=1001.0, now=10.0)
     assert (task.key, task.score, task.capabilities) == ("r/5/2", 1000.5, {"a"})
     assert (task.sticky_until, task.expire_at) == (inf, inf)
 
@@ -29,19 +29,19 @@ def test_queued_task_of_a_reference_takes_its_scheduled_time_as_score() -> None:
 def test_queued_task_with_a_sticky_queue_is_kept_from_its_scheduled_time_on() -> None:
     message = ref()
     message.sticky_task_queue = "s"
-    assert QueuedTask(message, None, "", 1001.0, 10.0).sticky_until == pytest.approx(19.5)
+    assert QueuedTask(message, None, None, 1001.0, 10.0).sticky_until == pytest.approx(19.5)
     message.sticky_timeout.FromTimedelta(timedelta(seconds=2))
-    assert QueuedTask(message, None, "", 1001.0, 10.0).sticky_until == pytest.approx(11.5)
-    assert QueuedTask(message, None, "", 2000.0, 10.0).sticky_until == 10.0
+    assert QueuedTask(message, None, None, 1001.0, 10.0).sticky_until == pytest.approx(11.5)
+    assert QueuedTask(message, None, None, 2000.0, 10.0).sticky_until == 10.0
     # Another host's clock is ahead: never longer than asked for.
-    assert QueuedTask(message, None, "", 900.0, 10.0).sticky_until == 12.0
+    assert QueuedTask(message, None, None, 900.0, 10.0).sticky_until == 12.0
 
 
 def test_queued_task_of_a_query_expires() -> None:
     message = ref()
     message.query_id = "q"
     message.expire_time.FromMilliseconds(1_003_000)
-    task = QueuedTask(message, None, "", 1001.0, 10.0)
+    task = QueuedTask(message, None, None, 1001.0, 10.0)
     assert (task.key, task.expire_at) == ("query/q", pytest.approx(12.0))
 
 

@@ -29,7 +29,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)aetheris/server/v1/matching_service.proto\x12\x12\x61\x65theris.server.v1\x1a&aetheris/api/v1/operator_service.proto\x1a aetheris/api/v1/task_queue.proto\x1a$aetheris/api/v1/worker_service.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x03\n\x07TaskRef\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x37\n\x0ftask_queue_type\x18\x04 \x01(\x0e\x32\x1e.aetheris.api.v1.TaskQueueType\x12\x12\n\ntask_queue\x18\x05 \x01(\t\x12\x1a\n\x12scheduled_event_id\x18\x06 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12\x19\n\x11sticky_task_queue\x18\t \x01(\t\x12\x31\n\x0esticky_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08query_id\x18\x0b \x01(\t\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0escheduled_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x0f\x41\x64\x64TasksRequest\x12*\n\x05tasks\x18\x01 \x03(\x0b\x32\x1b.aetheris.server.v1.TaskRef\"\x12\n\x10\x41\x64\x64TasksResponse\"l\n\x18PollWorkflowTasksRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\t\x12:\n\x07request\x18\x02 \x01(\x0b\x32).aetheris.api.v1.PollWorkflowTasksRequest\"Y\n\x19PollWorkflowTasksResponse\x12<\n\x08response\x18\x01 \x01(\x0b\x32*.aetheris.api.v1.PollWorkflowTasksResponse\"l\n\x18PollActivityTasksRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\t\x12:\n\x07request\x18\x02 \x01(\x0b\x32).aetheris.api.v1.PollActivityTasksRequest\"Y\n\x19PollActivityTasksResponse\x12<\n\x08response\x18\x01 \x01(\x0b\x32*.aetheris.api.v1.PollActivityTasksResponse\"\x9e\x01\n\x19NotifyCancellationRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\t\x12\x12\n\ntask_queue\x18\x02 \x01(\t\x12\x1a\n\x12worker_instance_id\x18\x03 \x01(\t\x12;\n\x0c\x63\x61ncellation\x18\x04 \x01(\x0b\x32%.aetheris.api.v1.ActivityCancellation\"\x1c\n\x1aNotifyCancellationResponse\"\x9f\x01\n\x15ShutdownWorkerRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\t\x12\x37\n\x0ftask_queue_type\x18\x02 \x01(\x0e\x32\x1e.aetheris.api.v1.TaskQueueType\x12\x37\n\x07request\x18\x03 \x01(\x0b\x32&.aetheris.api.v1.ShutdownWorkerRequest\"\x18\n\x16ShutdownWorkerResponse\"l\n\x18\x44\x65scribeTaskQueueRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\t\x12:\n\x07request\x18\x02 \x01(\x0b\x32).aetheris.api.v1.DescribeTaskQueueRequest\"Y\n\x19\x44\x65scribeTaskQueueResponse\x12<\n\x08response\x18\x01 \x01(\x0b\x32*.aetheris.api.v1.DescribeTaskQueueResponse2\x9c\x05\n\x0fMatchingService\x12U\n\x08\x41\x64\x64Tasks\x12#.aetheris.server.v1.AddTasksRequest\x1a$.aetheris.server.v1.AddTasksResponse\x12p\n\x11PollWorkflowTasks\x12,.aetheris.server.v1.PollWorkflowTasksRequest\x1a-.aetheris.server.v1.PollWorkflowTasksResponse\x12p\n\x11PollActivityTasks\x12,.aetheris.server.v1.PollActivityTasksRequest\x1a-.aetheris.server.v1.PollActivityTasksResponse\x12s\n\x12NotifyCancellation\x12-.aetheris.server.v1.NotifyCancellationRequest\x1a..aetheris.server.v1.NotifyCancellationResponse\x12g\n\x0eShutdownWorker\x12).aetheris.server.v1.ShutdownWorkerRequest\x1a*.aetheris.server.v1.ShutdownWorkerResponse\x12p\n\x11\x44\x65scribeTaskQueue\x12,.aetheris.server.v1.DescribeTaskQueueRequest\x1a-.aetheris.server.v1.DescribeTaskQueueResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)aetheris/server/v1/matching_service.proto\x12\x12\x61\x65theris.server.v1\x1a&aetheris/api/v1/operator_service.proto\x1a aetheris/api/v1/task_queue.proto\x1a$aetheris/api/v1/worker_service.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\x03\n\x07TaskRef\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x37\n\x0ftask_queue_type\x18\x04 \x01(\x0e\x32\x1e.aetheris.api.v1.TaskQueueType\x12\x12\n\ntask_queue\x18\x05 \x01(\t\x12\x1a\n\x12scheduled_event_id\x18\x06 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12\x19\n\x11sticky_task_queue\x18\t \x01(\t\x12\x31\n\x0esticky_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08query_id\x18\x0b \x01(\t\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0escheduled_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bis_repeated\x18\x0e \x01(\x08\"=\n\x0f\x41\x64\x64TasksRequest\x12*\n\x05tasks\x18\x01 \x03(\x0b\x32\x1b.aetheris.server.v1.TaskRef\"\x12\n\x10\x41\x64\x64TasksResponse\"l\n\x18PollWorkflowTasksRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\t\x12:\n\x07request\x18\x02 \x01(\x0b\x32).aetheris.api.v1.PollWorkflowTasksRequest\"Y\n\x19PollWorkflowTasksResponse\x12<\n\x08response\x18\x01 \x01(\x0b\x32*.aetheris.api.v1.PollWorkflowTasksResponse\"l\n\x18PollActivityTasksRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\t\x12:\n\x07request\x18\x02 \x01(\x0b\x32).aetheris.api.v1.PollActivityTasksRequest\"Y\n\x19PollActivityTasksResponse\x12<\n\x08response\x18\x01 \x01(\x0b\x32*.aetheris.api.v1.PollActivityTasksResponse\"\x9e\x01\n\x19NotifyCancellationRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\t\x12\x12\n\ntask_queue\x18\x02 \x01(\t\x12\x1a\n\x12worker_instance_id\x18\x03 \x01(\t\x12;\n\x0c\x63\x61ncellation\x18\x04 \x01(\x0b\x32%.aetheris.api.v1.ActivityCancellation\"\x1c\n\x1aNotifyCancellationResponse\"\x9f\x01\n\x15ShutdownWorkerRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\t\x12\x37\n\x0ftask_queue_type\x18\x02 \x01(\x0e\x32\x1e.aetheris.api.v1.TaskQueueType\x12\x37\n\x07request\x18\x03 \x01(\x0b\x32&.aetheris.api.v1.ShutdownWorkerRequest\"\x18\n\x16ShutdownWorkerResponse\"l\n\x18\x44\x65scribeTaskQueueRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\t\x12:\n\x07request\x18\x02 \x01(\x0b\x32).aetheris.api.v1.DescribeTaskQueueRequest\"Y\n\x19\x44\x65scribeTaskQueueResponse\x12<\n\x08response\x18\x01 \x01(\x0b\x32*.aetheris.api.v1.DescribeTaskQueueResponse2\x9c\x05\n\x0fMatchingService\x12U\n\x08\x41\x64\x64Tasks\x12#.aetheris.server.v1.AddTasksRequest\x1a$.aetheris.server.v1.AddTasksResponse\x12p\n\x11PollWorkflowTasks\x12,.aetheris.server.v1.PollWorkflowTasksRequest\x1a-.aetheris.server.v1.PollWorkflowTasksResponse\x12p\n\x11PollActivityTasks\x12,.aetheris.server.v1.PollActivityTasksRequest\x1a-.aetheris.server.v1.PollActivityTasksResponse\x12s\n\x12NotifyCancellation\x12-.aetheris.server.v1.NotifyCancellationRequest\x1a..aetheris.server.v1.NotifyCancellationResponse\x12g\n\x0eShutdownWorker\x12).aetheris.server.v1.ShutdownWorkerRequest\x1a*.aetheris.server.v1.ShutdownWorkerResponse\x12p\n\x11\x44\x65scribeTaskQueue\x12,.aetheris.server.v1.DescribeTaskQueueRequest\x1a-.aetheris.server.v1.DescribeTaskQueueResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,31 +37,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aetheris.server.v1.matching
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TASKREF']._serialized_start=243
-  _globals['_TASKREF']._serialized_end=652
-  _globals['_ADDTASKSREQUEST']._serialized_start=654
-  _globals['_ADDTASKSREQUEST']._serialized_end=715
-  _globals['_ADDTASKSRESPONSE']._serialized_start=717
-  _globals['_ADDTASKSRESPONSE']._serialized_end=735
-  _globals['_POLLWORKFLOWTASKSREQUEST']._serialized_start=737
-  _globals['_POLLWORKFLOWTASKSREQUEST']._serialized_end=845
-  _globals['_POLLWORKFLOWTASKSRESPONSE']._serialized_start=847
-  _globals['_POLLWORKFLOWTASKSRESPONSE']._serialized_end=936
-  _globals['_POLLACTIVITYTASKSREQUEST']._serialized_start=938
-  _globals['_POLLACTIVITYTASKSREQUEST']._serialized_end=1046
-  _globals['_POLLACTIVITYTASKSRESPONSE']._serialized_start=1048
-  _globals['_POLLACTIVITYTASKSRESPONSE']._serialized_end=1137
-  _globals['_NOTIFYCANCELLATIONREQUEST']._serialized_start=1140
-  _globals['_NOTIFYCANCELLATIONREQUEST']._serialized_end=1298
-  _globals['_NOTIFYCANCELLATIONRESPONSE']._serialized_start=1300
-  _globals['_NOTIFYCANCELLATIONRESPONSE']._serialized_end=1328
-  _globals['_SHUTDOWNWORKERREQUEST']._serialized_start=1331
-  _globals['_SHUTDOWNWORKERREQUEST']._serialized_end=1490
-  _globals['_SHUTDOWNWORKERRESPONSE']._serialized_start=1492
-  _globals['_SHUTDOWNWORKERRESPONSE']._serialized_end=1516
-  _globals['_DESCRIBETASKQUEUEREQUEST']._serialized_start=1518
-  _globals['_DESCRIBETASKQUEUEREQUEST']._serialized_end=1626
-  _globals['_DESCRIBETASKQUEUERESPONSE']._serialized_start=1628
-  _globals['_DESCRIBETASKQUEUERESPONSE']._serialized_end=1717
-  _globals['_MATCHINGSERVICE']._serialized_start=1720
-  _globals['_MATCHINGSERVICE']._serialized_end=2388
+  _globals['_TASKREF']._serialized_end=673
+  _globals['_ADDTASKSREQUEST']._serialized_start=675
+  _globals['_ADDTASKSREQUEST']._serialized_end=736
+  _globals['_ADDTASKSRESPONSE']._serialized_start=738
+  _globals['_ADDTASKSRESPONSE']._serialized_end=756
+  _globals['_POLLWORKFLOWTASKSREQUEST']._serialized_start=758
+  _globals['_POLLWORKFLOWTASKSREQUEST']._serialized_end=866
+  _globals['_POLLWORKFLOWTASKSRESPONSE']._serialized_start=868
+  _globals['_POLLWORKFLOWTASKSRESPONSE']._serialized_end=957
+  _globals['_POLLACTIVITYTASKSREQUEST']._serialized_start=959
+  _globals['_POLLACTIVITYTASKSREQUEST']._serialized_end=1067
+  _globals['_POLLACTIVITYTASKSRESPONSE']._serialized_start=1069
+  _globals['_POLLACTIVITYTASKSRESPONSE']._serialized_end=1158
+  _globals['_NOTIFYCANCELLATIONREQUEST']._serialized_start=1161
+  _globals['_NOTIFYCANCELLATIONREQUEST']._serialized_end=1319
+  _globals['_NOTIFYCANCELLATIONRESPONSE']._serialized_start=1321
+  _globals['_NOTIFYCANCELLATIONRESPONSE']._serialized_end=1349
+  _globals['_SHUTDOWNWORKERREQUEST']._serialized_start=1352
+  _globals['_SHUTDOWNWORKERREQUEST']._serialized_end=1511
+  _globals['_SHUTDOWNWORKERRESPONSE']._serialized_start=1513
+  _globals['_SHUTDOWNWORKERRESPONSE']._serialized_end=1537
+  _globals['_DESCRIBETASKQUEUEREQUEST']._serialized_start=1539
+  _globals['_DESCRIBETASKQUEUEREQUEST']._serialized_end=1647
+  _globals['_DESCRIBETASKQUEUERESPONSE']._serialized_start=1649
+  _globals['_DESCRIBETASKQUEUERESPONSE']._serialized_end=1738
+  _globals['_MATCHINGSERVICE']._serialized_start=1741
+  _globals['_MATCHINGSERVICE']._serialized_end=2409
 # @@protoc_insertion_point(module_scope)

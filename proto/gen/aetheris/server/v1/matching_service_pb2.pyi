@@ -42,6 +42,7 @@ class TaskRef(_message.Message):
     QUERY_ID_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     SCHEDULED_TIME_FIELD_NUMBER: _builtins.int
+    IS_REPEATED_FIELD_NUMBER: _builtins.int
     namespace_id: _builtins.str
     """The run's namespace."""
     workflow_id: _builtins.str
@@ -60,6 +61,8 @@ class TaskRef(_message.Message):
     """Workflow tasks only: the queue of the worker that has the run cached; empty for none."""
     query_id: _builtins.str
     """Set for a query: it is never in the backlog, and is forgotten at its expire_time."""
+    is_repeated: _builtins.bool
+    """It was offered before; should it be missing, that is counted as a repair."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What a worker must be able to do, sorted."""
@@ -92,10 +95,11 @@ class TaskRef(_message.Message):
         query_id: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         scheduled_time: _timestamp_pb2.Timestamp | None = ...,
+        is_repeated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "scheduled_time", b"scheduled_time", "sticky_timeout", b"sticky_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "capabilities", b"capabilities", "expire_time", b"expire_time", "namespace_id", b"namespace_id", "query_id", b"query_id", "run_id", b"run_id", "scheduled_event_id", b"scheduled_event_id", "scheduled_time", b"scheduled_time", "sticky_task_queue", b"sticky_task_queue", "sticky_timeout", b"sticky_timeout", "task_queue", b"task_queue", "task_queue_type", b"task_queue_type", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "capabilities", b"capabilities", "expire_time", b"expire_time", "is_repeated", b"is_repeated", "namespace_id", b"namespace_id", "query_id", b"query_id", "run_id", b"run_id", "scheduled_event_id", b"scheduled_event_id", "scheduled_time", b"scheduled_time", "sticky_task_queue", b"sticky_task_queue", "sticky_timeout", b"sticky_timeout", "task_queue", b"task_queue", "task_queue_type", b"task_queue_type", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
