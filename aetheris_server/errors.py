@@ -12,6 +12,9 @@
     │   ├── TaskNotFoundError           the task was completed, timed out, or given to somebody else
     │   ├── QueryFailedError            the run's code could not answer
     │   └── QueryRejectedError          the caller asked to be refused for this status
+    ├── RunUnreadableError              what is stored of a run cannot be used, now or later
+    │   ├── BrokenLogError              a record is missing, altered or out of place
+    │   └── UnknownRecordError          a newer program wrote what this one does not know
     └── UnavailableError                not the caller's fault; the same request may succeed later
         ├── ShardNotOwnedError          another host has the run's shard
         ├── ShardLostError              another host took the shard while this one wrote
@@ -118,6 +121,34 @@ class QueryRejectedError(RequestError):
     def __init__(self, status: str) -> None:
         super().__init__(f"query rejected: the run's status is {status}")
         self.status = status
+
+
+class RunUnreadableError(AetherisError):
+    """What is stored of a run cannot be used, so the run is refused rather than guessed."""
+
+
+class BrokenLogError(RunUnreadableError):
+    """A run's log is not whole at one of its records."""
+
+    def __init__(self, run_id: str, run_seq: int, expected: str, found: str) -> None:
+        super().__init__(f"run {run_id!r} record {run_seq}: expected {expected}, found {found}")
+        self.run_id = run_id
+        self.run_seq = run_seq
+        self.expected = expected
+        self.found = found
+
+
+class UnknownRecordError(RunUnreadableError):
+    """A newer program wrote a record, or a snapshot at one, that this program does not know."""
+
+    def __init__(self, run_id: str, run_seq: int, unknown: str) -> None:
+        super().__init__(
+            f"run {run_id!r} record {run_seq}: {unknown} is not known to this program;"
+            " a newer one has written it"
+        )
+        self.run_id = run_id
+        self.run_seq = run_seq
+        self.unknown = unknown
 
 
 class UnavailableError(AetherisError):

@@ -15,6 +15,7 @@ from aetheris_server.errors import (
     AetherisError,
     RequestError,
     RunSetAsideError,
+    RunUnreadableError,
     ShardNotOwnedError,
     UnavailableError,
     WorkflowNotFoundError,
@@ -58,6 +59,7 @@ _log = get_logger(__name__)
 
 _TRANSITIONS = counter("transitions", "Transitions of runs decided.")
 _DROPPED_RUNS = counter("dropped_runs", "Runs whose memory was dropped because a commit failed.")
+_UNREADABLE = counter("unreadable_runs", "Loads of runs that were refused for what is stored.")
 _FAULTS = counter("failed_transitions", "Transitions that failed because of a fault.")
 
 # A shorter log is read back as fast as a snapshot.
@@ -160,6 +162,7 @@ class Engine:
 
         Raises:
             WorkflowNotFoundError: There is no such run.
+            RunUnreadableError: What is stored of it cannot be used by this program.
             RunSetAsideError: A fault struck the run a moment ago.
             ShardNotOwnedError: This host does not have the shard.
             StorageUnavailableError: Postgres does not answer.
@@ -201,9 +204,19 @@ class Engine:
                 self._admit(run)
         except WorkflowNotFoundError:
             raise WorkflowNotFoundError(workflow_id, run_id) from None
+        except RunUnreadableError as error:
+            self._refuse(run_id, error)
+            raise
         finally:
             del self._loading[run_id]
             loading.set_result(None)
+
+    def _refuse(self, run_id: str, error: RunUnreadableError) -> None:
+        """Note, once in a while, that a run cannot be read, and do not try again at once."""
+        if not self._refusals.is_refused(run_id):
+            _log.error("a run is refused for what is stored of it", error=str(error))
+            _UNREADABLE.inc()
+            self._refusals.add(run_id, error)
 
     def _admit(self, run: LoadedRun) -> None:
         now = self.clock.now()

@@ -1,4 +1,6 @@
-"""Reading runs back: a snapshot and the log behind it, folded.
+"""Reading runs back: a snapshot and the log behind it, folded, and checked as it is.
+
+A log that is not whole, or that a newer program has written, is refused and never guessed at.
 
 Each id is looked up once at a time. Look-ups of workflow ids that come while one is under way go
 together in the next statement.
@@ -11,22 +13,26 @@ from collections.abc import Awaitable, Callable, Sequence
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import (
     AetherisError,
+    BrokenLogError,
     RequestError,
+    RunUnreadableError,
     StorageUnavailableError,
     WorkflowNotFoundError,
 )
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state.apply import apply, new_state
+from aetheris_server.history.state.records import decode_record
 from aetheris_server.history.state.run import RunKey, RunState
 from aetheris_server.history.state.snapshot import from_snapshot
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import (
+    ExecutionRow,
     NewestRun,
     WorkflowKey,
     load_execution,
 )
 from aetheris_server.storage.log import RunRecord, load_run
-from aetheris_server.storage.snapshots import load_snapshots
+from aetheris_server.storage.snapshots import SnapshotRow, load_snapshots
 from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -39,6 +45,8 @@ async def load_run_state(db: Database, shard_id: int, namespace_id: str, run_id:
 
     Raises:
         WorkflowNotFoundError: The namespace has no such run in this shard.
+        BrokenLogError: What is stored of it does not fit together.
+        UnknownRecordError: A newer program wrote some of it.
         StorageUnavailableError: Postgres does not answer.
     """
     row = await load_execution(db, shard_id, namespace_id, run_id)
@@ -46,30 +54,116 @@ async def load_run_state(db: Database, shard_id: int, namespace_id: str, run_id:
         raise WorkflowNotFoundError("", run_id)
     key = RunKey(namespace_id, row.workflow_id, run_id)
     snapshots = await load_snapshots(db, [(shard_id, run_id)])
-    state: RunState | None = None
-    if snapshots:
-        state = from_snapshot(key, snapshots[0].run_seq, snapshots[0].hash, snapshots[0].state)
-    after_seq = state.run_seq if state is not None else 0
-    run = fold(key, shard_id, state, await load_run(db, shard_id, run_id, after_seq))
-    run.snapshot_seq = after_seq
+    snapshot = snapshots[0] if snapshots else None
+    # With the record that the snapshot was made at, which says whether the two belong together.
+    after_seq = snapshot.run_seq - 1 if snapshot is not None else 0
+    records = await load_run(db, shard_id, run_id, after_seq)
+    run = fold(key, shard_id, snapshot, records)
+    _check_row(run.state, row)
     run.wake_time = row.wake_time
     return run
 
 
-def fold(key: RunKey, shard_id: int, state: RunState | None, records: list[RunRecord]) -> LoadedRun:
-    """A run from a state, or from nothing, and the records behind it.
+def fold(
+    key: RunKey, shard_id: int, snapshot: SnapshotRow | None, records: Sequence[RunRecord]
+) -> LoadedRun:
+    """A run from a snapshot, or from nothing, and its log.
 
-    The events of the records are kept in the run's tail.
+    The events behind the snapshot are kept in the run's tail.
+
+    Args:
+        key: The run's.
+        shard_id: The run's.
+        snapshot: The run's, if it has one.
+        records: All from the one on that the snapshot was made at; without one, all.
+
+    Raises:
+        BrokenLogError: A record is missing, altered or out of place.
+        UnknownRecordError: A newer program wrote one.
     """
-    decoded = [(log_pb2.LogRecord.FromString(record.record), record.record) for record in records]
-    if state is None:
-        state = new_state(key, decoded[0][0].events[0])
+    if snapshot is not None:
+        state = _restore(key, snapshot, records)
+        records = records[1:]
+    else:
+        state = _begin(key, records)
     run = LoadedRun(shard_id, state)
-    for record, stored in decoded:
-        apply(state, record, stored)
-        run.tail.extend(list(record.events))
+    run.snapshot_seq = state.run_seq
+    for record in records:
+        _fold_record(run, record)
     run.committed_event_id = state.next_event_id
     return run
+
+
+def _restore(key: RunKey, snapshot: SnapshotRow, records: Sequence[RunRecord]) -> RunState:
+    found = next(((record.run_seq, record.hash) for record in records), None)
+    if found != (snapshot.run_seq, snapshot.hash):
+        raise BrokenLogError(
+            key.run_id,
+            snapshot.run_seq,
+            f"hash {snapshot.hash.hex()}, as its snapshot says",
+            f"record {found[0]} with {found[1].hex()}" if found is not None else "no record",
+        )
+    return from_snapshot(key, snapshot.run_seq, snapshot.hash, snapshot.state)
+
+
+def _begin(key: RunKey, records: Sequence[RunRecord]) -> RunState:
+    if not records or records[0].run_seq != 1:
+        found = f"record {records[0].run_seq}" if records else "no record"
+        raise BrokenLogError(key.run_id, 1, "record 1", found)
+    events = decode_record(key.run_id, 1, records[0].record).events
+    if not events or not events[0].HasField("workflow_execution_started_event_attributes"):
+        raise BrokenLogError(
+            key.run_id, 1, "the event that starts the run", f"{len(events)} events"
+        )
+    return new_state(key, events[0])
+
+
+def _fold_record(run: LoadedRun, stored: RunRecord) -> None:
+    state, run_id, run_seq = run.state, run.key.run_id, run.state.run_seq + 1
+    if stored.run_seq != run_seq:
+        raise BrokenLogError(run_id, run_seq, f"record {run_seq}", f"record {stored.run_seq}")
+    record = decode_record(run_id, run_seq, stored.record)
+    _check_events(run_id, record, stored, state)
+    try:
+        apply(state, record, stored.record)
+    except RunUnreadableError:
+        raise
+    except Exception as error:
+        found = f"one that does not fit those before it: {error!r}"
+        raise BrokenLogError(run_id, run_seq, "a record of this run", found) from error
+    if state.hash != stored.hash:
+        raise BrokenLogError(
+            run_id, run_seq, f"hash {state.hash.hex()}", f"hash {stored.hash.hex()}"
+        )
+    run.tail.extend(list(record.events))
+
+
+def _check_events(
+    run_id: str, record: log_pb2.LogRecord, stored: RunRecord, state: RunState
+) -> None:
+    first_id = state.next_event_id
+    found = [event.event_id for event in record.events]
+    numbered = list(range(first_id, first_id + len(found)))
+    if found != numbered or (stored.first_event_id, stored.event_count) != (first_id, len(found)):
+        raise BrokenLogError(
+            run_id,
+            state.run_seq + 1,
+            f"{len(found)} events from {first_id} on",
+            f"{found}, and {stored.event_count} from {stored.first_event_id} on by its row",
+        )
+
+
+def _check_row(state: RunState, row: ExecutionRow) -> None:
+    """Check that the log does not end before what the run's row, an index of it, says."""
+    event_count = state.next_event_id - 1
+    is_behind = event_count < row.history_length
+    if is_behind or (row.close_time is not None and state.is_open):
+        raise BrokenLogError(
+            state.key.run_id,
+            state.run_seq + 1,
+            f"{row.history_length} events and status {row.status}, as the run's row says",
+            f"the log's end after {event_count} events with status {state.status}",
+        )
 
 
 LoadNewest = Callable[[Sequence[WorkflowKey]], Awaitable[dict[WorkflowKey, NewestRun]]]

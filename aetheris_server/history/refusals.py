@@ -29,12 +29,12 @@ class Refusals:
         if len(self._entries) > _MAX_ENTRIES:
             self._entries.popitem(last=False)
 
+    def is_refused(self, run_id: str) -> bool:
+        """Whether a run is refused now."""
+        entry = self._entries.get(run_id)
+        return entry is not None and self._clock.monotonic() < entry[0]
+
     def check(self, run_id: str) -> None:
         """Raise the error with which a run is refused, if it is."""
-        entry = self._entries.get(run_id)
-        if entry is None:
-            return
-        until, error = entry
-        if self._clock.monotonic() < until:
-            raise error.with_traceback(None)
-        del self._entries[run_id]
+        if self.is_refused(run_id):
+            raise self._entries[run_id][1].with_traceback(None)

@@ -9,7 +9,7 @@ the tree is a fault of this program: the caller learns a reference, the log has 
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs] - its own types
@@ -20,6 +20,7 @@ from aetheris.api.v1 import error_details_pb2 as public
 from aetheris.server.v1 import error_details_pb2 as internal
 from aetheris_server.errors import (
     AetherisError,
+    BrokenLogError,
     CommitFailedError,
     DrainingError,
     InvalidArgumentError,
@@ -35,6 +36,7 @@ from aetheris_server.errors import (
     StorageUnavailableError,
     TaskNotFoundError,
     UnavailableError,
+    UnknownRecordError,
     UnstorableError,
     WorkflowAlreadyStartedError,
     WorkflowClosedError,
@@ -105,6 +107,8 @@ _TABLE: Sequence[tuple[type[AetherisError], StatusCode, type[Message] | None]] =
     (TaskNotFoundError, StatusCode.NOT_FOUND, public.TaskNotFoundDetail),
     (QueryFailedError, StatusCode.INVALID_ARGUMENT, public.QueryFailedDetail),
     (QueryRejectedError, StatusCode.FAILED_PRECONDITION, public.QueryRejectedDetail),
+    (BrokenLogError, StatusCode.DATA_LOSS, internal.BrokenLogDetail),
+    (UnknownRecordError, StatusCode.DATA_LOSS, internal.UnknownRecordDetail),
     (ShardNotOwnedError, StatusCode.UNAVAILABLE, internal.ShardNotOwnedDetail),
     (ShardLostError, StatusCode.UNAVAILABLE, internal.ShardLostDetail),
     (CommitFailedError, StatusCode.UNAVAILABLE, internal.CommitFailedDetail),
@@ -123,7 +127,9 @@ _BY_DETAIL = {
 }
 # Where there is no detail, the code says which branch of the tree it is.
 _BY_CODE: dict[StatusCode, Callable[[str], AetherisError]] = {
-    code: error for error, code, detail in _TABLE if detail is None
+    code: cast("Callable[[str], AetherisError]", error)
+    for error, code, detail in _TABLE
+    if detail is None
 }
 
 

@@ -2,16 +2,17 @@
 
 `apply(state, record)` is the same on the way to the log and on the way back from it. An event that
 was buffered is applied twice, when it is buffered and when it gets its id; each handler bears that.
+What this program does not know it refuses: a state that leaves something out is a wrong state.
 """
 
 import hashlib
 from collections.abc import Callable
-from typing import cast
 
 from google.protobuf import timestamp_pb2
 
 from aetheris.api.v1 import history_pb2, workflow_pb2
 from aetheris.server.v1 import log_pb2
+from aetheris_server.errors import UnknownRecordError
 from aetheris_server.history.state.failures import trim
 from aetheris_server.history.state.run import (
     ActivityState,
@@ -23,6 +24,9 @@ from aetheris_server.history.state.run import (
 from aetheris_server.history.state.times import from_duration, from_timestamp
 
 _MAX_KEPT_ATTEMPTS = 100
+
+DELIVERIES = frozenset(workflow_pb2.ActivityDelivery.values())
+"""The kinds of delivery of an activity that this program knows."""
 
 _Apply = Callable[[RunState, history_pb2.HistoryEvent], None]
 
@@ -61,17 +65,37 @@ def apply(state: RunState, record: log_pb2.LogRecord, stored: bytes) -> None:
         state: Changed in place.
         record: The run's next record.
         stored: Its bytes, as they are or will be in the log.
+
+    Raises:
+        UnknownRecordError: It has something that a newer program has written; the state is spoilt.
     """
     for event in record.events:
         state.next_event_id = event.event_id + 1
-        handler = _EVENTS.get(event.event_type)
-        if handler is not None:
-            handler(state, event)
+        _apply_event(state, event)
     for fact in record.facts:
-        _FACTS[cast("str", fact.WhichOneof("fact"))](state, fact, record.time)
+        kind = fact.WhichOneof("fact")
+        change = _FACTS.get(kind) if kind is not None else None
+        if change is None:
+            raise _unknown(state, f"the fact {kind}")
+        change(state, fact, record.time)
     state.run_seq += 1
     state.hash = chain_hash(state.hash, stored)
     state.history_bytes += len(stored)
+
+
+def _apply_event(state: RunState, event: history_pb2.HistoryEvent) -> None:
+    handler = _EVENTS.get(event.event_type)
+    if handler is None:
+        raise _unknown(state, f"an event of type {event.event_type}")
+    handler(state, event)
+
+
+def _unknown(state: RunState, what: str) -> UnknownRecordError:
+    return UnknownRecordError(state.key.run_id, state.run_seq + 1, what)
+
+
+def _changes_nothing(state: RunState, event: history_pb2.HistoryEvent) -> None:
+    """What the event says is in the state already, or concerns only workers."""
 
 
 def _workflow_task_scheduled(state: RunState, event: history_pb2.HistoryEvent) -> None:
@@ -98,6 +122,8 @@ def _workflow_task_closed(state: RunState, event: history_pb2.HistoryEvent) -> N
 
 def _activity_scheduled(state: RunState, event: history_pb2.HistoryEvent) -> None:
     attributes = event.activity_task_scheduled_event_attributes
+    if attributes.delivery not in DELIVERIES:
+        raise _unknown(state, f"the activity delivery {attributes.delivery}")
     time = from_timestamp(event.event_time)
     state.activities[event.event_id] = ActivityState(
         scheduled_event_id=event.event_id,
@@ -193,6 +219,11 @@ def _closes_as(status: "workflow_pb2.WorkflowExecutionStatus.ValueType") -> _App
 
 
 _EVENTS: dict[int, _Apply] = {
+    # The state before the first record has what the started event says.
+    history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED: _changes_nothing,
+    history_pb2.EVENT_TYPE_WORKFLOW_TASK_STARTED: _changes_nothing,
+    history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED: _changes_nothing,
+    history_pb2.EVENT_TYPE_MARKER_RECORDED: _changes_nothing,
     history_pb2.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED: _workflow_task_scheduled,
     history_pb2.EVENT_TYPE_WORKFLOW_TASK_COMPLETED: _workflow_task_completed,
     history_pb2.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT: _workflow_task_closed,
@@ -224,14 +255,12 @@ _EVENTS: dict[int, _Apply] = {
         workflow_pb2.WORKFLOW_EXECUTION_STATUS_TERMINATED
     ),
 }
-"""What each event changes; an event that is not here changes nothing but the next id."""
+"""What each event changes."""
 
 
 def _event_buffered(state: RunState, fact: log_pb2.Fact, _time: timestamp_pb2.Timestamp) -> None:
     state.buffered_events.append(fact.event_buffered)
-    handler = _EVENTS.get(fact.event_buffered.event_type)
-    if handler is not None:
-        handler(state, fact.event_buffered)
+    _apply_event(state, fact.event_buffered)
 
 
 def _buffer_flushed(state: RunState, _fact: log_pb2.Fact, _time: timestamp_pb2.Timestamp) -> None:

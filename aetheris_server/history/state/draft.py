@@ -11,17 +11,13 @@ from google.protobuf.message import Message
 from aetheris.api.v1 import failure_pb2, history_pb2
 from aetheris.server.v1 import log_pb2
 from aetheris_server.history.state.inflight import Inflight
+from aetheris_server.history.state.records import ATTRIBUTES
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.times import to_timestamp
 
 DEFAULT_TASK_TIMEOUT = timedelta(seconds=10)
 _RETRY_INITIAL_INTERVAL = timedelta(seconds=1)
 _RETRY_MAXIMUM_INTERVAL = timedelta(seconds=30)
-
-_FIELDS = {
-    event_type: name.removeprefix("EVENT_TYPE_").lower() + "_event_attributes"
-    for name, event_type in history_pb2.EventType.items()
-}
 
 # On a flush these go behind the rest: workflow code then sees a signal before the result that it
 # may have caused. A started event stays right before the one that closes its activity.
@@ -73,7 +69,7 @@ class Draft:
         event = self.record.events.add(
             event_id=event_id, event_time=self.time, event_type=event_type
         )
-        getattr(event, _FIELDS[event_type]).CopyFrom(attributes)
+        getattr(event, ATTRIBUTES[event_type]).CopyFrom(attributes)
         return event_id
 
     def add_or_buffer(
@@ -92,7 +88,7 @@ class Draft:
         event = self.record.facts.add().event_buffered
         event.event_time.CopyFrom(self.time)
         event.event_type = event_type
-        getattr(event, _FIELDS[event_type]).CopyFrom(attributes)
+        getattr(event, ATTRIBUTES[event_type]).CopyFrom(attributes)
         return 0
 
     def append(self, event: history_pb2.HistoryEvent) -> int:
@@ -129,7 +125,7 @@ class Draft:
             started = event.activity_task_started_event_attributes
             started_ids[started.scheduled_event_id] = event_id
         elif event.event_type in _FINISHES:
-            attributes = getattr(event, _FIELDS[event.event_type])
+            attributes = getattr(event, ATTRIBUTES[event.event_type])
             attributes.started_event_id = started_ids.get(attributes.scheduled_event_id, 0)
 
     def end_buffering(self) -> None:

@@ -3,11 +3,17 @@
 The fold of a run's log from a snapshot on equals the fold from its start.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from google.protobuf import timestamp_pb2
+from google.protobuf.message import DecodeError, Message
 
+from aetheris.api.v1 import workflow_pb2
 from aetheris.server.v1 import state_pb2
+from aetheris_server.errors import BrokenLogError, UnknownRecordError
+from aetheris_server.history.state.apply import DELIVERIES
+from aetheris_server.history.state.records import find_unknown
 from aetheris_server.history.state.run import (
     ActivityState,
     RunKey,
@@ -16,6 +22,11 @@ from aetheris_server.history.state.run import (
     WorkflowTaskState,
 )
 from aetheris_server.history.state.times import from_timestamp, to_timestamp
+
+SNAPSHOT_VERSION = 1
+"""Of the form that is written. It grows when a program from before could not read it right."""
+
+_STATUSES = frozenset(workflow_pb2.WorkflowExecutionStatus.values())
 
 
 def to_snapshot(state: RunState) -> bytes:
@@ -46,13 +57,26 @@ def to_snapshot(state: RunState) -> bytes:
         cancel_request_id=state.cancel_request_id,
         close_event=state.close_event,
         signal_count=state.signal_count,
+        version=SNAPSHOT_VERSION,
     )
     return snapshot.SerializeToString(deterministic=True)
 
 
 def from_snapshot(key: RunKey, run_seq: int, hash_: bytes, data: bytes) -> RunState:
-    """The state that `to_snapshot` was given."""
-    snapshot = state_pb2.RunSnapshot.FromString(data)
+    """The state that `to_snapshot` was given.
+
+    Raises:
+        BrokenLogError: These are not the bytes of a snapshot.
+        UnknownRecordError: A newer program wrote it.
+    """
+    try:
+        snapshot = state_pb2.RunSnapshot.FromString(data)
+    except DecodeError as error:
+        found = f"{len(data)} bytes: {error}"
+        raise BrokenLogError(key.run_id, run_seq, "a snapshot", found) from None
+    unknown = _find_unknown(snapshot)
+    if unknown is not None:
+        raise UnknownRecordError(key.run_id, run_seq, f"in the snapshot, {unknown}")
     state = RunState(
         key=key,
         started=snapshot.started,
@@ -93,6 +117,29 @@ def from_snapshot(key: RunKey, run_seq: int, hash_: bytes, data: bytes) -> RunSt
             timer.timer_id, timer.started_event_id, from_timestamp(timer.fire_time)
         )
     return state
+
+
+def _find_unknown(snapshot: state_pb2.RunSnapshot) -> str | None:
+    if snapshot.version > SNAPSHOT_VERSION:
+        return f"version {snapshot.version}"
+    if snapshot.status not in _STATUSES:
+        return f"the status {snapshot.status}"
+    for activity in snapshot.activities:
+        if activity.scheduled.delivery not in DELIVERIES:
+            return f"the activity delivery {activity.scheduled.delivery}"
+    found = (find_unknown(message) for message in _own_messages(snapshot))
+    return next((unknown for unknown in found if unknown is not None), None)
+
+
+def _own_messages(snapshot: state_pb2.RunSnapshot) -> Iterator[Message]:
+    """Those that only servers write."""
+    yield snapshot
+    yield snapshot.started
+    yield snapshot.workflow_task
+    yield from snapshot.timers
+    for activity in snapshot.activities:
+        yield activity
+        yield activity.scheduled
 
 
 def _from_task(task: WorkflowTaskState) -> state_pb2.WorkflowTaskState:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import psycopg
 import pytest
 
 from aetheris.api.v1 import (
@@ -17,6 +18,7 @@ from aetheris.api.v1 import (
     workflow_service_pb2,
 )
 from aetheris_server.errors import (
+    BrokenLogError,
     InvalidArgumentError,
     RequestError,
     RunSetAsideError,
@@ -241,3 +243,47 @@ async def test_start_that_the_store_would_refuse_fails_no_other(
             for answer in answers[len(bad) :]
         )
         assert ranges == {shard.shard_id: shard.range_id for shard in bench.engine.shards.values()}
+
+
+async def test_run_whose_log_is_not_whole_is_refused_once_in_a_while_and_others_go_on(
+    migrated_postgres_dsn: str,
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        broken = await bench.service.start_workflow(NAMESPACE_ID, _start_request("broken"))
+        await bench.service.start_workflow(NAMESPACE_ID, _start_request("whole"))
+        for workflow_id in ("broken", "whole"):
+            await _Signallers(bench, workflow_id).run(3)
+    await _delete_record(migrated_postgres_dsn, broken.run_id, 3)
+    async with history_bench(migrated_postgres_dsn) as bench:
+        # Recovery and everybody who asks: all are refused, by one look at the disk.
+        for _ in range(3):
+            with pytest.raises(BrokenLogError, match=f"{broken.run_id}' record 3: expected"):
+                await bench.service.signal_workflow(NAMESPACE_ID, signal_request("broken"))
+        before = bench.db.row_count
+        with pytest.raises(BrokenLogError):
+            await bench.engine.load(NAMESPACE_ID, "broken")
+        assert bench.db.row_count == before
+        await _Signallers(bench, "whole").run(1)
+        assert bench.host.cluster.is_ready
+
+
+async def test_run_whose_log_ends_too_early_is_refused(migrated_postgres_dsn: str) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        started = await bench.service.start_workflow(NAMESPACE_ID, _start_request("w"))
+        await bench.service.terminate_workflow(
+            NAMESPACE_ID,
+            workflow_service_pb2.TerminateWorkflowRequest(
+                workflow_execution=common_pb2.WorkflowExecution(workflow_id="w")
+            ),
+        )
+    await _delete_record(migrated_postgres_dsn, started.run_id, 2)
+    async with history_bench(migrated_postgres_dsn) as bench:
+        with pytest.raises(BrokenLogError, match="as the run's row says"):
+            await bench.engine.load(NAMESPACE_ID, "w")
+
+
+async def _delete_record(dsn: str, run_id: str, run_seq: int) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute(
+            "DELETE FROM log WHERE run_id = %s AND run_seq = %s", (run_id, run_seq)
+        )

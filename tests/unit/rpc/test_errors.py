@@ -30,6 +30,8 @@ EVERY_ERROR = [
     errors.ShardLostError(frozenset({3, 1})),
     errors.CommitFailedError(5),
     errors.RunSetAsideError("r"),
+    errors.BrokenLogError("r", 2, "record 2", "record 3"),
+    errors.UnknownRecordError("r", 2, "an event of type 99"),
     errors.StorageUnavailableError("redis", "connection refused"),
     errors.NotReadyError("a worker"),
     errors.DrainingError(),

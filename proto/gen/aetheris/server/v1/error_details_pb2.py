@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&aetheris/server/v1/error_details.proto\x12\x12\x61\x65theris.server.v1\"\'\n\x13ShardNotOwnedDetail\x12\x10\n\x08shard_id\x18\x01 \x01(\x05\"$\n\x0fShardLostDetail\x12\x11\n\tshard_ids\x18\x01 \x03(\x05\"&\n\x12\x43ommitFailedDetail\x12\x10\n\x08shard_id\x18\x01 \x01(\x05\"#\n\x11RunSetAsideDetail\x12\x0e\n\x06run_id\x18\x01 \x01(\t\":\n\x18StorageUnavailableDetail\x12\r\n\x05store\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\"\x10\n\x0e\x44rainingDetailb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&aetheris/server/v1/error_details.proto\x12\x12\x61\x65theris.server.v1\"\'\n\x13ShardNotOwnedDetail\x12\x10\n\x08shard_id\x18\x01 \x01(\x05\"$\n\x0fShardLostDetail\x12\x11\n\tshard_ids\x18\x01 \x03(\x05\"&\n\x12\x43ommitFailedDetail\x12\x10\n\x08shard_id\x18\x01 \x01(\x05\"#\n\x11RunSetAsideDetail\x12\x0e\n\x06run_id\x18\x01 \x01(\t\":\n\x18StorageUnavailableDetail\x12\r\n\x05store\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\"\x10\n\x0e\x44rainingDetail\"S\n\x0f\x42rokenLogDetail\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07run_seq\x18\x02 \x01(\x03\x12\x10\n\x08\x65xpected\x18\x03 \x01(\t\x12\r\n\x05\x66ound\x18\x04 \x01(\t\"G\n\x13UnknownRecordDetail\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07run_seq\x18\x02 \x01(\x03\x12\x0f\n\x07unknown\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,4 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STORAGEUNAVAILABLEDETAIL']._serialized_end=276
   _globals['_DRAININGDETAIL']._serialized_start=278
   _globals['_DRAININGDETAIL']._serialized_end=294
+  _globals['_BROKENLOGDETAIL']._serialized_start=296
+  _globals['_BROKENLOGDETAIL']._serialized_end=379
+  _globals['_UNKNOWNRECORDDETAIL']._serialized_start=381
+  _globals['_UNKNOWNRECORDDETAIL']._serialized_end=452
 # @@protoc_insertion_point(module_scope)
