@@ -1,10 +1,14 @@
 """Times and durations between Python and protobuf."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+
+_FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
+_LAST_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
 
 def to_duration(interval: timedelta | None) -> Duration | None:
@@ -27,17 +31,27 @@ def to_timestamp(moment: datetime | None) -> Timestamp | None:
     return timestamp
 
 
+def from_duration(duration: Duration) -> timedelta:
+    """The interval; the longest there is for what is longer."""
+    try:
+        return duration.ToTimedelta()
+    except (OverflowError, ValueError):
+        return timedelta.max if duration.seconds > 0 else timedelta.min
+
+
+def from_timestamp(timestamp: Timestamp) -> datetime:
+    """The moment in UTC; the first or last that a datetime can name for what is beyond."""
+    try:
+        return timestamp.ToDatetime(UTC)
+    except (OverflowError, ValueError):
+        return _LAST_TIME if timestamp.seconds > 0 else _FIRST_TIME
+
+
 def read_duration(message: Message, field: str) -> timedelta | None:
     """A field of a message, or None where it is unset."""
-    if not message.HasField(field):
-        return None
-    value: Duration = getattr(message, field)
-    return value.ToTimedelta()
+    return from_duration(getattr(message, field)) if message.HasField(field) else None
 
 
 def read_timestamp(message: Message, field: str) -> datetime | None:
     """A field of a message in UTC, or None where it is unset."""
-    if not message.HasField(field):
-        return None
-    value: Timestamp = getattr(message, field)
-    return value.ToDatetime(UTC)
+    return from_timestamp(getattr(message, field)) if message.HasField(field) else None

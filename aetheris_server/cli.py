@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +52,21 @@ PostgresOption = Annotated[
     str | None, typer.Option("--postgres-dsn", help="Postgres connection string.")
 ]
 RedisOption = Annotated[str | None, typer.Option("--redis-url", help="Redis URL.")]
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"aetheris-server {version('aetheris')}")
+        raise typer.Exit
+
+
+@app.callback()
+def take_shared_options(
+    is_version_asked: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """The Aetheris server: durable workflows on Postgres and Redis."""
 
 
 @app.command()

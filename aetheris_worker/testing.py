@@ -28,11 +28,26 @@ from aetheris_worker.runtime.replay import RunMachine
 __all__ = ["ActivityEnvironment", "HistoryError", "NondeterminismError", "Replayer", "read_history"]
 
 _RUN: Final = "replayed"
+# A message as it travels is bounded to 100 levels; its times and values may add a few in JSON.
+_MAX_DEPTH: Final = 200
 
 
 def read_history(path: Path | str) -> History:
-    """A history from a JSON file, as `aetheris-admin workflow history --output json` writes it."""
-    return json_format.Parse(Path(path).read_text(encoding="utf-8"), History())
+    """A history from a JSON file, as `aetheris-admin workflow history --output json` writes it: the
+    API's History message as protobuf's JSON.
+
+    Raises:
+        HistoryError: The file holds something else.
+    """
+    try:
+        return json_format.Parse(
+            Path(path).read_text(encoding="utf-8"), History(), max_recursion_depth=_MAX_DEPTH
+        )
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise HistoryError(
+            f"{path} is no history as `aetheris-admin workflow history --output json` writes it: "
+            f"{error}"
+        ) from error
 
 
 class Replayer:

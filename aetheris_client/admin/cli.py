@@ -1,5 +1,8 @@
 """`aetheris-admin`: the entry point and the options that stand before a command."""
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from aetheris_client.admin.cluster import app as cluster_app
@@ -22,12 +25,21 @@ app.add_typer(namespace_app, name="namespace")
 app.add_typer(cluster_app, name="cluster")
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"aetheris-admin {version('aetheris')}")
+        raise typer.Exit
+
+
 @app.callback()
 def take_shared_options(
     ctx: typer.Context,
     address: Address = None,
     namespace: Namespace = None,
     output: OutputChoice = None,
+    is_version_asked: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
 ) -> None:
     """Start, steer and watch workflows; look after namespaces, task queues and the cluster."""
     ctx.obj = SharedOptions(address, namespace, output)

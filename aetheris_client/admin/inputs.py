@@ -3,6 +3,7 @@ option.
 """
 
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -63,7 +64,14 @@ def _parse_json(text: str | bytes, option: str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise typer.BadParameter(f"not JSON: {error}", param_hint=option) from None
+        raise typer.BadParameter(f"not JSON: {error}{_hint(text)}", param_hint=option) from None
+
+
+def _hint(text: str | bytes) -> str:
+    """What was probably meant, where it is a word or some."""
+    if isinstance(text, bytes) or not re.match(r"\w[^\"]*$", text):
+        return ""
+    return f"; a string needs its quotes: {shlex.quote(orjson.dumps(text).decode())}"
 
 
 def _read(path: Path) -> bytes:

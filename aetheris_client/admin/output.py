@@ -2,21 +2,24 @@
 
 `json` prints one document, which for many items is an array; `jsonl` prints one line per item. Both
 print items as they come, so that following a history works with either.
+
+Styles are for terminals alone (and never with NO_COLOR); a pipe has no edge, and gets plain text.
 """
 
+import io
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self, TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.text import Text
 
+from aetheris_client.admin.layout import Block
 from aetheris_client.admin.plain import to_json
-
-# Rich takes 80 columns where there is no terminal, and cuts ids; a pipe has no edge.
-_PIPE_WIDTH = 240
+from aetheris_client.admin.text import printable, printable_json
 
 
 class OutputFormat(StrEnum):
@@ -27,48 +30,90 @@ class OutputFormat(StrEnum):
     JSONL = "jsonl"
 
 
+class _Console(Console):
+    """Prints what it is given: no markup, no emoji codes, no highlighting."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(
+            stderr=stderr,
+            # None leaves out bold and dim as well.
+            color_system=None if os.environ.get("NO_COLOR") else "auto",
+            markup=False,
+            emoji=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def on_broken_pipe(self) -> None:
+        """Left to the command, which knows the exit code."""
+        raise BrokenPipeError
+
+
 class Output:
     """Standard output in one format, and standard error for what is no answer."""
 
     def __init__(self, output_format: OutputFormat) -> None:
         self.format = output_format
-        width = None if sys.stdout.isatty() else _PIPE_WIDTH
-        self._console = Console(width=width, highlight=False)
-        self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        stdout: TextIO | io.TextIOWrapper[BinaryIO] = sys.stdout
+        if isinstance(stdout, io.TextIOWrapper):
+            # A terminal that has no such character shows its escape.
+            stdout.reconfigure(errors="backslashreplace")
+        self._console = _Console()
+        self._errors = _Console(stderr=True)
 
     @property
     def is_for_people(self) -> bool:
         """Tables and sentences, not JSON."""
         return self.format is OutputFormat.TABLE
 
-    def show(self, value: object, *render: Callable[[], RenderableType]) -> None:
+    @property
+    def width(self) -> int | None:
+        """The columns of the screen; None where there is no edge."""
+        return self._console.width if sys.stdout.isatty() else None
+
+    def show(self, value: object, *render: Callable[[], Block]) -> None:
         """Print one answer: the value as JSON, or what the functions make of it for people."""
         if self.is_for_people:
             for make in render:
-                self._console.print(make(), soft_wrap=False)
+                self.lines(make().lines(self.width))
         else:
-            print(to_json(value, indent=self.format is OutputFormat.JSON))
+            self.document(value)
 
     def line(self, text: str | Text) -> None:
         """Print one line for people, as long as it is."""
-        self._console.print(text, soft_wrap=True, markup=False)
+        self._console.print(text if isinstance(text, Text) else printable(text))
+
+    def lines(self, lines: Iterable[Text]) -> None:
+        """Print lines for people."""
+        for line in lines:
+            self.line(line)
+
+    def document(self, value: object) -> None:
+        """Print a value as JSON."""
+        _write_json(to_json(value, indent=self.format is not OutputFormat.JSONL) + "\n")
 
     def note(self, text: str) -> None:
         """Tell people something about the answer."""
         if self.is_for_people:
-            self._errors.print(text, style="dim", markup=False)
+            self._errors.print(printable(text), style="dim")
 
     def error(self, text: str) -> None:
         """Say what went wrong."""
-        self._errors.print(Text.assemble(("error: ", "bold red"), text))
+        self._errors.print(Text.assemble(("error: ", "bold red"), printable(text)))
 
     def error_detail(self, text: str) -> None:
         """Say more of what went wrong."""
-        self._errors.print(Text(f"  {text}"))
+        self._errors.print(f"  {printable(text)}")
 
-    def items(self) -> "ItemWriter":
-        """Prints many answers as they come, as JSON."""
-        return ItemWriter(self.format is OutputFormat.JSON)
+    def discard(self) -> None:
+        """Drop what is not printed yet: nobody reads it."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+    def items(self, before: str = "[", after: str = "]") -> "ItemWriter":
+        """Prints many answers as they come, as JSON; in a document, between these."""
+        return ItemWriter(self.format is OutputFormat.JSON, before, after)
 
 
 class ItemWriter:
@@ -76,23 +121,24 @@ class ItemWriter:
     interrupted.
     """
 
-    def __init__(self, is_array: bool) -> None:
+    def __init__(self, is_array: bool, before: str, after: str) -> None:
         self._is_array = is_array
+        self._before = before
+        self._after = after
         self._count = 0
 
     def __enter__(self) -> Self:
         if self._is_array:
-            sys.stdout.write("[")
+            _write_json(self._before)
         return self
 
     def write(self, item: object) -> None:
         """Print one item, at once."""
         if self._is_array:
-            sys.stdout.write("," if self._count else "")
             indented = to_json(item).replace("\n", "\n  ")
-            sys.stdout.write(f"\n  {indented}")
+            _write_json(f"{',' if self._count else ''}\n  {indented}")
         else:
-            sys.stdout.write(to_json(item, indent=False) + "\n")
+            _write_json(to_json(item, indent=False) + "\n")
         self._count += 1
         sys.stdout.flush()
 
@@ -102,5 +148,10 @@ class ItemWriter:
         exception: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._is_array:
-            sys.stdout.write("\n]\n" if self._count else "]\n")
+        # Nobody reads the end of what is closed already.
+        if self._is_array and exception_type is not BrokenPipeError:
+            _write_json(("\n" if self._count else "") + self._after + "\n")
+
+
+def _write_json(document: str) -> None:
+    sys.stdout.write(printable_json(document, sys.stdout.encoding))

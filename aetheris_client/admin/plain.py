@@ -5,8 +5,9 @@ Field names are the API's; unset fields are left out; enums lose their prefix; m
 only a name are the name; times are ISO 8601 and durations seconds.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from datetime import UTC
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, cast
 
 import orjson
@@ -24,20 +25,26 @@ from aetheris_client.converter import (
     NullConverter,
     ProtobufConverter,
 )
+from aetheris_client.errors import PayloadDecodeError
 from aetheris_client.failure import to_failure
 from aetheris_client.json_encoding import encode_plain
+from aetheris_client.times import from_duration, from_timestamp
 
 
 class _ProtobufAsJson(ProtobufConverter):
     """Shows messages of any type, also those that no program here knows."""
 
     def from_payload(self, payload: Payload, hint: object) -> object:
-        return orjson.loads(payload.data)
+        try:
+            return orjson.loads(payload.data)
+        except orjson.JSONDecodeError as error:
+            raise PayloadDecodeError("json/protobuf", "$", str(error)) from error
 
 
 CONVERTER: Final = DataConverter(
     (NullConverter(), BytesConverter(), _ProtobufAsJson(), JsonConverter())
 )
+_OPTIONS: Final = orjson.OPT_NON_STR_KEYS
 
 
 def plain(message: Message) -> Any:
@@ -52,9 +59,9 @@ def plain(message: Message) -> Any:
         case SearchAttributes():
             return _payload_map(message.indexed_fields)
         case Timestamp():
-            return message.ToDatetime(UTC).isoformat()
+            return from_timestamp(message).isoformat()
         case Duration():
-            return message.ToTimedelta().total_seconds()
+            return from_duration(message).total_seconds()
         case HistoryEvent():
             return plain_event(message)
         case _:
@@ -73,16 +80,75 @@ def plain_event(event: HistoryEvent) -> dict[str, Any]:
 
 
 def to_json(value: object, *, indent: bool = True) -> str:
-    """Views, messages, errors and what they hold, as JSON."""
-    options = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
-    return orjson.dumps(value, _plain_value, options).decode()
+    """Views, messages, errors and what they hold, as JSON, however deep and whatever is in them.
+
+    What orjson does not take (deep nesting, integers beyond 64 bits, lone surrogates) costs the
+    document its indentation, and nothing else.
+    """
+    options = orjson.OPT_INDENT_2 if indent else 0
+    try:
+        return orjson.dumps(value, _plain_value, _OPTIONS | options).decode()
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_folded(value), option=options).decode()
+
+
+def _folded(value: object) -> orjson.Fragment:
+    """The value as JSON, written from its innermost parts outwards: nesting takes no stack."""
+    root: list[Any] = [value]
+    # Each part by its place in the container that holds it, which comes before its own parts.
+    places: list[tuple[Any, Any]] = [(root, 0)]
+    for holder, key in places:
+        part = holder[key] = _opened(holder[key])
+        if isinstance(part, dict):
+            fields = cast(dict[str, object], part)
+            places.extend((fields, name) for name in fields)
+        elif isinstance(part, list):
+            items = cast(list[object], part)
+            places.extend((items, index) for index in range(len(items)))
+    for holder, key in reversed(places):
+        holder[key] = orjson.Fragment(_written(holder[key]))
+    return root[0]
+
+
+def _opened(value: object) -> object:
+    """A container as a new dict or list with its parts as they are; another value as it is."""
+    while True:
+        match value:
+            case Mapping():
+                parts = cast(Mapping[object, object], value)
+                return {_writable(str(name)): part for name, part in parts.items()}
+            case list() | tuple() | set() | frozenset():
+                return list(cast("Sequence[object] | AbstractSet[object]", value))
+            case Message() | BaseException():
+                value = _plain_value(value)
+            case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                return {
+                    field.name: getattr(value, field.name) for field in dataclasses.fields(value)
+                }
+            case _:
+                return value
+
+
+def _written(value: object) -> bytes:
+    """A part as JSON; where it is a container, its own parts are written already."""
+    try:
+        return orjson.dumps(value, _plain_value, _OPTIONS)
+    except orjson.JSONEncodeError:
+        return (
+            str(value).encode() if isinstance(value, int) else orjson.dumps(_writable(str(value)))
+        )
+
+
+def _writable(text: str) -> str:
+    """The text, lone surrogates as their escapes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _plain_value(value: object) -> object:
     if isinstance(value, Message):
         return plain(value)
     if isinstance(value, BaseException):
-        return plain(to_failure(value, CONVERTER))
+        return plain(to_failure(value, CONVERTER, drops_details=True))
     return encode_plain(value)
 
 

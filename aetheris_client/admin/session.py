@@ -1,11 +1,12 @@
 """What every command has: the shared options, a client, and the way errors are reported.
 
 Exit codes: 0 done; 1 the server said no, or was not there, told in one line; 2 the command line is
-wrong.
+wrong; 130 interrupted; 141 whoever read the output has stopped reading.
 """
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,10 +16,14 @@ import typer
 
 from aetheris_client.admin.output import Output, OutputFormat
 from aetheris_client.admin.plain import CONVERTER
+from aetheris_client.admin.text import one_line
 from aetheris_client.client import DEFAULT_ADDRESS, DEFAULT_NAMESPACE, Client
 from aetheris_client.errors import AetherisError
 
 P = ParamSpec("P")
+
+# As a shell reports a program that SIGPIPE ended.
+_BROKEN_PIPE_EXIT_CODE: Final = 141
 
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 
@@ -94,9 +99,14 @@ def command(
             output = Output(options.output or OutputFormat.TABLE)
             try:
                 asyncio.run(_connect_and_call(options, output, function, arguments))
+                # Here, and not when the interpreter ends, where a closed pipe is a traceback.
+                sys.stdout.flush()
             except AetherisError as error:
-                output.error(" ".join(str(error).split()))
+                output.error(one_line(str(error)))
                 raise typer.Exit(1) from None
+            except BrokenPipeError:
+                output.discard()
+                raise typer.Exit(_BROKEN_PIPE_EXIT_CODE) from None
 
         _declare(run, function)
         app.command(name)(run)

@@ -1,21 +1,24 @@
-"""Answers as people read them. Pure: views in, renderables out."""
+"""Answers as people read them. Pure: views in, blocks out."""
 
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
-from rich.table import Table
 from rich.text import Text
 
 from aetheris.api.v1.history_pb2 import HistoryEvent
+from aetheris_client.admin.described import Described, Outcome
+from aetheris_client.admin.layout import Block, Cell, Fields, Grid, Sentence
 from aetheris_client.admin.plain import plain_event, to_json
+from aetheris_client.admin.text import one_line, styled
 from aetheris_client.enums import ComponentStatus, WorkflowStatus
 from aetheris_client.errors import ApplicationError
 from aetheris_client.operator_client import ClusterHealth, NamespaceInfo, TaskQueueDescription
 from aetheris_client.views import WorkflowDescription, WorkflowInfo
 
-MAX_VALUE_CHARS = 160
+MAX_VALUE_CHARS: Final = 160
+_MAX_CAUSES: Final = 50
 
 _STATUS_STYLES: Mapping[WorkflowStatus, str] = {
     WorkflowStatus.RUNNING: "cyan",
@@ -62,81 +65,109 @@ def duration_text(interval: timedelta | None) -> str:
 
 def value_text(value: object) -> str:
     """A value in one line of JSON, cut if it is long; a string as it is."""
-    text = value if isinstance(value, str) else to_json(value, indent=False)
-    text = " ".join(text.split())
+    text = one_line(value if isinstance(value, str) else to_json(value, indent=False))
     return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 1] + "…"
 
 
-def workflow_table(runs: Sequence[WorkflowInfo]) -> Table | Text:
-    """Runs, a line each."""
-    table = _table("Status", "Workflow id", "Run id", "Type", "Started", "Closed")
-    for run in runs:
-        table.add_row(
-            _status(run.status),
-            run.workflow_id,
-            run.run_id,
-            run.workflow_type,
-            time_text(run.start_time),
-            time_text(run.close_time),
-        )
-    return _or_none(table, "such runs")
+# Of each column of the list of runs, the width that is usual.
+RUN_COLUMNS: Final = (
+    ("Status", 10),
+    ("Workflow id", 20),
+    ("Run id", 36),
+    ("Type", 12),
+    ("Started", 20),
+    ("Closed", 20),
+)
 
 
-def description_table(description: WorkflowDescription) -> Table:
-    """What a run is."""
+def run_cells(run: WorkflowInfo) -> Sequence[Cell]:
+    """A run in the columns of RUN_COLUMNS."""
+    return (
+        _status(run.status),
+        run.workflow_id,
+        run.run_id,
+        run.workflow_type,
+        time_text(run.start_time),
+        time_text(run.close_time),
+    )
+
+
+def description_fields(described: Described) -> Fields:
+    """What a run is, and how it ended."""
+    description = described.run
     info = description.info
-    rows: dict[str, str | Text] = {
-        "Workflow id": info.workflow_id,
-        "Run id": info.run_id,
-        "Type": info.workflow_type,
-        "Status": _status(info.status),
-        "Task queue": info.task_queue,
-        "Started": time_text(info.start_time),
-        "Closed": time_text(info.close_time),
-        "History": f"{info.history_length} events, {info.history_bytes} bytes",
-        "Execution timeout": duration_text(description.execution_timeout),
-        "Run timeout": duration_text(description.run_timeout),
-        "Task timeout": duration_text(description.task_timeout),
-    }
+    rows: list[tuple[str, Cell]] = [
+        ("Workflow id", info.workflow_id),
+        ("Run id", info.run_id),
+        ("Type", info.workflow_type),
+        ("Status", _status(info.status)),
+        ("Task queue", info.task_queue),
+        ("Started", time_text(info.start_time)),
+        ("Closed", time_text(info.close_time)),
+        ("History", f"{info.history_length} events, {info.history_bytes} bytes"),
+        ("Execution timeout", duration_text(description.execution_timeout)),
+        ("Run timeout", duration_text(description.run_timeout)),
+        ("Task timeout", duration_text(description.task_timeout)),
+    ]
     if info.parent is not None:
-        rows["Parent"] = f"{info.parent.workflow_id} ({info.parent.run_id})"
+        rows.append(("Parent", f"{info.parent.workflow_id} ({info.parent.run_id})"))
     if info.memo:
-        rows["Memo"] = value_text(info.memo)
+        rows.append(("Memo", value_text(info.memo)))
     if info.search_attributes:
-        rows["Search attributes"] = value_text(info.search_attributes)
+        rows.append(("Search attributes", value_text(info.search_attributes)))
     if description.cancel_requested:
-        rows["Cancellation"] = "requested"
+        rows.append(("Cancellation", "requested"))
     task = description.pending_workflow_task
     if task is not None:
-        failure = f", last failed: {task.last_failure}" if task.last_failure is not None else ""
-        rows["Workflow task"] = f"{task.state}, attempt {task.attempt}{failure}"
-    return key_value_table(rows)
+        rows.append(("Workflow task", f"{task.state}, attempt {task.attempt}"))
+        if task.last_failure is not None:
+            rows.append(("… last failed", value_text(str(task.last_failure))))
+    if described.outcome is not None:
+        rows += _outcome_rows(described.outcome)
+    return Fields(rows)
 
 
-def pending_activities_table(description: WorkflowDescription) -> Table:
+def _outcome_rows(outcome: Outcome) -> list[tuple[str, Cell]]:
+    if outcome.new_run_id is not None:
+        return [("Goes on as run", outcome.new_run_id)]
+    if outcome.failure is None:
+        return [("Result", value_text(outcome.result))]
+    first, *causes = _failure_chain(outcome.failure)
+    return [("Failure", first), *(("… caused by", cause) for cause in causes)]
+
+
+def warning_line(warning: str) -> Sentence:
+    """What may hold a run up."""
+    return Sentence(f"warning: {warning}", "yellow")
+
+
+def pending_activities_table(description: WorkflowDescription) -> Grid:
     """The open activities of a run."""
-    table = _table(
-        "Activity id", "Type", "State", "Attempt", "Worker", "Next attempt", "Last failure",
+    table = Grid(
+        "Activity id", "Type", "State", "Attempt", "Worker", "Last heartbeat", "Heartbeat details",
+        "Next attempt", "Last failure",
         title="Pending activities",
     )  # fmt: skip
     for activity in description.pending_activities:
         limit = f" of {activity.maximum_attempts}" if activity.maximum_attempts else ""
-        failure = activity.last_failure
+        failure, details = activity.last_failure, activity.heartbeat_details
         table.add_row(
             activity.activity_id,
             activity.activity_type,
             activity.state,
             f"{activity.attempt}{limit}",
             activity.last_worker_identity or "-",
+            time_text(activity.last_heartbeat_time),
+            " ".join(map(value_text, details)) or "-",
             time_text(activity.next_attempt_time),
             "-" if failure is None else value_text(str(failure)),
         )
     return table
 
 
-def pending_timers_table(description: WorkflowDescription) -> Table:
+def pending_timers_table(description: WorkflowDescription) -> Block:
     """The open timers of a run."""
-    table = _table("Timer id", "Fires", title="Pending timers")
+    table = Grid("Timer id", "Fires", title="Pending timers")
     for timer in description.pending_timers:
         table.add_row(timer.timer_id, time_text(timer.fire_time))
     return table
@@ -173,22 +204,25 @@ def attributes_text(attributes: Mapping[str, Any]) -> str:
 
 
 def failure_lines(error: BaseException) -> list[str]:
-    """A failure and its causes, a line each."""
-    lines: list[str] = []
-    link = error.__cause__
-    while link is not None and len(lines) < 50:
-        kind = type(link).__name__
-        if isinstance(link, ApplicationError) and link.type:
-            kind = link.type
-        message = " ".join(str(getattr(link, "message", link)).split())
-        lines.append(f"caused by {kind}: {message}")
-        link = link.__cause__
-    return lines
+    """The causes of an error, a line each."""
+    return [f"caused by {cause}" for cause in _failure_chain(error.__cause__)]
 
 
-def namespace_table(namespaces: Sequence[NamespaceInfo]) -> Table | Text:
+def _failure_chain(error: BaseException | None) -> list[str]:
+    """A failure and its causes."""
+    chain: list[str] = []
+    while error is not None and len(chain) < _MAX_CAUSES:
+        kind = type(error).__name__
+        if isinstance(error, ApplicationError) and error.type:
+            kind = one_line(error.type)
+        chain.append(f"{kind}: {one_line(str(getattr(error, 'message', error)))}")
+        error = error.__cause__
+    return chain
+
+
+def namespace_table(namespaces: Sequence[NamespaceInfo]) -> Block:
     """Namespaces, a line each."""
-    table = _table("Name", "Id", "Retention", "Created", "Description")
+    table = Grid("Name", "Id", "Retention", "Created", "Description")
     for info in namespaces:
         table.add_row(
             info.name,
@@ -200,9 +234,9 @@ def namespace_table(namespaces: Sequence[NamespaceInfo]) -> Table | Text:
     return _or_none(table, "namespaces")
 
 
-def pollers_table(queues: Sequence[TaskQueueDescription]) -> Table | Text:
+def pollers_table(queues: Sequence[TaskQueueDescription]) -> Block:
     """Who polls."""
-    table = _table("Queue", "Worker", "Last poll", "Waiting", "Capabilities", title="Pollers")
+    table = Grid("Queue", "Worker", "Last poll", "Waiting", "Capabilities", title="Pollers")
     for queue in queues:
         for poller in queue.pollers:
             table.add_row(
@@ -215,9 +249,9 @@ def pollers_table(queues: Sequence[TaskQueueDescription]) -> Table | Text:
     return _or_none(table, "pollers in the last minutes")
 
 
-def backlogs_table(queues: Sequence[TaskQueueDescription]) -> Table | Text:
+def backlogs_table(queues: Sequence[TaskQueueDescription]) -> Block:
     """What waits."""
-    table = _table("Queue", "Requires", "Waiting", "Oldest", "Handed out", title="Backlog")
+    table = Grid("Queue", "Requires", "Waiting", "Oldest", "Handed out", title="Backlog")
     for queue in queues:
         for backlog in queue.backlogs:
             table.add_row(
@@ -230,34 +264,34 @@ def backlogs_table(queues: Sequence[TaskQueueDescription]) -> Table | Text:
     return _or_none(table, "backlog")
 
 
-def cluster_table(cluster: ClusterHealth) -> Table:
+def cluster_table(cluster: ClusterHealth) -> Block:
     """The cluster as a whole."""
-    return key_value_table(
-        {
-            "Server version": cluster.server_version,
-            "Shards": f"{cluster.owned_shard_count} of {cluster.shard_count} owned",
-            "Health": Text("healthy", "green") if cluster.is_healthy else Text("unhealthy", "red"),
-        }
+    return Fields(
+        [
+            ("Server version", cluster.server_version),
+            ("Shards", f"{cluster.owned_shard_count} of {cluster.shard_count} owned"),
+            ("Health", _health(cluster)),
+        ]
     )
 
 
-def components_table(cluster: ClusterHealth) -> Table:
+def components_table(cluster: ClusterHealth) -> Block:
     """The parts of the cluster."""
-    table = _table("Component", "Status", "Latency", "Message", title="Components")
+    table = Grid("Component", "Status", "Latency", "Message", title="Components")
     for component in cluster.components:
         is_well = component.status is ComponentStatus.SERVING
         table.add_row(
             component.name,
-            Text(component.status, "green" if is_well else "red"),
+            styled(component.status, "green" if is_well else "red"),
             duration_text(component.latency),
             component.message,
         )
     return table
 
 
-def hosts_table(cluster: ClusterHealth) -> Table:
+def hosts_table(cluster: ClusterHealth) -> Block:
     """The live servers."""
-    table = _table("Host", "Address", "Shards", "Last heartbeat", title="Hosts")
+    table = Grid("Host", "Address", "Shards", "Last heartbeat", title="Hosts")
     for host in cluster.hosts:
         table.add_row(
             host.host_id, host.address, str(host.shard_count), time_text(host.heartbeat_time)
@@ -265,30 +299,17 @@ def hosts_table(cluster: ClusterHealth) -> Table:
     return table
 
 
-def key_value_table(rows: Mapping[str, str | Text]) -> Table:
-    """Names and values, a line each."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(name, value if isinstance(value, Text) else Text(value))
-    return table
-
-
-def _or_none(table: Table, what: str) -> Table | Text:
-    """The table, or a sentence in place of an empty one."""
-    return table if table.row_count else Text(f"No {what}.", "dim")
-
-
-def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+def _or_none(grid: Grid, what: str) -> Block:
+    """The rows, or a sentence in place of none."""
+    return grid if len(grid) else Sentence(f"No {what}.", "dim")
 
 
 def _status(status: WorkflowStatus) -> Text:
-    return Text(status, _STATUS_STYLES.get(status, ""))
+    return styled(status, _STATUS_STYLES.get(status, ""))
+
+
+def _health(cluster: ClusterHealth) -> Text:
+    return styled("healthy", "green") if cluster.is_healthy else styled("unhealthy", "red")
 
 
 def _set(items: Sequence[str]) -> str:

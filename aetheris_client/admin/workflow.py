@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from aetheris_client.admin import tables
 from aetheris_client.admin.inputs import parse_duration, parse_inputs, parse_object
+from aetheris_client.admin.layout import Fields
 from aetheris_client.admin.options import InputFiles, Inputs, Reason, RunId, WorkflowId
 from aetheris_client.admin.session import Session, command
 from aetheris_client.enums import WorkflowIdConflictPolicy, WorkflowIdReusePolicy
@@ -70,12 +70,12 @@ async def start(
     )
     session.output.show(
         {"workflow_id": handle.id, "run_id": handle.run_id, "started": handle.is_new},
-        lambda: tables.key_value_table(
-            {
-                "Workflow id": handle.id,
-                "Run id": handle.run_id or "",
-                "Started": "yes" if handle.is_new else "no, this run was open already",
-            }
+        lambda: Fields(
+            [
+                ("Workflow id", handle.id),
+                ("Run id", handle.run_id or ""),
+                ("Started", "yes" if handle.is_new else "no, this run was open already"),
+            ]
         ),
     )
 

@@ -1,17 +1,22 @@
 """`aetheris-admin workflow`: the commands that read runs."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated
 
 import typer
+from google.protobuf import json_format
 
 from aetheris.api.v1.common_pb2 import Payload
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_client.admin import tables
+from aetheris_client.admin.described import describe_run
 from aetheris_client.admin.inputs import parse_duration, parse_inputs, parse_time
+from aetheris_client.admin.layout import Block, RowStream, Sentence
 from aetheris_client.admin.options import InputFiles, Inputs, RunId, WorkflowId
-from aetheris_client.admin.plain import plain, to_json
+from aetheris_client.admin.output import Output
+from aetheris_client.admin.plain import plain
 from aetheris_client.admin.session import Session, command
 from aetheris_client.admin.workflow import app
 from aetheris_client.enums import QueryRejectCondition, WorkflowStatus
@@ -43,22 +48,20 @@ async def query(
         reject_condition=reject_condition,
     )
     value = _shown(answer)
-    if session.output.is_for_people:
-        session.output.line(to_json(value))
-    else:
-        session.output.show(value)
+    session.output.document(value)
 
 
 @command(app, "describe")
 async def describe(session: Session, workflow_id: WorkflowId, run_id: RunId = None) -> None:
-    """Show what is known of a run now: its state, its pending activities and timers."""
-    description = await session.client.get_workflow_handle(workflow_id, run_id).describe()
-    parts = [lambda: tables.description_table(description)]
-    if description.pending_activities:
-        parts.append(lambda: tables.pending_activities_table(description))
-    if description.pending_timers:
-        parts.append(lambda: tables.pending_timers_table(description))
-    session.output.show(description, *parts)
+    """Show what is known of a run now: its state, what is pending, or how it ended."""
+    described = await describe_run(session.client, workflow_id, run_id)
+    parts: list[Callable[[], Block]] = [lambda: tables.description_fields(described)]
+    parts += [partial(tables.warning_line, warning) for warning in described.warnings]
+    if described.run.pending_activities:
+        parts.append(lambda: tables.pending_activities_table(described.run))
+    if described.run.pending_timers:
+        parts.append(lambda: tables.pending_timers_table(described.run))
+    session.output.show(described.to_plain(), *parts)
 
 
 @command(app, "list")
@@ -92,9 +95,8 @@ async def list_workflows(
             async for run in _first(runs, limit):
                 items.write(run)
         return
-    found = [run async for run in _first(runs, limit)]
-    session.output.show(found, lambda: tables.workflow_table(found))
-    if limit and len(found) == limit:
+    count = await _print_runs(session.output, _first(runs, limit))
+    if limit and count == limit:
         session.output.note(f"the first {limit}; --limit 0 shows all")
 
 
@@ -107,15 +109,19 @@ async def history(
         bool, typer.Option("--follow", "-f", help="Go on with new events, until the run closes.")
     ] = False,
 ) -> None:
-    """Print every event of a run in order."""
+    """Print every event of a run in order.
+
+    As JSON the history is as the API has it, payloads and all, for aetheris_worker.testing's
+    read_history; jsonl is an event a line.
+    """
     handle = session.client.get_workflow_handle(workflow_id, run_id)
     events = handle.history(wait_new_event=follow)
     if session.output.is_for_people:
         await _print_events(session, events)
         return
-    with session.output.items() as items:
+    with session.output.items(before='{"events": [', after="]}") as items:
         async for event in events:
-            items.write(event)
+            items.write(json_format.MessageToDict(event))
 
 
 @command(app, "result")
@@ -137,12 +143,23 @@ async def result(
     except WorkflowFailedError as error:
         _show_failure(session, error)
         raise typer.Exit(1) from None
-    if session.output.is_for_people:
-        session.output.line(to_json(value))
-    else:
-        session.output.show(
-            {"workflow_id": workflow_id, "status": WorkflowStatus.COMPLETED, "result": value}
-        )
+    if not session.output.is_for_people:
+        value = {"workflow_id": workflow_id, "status": WorkflowStatus.COMPLETED, "result": value}
+    session.output.document(value)
+
+
+async def _print_runs(output: Output, runs: AsyncIterator[WorkflowInfo]) -> int:
+    """Print each run as it comes; how many there were."""
+    rows = RowStream(tables.RUN_COLUMNS, output.width)
+    count = 0
+    async for run in runs:
+        if count == 0:
+            output.lines(rows.heading())
+        output.lines(rows.row(*tables.run_cells(run)))
+        count += 1
+    if count == 0:
+        output.lines(Sentence("No such runs.", "dim").lines(output.width))
+    return count
 
 
 async def _print_events(session: Session, events: AsyncIterator[HistoryEvent]) -> None:

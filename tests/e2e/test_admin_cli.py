@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from aetheris_server.storage.migrate import migrate
-from tests.e2e.admin_worker import TASK_QUEUE
+from aetheris_worker.testing import Replayer, read_history
+from tests.e2e.admin_worker import TASK_QUEUE, Reservation
 from tests.support.server_process import running_module, running_server
 from tests.support.stores import SessionStores
 
@@ -75,18 +76,17 @@ def test_run_from_start_to_result_is_steered_and_shown(admin: Admin):
     assert (run["status"], run["workflow_type"]) == ("COMPLETED", "reservation")
 
 
-def test_history_prints_every_event_in_order(admin: Admin):
+def test_history_prints_every_event_in_order_and_replays(admin: Admin, tmp_path: Path):
     workflow_id = start(admin, 1)
     assert admin("workflow", "signal", workflow_id, "approve", "-i", '"ann"').returncode == 0
     lines = admin("workflow", "history", workflow_id, "--follow").stdout.splitlines()
-    events = answer(admin("workflow", "history", workflow_id, "-o", "json"))
-    assert [event["event_id"] for event in events] == list(range(1, len(events) + 1))
-    assert [int(line.split()[0]) for line in lines[1:]] == [event["event_id"] for event in events]
-    kinds = [event["event_type"] for event in events]
-    assert kinds[0] == "WORKFLOW_EXECUTION_STARTED"
-    assert kinds[-1] == "WORKFLOW_EXECUTION_COMPLETED"
-    assert kinds.count("ACTIVITY_TASK_COMPLETED") == 1
-    assert events[0]["attributes"]["input"] == [{"item": "tea", "count": 1}]
+    path = tmp_path / "history.json"
+    path.write_text(admin("workflow", "history", workflow_id, "-o", "json").stdout)
+    recorded = read_history(path)
+    assert [int(line.split()[0]) for line in lines[1:]] == [e.event_id for e in recorded.events]
+    assert [event.event_id for event in recorded.events] == list(range(1, len(lines)))
+    assert recorded.events[-1].HasField("workflow_execution_completed_event_attributes")
+    Replayer(workflows=[Reservation]).replay(recorded)
 
 
 def test_result_of_failed_run_prints_its_chain_and_exits_1(admin: Admin):

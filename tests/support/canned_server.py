@@ -1,6 +1,9 @@
 """A gRPC server that answers as the test says: for tests of what clients do with answers."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -95,6 +98,23 @@ class CannedServer:
             request_deserializer=GetMessageClass(method.input_type).FromString,
             response_serializer=lambda response: response.SerializeToString(),
         )
+
+
+@contextmanager
+def served_on_a_thread() -> Generator[CannedServer]:
+    """A server with an event loop of its own: for programs that bring theirs."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    server = CannedServer()
+    try:
+        asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
+        yield server
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
 
 
 def trailers(refusal: Refusal) -> tuple[tuple[str, bytes], ...]:

@@ -1,15 +1,12 @@
 """The command line, against a server with canned answers."""
 
-import asyncio
+import base64
 import json
-import threading
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import pytest
-from typer.testing import CliRunner, Result
 
 from aetheris.api.v1 import error_details_pb2 as details
 from aetheris.api.v1 import operator_service_pb2 as operator
@@ -21,45 +18,14 @@ from aetheris.api.v1.history_pb2 import (
     EVENT_TYPE_WORKFLOW_EXECUTION_STARTED,
 )
 from aetheris_client import DataConverter
-from aetheris_client.admin.cli import app
 from tests.support.canned_server import CannedServer, Refusal
-
-M = TypeVar("M")
-Run = Callable[..., Result]
-
-
-def make(kind: Callable[..., M], **fields: Any) -> M:
-    """A message from plain dicts, which the generated types do not know of."""
-    return kind(**fields)
+from tests.unit.admin.conftest import Run, make
 
 
 def payloads(*values: object) -> Payloads:
     encoded = DataConverter.default().to_payloads(values)
     assert encoded is not None
     return encoded
-
-
-@pytest.fixture
-def server() -> Iterator[CannedServer]:
-    """A server on a thread of its own: each command brings its own event loop."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    server = CannedServer()
-    try:
-        asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
-        yield server
-        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
-
-
-@pytest.fixture
-def run(server: CannedServer, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("AETHERIS_ADDRESS", server.address)
-    return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
 def last_request(server: CannedServer) -> Any:
@@ -158,7 +124,10 @@ def test_describe_for_people_and_for_programs(server: CannedServer, run: Run):
         pending_timers=[{"timer_id": "t9"}],
     )
     server.on("DescribeWorkflow", response)
-    text = run("workflow", "describe", "w").stdout
+    server.on("DescribeTaskQueue", operator.DescribeTaskQueueResponse())
+    done = run("workflow", "describe", "w")
+    assert done.exit_code == 0, done.exception
+    text = done.stdout
     assert "RUNNING" in text
     assert "it broke" in text
     assert "2 of 3" in text
@@ -226,22 +195,23 @@ def test_history_prints_every_event_in_order(server: CannedServer, run: Run):
     assert last_request(server).wait_new_event
 
 
-def test_history_for_programs_is_an_array_or_lines_with_whole_values(
+def test_history_for_programs_is_a_document_or_lines_with_whole_payloads(
     server: CannedServer, run: Run
 ):
     server.on("GetWorkflowHistory", *history())
-    array = json.loads(run("workflow", "history", "w", "-o", "json").stdout)
+    document = json.loads(run("workflow", "history", "w", "-o", "json").stdout)
     server.on("GetWorkflowHistory", *history())
     rows = run("workflow", "history", "w", "-o", "jsonl").stdout.splitlines()
-    assert array == [json.loads(row) for row in rows]
-    assert array[0]["attributes"]["input"] == ["x" * 300]
+    assert document["events"] == [json.loads(row) for row in rows]
+    started = document["events"][0]["workflowExecutionStartedEventAttributes"]
+    assert base64.b64decode(started["input"]["payloads"][0]["data"]) == b'"%s"' % (b"x" * 300)
 
 
 def test_history_that_breaks_off_leaves_whole_json_and_exits_1(server: CannedServer, run: Run):
     refusal = Refusal(grpc.StatusCode.INTERNAL, "oops")
     server.on("GetWorkflowHistory", history()[0], refusal)
     done = run("workflow", "history", "w", "-o", "json")
-    assert len(json.loads(done.stdout)) == 1
+    assert len(json.loads(done.stdout)["events"]) == 1
     assert (done.exit_code, done.stderr) == (1, "error: oops\n")
 
 

@@ -50,6 +50,13 @@ def test_input_that_is_not_json_names_its_option(tmp_path: Path):
     assert caught.value.param_hint == f"--input-file {path}"
 
 
+@pytest.mark.parametrize("text,quoted", [("Ada", "'\"Ada\"'"), ("it's", "it'")])
+def test_input_that_is_a_bare_word_hints_at_its_quotes(text: str, quoted: str):
+    with pytest.raises(typer.BadParameter, match="a string needs its quotes") as caught:
+        parse_inputs([text], None)
+    assert quoted in caught.value.message
+
+
 def test_input_file_that_is_missing_is_a_usage_error(tmp_path: Path):
     with pytest.raises(typer.BadParameter, match="No such file"):
         parse_inputs(None, [tmp_path / "absent"])

@@ -1,0 +1,140 @@
+"""What `workflow describe` shows beside the server's description: how a closed run ended, and which
+task queues of an open one nobody polls who could take its tasks. All by public calls.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from aetheris.api.v1.common_pb2 import Payload
+from aetheris_client.admin.plain import plain
+from aetheris_client.client import Client
+from aetheris_client.enums import PendingActivityState, TaskQueueType
+from aetheris_client.errors import RpcError, WorkflowContinuedAsNewError, WorkflowFailedError
+from aetheris_client.operator_client import Poller, TaskQueueDescription
+from aetheris_client.views import WorkflowDescription
+
+# A worker that polls asks again within a second; one that is busy may take longer.
+_RECENT: Final = timedelta(seconds=30)
+_OUTCOME_TIMEOUT: Final = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Unpolled:
+    """A side of a task queue on which a task of the run waits, and nobody polls who could take it.
+
+    Attributes:
+        capabilities: What the task requires.
+        last_poll_time: When somebody who could take it last polled; None if nobody did in the last
+            minutes.
+    """
+
+    task_queue: str
+    task_queue_type: TaskQueueType
+    capabilities: tuple[str, ...]
+    last_poll_time: datetime | None
+
+    def __str__(self) -> str:
+        able = f" with capabilities {', '.join(self.capabilities)}" if self.capabilities else ""
+        kind = self.task_queue_type.lower()
+        text = f"no worker{able} polls {self.task_queue!r} for {kind} tasks"
+        if self.last_poll_time is None:
+            return text
+        return f"{text}; the last poll was at {self.last_poll_time:%H:%M:%S}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run closed: what it returned, why it failed, or which run goes on.
+
+    Attributes:
+        result: The value, None also where it returned nothing.
+    """
+
+    result: object = None
+    failure: BaseException | None = None
+    new_run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A run, as `workflow describe` shows it.
+
+    Attributes:
+        outcome: None while it is open.
+        warnings: What may hold it up, and what could not be found out.
+    """
+
+    run: WorkflowDescription
+    outcome: Outcome | None
+    warnings: Sequence[str]
+
+    def to_plain(self) -> Mapping[str, object]:
+        """For programs: the description's own fields, and beside them what was found."""
+        described: dict[str, object] = {
+            name: getattr(self.run, name) for name in WorkflowDescription.__slots__
+        }
+        if self.outcome is not None:
+            described |= {"result": self.outcome.result, "failure": self.outcome.failure}
+        return {**described, "warnings": self.warnings}
+
+
+async def describe_run(client: Client, workflow_id: str, run_id: str | None) -> Described:
+    """Everything about one run; the newest of the id where none is named."""
+    description = await client.get_workflow_handle(workflow_id, run_id).describe()
+    try:
+        if description.info.close_time is not None:
+            outcome = await _outcome(client, workflow_id, description.info.run_id)
+            return Described(description, outcome, ())
+        unpolled = await _unpolled(client, description)
+    except RpcError as error:
+        # What is known is shown all the same.
+        return Described(description, None, [f"the server could not say more: {error}"])
+    return Described(description, None, list(map(str, unpolled)))
+
+
+async def _outcome(client: Client, workflow_id: str, run_id: str) -> Outcome:
+    handle = client.get_workflow_handle(workflow_id, run_id, result_type=Payload)
+    try:
+        result: Any = await handle.result(timeout=_OUTCOME_TIMEOUT, follow_runs=False)
+    except WorkflowContinuedAsNewError as error:
+        return Outcome(new_run_id=error.new_run_id)
+    except WorkflowFailedError as error:
+        return Outcome(failure=error.cause)
+    return Outcome(result=plain(result) if isinstance(result, Payload) else result)
+
+
+async def _unpolled(client: Client, description: WorkflowDescription) -> Sequence[Unpolled]:
+    queues: dict[tuple[str, TaskQueueType], TaskQueueDescription] = {}
+    found: dict[Unpolled, None] = {}
+    for queue, side, capabilities in _waiting(description):
+        if (queue, side) not in queues:
+            queues[queue, side] = await client.operator.describe_task_queue(queue, side)
+        able = [
+            poller
+            for poller in queues[queue, side].pollers
+            if set(capabilities) <= set(poller.capabilities)
+        ]
+        if not any(map(_is_polling, able)):
+            times = [poller.last_access_time for poller in able if poller.last_access_time]
+            found[Unpolled(queue, side, capabilities, max(times, default=None))] = None
+    return list(found)
+
+
+def _waiting(
+    description: WorkflowDescription,
+) -> Iterator[tuple[str, TaskQueueType, tuple[str, ...]]]:
+    """Where tasks of the run wait, or will, and what they require."""
+    # A run that waits for something else needs a worker as well once that has come.
+    yield description.info.task_queue, TaskQueueType.WORKFLOW, ()
+    for activity in description.pending_activities:
+        if activity.state is PendingActivityState.SCHEDULED:
+            yield activity.task_queue, TaskQueueType.ACTIVITY, tuple(activity.capabilities)
+
+
+def _is_polling(poller: Poller) -> bool:
+    if poller.waiting_poll_count:
+        return True
+    last = poller.last_access_time
+    return last is not None and datetime.now(UTC) - last < _RECENT
