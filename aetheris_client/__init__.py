@@ -1,5 +1,6 @@
 """The Aetheris client SDK: start workflows, steer them, watch them."""
 
+from aetheris_client.calls import ClientConfig
 from aetheris_client.client import Client, StartOptions
 from aetheris_client.codec import PayloadCodec
 from aetheris_client.connection import Connection, TlsConfig
@@ -18,6 +19,7 @@ from aetheris_client.views import ListFilter, WorkflowDescription, WorkflowInfo
 
 __all__ = [
     "Client",
+    "ClientConfig",
     "ClientInterceptor",
     "ClientOutbound",
     "Connection",

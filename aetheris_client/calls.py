@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
-from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
+from aetheris.api.v1 import task_queue_pb2, workflow_pb2, workflow_service_pb2
 from aetheris.api.v1.common_pb2 import Header, Memo, Payload, WorkflowExecution, WorkflowType
+from aetheris.api.v1.operator_service_pb2 import DescribeTaskQueueRequest
 from aetheris.api.v1.task_queue_pb2 import TaskQueue
 from aetheris.api.v1.workflow_service_pb2 import (
     CancelWorkflowRequest,
@@ -17,9 +19,9 @@ from aetheris.api.v1.workflow_service_pb2 import (
     TerminateWorkflowRequest,
 )
 from aetheris_client import enums
-from aetheris_client.codec import decode_message
 from aetheris_client.connection import Connection
 from aetheris_client.converter import DataConverter
+from aetheris_client.errors import DeadlineExceededError, NotReadyError, RpcError
 from aetheris_client.interceptor import (
     CancelWorkflowInput,
     ClientOutbound,
@@ -34,6 +36,9 @@ from aetheris_client.interceptor import (
 )
 from aetheris_client.search_attributes import to_search_attributes
 from aetheris_client.views import WorkflowDescription, WorkflowInfo
+
+# Seconds for each question about a query that nobody answered.
+_EXPLAIN_TIMEOUT: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,6 @@ class RpcCalls(ClientOutbound):
 
     def __init__(self, connection: Connection, config: ClientConfig) -> None:
         self._connection = connection
-        self._service = connection.workflow_service
         self._config = config
         self._timeout = config.rpc_timeout.total_seconds()
 
@@ -81,7 +85,9 @@ class RpcCalls(ClientOutbound):
         _write_policies(request, message)
         if request.memo:
             message.memo.CopyFrom(await self._memo(request.memo))
-        response = await self._connection.call(self._service.StartWorkflow, message, timeout)
+        response = await self._connection.call(
+            self._connection.workflow_service.StartWorkflow, message, timeout
+        )
         result = response.result if response.HasField("result") else None
         return StartedWorkflow(response.run_id, response.started, result)
 
@@ -95,7 +101,9 @@ class RpcCalls(ClientOutbound):
             request_id=request.request_id,
             header=_header(request.headers),
         )
-        await self._connection.call(self._service.SignalWorkflow, message, self._timeout)
+        await self._connection.call(
+            self._connection.workflow_service.SignalWorkflow, message, self._timeout
+        )
 
     async def query_workflow(self, request: QueryWorkflowInput) -> object:
         message = QueryWorkflowRequest(
@@ -113,7 +121,13 @@ class RpcCalls(ClientOutbound):
                 "QUERY_REJECT_CONDITION_",
             )
         timeout = request.timeout.total_seconds() if request.timeout else self._timeout
-        response = await self._connection.call(self._service.QueryWorkflow, message, timeout)
+        try:
+            response = await self._connection.call(
+                self._connection.workflow_service.QueryWorkflow, message, timeout
+            )
+        except (NotReadyError, DeadlineExceededError) as error:
+            await self._raise_if_no_worker_polls(message.workflow_execution)
+            raise error from None
         results = await self._config.converter.decode(response.query_result, [request.result_type])
         return results[0] if results else None
 
@@ -125,7 +139,9 @@ class RpcCalls(ClientOutbound):
             identity=self._config.identity,
             request_id=request.request_id,
         )
-        await self._connection.call(self._service.CancelWorkflow, message, self._timeout)
+        await self._connection.call(
+            self._connection.workflow_service.CancelWorkflow, message, self._timeout
+        )
 
     async def terminate_workflow(self, request: TerminateWorkflowInput) -> None:
         message = TerminateWorkflowRequest(
@@ -136,7 +152,9 @@ class RpcCalls(ClientOutbound):
             identity=self._config.identity,
             request_id=request.request_id,
         )
-        await self._connection.call(self._service.TerminateWorkflow, message, self._timeout)
+        await self._connection.call(
+            self._connection.workflow_service.TerminateWorkflow, message, self._timeout
+        )
 
     async def describe_workflow(self, request: DescribeWorkflowInput) -> WorkflowDescription:
         message = DescribeWorkflowRequest(
@@ -144,10 +162,10 @@ class RpcCalls(ClientOutbound):
             workflow_execution=_execution(request.id, request.run_id),
         )
         response = await self._connection.call(
-            self._service.DescribeWorkflow, message, self._timeout
+            self._connection.workflow_service.DescribeWorkflow, message, self._timeout
         )
         if self._config.converter.codec is not None:
-            await decode_message(self._config.converter.codec, response)
+            await self._config.converter.codec.decode_message(response)
         return WorkflowDescription.from_proto(response, self._config.converter)
 
     async def list_workflows(self, request: ListWorkflowsInput) -> AsyncIterator[WorkflowInfo]:
@@ -159,15 +177,45 @@ class RpcCalls(ClientOutbound):
         converter = self._config.converter
         while True:
             response = await self._connection.call(
-                self._service.ListWorkflows, message, self._timeout
+                self._connection.workflow_service.ListWorkflows, message, self._timeout
             )
             if converter.codec is not None:
-                await decode_message(converter.codec, response)
+                await converter.codec.decode_message(response)
             for info in response.executions:
                 yield WorkflowInfo.from_proto(info, converter)
             if not response.next_page_token:
                 return
             message.page_token = response.next_page_token
+
+    async def _raise_if_no_worker_polls(self, execution: WorkflowExecution) -> None:
+        """Find out why nobody answered, as far as the server can tell in time.
+
+        Raises:
+            NotReadyError: No worker polls the run's task queue.
+        """
+        namespace = self._config.namespace
+        asked = DescribeWorkflowRequest(namespace=namespace, workflow_execution=execution)
+        try:
+            run = await self._connection.call(
+                self._connection.workflow_service.DescribeWorkflow, asked, _EXPLAIN_TIMEOUT
+            )
+            task_queue = run.workflow_execution_info.task_queue
+            queue = await self._connection.call(
+                self._connection.operator_service.DescribeTaskQueue,
+                DescribeTaskQueueRequest(
+                    namespace=namespace,
+                    task_queue=task_queue,
+                    task_queue_type=task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW,
+                ),
+                _EXPLAIN_TIMEOUT,
+            )
+        except RpcError:
+            # The caller is told what it waited for all the same.
+            return
+        if not any(poller.waiting_poll_count for poller in queue.pollers):
+            raise NotReadyError(
+                "a worker", f"no worker polls task queue {task_queue!r} now"
+            ) from None
 
     async def _memo(self, values: Mapping[str, object]) -> Memo:
         converter = self._config.converter

@@ -38,6 +38,7 @@ from aetheris_client.interceptor import (
     StartWorkflowInput,
 )
 from aetheris_client.operator_client import OperatorClient
+from aetheris_client.options import check_arguments, check_names, check_options
 from aetheris_client.views import ListFilter, WorkflowInfo
 from aetheris_client.watch import RESULT_WAIT_TIMEOUT, RunWatcher
 
@@ -84,6 +85,9 @@ class StartOptions(RunOptions, total=False):
     result_type: object
 
 
+_START_OPTIONS: Final = StartOptions.__required_keys__ | StartOptions.__optional_keys__
+
+
 class Client:
     """A client of one namespace. Serves any number of tasks; may share its connection."""
 
@@ -97,6 +101,7 @@ class Client:
         interceptors: Sequence[ClientInterceptor] = (),
         rpc_timeout: timedelta = timedelta(seconds=30),
     ) -> None:
+        check_options("Client", namespace=namespace, identity=identity, rpc_timeout=rpc_timeout)
         self.connection = connection
         self.config = ClientConfig(
             namespace=namespace,
@@ -139,6 +144,14 @@ class Client:
         Raises:
             UnavailableError: No server took calls in time.
         """
+        check_options(
+            "Client.connect",
+            address=address,
+            namespace=namespace,
+            identity=identity,
+            rpc_timeout=rpc_timeout,
+            connect_timeout=connect_timeout,
+        )
         connection = Connection(
             address or os.environ.get("AETHERIS_ADDRESS") or DEFAULT_ADDRESS, tls
         )
@@ -338,6 +351,7 @@ class Client:
             run_id: Of the run; the newest where None.
             result_type: A hint for its result.
         """
+        check_options("get_workflow_handle", workflow_id=workflow_id, run_id=run_id)
         return WorkflowHandle(
             workflow_id,
             run_id,
@@ -352,6 +366,7 @@ class Client:
         self, list_filter: ListFilter | None = None, *, page_size: int = 0
     ) -> AsyncIterator[WorkflowInfo]:
         """The namespace's runs that the filter lets through, newest first, fetched page by page."""
+        check_options("list_workflows", page_size=page_size)
         return self._calls.list_workflows(
             ListWorkflowsInput(list_filter or ListFilter(), page_size)
         )
@@ -363,13 +378,17 @@ class Client:
         options: StartOptions,
         result_wait_timeout: timedelta | None,
     ) -> WorkflowHandle[Any]:
+        call = "execute_workflow" if result_wait_timeout is not None else "start_workflow"
+        check_names(call, options, _START_OPTIONS, StartOptions.__required_keys__)
+        check_options(call, **options)
+        check_arguments(call, run_method(workflow), args)
         hint = options.pop("result_type", None)
         started = await self._calls.start_workflow(
             StartWorkflowInput(
                 workflow=workflow_name(workflow),
                 args=args,
                 result_wait_timeout=result_wait_timeout,
-                **cast(RunOptions, options),
+                **cast(RunOptions, {k: v for k, v in options.items() if v is not None}),
             )
         )
         return WorkflowHandle(

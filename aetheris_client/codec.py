@@ -5,12 +5,19 @@ A codec works on whole payloads, after the data converter has made them and befo
 Search attributes do not pass through it, since the server reads them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, cast
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Final, Protocol, TypeVar, cast
 
 from google.protobuf.message import Message
 
 from aetheris.api.v1.common_pb2 import Payload, Payloads, SearchAttributes
+from aetheris_client.errors import CodecError
+
+DEFAULT_CODEC_TIMEOUT: Final = timedelta(seconds=10)
+
+Result = TypeVar("Result")
 
 
 class PayloadCodec(Protocol):
@@ -25,16 +32,58 @@ class PayloadCodec(Protocol):
         ...
 
 
-async def encode_message(codec: PayloadCodec, message: Message) -> None:
-    """Encode, in place, every payload inside a message, however deep."""
-    for payloads in list(_payload_lists(message)):
-        _replace(payloads, await codec.encode(_contents(payloads)))
+class BoundedCodec:
+    """A codec as the SDK calls it: in time, and with one kind of error.
+
+    What a codec raises is its own: a TimeoutError of its key store says nothing of the server.
+    """
+
+    def __init__(self, codec: PayloadCodec, timeout: timedelta = DEFAULT_CODEC_TIMEOUT) -> None:
+        self._codec = codec
+        self._timeout = timeout.total_seconds()
+
+    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        """What the codec makes of them; CodecError where it does not."""
+        return await self._bounded("encode", self._codec.encode(payloads))
+
+    async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        """What the codec makes of them; CodecError where it does not."""
+        return await self._bounded("decode", self._codec.decode(payloads))
+
+    async def encode_message(self, message: Message) -> None:
+        """Encode, in place, every payload inside a message, however deep.
+
+        Raises:
+            CodecError: The codec failed, or took too long over them together.
+        """
+        await self._bounded("encode", _replace_all(message, self._codec.encode))
+
+    async def decode_message(self, message: Message) -> None:
+        """Decode, in place, every payload inside a message, however deep.
+
+        Raises:
+            CodecError: The codec failed, or took too long over them together.
+        """
+        await self._bounded("decode", _replace_all(message, self._codec.decode))
+
+    async def _bounded(self, action: str, work: Awaitable[Result]) -> Result:
+        deadline = asyncio.timeout(self._timeout)
+        try:
+            async with deadline:
+                return await work
+        except Exception as error:
+            if deadline.expired():
+                reason = f"no answer within its {self._timeout:g} s"
+            else:
+                reason = f"{type(error).__name__}: {error}"
+            raise CodecError(action, reason) from error
 
 
-async def decode_message(codec: PayloadCodec, message: Message) -> None:
-    """Decode, in place, every payload inside a message, however deep."""
+async def _replace_all(
+    message: Message, change: Callable[[Sequence[Payload]], Awaitable[list[Payload]]]
+) -> None:
     for payloads in list(_payload_lists(message)):
-        _replace(payloads, await codec.decode(_contents(payloads)))
+        _replace(payloads, await change(_contents(payloads)))
 
 
 def _contents(found: Payloads | Payload) -> list[Payload]:

@@ -1,4 +1,4 @@
-"""A connection to a cluster: the channel, the stubs, and how a call is tried again.
+"""A connection to a cluster: the channels, the stubs, and how a call is tried again.
 
 Every call has a deadline. Until then UNAVAILABLE is tried again, with exponential backoff and
 jitter; a long poll also where a single attempt ran out of time. Nothing else is. That is safe for
@@ -8,6 +8,7 @@ writes too: they carry a request id, so the server does each once.
 import asyncio
 import math
 import random
+import ssl
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -18,11 +19,13 @@ from aetheris.api.v1.operator_service_pb2_grpc import OperatorServiceStub
 from aetheris.api.v1.worker_service_pb2_grpc import WorkerServiceStub
 from aetheris.api.v1.workflow_service_pb2_grpc import WorkflowServiceStub
 from aetheris_client.errors import (
+    ConnectionClosedError,
     DeadlineExceededError,
     NotReadyError,
     RpcError,
     UnavailableError,
 )
+from aetheris_client.reachability import is_loopback, why_unreachable
 from aetheris_client.rpc_errors import from_rpc_error
 
 Request = TypeVar("Request")
@@ -78,18 +81,46 @@ class Backoff:
         return ceiling * random.uniform(0.5, 1.0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Channel:
+    """A channel of one event loop, and the stubs that use it."""
+
+    channel: grpc.aio.Channel
+    workflow_service: WorkflowServiceStub
+    worker_service: WorkerServiceStub
+    operator_service: OperatorServiceStub
+
+
 class Connection:
-    """One channel to a cluster, shared by every client and worker that is given it."""
+    """A connection to a cluster, shared by every client and worker that is given it.
+
+    gRPC binds a channel to the event loop that opens it, so each loop that uses the connection gets
+    a channel of its own, when it first does: one client serves a second `asyncio.run` as well.
+    """
 
     def __init__(
         self, address: str, tls: TlsConfig | bool = False, backoff: Backoff | None = None
     ) -> None:
         self.address = address
         self.backoff = backoff or Backoff()
-        self._channel = _open_channel(address, tls)
-        self.workflow_service = WorkflowServiceStub(self._channel)
-        self.worker_service = WorkerServiceStub(self._channel)
-        self.operator_service = OperatorServiceStub(self._channel)
+        self._tls = (TlsConfig() if tls else None) if isinstance(tls, bool) else tls
+        self._channels: dict[asyncio.AbstractEventLoop, _Channel] = {}
+        self._is_closed = False
+
+    @property
+    def workflow_service(self) -> WorkflowServiceStub:
+        """For the running event loop alone, as the other two are."""
+        return self._here().workflow_service
+
+    @property
+    def worker_service(self) -> WorkerServiceStub:
+        """For workers' polls and answers."""
+        return self._here().worker_service
+
+    @property
+    def operator_service(self) -> OperatorServiceStub:
+        """For operators."""
+        return self._here().operator_service
 
     async def __aenter__(self) -> Self:
         return self
@@ -106,13 +137,16 @@ class Connection:
         """Wait until a server takes calls, at most so many seconds.
 
         Raises:
-            UnavailableError: None did.
+            UnavailableError: None did; says why, which may take two more seconds to find out.
         """
         try:
-            await asyncio.wait_for(self._channel.channel_ready(), timeout)
+            await asyncio.wait_for(self._here().channel.channel_ready(), timeout)
         except TimeoutError:
+            context = None if self._tls is None else _ssl_context(self._tls)
+            domain = None if self._tls is None else self._tls.domain
+            why = await why_unreachable(self.address, context, domain)
             raise UnavailableError(
-                f"no server answers at {self.address} within {timeout:g} s"
+                f"no server answers at {self.address} within {timeout:g} s: {why}"
             ) from None
 
     async def call(
@@ -152,8 +186,35 @@ class Connection:
             await asyncio.sleep(wait)
 
     async def close(self) -> None:
-        """Close the channel. Calls in flight are cancelled: await or cancel their tasks first."""
-        await self._channel.close()
+        """Close it for good. Calls in flight are cancelled: await or cancel their tasks first."""
+        self._is_closed = True
+        mine = self._channels.pop(asyncio.get_running_loop(), None)
+        # Those of other loops close as their last call ends.
+        self._channels.clear()
+        if mine is not None:
+            await mine.channel.close()
+
+    def _here(self) -> _Channel:
+        loop = asyncio.get_running_loop()
+        open_channel = self._channels.get(loop)
+        if open_channel is None:
+            open_channel = self._open(loop)
+        return open_channel
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> _Channel:
+        if self._is_closed:
+            raise ConnectionClosedError(self.address)
+        for other in list(self._channels):
+            if other.is_closed():
+                del self._channels[other]
+        channel = _open_channel(self.address, self._tls)
+        self._channels[loop] = _Channel(
+            channel,
+            WorkflowServiceStub(channel),
+            WorkerServiceStub(channel),
+            OperatorServiceStub(channel),
+        )
+        return self._channels[loop]
 
 
 def _may_retry(failure: RpcError) -> bool:
@@ -163,16 +224,24 @@ def _may_retry(failure: RpcError) -> bool:
     return isinstance(failure, UnavailableError | DeadlineExceededError)
 
 
-def _open_channel(address: str, tls: TlsConfig | bool) -> grpc.aio.Channel:
-    if tls is False:
-        return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-    config = TlsConfig() if tls is True else tls
-    credentials = grpc.ssl_channel_credentials(
-        root_certificates=config.server_root_ca_cert,
-        private_key=config.client_private_key,
-        certificate_chain=config.client_cert,
-    )
+def _open_channel(address: str, tls: TlsConfig | None) -> grpc.aio.Channel:
     options: list[tuple[str, Any]] = list(_CHANNEL_OPTIONS)
-    if config.domain:
-        options.append(("grpc.ssl_target_name_override", config.domain))
+    if is_loopback(address):
+        # gRPC would send even these to the proxy that the environment names.
+        options.append(("grpc.enable_http_proxy", 0))
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=tls.server_root_ca_cert,
+        private_key=tls.client_private_key,
+        certificate_chain=tls.client_cert,
+    )
+    if tls.domain:
+        options.append(("grpc.ssl_target_name_override", tls.domain))
     return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+def _ssl_context(tls: TlsConfig) -> ssl.SSLContext:
+    """What finds out why the server's side of the encryption does not fit."""
+    roots = tls.server_root_ca_cert
+    return ssl.create_default_context(cadata=None if roots is None else roots.decode())

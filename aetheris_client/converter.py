@@ -10,6 +10,7 @@ pass the codec.
 
 import functools
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final, Protocol, cast
 
 import orjson
@@ -18,7 +19,7 @@ from google.protobuf.message import DecodeError, Message
 
 from aetheris.api.v1.common_pb2 import Payload, Payloads
 from aetheris_client import json_decoding, json_encoding
-from aetheris_client.codec import PayloadCodec
+from aetheris_client.codec import DEFAULT_CODEC_TIMEOUT, BoundedCodec, PayloadCodec
 from aetheris_client.errors import PayloadDecodeError, PayloadEncodeError
 from aetheris_client.json_encoding import type_name
 
@@ -123,14 +124,19 @@ DEFAULT_CONVERTERS: Final[tuple[PayloadConverter, ...]] = (
 
 
 class DataConverter:
-    """Payload converters in order of preference, and a codec."""
+    """Payload converters in order of preference, and a codec.
+
+    `codec_timeout` is how long the codec may take over one message, in clients and workers; then
+    the call or the task fails with a CodecError.
+    """
 
     def __init__(
         self,
         converters: Sequence[PayloadConverter] = DEFAULT_CONVERTERS,
         codec: PayloadCodec | None = None,
+        codec_timeout: timedelta = DEFAULT_CODEC_TIMEOUT,
     ) -> None:
-        self.codec = codec
+        self.codec = None if codec is None else BoundedCodec(codec, codec_timeout)
         self._converters = tuple(converters)
         self._by_encoding: Mapping[bytes, PayloadConverter] = {
             converter.encoding: converter for converter in converters

@@ -14,6 +14,8 @@
     ├── PayloadConversionError
     │   ├── PayloadEncodeError           a value has no encoding
     │   └── PayloadDecodeError           a payload is not what the type hint says
+    ├── CodecError                       the payload codec failed, or took too long
+    ├── ConnectionClosedError            a client was used after its connection was closed
     └── RpcError                         a call was not answered with a result
         ├── InvalidArgumentError         a field of the request is wrong
         ├── NamespaceNotFoundError
@@ -269,6 +271,28 @@ class PayloadDecodeError(PayloadConversionError):
         super().__init__("cannot decode", type_name, path, reason)
 
 
+class CodecError(AetherisError):
+    """The payload codec failed, or took too long; `__cause__` is what it raised.
+
+    Attributes:
+        action: `encode` or `decode`.
+        reason: For people.
+    """
+
+    def __init__(self, action: str, reason: str) -> None:
+        super().__init__(f"the payload codec failed to {action}: {reason}")
+        self.action = action
+        self.reason = reason
+
+
+class ConnectionClosedError(AetherisError):
+    """A client or worker was used after its connection was closed, as `async with` does."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"the connection to {address} was closed: connect again")
+        self.address = address
+
+
 class RpcError(AetherisError):
     """A call was not answered with a result.
 
@@ -394,11 +418,17 @@ class UnavailableError(RpcError):
 
 
 class NotReadyError(UnavailableError):
-    """Nobody answered in time, for example because no worker polls. `waited_for` says who."""
+    """Nobody answered in time.
 
-    def __init__(self, waited_for: str) -> None:
-        super().__init__(f"no answer in time from {waited_for}")
+    Attributes:
+        waited_for: Who.
+        reason: Why, if that was found out: for example that no worker polls; else empty.
+    """
+
+    def __init__(self, waited_for: str, reason: str = "") -> None:
+        super().__init__(f"no answer in time from {waited_for}" + (f": {reason}" if reason else ""))
         self.waited_for = waited_for
+        self.reason = reason
 
 
 class DeadlineExceededError(RpcError):

@@ -18,6 +18,7 @@ from aetheris_client.interceptor import (
     TerminateWorkflowInput,
     new_request_id,
 )
+from aetheris_client.options import check_options
 from aetheris_client.views import WorkflowDescription
 from aetheris_client.watch import RunWatcher
 
@@ -81,6 +82,7 @@ class WorkflowHandle(Generic[Result]):
             DeadlineExceededError: It was still open after `timeout`; None waits as long as it
             takes.
         """
+        check_options("result", timeout=timeout)
         payloads = await self._watcher.wait_result(
             self.id,
             self.run_id or "",
@@ -151,6 +153,7 @@ class WorkflowHandle(Generic[Result]):
             WorkflowNotFoundError: There is no such run.
             WorkflowClosedError: It has closed.
         """
+        check_options("signal", request_id=request_id)
         await self._calls.signal_workflow(
             SignalWorkflowInput(
                 self.id,
@@ -249,6 +252,7 @@ class WorkflowHandle(Generic[Result]):
             QueryRejectedError: Refused for the run's status, as asked.
             NotReadyError: No worker answered in time.
         """
+        check_options("query", reject_condition=reject_condition, timeout=timeout)
         return await self._calls.query_workflow(
             QueryWorkflowInput(
                 self.id,
@@ -263,6 +267,7 @@ class WorkflowHandle(Generic[Result]):
 
     async def cancel(self, *, reason: str = "", request_id: str | None = None) -> None:
         """Ask the run to cancel; its code decides what that means. Asking again is no error."""
+        check_options("cancel", reason=reason, request_id=request_id)
         await self._calls.cancel_workflow(
             CancelWorkflowInput(
                 self.id, self._steered_run_id, reason, request_id or new_request_id()
@@ -273,6 +278,7 @@ class WorkflowHandle(Generic[Result]):
         self, *details: object, reason: str = "", request_id: str | None = None
     ) -> None:
         """Close the run at once, without asking its code."""
+        check_options("terminate", reason=reason, request_id=request_id)
         await self._calls.terminate_workflow(
             TerminateWorkflowInput(
                 self.id, self._steered_run_id, reason, details, request_id or new_request_id()
@@ -294,6 +300,7 @@ class WorkflowHandle(Generic[Result]):
             wait_new_event: Go on with the events to come, until the run has closed.
             page_size: Events a call; the server's default where 0.
         """
+        check_options("history", page_size=page_size)
         return self._watcher.events(
             self.id, self.run_id or "", page_size=page_size, wait_new_event=wait_new_event
         )

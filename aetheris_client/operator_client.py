@@ -19,12 +19,17 @@ from aetheris_client.calls import ClientConfig
 from aetheris_client.connection import Connection
 from aetheris_client.enums import ComponentStatus, TaskQueueType
 from aetheris_client.interceptor import new_request_id
+from aetheris_client.options import check_options
 from aetheris_client.times import read_duration, read_timestamp, to_duration
 
 
 @dataclass(frozen=True, slots=True)
 class NamespaceInfo:
-    """A namespace. `retention_interval` is how long closed runs are kept."""
+    """A namespace.
+
+    Attributes:
+        retention_interval: How long closed runs are to be kept; no server removes any yet.
+    """
 
     name: str
     namespace_id: str
@@ -106,7 +111,6 @@ class OperatorClient:
 
     def __init__(self, connection: Connection, config: ClientConfig) -> None:
         self._connection = connection
-        self._service = connection.operator_service
         self._config = config
         self._timeout = config.rpc_timeout.total_seconds()
 
@@ -123,6 +127,7 @@ class OperatorClient:
         Raises:
             NamespaceAlreadyExistsError: There is one of the name.
         """
+        check_options("create_namespace", retention_interval=retention_interval)
         request = CreateNamespaceRequest(
             namespace=name,
             description=description,
@@ -131,7 +136,7 @@ class OperatorClient:
             request_id=request_id or new_request_id(),
         )
         response = await self._connection.call(
-            self._service.CreateNamespace, request, self._timeout
+            self._connection.operator_service.CreateNamespace, request, self._timeout
         )
         return _namespace(response.namespace_info)
 
@@ -139,7 +144,7 @@ class OperatorClient:
         """One namespace; the client's own where None is given."""
         request = DescribeNamespaceRequest(namespace=name or self._config.namespace)
         response = await self._connection.call(
-            self._service.DescribeNamespace, request, self._timeout
+            self._connection.operator_service.DescribeNamespace, request, self._timeout
         )
         return _namespace(response.namespace_info)
 
@@ -148,7 +153,7 @@ class OperatorClient:
         request = ListNamespacesRequest(page_size=page_size)
         while True:
             response = await self._connection.call(
-                self._service.ListNamespaces, request, self._timeout
+                self._connection.operator_service.ListNamespaces, request, self._timeout
             )
             for info in response.namespaces:
                 yield _namespace(info)
@@ -168,14 +173,16 @@ class OperatorClient:
             ),
         )
         response = await self._connection.call(
-            self._service.DescribeTaskQueue, request, self._timeout
+            self._connection.operator_service.DescribeTaskQueue, request, self._timeout
         )
         return _task_queue(task_queue, task_queue_type, response)
 
     async def describe_cluster(self) -> ClusterHealth:
         """Whether the parts of the cluster are well, and which host has how many shards."""
         response = await self._connection.call(
-            self._service.DescribeCluster, DescribeClusterRequest(), self._timeout
+            self._connection.operator_service.DescribeCluster,
+            DescribeClusterRequest(),
+            self._timeout,
         )
         return _cluster(response)
 

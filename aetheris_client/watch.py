@@ -17,7 +17,6 @@ from aetheris.api.v1.workflow_service_pb2 import (
 )
 from aetheris_client import errors
 from aetheris_client.calls import ClientConfig
-from aetheris_client.codec import decode_message
 from aetheris_client.connection import Connection
 from aetheris_client.enums import WorkflowStatus
 from aetheris_client.errors import (
@@ -49,7 +48,6 @@ class RunWatcher:
 
     def __init__(self, connection: Connection, config: ClientConfig) -> None:
         self._connection = connection
-        self._service = connection.workflow_service
         self._config = config
 
     async def wait_result(
@@ -78,8 +76,9 @@ class RunWatcher:
             RpcError: There is no such run, or no server for minutes.
         """
         seconds = None if timeout is None else timeout.total_seconds()
+        deadline = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds):
+            async with deadline:
                 while True:
                     result = known
                     if result is None:
@@ -89,8 +88,8 @@ class RunWatcher:
                         return await self._outcome(workflow_id, run_id, result)
                     run_id = result.new_execution_run_id
         except TimeoutError:
-            if seconds is None:
-                # Not this wait's: a codec's own, for example.
+            if seconds is None or not deadline.expired():
+                # Not this wait's.
                 raise
             run = f" run {run_id!r}" if run_id else ""
             raise DeadlineExceededError(
@@ -111,10 +110,13 @@ class RunWatcher:
         while True:
             poll_start = loop.time()
             response = await self._connection.call(
-                self._service.GetWorkflowHistory, request, _OUTAGE_TIMEOUT, _ATTEMPT_TIMEOUT
+                self._connection.workflow_service.GetWorkflowHistory,
+                request,
+                _OUTAGE_TIMEOUT,
+                _ATTEMPT_TIMEOUT,
             )
             if self._config.converter.codec is not None:
-                await decode_message(self._config.converter.codec, response)
+                await self._config.converter.codec.decode_message(response)
             for event in response.history.events:
                 yield event
             if not response.next_page_token:
@@ -136,7 +138,10 @@ class RunWatcher:
         while True:
             poll_start = loop.time()
             response = await self._connection.call(
-                self._service.PollWorkflowResult, request, _OUTAGE_TIMEOUT, _ATTEMPT_TIMEOUT
+                self._connection.workflow_service.PollWorkflowResult,
+                request,
+                _OUTAGE_TIMEOUT,
+                _ATTEMPT_TIMEOUT,
             )
             if response.HasField("result"):
                 return response.run_id, response.result
@@ -167,7 +172,7 @@ class RunWatcher:
     async def _read_failure(self, failure: Failure) -> FailureError:
         converter = self._config.converter
         if converter.codec is not None:
-            await decode_message(converter.codec, failure)
+            await converter.codec.decode_message(failure)
         return from_failure(failure, converter)
 
 

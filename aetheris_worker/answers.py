@@ -23,8 +23,8 @@ from aetheris.api.v1.worker_service_pb2 import (
     TaskAnswerError,
     TaskAnswerResult,
 )
-from aetheris_client.codec import PayloadCodec, encode_message
-from aetheris_worker.config import CODEC_TIMEOUT
+from aetheris_client.codec import BoundedCodec
+from aetheris_client.errors import CodecError
 
 _LOGGER: Final = logging.getLogger("aetheris.worker")
 
@@ -77,7 +77,7 @@ class AnswerSender:
         respond: grpc.aio.UnaryUnaryMultiCallable[RespondTasksRequest, RespondTasksResponse],
         namespace: str,
         answer_timeout: float,
-        codec: PayloadCodec | None = None,
+        codec: BoundedCodec | None = None,
     ) -> None:
         self._respond = respond
         self._namespace = namespace
@@ -152,18 +152,16 @@ class AnswerSender:
             batch.append(self._queue.popleft())
         return batch
 
-    async def _encode(self, batch: list[_Outgoing], codec: PayloadCodec) -> list[_Outgoing]:
+    async def _encode(self, batch: list[_Outgoing], codec: BoundedCodec) -> list[_Outgoing]:
         """Pass them through the codec; those that it fails on have their fate."""
         encoded: list[_Outgoing] = []
         for item in batch:
             try:
                 if not item.is_encoded:
-                    async with asyncio.timeout(CODEC_TIMEOUT):
-                        await encode_message(codec, item.answer)
+                    await codec.encode_message(item.answer)
                     item.is_encoded = True
-            except Exception as error:  # noqa: BLE001 - whoever answers hears of it
-                message = f"the codec failed: {error!r}"
-                refused = TaskAnswerError(code=_INVALID_ARGUMENT, message=message)
+            except CodecError as error:
+                refused = TaskAnswerError(code=_INVALID_ARGUMENT, message=str(error))
                 self._finish(item, TaskAnswerResult(error=refused))
             else:
                 encoded.append(item)

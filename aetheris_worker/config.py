@@ -9,9 +9,6 @@ from aetheris_client.converter import DataConverter
 SDK_NAME: Final = "aetheris-python"
 SDK_VERSION: Final = "0.1.0"
 
-CODEC_TIMEOUT: Final = 10.0
-"""Seconds for a codec to encode or decode one message."""
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:

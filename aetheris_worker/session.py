@@ -15,11 +15,12 @@ from aetheris.api.v1.workflow_service_pb2 import (
     GetWorkflowHistoryRequest,
     GetWorkflowHistoryResponse,
 )
-from aetheris_client.codec import PayloadCodec, decode_message
+from aetheris_client.codec import BoundedCodec
 from aetheris_client.connection import Connection
+from aetheris_client.errors import CodecError
 from aetheris_worker.activities.runner import ActivityRunner
 from aetheris_worker.answers import AnswerSender
-from aetheris_worker.config import CODEC_TIMEOUT, WorkerConfig
+from aetheris_worker.config import WorkerConfig
 from aetheris_worker.polling import ActivityPoller, WorkflowPoller
 from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefinition
 from aetheris_worker.slots import Slots
@@ -188,12 +189,11 @@ class WorkerSession:
         self._workflow_slots.take_one_more()
         self._take_workflow_task(task)
 
-    async def _decode_and_handle(self, task: WorkflowTask, codec: PayloadCodec) -> None:
+    async def _decode_and_handle(self, task: WorkflowTask, codec: BoundedCodec) -> None:
         # Workflow code cannot wait for a codec, so it only ever sees payloads that are decoded.
         try:
-            async with asyncio.timeout(CODEC_TIMEOUT):
-                await decode_message(codec, task)
-        except Exception as error:  # noqa: BLE001 - the task fails with it
+            await codec.decode_message(task)
+        except CodecError as error:
             self._handler.fail(task, error)
         else:
             self._handler.handle(task)
@@ -215,8 +215,7 @@ class WorkerSession:
             self._connection.workflow_service.GetWorkflowHistory, request, HISTORY_CALL_TIMEOUT
         )
         if self._config.converter.codec is not None:
-            async with asyncio.timeout(CODEC_TIMEOUT):
-                await decode_message(self._config.converter.codec, response)
+            await self._config.converter.codec.decode_message(response)
         return response
 
 

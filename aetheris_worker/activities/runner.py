@@ -19,7 +19,6 @@ from aetheris.api.v1.worker_service_pb2 import (
     TaskAnswerResult,
     WorkflowTask,
 )
-from aetheris_client.codec import decode_message
 from aetheris_client.errors import ApplicationError, CancelledError
 from aetheris_client.failure import recordable, to_failure, trimmed
 from aetheris_worker.activities.attempt import CURRENT, Attempt, CancelReason
@@ -27,7 +26,7 @@ from aetheris_worker.activities.calls import call_async, call_plain
 from aetheris_worker.activities.heartbeat import Heartbeater, interval_of
 from aetheris_worker.activities.info import timeout_of
 from aetheris_worker.answers import AnswerSender, is_passing_error
-from aetheris_worker.config import CODEC_TIMEOUT, WorkerConfig
+from aetheris_worker.config import WorkerConfig
 from aetheris_worker.runtime.definitions import ActivityDefinition
 from aetheris_worker.runtime.entry import is_cancelled
 from aetheris_worker.runtime.signatures import signature_of
@@ -194,8 +193,7 @@ class ActivityRunner:
             )
         converter = self._config.converter
         if converter.codec is not None:
-            async with asyncio.timeout(CODEC_TIMEOUT):
-                await decode_message(converter.codec, task)
+            await converter.codec.decode_message(task)
         types = signature_of(definition.function).argument_types
         arguments = converter.from_payloads(task.input, types)
         # This task's context is its own: nothing else sees the variable.

@@ -325,7 +325,10 @@ def test_unreachable_server_is_one_clear_line_and_exit_1(run: Run, monkeypatch: 
     monkeypatch.setattr("aetheris_client.admin.session.CONNECT_TIMEOUT", timedelta(seconds=0.2))
     done = run("cluster", "health", "--address", "127.0.0.1:1")
     assert done.exit_code == 1
-    assert done.stderr == "error: no server answers at 127.0.0.1:1 within 0.2 s\n"
+    assert done.stderr == (
+        "error: no server answers at 127.0.0.1:1 within 0.2 s: "
+        "connection refused: nothing listens there\n"
+    )
 
 
 def test_unknown_command_and_bad_option_exit_2(run: Run):

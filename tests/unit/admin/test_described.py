@@ -102,17 +102,28 @@ def test_describe_shows_heartbeats_attempts_and_the_next_retry(server: CannedSer
     "poller,words",
     [
         (None, "no worker polls 'hello' for workflow tasks"),
-        ({"last_access_time": NOW - timedelta(minutes=3)}, "the last poll was at"),
+        ({"last_access_time": NOW - timedelta(seconds=1)}, "has stopped or is busy (last poll"),
     ],
 )
 def test_describe_of_a_run_that_no_worker_polls_for_says_so(
     server: CannedServer, run: Run, poller: dict[str, Any] | None, words: str
 ):
-    server.on("DescribeWorkflow", running())
+    task = {"state": workflow_pb2.PENDING_WORKFLOW_TASK_STATE_SCHEDULED, "attempt": 1}
+    server.on("DescribeWorkflow", running(pending_workflow_task=task))
     server.on("DescribeTaskQueue", pollers(*([poller] if poller else [])))
     assert words in run("workflow", "describe", "w").stdout
     document = json.loads(run("workflow", "describe", "w", "-o", "json").stdout)
     assert words in document["warnings"][0]
+
+
+def test_describe_of_a_run_that_waits_for_no_task_trusts_a_poll_of_late(
+    server: CannedServer, run: Run
+):
+    server.on("DescribeWorkflow", running())
+    server.on("DescribeTaskQueue", pollers({"last_access_time": NOW - timedelta(seconds=1)}))
+    assert "warning" not in run("workflow", "describe", "w").stdout
+    server.on("DescribeTaskQueue", pollers({"last_access_time": NOW - timedelta(minutes=3)}))
+    assert "warning" in run("workflow", "describe", "w").stdout
 
 
 def test_describe_of_an_activity_that_no_worker_is_able_to_do_says_so(

@@ -348,9 +348,10 @@ async def test_query_by_method_gives_its_annotated_type(server: CannedServer, cl
 async def test_query_that_no_worker_answers_is_not_repeated(server: CannedServer, client: Client):
     detail = NotReadyDetail(waited_for="a worker")
     server.on("QueryWorkflow", Refusal(grpc.StatusCode.UNAVAILABLE, detail=detail))
-    with pytest.raises(errors.NotReadyError):
+    server.on("DescribeWorkflow", Refusal(grpc.StatusCode.INTERNAL))
+    with pytest.raises(errors.NotReadyError, match=r"no answer in time from a worker$"):
         await client.get_workflow_handle("w").query("q")
-    assert len(server.requests) == 1
+    assert len(server.requests_of(QueryWorkflowRequest)) == 1
 
 
 async def test_cancel_and_terminate_carry_reasons_and_request_ids(

@@ -1,0 +1,184 @@
+"""Connections: why none is made, and which event loop has which channel."""
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+
+from aetheris.api.v1.error_details_pb2 import NotReadyDetail
+from aetheris.api.v1.operator_service_pb2 import DescribeTaskQueueResponse
+from aetheris.api.v1.task_queue_pb2 import PollerInfo
+from aetheris.api.v1.workflow_pb2 import WorkflowExecutionInfo
+from aetheris.api.v1.workflow_service_pb2 import (
+    DescribeWorkflowResponse,
+    SignalWorkflowResponse,
+)
+from aetheris_client import Client, Connection, TlsConfig, errors
+from aetheris_client.reachability import is_loopback, proxy_for
+from tests.support.canned_server import CannedServer, Refusal, served_on_a_thread
+
+SHORT = timedelta(seconds=0.3)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate of localhost that nobody trusts, and its key."""
+    folder = tmp_path_factory.mktemp("certificate")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost"),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+@asynccontextmanager
+async def tls_server(certificate: tuple[Path, Path]) -> AsyncGenerator[str]:
+    cert, key = certificate
+    server = grpc.aio.server()
+    pair = (key.read_bytes(), cert.read_bytes())
+    port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([pair]))
+    await server.start()
+    yield f"localhost:{port}"
+    await server.stop(None)
+
+
+async def why(address: str, tls: TlsConfig | bool = False) -> str:
+    with pytest.raises(errors.UnavailableError) as caught:
+        await Client.connect(address, tls=tls, connect_timeout=SHORT)
+    return caught.value.message
+
+
+async def test_server_that_is_not_there_is_refused_with_the_address():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        assert await why(address) == (
+            f"no server answers at {address} within 0.3 s: connection refused: nothing listens "
+            "there"
+        )
+
+
+async def test_name_of_several_addresses_that_all_refuse_is_refused():
+    assert "connection refused" in await why("localhost:1")
+
+
+async def test_host_that_is_unknown_is_named():
+    assert "the host name 'no-such-host.invalid' is not known" in (
+        await why("no-such-host.invalid:7233")
+    )
+
+
+async def test_address_without_port_says_what_is_expected():
+    assert "the address is not host:port" in await why("localhost")
+
+
+async def test_plain_client_of_a_tls_server_is_told_to_encrypt(certificate: tuple[Path, Path]):
+    async with tls_server(certificate) as address:
+        assert "the server expects TLS: connect with tls=True" in await why(address)
+
+
+async def test_tls_client_of_a_plain_server_is_told_not_to(server: CannedServer):
+    assert "the server does not speak TLS" in await why(server.address, tls=True)
+
+
+async def test_certificate_that_is_not_trusted_is_said(certificate: tuple[Path, Path]):
+    async with tls_server(certificate) as address:
+        assert "certificate is not accepted: self-signed certificate" in await why(address, True)
+        trusting = TlsConfig(server_root_ca_cert=certificate[0].read_bytes())
+        async with await Client.connect(address, tls=trusting):
+            pass
+
+
+async def test_server_that_hangs_is_said():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert "a server that hangs" in await why(address)
+
+
+@pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])
+async def test_loopback_never_goes_through_a_proxy(
+    server: CannedServer, monkeypatch: pytest.MonkeyPatch, variable: str
+):
+    monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    async with await Client.connect(server.address, connect_timeout=timedelta(seconds=5)):
+        pass
+
+
+async def test_proxy_in_the_way_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("https_proxy", "http://me:secret@127.0.0.1:1")
+    message = await why("aetheris.invalid:7233")
+    assert "through the proxy 127.0.0.1 that https_proxy names" in message
+    assert "secret" not in message
+
+
+def test_proxy_is_known_by_grpcs_own_rules():
+    proxy = {"http_proxy": "http://p:1"}
+    assert proxy_for("h.example:1", proxy) == "http_proxy"
+    assert proxy_for("h.example:1", {**proxy, "no_proxy": "x, .example"}) is None
+    assert proxy_for("localhost:1", proxy) is None
+    assert is_loopback("dns:///[::1]:1")
+    assert is_loopback("127.8.8.8:1")
+    assert not is_loopback("10.0.0.1:1")
+
+
+# -- event loops
+
+
+@pytest.fixture
+def threaded() -> Iterator[CannedServer]:
+    with served_on_a_thread() as server:
+        server.on("SignalWorkflow", SignalWorkflowResponse())
+        yield server
+
+
+def test_client_serves_one_event_loop_after_another(threaded: CannedServer):
+    client = asyncio.run(Client.connect(threaded.address))
+    for _ in range(3):
+        asyncio.run(client.get_workflow_handle("w").signal("s"))
+    asyncio.run(client.close())
+    assert len(threaded.requests) == 3
+
+
+def test_client_made_outside_of_any_event_loop_serves_one(threaded: CannedServer):
+    client = Client(Connection(threaded.address))
+    asyncio.run(client.get_workflow_handle("w").signal("s"))
+    assert len(threaded.requests) == 1
+
+
+async def test_client_that_was_closed_says_so(server: CannedServer):
+    async with await Client.connect(server.address) as client:
+        handle = client.get_workflow_handle("w")
+    with pytest.raises(errors.ConnectionClosedError, match=f"{server.address} was closed"):
+        await handle.signal("s")
+
+
+# -- queries that nobody answers
+
+
+@pytest.mark.parametrize("is_polled", [False, True])
+async def test_query_without_workers_says_that_none_polls(
+    server: CannedServer, client: Client, is_polled: bool
+):
+    detail = NotReadyDetail(waited_for="a worker of task queue 'hello'")
+    server.on("QueryWorkflow", Refusal(grpc.StatusCode.UNAVAILABLE, detail=detail))
+    info = WorkflowExecutionInfo(task_queue="hello")
+    server.on("DescribeWorkflow", DescribeWorkflowResponse(workflow_execution_info=info))
+    pollers = [PollerInfo(identity="me", waiting_poll_count=1)] if is_polled else []
+    server.on("DescribeTaskQueue", DescribeTaskQueueResponse(pollers=pollers))
+    with pytest.raises(errors.NotReadyError) as caught:
+        await client.get_workflow_handle("w").query("q")
+    assert ("no worker polls task queue 'hello'" in str(caught.value)) is not is_polled
