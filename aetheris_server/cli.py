@@ -56,7 +56,7 @@ RedisOption = Annotated[str | None, typer.Option("--redis-url", help="Redis URL.
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        print(f"aetheris-server {version('aetheris')}")
+        print(f"aetheris-server {version('aetheris-workflow')}")
         raise typer.Exit
 
 

@@ -27,7 +27,7 @@ app.add_typer(cluster_app, name="cluster")
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        typer.echo(f"aetheris-admin {version('aetheris')}")
+        typer.echo(f"aetheris-admin {version('aetheris-workflow')}")
         raise typer.Exit
 
 

@@ -10,19 +10,20 @@ from typing import Any, Final
 from aetheris.api.v1.common_pb2 import Payload
 from aetheris_client.admin.plain import plain
 from aetheris_client.client import Client
-from aetheris_client.enums import PendingActivityState, TaskQueueType
+from aetheris_client.enums import PendingActivityState, PendingWorkflowTaskState, TaskQueueType
 from aetheris_client.errors import RpcError, WorkflowContinuedAsNewError, WorkflowFailedError
-from aetheris_client.operator_client import Poller, TaskQueueDescription
+from aetheris_client.operator_client import TaskQueueDescription
 from aetheris_client.views import WorkflowDescription
 
-# A worker that polls asks again within a second; one that is busy may take longer.
+# A worker polls again within moments, unless it is busy.
 _RECENT: Final = timedelta(seconds=30)
 _OUTCOME_TIMEOUT: Final = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
 class Unpolled:
-    """A side of a task queue on which a task of the run waits, and nobody polls who could take it.
+    """A side of a task queue where a task of the run waits, or may soon, and nobody polls who could
+    take it.
 
     Attributes:
         capabilities: What the task requires.
@@ -41,7 +42,8 @@ class Unpolled:
         text = f"no worker{able} polls {self.task_queue!r} for {kind} tasks"
         if self.last_poll_time is None:
             return text
-        return f"{text}; the last poll was at {self.last_poll_time:%H:%M:%S}Z"
+        last = f"{self.last_poll_time:%H:%M:%S}Z"
+        return f"{text} now: who did has stopped or is busy (last poll {last})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,33 +110,44 @@ async def _outcome(client: Client, workflow_id: str, run_id: str) -> Outcome:
 async def _unpolled(client: Client, description: WorkflowDescription) -> Sequence[Unpolled]:
     queues: dict[tuple[str, TaskQueueType], TaskQueueDescription] = {}
     found: dict[Unpolled, None] = {}
-    for queue, side, capabilities in _waiting(description):
-        if (queue, side) not in queues:
-            queues[queue, side] = await client.operator.describe_task_queue(queue, side)
+    for need in _needs(description):
+        key = need.task_queue, need.task_queue_type
+        if key not in queues:
+            queues[key] = await client.operator.describe_task_queue(*key)
         able = [
             poller
-            for poller in queues[queue, side].pollers
-            if set(capabilities) <= set(poller.capabilities)
+            for poller in queues[key].pollers
+            if set(need.capabilities) <= set(poller.capabilities)
         ]
-        if not any(map(_is_polling, able)):
+        if not any(poller.waiting_poll_count for poller in able):
             times = [poller.last_access_time for poller in able if poller.last_access_time]
-            found[Unpolled(queue, side, capabilities, max(times, default=None))] = None
+            last = max(times, default=None)
+            if need.is_waiting or last is None or datetime.now(UTC) - last > _RECENT:
+                found[Unpolled(*key, need.capabilities, last)] = None
     return list(found)
 
 
-def _waiting(
-    description: WorkflowDescription,
-) -> Iterator[tuple[str, TaskQueueType, tuple[str, ...]]]:
-    """Where tasks of the run wait, or will, and what they require."""
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """Where a task of a run waits, or where one will."""
+
+    task_queue: str
+    task_queue_type: TaskQueueType
+    capabilities: tuple[str, ...]
+    is_waiting: bool
+
+
+def _needs(description: WorkflowDescription) -> Iterator[_Need]:
+    task = description.pending_workflow_task
+    is_waiting = task is not None and task.state is PendingWorkflowTaskState.SCHEDULED
     # A run that waits for something else needs a worker as well once that has come.
-    yield description.info.task_queue, TaskQueueType.WORKFLOW, ()
+    yield _Need(description.info.task_queue, TaskQueueType.WORKFLOW, (), is_waiting)
     for activity in description.pending_activities:
         if activity.state is PendingActivityState.SCHEDULED:
-            yield activity.task_queue, TaskQueueType.ACTIVITY, tuple(activity.capabilities)
-
-
-def _is_polling(poller: Poller) -> bool:
-    if poller.waiting_poll_count:
-        return True
-    last = poller.last_access_time
-    return last is not None and datetime.now(UTC) - last < _RECENT
+            next_time = activity.next_attempt_time
+            yield _Need(
+                activity.task_queue,
+                TaskQueueType.ACTIVITY,
+                tuple(activity.capabilities),
+                is_waiting=next_time is None or next_time <= datetime.now(UTC),
+            )

@@ -24,7 +24,7 @@ async def create(
         typer.Option(
             parser=parse_duration,
             metavar="DURATION",
-            help="How long closed runs are kept, for example 72h; the server's default if absent.",
+            help="How long closed runs are to be kept, for example 72h; recorded, not applied yet.",
         ),
     ] = None,
 ) -> None:

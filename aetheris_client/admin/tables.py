@@ -222,7 +222,7 @@ def _failure_chain(error: BaseException | None) -> list[str]:
 
 def namespace_table(namespaces: Sequence[NamespaceInfo]) -> Block:
     """Namespaces, a line each."""
-    table = Grid("Name", "Id", "Retention", "Created", "Description")
+    table = Grid("Name", "Id", "Retention (not applied yet)", "Created", "Description")
     for info in namespaces:
         table.add_row(
             info.name,

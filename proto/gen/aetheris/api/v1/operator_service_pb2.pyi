@@ -65,7 +65,7 @@ class NamespaceInfo(_message.Message):
     """For people."""
     @_builtins.property
     def retention_interval(self) -> _duration_pb2.Duration:
-        """How long closed runs are kept."""
+        """How long closed runs are to be kept; no server removes any yet."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
