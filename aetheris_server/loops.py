@@ -2,15 +2,15 @@
 
 Python code that waits may swallow a cancellation: a library turns it into an error of its own, or
 gives a result that had just come. A loop that goes on after errors would then wait again and never
-end. So each loop asks `is_cancelled` before each round, and whoever ends loops cancels them again
-until they have ended.
+end. So each loop asks `is_cancelled` before each round and waits between rounds by `pause`, and
+whoever ends loops cancels them again until they have ended.
 """
 
 import asyncio
 from collections.abc import Collection, Coroutine
 from typing import Any
 
-__all__ = ["end_tasks", "is_cancelled", "run_loops"]
+__all__ = ["end_tasks", "is_cancelled", "pause", "run_loops"]
 
 # Long enough for a task to tidy up, which a second cancellation would cut short.
 _CANCEL_INTERVAL = 0.5
@@ -20,6 +20,24 @@ def is_cancelled() -> bool:
     """Whether the current task has been asked to end, whatever became of the request."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+async def pause(seconds: float, unless: asyncio.Event | None = None) -> None:
+    """Wait for some seconds, or until the event is set; not at all for a task that is to end.
+
+    Raises:
+        asyncio.CancelledError: The task has been cancelled, meanwhile or before.
+    """
+    if is_cancelled():
+        raise asyncio.CancelledError
+    if unless is None:
+        await asyncio.sleep(seconds)
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await unless.wait()
+    except TimeoutError:
+        return
 
 
 async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:

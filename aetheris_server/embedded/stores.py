@@ -15,6 +15,7 @@ from aetheris_server.embedded.errors import DataDirError, EmbeddedStartError
 from aetheris_server.embedded.places import place_data
 from aetheris_server.embedded.postgres import EmbeddedPostgres, ignore_libpq_environment
 from aetheris_server.embedded.redis import EmbeddedRedis
+from aetheris_server.loops import is_cancelled
 from aetheris_server.telemetry import get_logger
 
 T = TypeVar("T")
@@ -172,7 +173,7 @@ async def keep_alive(stores: EmbeddedStores) -> None:
         EmbeddedStartError: It ended again and again, or does not start.
     """
     quick_ends, looked_at = 0, time.monotonic()
-    while True:
+    while not is_cancelled():
         await asyncio.sleep(_LOOK_INTERVAL)
         if not stores.has_ended_server:
             continue

@@ -21,6 +21,7 @@ from aetheris_server.history.state.apply import chain_hash
 from aetheris_server.history.state.run import EMPTY_HASH, RunKey
 from aetheris_server.history.state.times import to_timestamp
 from aetheris_server.history.wakeups import DUE_HORIZON
+from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.storage import hosts as host_storage
 from aetheris_server.storage import shards as shard_storage
 from aetheris_server.storage.database import Database
@@ -124,7 +125,7 @@ class Cluster:
         """Take part in the cluster until cancelled."""
         next_look, next_due_scan = 0.0, 0.0
         next_due_time = self._clock.now()
-        while True:
+        while not is_cancelled():
             now = self._clock.monotonic()
             try:
                 await self._renew(now)
@@ -141,15 +142,8 @@ class Cluster:
             except Exception:  # noqa: BLE001 - logged whole
                 # A fault here must not end what the shards that this host has can still do.
                 _log.exception("this host could not renew its leases")
-            await self._wait_or_wake(self._settings.watermark_interval)
-
-    async def _wait_or_wake(self, interval: float) -> None:
-        self._wake.clear()
-        try:
-            async with asyncio.timeout(interval):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+            self._wake.clear()
+            await pause(self._settings.watermark_interval, unless=self._wake)
 
     async def _look_around(self) -> None:
         """Say that this host lives, see who else does, and bring the shards to whom they belong."""
@@ -195,7 +189,7 @@ class Cluster:
 
     async def run_recovery(self) -> None:
         """Recover the shards that are taken until cancelled; the leases are renewed meanwhile."""
-        while True:
+        while not is_cancelled():
             await self._taken.wait()
             self._taken.clear()
             shards = [shard for shard in self.engine.shards.values() if not shard.is_recovered]
@@ -207,7 +201,7 @@ class Cluster:
                 _log.exception("shards could not be recovered; trying again")
             else:
                 continue
-            await asyncio.sleep(_RECOVERY_RETRY_INTERVAL)
+            await pause(_RECOVERY_RETRY_INTERVAL)
             self._taken.set()
 
     async def _acquire(self, shard_ids: Iterable[int]) -> None:

@@ -18,6 +18,7 @@ from aetheris_server.errors import (
     ShardNotOwnedError,
     UnavailableError,
 )
+from aetheris_server.loops import is_cancelled
 from aetheris_server.storage.commit import CommitBatch, LogWriter
 from aetheris_server.storage.executions import ExecutionRow, ExecutionUpdate
 from aetheris_server.storage.log import LogRow
@@ -128,13 +129,13 @@ class Committer:
 
     async def run(self) -> None:
         """Write batches until cancelled; what is queued then is left unresolved."""
-        while True:
+        while not is_cancelled():
             await self._wake.wait()
             self._wake.clear()
-            while self._queue:
-                self._parts.append(self._take_batch())
-                while self._parts:
-                    await self._write(self._parts.pop())
+            while (self._parts or self._queue) and not is_cancelled():
+                if not self._parts:
+                    self._parts.append(self._take_batch())
+                await self._write(self._parts.pop())
 
     def _take_batch(self) -> list[Commit]:
         batch: list[Commit] = []

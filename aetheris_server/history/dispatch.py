@@ -13,6 +13,7 @@ from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.clock import Clock
 from aetheris_server.errors import UnavailableError
 from aetheris_server.history.state.times import from_timestamp
+from aetheris_server.loops import is_cancelled
 from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.telemetry import counter, gauge, get_logger
 
@@ -61,9 +62,9 @@ class Dispatcher:
         """Offer until cancelled."""
         slots = asyncio.Semaphore(_MAX_CONCURRENT_BATCHES)
         async with asyncio.TaskGroup() as offers:
-            while True:
+            while not is_cancelled():
                 await self._wait_for_work()
-                while (work := self._try_take()) is not None:
+                while not is_cancelled() and (work := self._try_take()) is not None:
                     await slots.acquire()
                     offers.create_task(self._offer(*work)).add_done_callback(
                         lambda _: slots.release()

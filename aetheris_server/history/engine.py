@@ -49,6 +49,7 @@ from aetheris_server.history.state.times import to_timestamp
 from aetheris_server.history.state.workflow_task import decide_flush
 from aetheris_server.history.wakeups import WakeUps
 from aetheris_server.ids import shard_of
+from aetheris_server.loops import run_loops
 from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import NewestRun
@@ -113,10 +114,7 @@ class Engine:
 
     async def run(self) -> None:
         """Commit, fire timers and look up ids until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.committer.run())
-            group.create_task(self.wakeups.run())
-            group.create_task(self._newest.run())
+        await run_loops(self.committer.run(), self.wakeups.run(), self._newest.run())
 
     async def close(self) -> None:
         """Close the connections of its own; `run` has ended."""

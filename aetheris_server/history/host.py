@@ -14,6 +14,7 @@ from aetheris_server.history.recovery import offer_all_again
 from aetheris_server.history.service import HistoryService
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.sweep import Sweep
+from aetheris_server.loops import end_tasks
 from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.storage.database import Database
 from aetheris_server.telemetry import get_logger
@@ -92,7 +93,7 @@ class HistoryHost:
             self.cluster.run_recovery,
             self._sweep.run,
         ):
-            self._loops.append(self._group.create_task(loop()))
+            self._loops.append(self._group.create_task(loop(), name=loop.__qualname__))
         return self
 
     async def join(self, address: str) -> None:
@@ -102,7 +103,7 @@ class HistoryHost:
             UnavailableError: Postgres does not answer.
         """
         await self.cluster.join(address)
-        self._membership = self._group.create_task(self.cluster.run())
+        self._membership = self._group.create_task(self.cluster.run(), name="Cluster.run")
 
     async def offer_all_again(self) -> None:
         """The backlog is lost: offer every task that is owed."""
@@ -114,13 +115,16 @@ class HistoryHost:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._membership is not None:
-            self._membership.cancel()
-            await asyncio.wait([self._membership])
-            await self._leave()
-        for loop in self._loops:
-            loop.cancel()
         try:
+            if self._membership is not None:
+                await end_tasks([self._membership])
+                await self._leave()
+        finally:
+            await self._end_loops()
+
+    async def _end_loops(self) -> None:
+        try:
+            await end_tasks(self._loops)
             # Without the error: the group would wrap what is not its own.
             await self._group.__aexit__(None, None, None)
         finally:

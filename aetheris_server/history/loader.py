@@ -24,6 +24,7 @@ from aetheris_server.history.state.apply import apply, new_state
 from aetheris_server.history.state.records import decode_record
 from aetheris_server.history.state.run import RunKey, RunState
 from aetheris_server.history.state.snapshot import from_snapshot
+from aetheris_server.loops import is_cancelled
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import (
     ExecutionRow,
@@ -227,10 +228,10 @@ class NewestRuns:
 
     async def run(self) -> None:
         """Look up what is wanted until cancelled."""
-        while True:
+        while not is_cancelled():
             await self._wake.wait()
             self._wake.clear()
-            while self._wanted:
+            while self._wanted and not is_cancelled():
                 keys = list(self._wanted)[:_MAX_LOOKUPS]
                 try:
                     await self._look_up(keys)

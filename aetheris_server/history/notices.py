@@ -10,6 +10,7 @@ from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.errors import UnavailableError
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state.inflight import StartedActivity
+from aetheris_server.loops import is_cancelled
 from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.telemetry import get_logger
 
@@ -50,7 +51,7 @@ class CancellationNotices:
 
     async def run(self) -> None:
         """Send until cancelled."""
-        while True:
+        while not is_cancelled():
             notice = await self._queue.get()
             try:
                 async with asyncio.timeout(_SEND_TIMEOUT):

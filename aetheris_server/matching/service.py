@@ -33,6 +33,7 @@ from aetheris.server.v1.matching_service_pb2 import (
 from aetheris_server.clock import Clock
 from aetheris_server.config import MatchingSettings, RedisSettings
 from aetheris_server.errors import UnavailableError
+from aetheris_server.loops import end_tasks
 from aetheris_server.matching.backlog import Backlog, Counts
 from aetheris_server.matching.describe import describe
 from aetheris_server.matching.match import NO_CAPABILITIES
@@ -94,7 +95,7 @@ class MatchingService:
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         for loop in (self._settler.run, self._upkeep.run_rounds, self._upkeep.run_reports):
-            self._loops.append(self._group.create_task(loop()))
+            self._loops.append(self._group.create_task(loop(), name=loop.__qualname__))
         return self
 
     async def __aexit__(
@@ -110,9 +111,8 @@ class MatchingService:
                 while self.statistics().poll_count:
                     self._has_poll_ended.clear()
                     await self._has_poll_ended.wait()
-        for loop in self._loops:
-            loop.cancel()
         try:
+            await end_tasks(self._loops)
             # Without the error: the group would wrap what is not its own.
             await self._group.__aexit__(None, None, None)
         finally:

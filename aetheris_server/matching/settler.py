@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import assert_never
 
 from aetheris_server.errors import StorageUnavailableError
+from aetheris_server.loops import is_cancelled
 from aetheris_server.matching.backlog import Backlog, Counts, Settlement
 from aetheris_server.matching.tasks import Lease, QueueKey
 from aetheris_server.telemetry import get_logger
@@ -58,7 +59,7 @@ class Settler:
 
     async def run(self) -> None:
         """Tell Redis, again and again, until cancelled."""
-        while True:
+        while not is_cancelled():
             await self._has_open.wait()
             try:
                 await self.flush()

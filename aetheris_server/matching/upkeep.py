@@ -10,6 +10,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 
 from aetheris_server.errors import StorageUnavailableError, UnavailableError
+from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.matching import metrics
 from aetheris_server.matching.backlog import Backlog
 from aetheris_server.matching.queue import TaskQueue
@@ -58,26 +59,21 @@ class Upkeep:
 
     async def run_rounds(self) -> None:
         """Make round after round until cancelled."""
-        while True:
+        while not is_cancelled():
             try:
                 await self._make_round()
             except Exception:  # noqa: BLE001 - the next round may do; ending the polls helps nobody
                 _log.exception("matching's upkeep failed")
             # Spread, so that hosts that started together do not ask together.
-            interval = _INTERVAL * random.uniform(0.8, 1.2)
-            try:
-                async with asyncio.timeout(interval):
-                    await self._is_urgent.wait()
-            except TimeoutError:
-                pass
+            await pause(_INTERVAL * random.uniform(0.8, 1.2), unless=self._is_urgent)
 
     async def run_reports(self) -> None:
         """Report losses until cancelled."""
-        while True:
+        while not is_cancelled():
             await self._is_lost.wait()
             self._is_lost.clear()
             if not await self._try_report():
-                await asyncio.sleep(_INTERVAL)
+                await pause(_INTERVAL)
                 self._is_lost.set()
 
     async def _make_round(self) -> None:

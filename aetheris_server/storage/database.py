@@ -19,6 +19,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRe
 
 from aetheris_server.config import ConfigError, PostgresSettings
 from aetheris_server.errors import StorageUnavailableError, UnstorableError
+from aetheris_server.loops import is_cancelled
 from aetheris_server.storage.metrics import STATEMENTS
 from aetheris_server.storage.pipeline import PipelineConnection
 
@@ -56,6 +57,10 @@ def storage_errors() -> Generator[None]:
     try:
         yield
     except (psycopg.Error, OSError, TimeoutError) as error:
+        if is_cancelled():
+            # The pool and the driver wait by asyncio.wait_for, which turns a cancellation that
+            # comes together with what it waits for into an error, or into nothing.
+            raise asyncio.CancelledError from error
         if is_refusal(error):
             raise UnstorableError(f"postgres refuses a value: {error}") from error
         # Also wrong statements: the caller can do no more about those, and the log names them.

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from aetheris_server.config import ConfigError, HttpSettings
+from aetheris_server.loops import end_tasks
 from aetheris_server.telemetry.logs import get_logger
 
 _REQUEST_TIMEOUT = 10.0
@@ -74,10 +75,7 @@ async def serve_http(
         yield HttpEndpoint(host, port)
     finally:
         server.close()
-        running = list(requests)
-        for request in running:
-            request.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await end_tasks(list(requests))
 
 
 async def _answer(

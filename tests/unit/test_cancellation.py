@@ -1,0 +1,177 @@
+"""Each long-lived task ends when it is cancelled, at whichever await, whatever that makes of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, cast
+
+import pytest
+
+from aetheris.server.v1 import matching_service_pb2
+from aetheris_server.clock import SystemClock
+from aetheris_server.config import HistorySettings
+from aetheris_server.errors import ShardNotOwnedError, StorageUnavailableError
+from aetheris_server.history.cluster import Cluster
+from aetheris_server.history.committer import Commit, Committer
+from aetheris_server.history.dispatch import Dispatcher
+from aetheris_server.history.engine import Engine, EngineSettings
+from aetheris_server.history.loader import NewestRuns
+from aetheris_server.history.notices import CancellationNotices
+from aetheris_server.history.shard import Shard
+from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.history.state.run import RunKey
+from aetheris_server.loops import end_tasks
+from aetheris_server.matching.settler import Fate, Settler
+from aetheris_server.matching.tasks import QueueKey
+from aetheris_server.matching.upkeep import Upkeep
+from tests.support.cancelling import Interruption
+
+_Loop = Callable[[], Coroutine[Any, Any, None]]
+
+_NOTHING = cast("Any", None)
+_ITEMS = 50
+_MAX_AWAITS = 8
+_TURNS = 500
+_END_TIMEOUT = 2.0
+
+
+class _Away:
+    """Whatever is asked of it takes a moment and fails: a store, or a peer."""
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def fail(*_: object, **__: object) -> None:
+            await asyncio.sleep(0)
+            raise StorageUnavailableError("postgres", "gone")
+
+        return fail
+
+
+_AWAY = cast("Any", _Away())
+
+
+def _engine() -> Engine:
+    settings = EngineSettings(
+        shard_count=1,
+        lease_timeout=1e9,
+        cache_max_runs=10,
+        cache_max_bytes=10**9,
+        snapshot_interval_records=100,
+        limits=RunLimits(),
+    )
+    engine = Engine(settings, SystemClock(), _AWAY, _dispatcher(), lambda *_: None)
+    shard = Shard(shard_id=0, range_id=1, next_seq=1, watermark=0)
+    engine.add_shard(shard)
+    shard.renewed_at = SystemClock().monotonic()
+    return engine
+
+
+def _cluster() -> Cluster:
+    cluster = Cluster(HistorySettings(), 1, "host", _AWAY, SystemClock())
+    cluster.attach(_engine())
+    return cluster
+
+
+def _dispatcher() -> Dispatcher:
+    dispatcher = Dispatcher(_AWAY, SystemClock())
+    dispatcher.offer([matching_service_pb2.TaskRef(run_id=f"{number}") for number in range(_ITEMS)])
+    return dispatcher
+
+
+def _committer() -> _Loop:
+    committer = Committer(_AWAY, lambda *_: None)
+    for number in range(_ITEMS):
+        committer.enqueue(Commit(number, rows=[], on_done=lambda _: committer._wake.set()))
+    return committer.run
+
+
+def _newest() -> _Loop:
+    newest = NewestRuns(_AWAY.load, max_entries=10)
+    for number in range(_ITEMS):
+        newest._wanted[(0, "ns", f"{number}")] = asyncio.get_running_loop().create_future()
+    newest._wake.set()
+    return newest.run
+
+
+def _notices() -> _Loop:
+    notices = CancellationNotices(_AWAY)
+    notices.send(matching_service_pb2.NotifyCancellationRequest() for _ in range(_ITEMS))
+    return notices.run
+
+
+def _loads() -> _Loop:
+    wakeups = _engine().wakeups
+    for number in range(_ITEMS):
+        wakeups._to_load.put_nowait(RunKey("ns", f"workflow-{number}", f"{number}"))
+    return wakeups._load_due
+
+
+def _recovery() -> _Loop:
+    cluster = _cluster()
+    cluster._taken.set()
+    return cluster.run_recovery
+
+
+def _upkeep() -> Upkeep:
+    return Upkeep({}, _AWAY_BACKLOG, _AWAY.offer)
+
+
+def _reports() -> _Loop:
+    upkeep = _upkeep()
+    upkeep._is_lost.set()
+    return upkeep.run_reports
+
+
+def _settler() -> _Loop:
+    settler = Settler(_AWAY, lambda *_: None)
+    settler.settle(QueueKey("ns", "queue", cast("Any", 1)), "lease", Fate.DONE)
+    return settler.run
+
+
+class _AwayBacklog(_Away):
+    epoch = cast("Any", _Away())
+
+
+_AWAY_BACKLOG = cast("Any", _AwayBacklog())
+
+_LOOPS: dict[str, Callable[[], _Loop]] = {
+    "committer": _committer,
+    "newest runs": _newest,
+    "notices": _notices,
+    "deadlines": lambda: _engine().wakeups._watch,
+    "loads": _loads,
+    "dispatcher": lambda: _dispatcher().run,
+    "engine": lambda: _engine().run,
+    "wake-ups": lambda: _engine().wakeups.run,
+    "cluster": lambda: _cluster().run,
+    "recovery": _recovery,
+    "upkeep": lambda: _upkeep().run_rounds,
+    "reports": _reports,
+    "settler": _settler,
+}
+
+_ERRORS: dict[str, Callable[[], BaseException]] = {
+    "cancelled": asyncio.CancelledError,
+    "unavailable": lambda: StorageUnavailableError("postgres", "gone"),
+    "not owned": lambda: ShardNotOwnedError(0),
+    "timeout": TimeoutError,
+    "a fault": lambda: ValueError("a fault"),
+}
+
+
+@pytest.mark.parametrize("error", _ERRORS)
+@pytest.mark.parametrize("name", _LOOPS)
+async def test_loop_ends_when_it_is_cancelled_at_any_of_its_awaits(name: str, error: str) -> None:
+    for position in range(1, _MAX_AWAITS + 1):
+        interruption = Interruption(position, _ERRORS[error])
+        task = asyncio.create_task(interruption.run(_LOOPS[name]()()))
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        if not interruption.is_reached:
+            # It waits for work that does not come.
+            assert position > 1
+            await end_tasks([task])
+            return
+        done, _ = await asyncio.wait([task], timeout=_END_TIMEOUT)
+        assert done, f"await {position}"
+        with suppress(asyncio.CancelledError, Exception):
+            task.result()
