@@ -13,6 +13,7 @@ from aetheris_server.history.engine import Engine
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.obligations import obligations
 from aetheris_server.history.state.run import RunKey
+from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.telemetry import counter, get_logger
 
 _log = get_logger(__name__)
@@ -40,10 +41,10 @@ class Sweep:
     async def run(self) -> None:
         """Sweep until cancelled."""
         loop = asyncio.get_running_loop()
-        while True:
+        while not is_cancelled():
             next_pass = loop.time() + self._interval
             await self.sweep()
-            await asyncio.sleep(max(next_pass - loop.time(), 0.0))
+            await pause(max(next_pass - loop.time(), 0.0))
 
     async def sweep(self) -> None:
         """Go over all flagged runs once."""
@@ -52,7 +53,7 @@ class Sweep:
             weight += await self._look(shard, key)
             if weight >= _MAX_WEIGHT_PER_STEP:
                 weight = 0
-                await asyncio.sleep(_STEP_INTERVAL)
+                await pause(_STEP_INTERVAL)
 
     def _flagged(self) -> Iterator[tuple[Shard, RunKey]]:
         for shard in list(self._engine.shards.values()):

@@ -24,6 +24,7 @@ from aetheris_server.errors import (
     UnavailableError,
 )
 from aetheris_server.ids import shard_of
+from aetheris_server.loops import pause
 from aetheris_server.rpc.channels import ChannelPool
 from aetheris_server.rpc.errors import PeerFaultError, PeerUnavailableError
 from aetheris_server.rpc.history_calls import HistoryCalls
@@ -217,7 +218,7 @@ async def _retry(attempt: Callable[[], Awaitable[T]]) -> T:
                 raise
             _RETRIES.labels(type(error).__name__).inc()
         # Not in step with everybody else who waits for the same shard.
-        await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+        await pause(delay * random.uniform(0.5, 1.0))
         delay = min(delay * 2, _MAX_DELAY)
 
 

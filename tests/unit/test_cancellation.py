@@ -20,6 +20,7 @@ from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.run import RunKey
+from aetheris_server.history.sweep import Sweep
 from aetheris_server.loops import end_tasks
 from aetheris_server.matching.settler import Fate, Settler
 from aetheris_server.matching.tasks import QueueKey
@@ -121,9 +122,17 @@ def _reports() -> _Loop:
     return upkeep.run_reports
 
 
+def _sweep() -> _Loop:
+    engine = _engine()
+    for number in range(_ITEMS):
+        engine.shards[0].flagged.add(RunKey("ns", f"workflow-{number}", f"{number}"))
+    engine.dispatcher._queue.clear()
+    return Sweep(engine, 0.0).run
+
+
 def _settler() -> _Loop:
     settler = Settler(_AWAY, lambda *_: None)
-    settler.settle(QueueKey("ns", "queue", cast("Any", 1)), "lease", Fate.DONE)
+    settler.settle(QueueKey("ns", "queue", cast("Any", 1)), cast("Any", "lease"), Fate.DONE)
     return settler.run
 
 
@@ -147,6 +156,7 @@ _LOOPS: dict[str, Callable[[], _Loop]] = {
     "upkeep": lambda: _upkeep().run_rounds,
     "reports": _reports,
     "settler": _settler,
+    "sweep": _sweep,
 }
 
 _ERRORS: dict[str, Callable[[], BaseException]] = {
