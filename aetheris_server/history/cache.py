@@ -1,7 +1,7 @@
 """The runs in memory, the least recently used first to go.
 
-Bounded in number and in bytes, the bytes by estimate. A run that is needed stays; one that has
-closed goes before all that are open.
+Bounded in number and in bytes, the bytes by an estimate that each transition brings up to date. A
+run that is needed stays; one that has closed goes before all that are open.
 """
 
 from collections import OrderedDict
@@ -15,6 +15,8 @@ _EVICTED = counter("evicted_runs", "Runs that left memory to make room.")
 
 # How many runs that cannot go are passed over for one that can, before the bound is let slip.
 _MAX_PASSED_OVER = 64
+# The same with each transition, which must not become slow because everything is in use.
+_MAX_PASSED_OVER_IN_PASSING = 4
 
 
 class RunCache:
@@ -56,12 +58,18 @@ class RunCache:
         """Add a run, and make room for it. It stays itself, whatever the bounds are."""
         self._runs[run.key.run_id] = run
         self._by_shard.setdefault(run.shard_id, {})[run.key.run_id] = run
-        self.weigh(run)
-        self._make_room(run)
+        self._count(run)
+        self._make_room(run, _MAX_PASSED_OVER)
         _LOADED.set(len(self._runs))
 
     def weigh(self, run: LoadedRun) -> None:
-        """Count what a run takes now."""
+        """Count what a run in memory takes now, and make room if that has become too much."""
+        self._count(run)
+        if self._bytes > self._max_bytes:
+            self._make_room(run, _MAX_PASSED_OVER_IN_PASSING)
+            _LOADED.set(len(self._runs))
+
+    def _count(self, run: LoadedRun) -> None:
         weight = run.estimate_bytes()
         self._bytes += weight - run.weight
         run.weight = weight
@@ -88,11 +96,11 @@ class RunCache:
         if not of_shard:
             del self._by_shard[run.shard_id]
 
-    def _make_room(self, newest: LoadedRun) -> None:
+    def _make_room(self, newest: LoadedRun, max_passed_over: int) -> None:
         passed_over = 0
         while (
             len(self._runs) > self._max_runs or self._bytes > self._max_bytes
-        ) and passed_over < _MAX_PASSED_OVER:
+        ) and passed_over < max_passed_over:
             run_id, run = next(iter(self._runs.items()))
             if run is newest or not run.is_evictable:
                 self._runs.move_to_end(run_id)

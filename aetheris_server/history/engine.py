@@ -321,9 +321,9 @@ class Engine:
             key = (shard.shard_id, run.key.namespace_id, run.key.workflow_id)
             self._newest.put(key, to_newest(state))
         self.wakeups.follow(run, deadline)
-        if state.run_seq - run.snapshot_seq >= self.settings.snapshot_interval_records:
+        if run.needs_snapshot(self.settings.snapshot_interval_records):
             commit.snapshots.append(snapshot_row(run))
-            run.snapshot_seq = state.run_seq
+            run.note_snapshot()
 
     def _on_committed(
         self,
@@ -401,8 +401,9 @@ class Engine:
 
     def _on_evicted(self, run: LoadedRun) -> None:
         self.wakeups.release(run)
-        is_short = run.state.run_seq - run.snapshot_seq < _MIN_RECORDS_FOR_SNAPSHOT
-        if is_short or self.committer.is_full or run.shard_id not in self.shards:
+        if not run.needs_snapshot(_MIN_RECORDS_FOR_SNAPSHOT):
+            return
+        if self.committer.is_full or run.shard_id not in self.shards:
             return
         snapshot = snapshot_row(run)
         self.committer.enqueue(

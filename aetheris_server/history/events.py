@@ -31,7 +31,7 @@ async def read_events(
     events: list[history_pb2.HistoryEvent] = []
     next_id, size = from_event_id, 0
     while next_id < until_event_id and size <= _MAX_PAGE_BYTES:
-        rows = min(limit, _ROWS_PER_READ)
+        rows = min(limit, _rows_per_read(run))
         records = await load_run_events(db, run.shard_id, run.key.run_id, next_id, rows)
         if not records:
             break
@@ -44,6 +44,12 @@ async def read_events(
         ]
         next_id = records[-1].first_event_id + records[-1].event_count
     return _cut(events)
+
+
+def _rows_per_read(run: LoadedRun) -> int:
+    """How many records have about the bytes of a page."""
+    average = run.state.history_bytes // max(run.state.run_seq, 1)
+    return max(min(_MAX_PAGE_BYTES // max(average, 1), _ROWS_PER_READ), 1)
 
 
 def _cut(events: list[history_pb2.HistoryEvent]) -> list[history_pb2.HistoryEvent]:

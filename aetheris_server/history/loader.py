@@ -88,7 +88,7 @@ def fold(
     else:
         state = _begin(key, records)
     run = LoadedRun(shard_id, state)
-    run.snapshot_seq = state.run_seq
+    run.note_snapshot()
     for record in records:
         _fold_record(run, record)
     run.committed_event_id = state.next_event_id

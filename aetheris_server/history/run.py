@@ -18,6 +18,11 @@ from aetheris_server.history.state.run import RunKey, RunState
 _TAIL_MAX_EVENTS = 512
 _TAIL_MAX_BYTES = 512 * 1024
 _FIXED_BYTES = 4096
+_INFLIGHT_BYTES = 512
+# So much of a log is written between snapshots at most, or twice the snapshot where that is more.
+_SNAPSHOT_MIN_BYTES = 16 * 1024 * 1024
+# Well below what a column takes. A run with a larger state has no snapshots.
+_SNAPSHOT_MAX_BYTES = 64 * 1024 * 1024
 
 
 class Ticket:
@@ -134,6 +139,7 @@ class LoadedRun:
         committed_event_id: The next event id, as far as the disk has it.
         wake_time: The executions row's, as far as is known: never later than the truth calls for.
         snapshot_seq: The run_seq of the newest snapshot; 0 for none.
+        snapshot_bytes: The history_bytes of the newest snapshot; 0 for none.
         weight: What the cache has counted for it, in bytes.
         is_dropped: No longer in the cache: load the run again.
     """
@@ -148,6 +154,7 @@ class LoadedRun:
         "last_ticket",
         "queries",
         "shard_id",
+        "snapshot_bytes",
         "snapshot_seq",
         "state",
         "tail",
@@ -166,6 +173,7 @@ class LoadedRun:
         self.last_ticket: Ticket | None = None
         self.wake_time: datetime | None = None
         self.snapshot_seq = 0
+        self.snapshot_bytes = 0
         self.queries: dict[str, WaitingQuery] = {}
         self.weight = 0
         self.is_dropped = False
@@ -184,8 +192,30 @@ class LoadedRun:
         )
 
     def estimate_bytes(self) -> int:
-        """Roughly what it takes in memory: its newest events, and what it was started with."""
-        return _FIXED_BYTES + self.tail.byte_count + self._started_bytes
+        """Roughly what it takes in memory: its newest events, its state, its tasks in flight."""
+        return (
+            _FIXED_BYTES
+            + self.tail.byte_count
+            + self._started_bytes
+            + self.state.byte_count
+            + _INFLIGHT_BYTES * len(self.inflight.activities)
+        )
+
+    def needs_snapshot(self, interval_records: int) -> bool:
+        """Whether so much has come since the newest snapshot that reading it back takes long."""
+        state = self.state
+        if state.byte_count > _SNAPSHOT_MAX_BYTES:
+            return False
+        return (
+            state.run_seq - self.snapshot_seq >= interval_records
+            or state.history_bytes - self.snapshot_bytes
+            >= max(_SNAPSHOT_MIN_BYTES, 2 * state.byte_count)
+        )
+
+    def note_snapshot(self) -> None:
+        """Note that a snapshot of the state as it is now is, or will be, on disk."""
+        self.snapshot_seq = self.state.run_seq
+        self.snapshot_bytes = self.state.history_bytes
 
     async def wait_committed(self) -> None:
         """Return when all that the state shows now is on disk.

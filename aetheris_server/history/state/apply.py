@@ -10,11 +10,13 @@ from collections.abc import Callable
 
 from google.protobuf import timestamp_pb2
 
-from aetheris.api.v1 import history_pb2, workflow_pb2
+from aetheris.api.v1 import common_pb2, history_pb2, workflow_pb2
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import UnknownRecordError
 from aetheris_server.history.state.failures import trim
 from aetheris_server.history.state.run import (
+    ACTIVITY_BYTES,
+    REQUEST_BYTES,
     ActivityState,
     RunKey,
     RunState,
@@ -125,12 +127,15 @@ def _activity_scheduled(state: RunState, event: history_pb2.HistoryEvent) -> Non
     if attributes.delivery not in DELIVERIES:
         raise _unknown(state, f"the activity delivery {attributes.delivery}")
     time = from_timestamp(event.event_time)
+    byte_count = ACTIVITY_BYTES + attributes.ByteSize()
+    state.held_bytes += byte_count
     state.activities[event.event_id] = ActivityState(
         scheduled_event_id=event.event_id,
         scheduled=attributes,
         scheduled_time=time,
         attempt=1,
         attempt_scheduled_time=time,
+        byte_count=byte_count,
     )
     state.activity_ids[attributes.activity_id] = event.event_id
 
@@ -139,6 +144,19 @@ def _close_activity(state: RunState, scheduled_event_id: int) -> None:
     activity = state.activities.pop(scheduled_event_id, None)
     if activity is not None:
         del state.activity_ids[activity.scheduled.activity_id]
+        state.held_bytes -= activity.byte_count
+
+
+def _hold(state: RunState, activity: ActivityState, byte_count: int) -> None:
+    """Count what an activity takes from now on, or, below 0, does not take any more."""
+    activity.byte_count += byte_count
+    state.held_bytes += byte_count
+
+
+def _hold_details(state: RunState, activity: ActivityState, details: common_pb2.Payloads) -> None:
+    known = activity.heartbeat_details
+    _hold(state, activity, details.ByteSize() - (known.ByteSize() if known is not None else 0))
+    activity.heartbeat_details = details
 
 
 def _activity_completed(state: RunState, event: history_pb2.HistoryEvent) -> None:
@@ -196,6 +214,7 @@ def _signaled(state: RunState, event: history_pb2.HistoryEvent) -> None:
     request_id = event.workflow_execution_signaled_event_attributes.request_id
     if request_id not in state.request_ids:
         state.request_ids.add(request_id)
+        state.held_bytes += REQUEST_BYTES + len(request_id)
         state.signal_count += 1
 
 
@@ -211,6 +230,7 @@ def _closes_as(status: "workflow_pb2.WorkflowExecutionStatus.ValueType") -> _App
         state.workflow_task = None
         state.first_task_time = None
         state.run_deadline_time = None
+        state.held_bytes -= sum(activity.byte_count for activity in state.activities.values())
         state.activities.clear()
         state.activity_ids.clear()
         state.timers.clear()
@@ -260,33 +280,36 @@ _EVENTS: dict[int, _Apply] = {
 
 def _event_buffered(state: RunState, fact: log_pb2.Fact, _time: timestamp_pb2.Timestamp) -> None:
     state.buffered_events.append(fact.event_buffered)
+    state.buffered_bytes += fact.event_buffered.ByteSize()
     _apply_event(state, fact.event_buffered)
 
 
 def _buffer_flushed(state: RunState, _fact: log_pb2.Fact, _time: timestamp_pb2.Timestamp) -> None:
     state.buffered_events.clear()
+    state.buffered_bytes = 0
 
 
 def _attempt_failed(state: RunState, fact: log_pb2.Fact, time: timestamp_pb2.Timestamp) -> None:
     failed = fact.activity_attempt_failed
     activity = state.activities[failed.scheduled_event_id]
-    activity.attempts.append(
-        workflow_pb2.ActivityAttempt(
-            attempt=failed.attempt,
-            start_time=failed.started_time if failed.HasField("started_time") else None,
-            end_time=time,
-            identity=failed.identity,
-            failure=trim(failed.failure),
-            next_attempt_time=failed.next_attempt_time,
-        )
+    attempt = workflow_pb2.ActivityAttempt(
+        attempt=failed.attempt,
+        start_time=failed.started_time if failed.HasField("started_time") else None,
+        end_time=time,
+        identity=failed.identity,
+        failure=trim(failed.failure),
+        next_attempt_time=failed.next_attempt_time,
     )
-    del activity.attempts[:-_MAX_KEPT_ATTEMPTS]
+    activity.attempts.append(attempt)
+    _hold(state, activity, attempt.ByteSize())
+    while len(activity.attempts) > _MAX_KEPT_ATTEMPTS:
+        _hold(state, activity, -activity.attempts.pop(0).ByteSize())
     activity.attempt = failed.attempt + 1
     activity.attempt_scheduled_time = from_timestamp(failed.next_attempt_time)
     activity.started_identity = ""
     activity.started_time = None
     if failed.HasField("heartbeat_details"):
-        activity.heartbeat_details = failed.heartbeat_details
+        _hold_details(state, activity, failed.heartbeat_details)
 
 
 def _attempt_started(state: RunState, fact: log_pb2.Fact, time: timestamp_pb2.Timestamp) -> None:
@@ -300,7 +323,7 @@ def _heartbeat_recorded(
     state: RunState, fact: log_pb2.Fact, _time: timestamp_pb2.Timestamp
 ) -> None:
     heartbeat = fact.activity_heartbeat_recorded
-    state.activities[heartbeat.scheduled_event_id].heartbeat_details = heartbeat.details
+    _hold_details(state, state.activities[heartbeat.scheduled_event_id], heartbeat.details)
 
 
 def _workflow_task_retry_scheduled(

@@ -13,6 +13,11 @@ from aetheris.api.v1 import common_pb2, failure_pb2, history_pb2, workflow_pb2
 EMPTY_HASH = bytes(32)
 """What the hash chain of a run begins with."""
 
+# What each takes in memory beside what it carries.
+ACTIVITY_BYTES = 1024
+REQUEST_BYTES = 128
+_TIMER_BYTES = 512
+
 _OPEN_STATUSES = frozenset(
     {
         workflow_pb2.WORKFLOW_EXECUTION_STATUS_RUNNING,
@@ -70,6 +75,7 @@ class ActivityState:
         attempts: The last failed attempts, oldest first, their failures trimmed.
         started_identity: At-most-once only: who was given the current attempt.
         started_time: At-most-once only: when that was; None for not yet.
+        byte_count: What its input, its attempts and its heartbeat details take, about.
     """
 
     scheduled_event_id: int
@@ -84,6 +90,7 @@ class ActivityState:
     )
     started_identity: str = ""
     started_time: datetime | None = None
+    byte_count: int = 0
 
     @property
     def is_at_most_once(self) -> bool:
@@ -121,6 +128,8 @@ class RunState:
         first_task_time: Set until the first workflow task is scheduled: when that is due.
         request_ids: Requests to signal that have been recorded.
         cancel_request_id: The request to cancel that has been recorded; empty for none.
+        held_bytes: What open activities and recorded requests take, about.
+        buffered_bytes: What the buffered events take.
     """
 
     key: RunKey
@@ -149,11 +158,18 @@ class RunState:
     cancel_requested: bool = False
     cancel_request_id: str = ""
     close_event: history_pb2.HistoryEvent | None = None
+    held_bytes: int = 0
+    buffered_bytes: int = 0
 
     @property
     def is_open(self) -> bool:
         """Whether the run may still change."""
         return self.status in _OPEN_STATUSES
+
+    @property
+    def byte_count(self) -> int:
+        """What it takes besides what the run was started with, about."""
+        return self.held_bytes + self.buffered_bytes + _TIMER_BYTES * len(self.timers)
 
     @property
     def task_queue(self) -> str:

@@ -95,8 +95,7 @@ def decide_cancel_requested(
 
 
 def _is_buffer_full(state: RunState, limits: RunLimits) -> bool:
-    buffered = state.buffered_events
     return (
-        len(buffered) >= limits.max_buffered_events
-        or sum(event.ByteSize() for event in buffered) >= limits.max_buffered_bytes
+        len(state.buffered_events) >= limits.max_buffered_events
+        or state.buffered_bytes >= limits.max_buffered_bytes
     )

@@ -15,6 +15,8 @@ from aetheris_server.errors import BrokenLogError, UnknownRecordError
 from aetheris_server.history.state.apply import DELIVERIES
 from aetheris_server.history.state.records import find_unknown
 from aetheris_server.history.state.run import (
+    ACTIVITY_BYTES,
+    REQUEST_BYTES,
     ActivityState,
     RunKey,
     RunState,
@@ -112,10 +114,13 @@ def from_snapshot(key: RunKey, run_seq: int, hash_: bytes, data: bytes) -> RunSt
         activity = _to_activity(stored)
         state.activities[activity.scheduled_event_id] = activity
         state.activity_ids[activity.scheduled.activity_id] = activity.scheduled_event_id
+        state.held_bytes += activity.byte_count
     for timer in snapshot.timers:
         state.timers[timer.timer_id] = TimerState(
             timer.timer_id, timer.started_event_id, from_timestamp(timer.fire_time)
         )
+    state.held_bytes += sum(REQUEST_BYTES + len(request_id) for request_id in state.request_ids)
+    state.buffered_bytes = sum(event.ByteSize() for event in state.buffered_events)
     return state
 
 
@@ -190,6 +195,12 @@ def _to_activity(stored: state_pb2.ActivityState) -> ActivityState:
         started_identity=stored.started_identity,
         started_time=(
             from_timestamp(stored.started_time) if stored.HasField("started_time") else None
+        ),
+        byte_count=(
+            ACTIVITY_BYTES
+            + stored.scheduled.ByteSize()
+            + sum(attempt.ByteSize() for attempt in stored.attempts)
+            + stored.heartbeat_details.ByteSize()
         ),
     )
 

@@ -30,7 +30,7 @@ from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import load_newest_runs
 from tests.support.clock import ManualClock
-from tests.support.runs import BEGIN, RunDriver
+from tests.support.runs import BEGIN, RunDriver, payloads, schedule_activity
 from tests.support.wait import wait_until
 
 TaskRef = matching_service_pb2.TaskRef
@@ -113,6 +113,20 @@ def test_uncommitted_run_is_not_evicted() -> None:
     run.last_ticket.resolve()
     cache.put(_loaded("c"))
     assert "a" in evicted
+
+
+def test_cache_makes_room_when_runs_grow() -> None:
+    cache, evicted = _cache(10, max_bytes=200_000)
+    idle = LoadedRun(0, RunDriver(input=payloads("x" * 100_000)).state)
+    cache.put(idle)
+    driver = RunDriver()
+    driver.state.key = _key("growing")
+    growing = LoadedRun(0, driver.state)
+    cache.put(growing)
+    driver.run_task(schedule_activity("a", input=payloads("x" * 100_000)))
+    cache.weigh(growing)
+    assert evicted == [idle.key.run_id]
+    assert cache.find("growing") is growing
 
 
 async def test_queries_of_a_dropped_run_are_sent_elsewhere() -> None:
