@@ -10,7 +10,8 @@ import functools
 import inspect
 import math
 import reprlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -63,18 +64,30 @@ _COUNT: Final = _Kind(
     lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
 )
 
+_WORDS: Final = _Kind(
+    "a sequence of strings",
+    lambda value: isinstance(value, Sequence | AbstractSet) and not isinstance(value, str | bytes),
+    lambda value: repr([value]) if isinstance(value, str) else "",
+)
+
 # An option means the same in every call that has it.
 _KINDS: Final[Mapping[str, _Kind]] = {
     "address": _TEXT,
+    "capabilities": _WORDS,
     "codec_timeout": _DURATION,
     "connect_timeout": _DURATION,
     "execution_timeout": _DURATION,
+    "graceful_shutdown_timeout": _DURATION,
+    "heartbeat_timeout": _DURATION,
     "id": _TEXT,
     "id_conflict_policy": _member(WorkflowIdConflictPolicy),
     "id_reuse_policy": _member(WorkflowIdReusePolicy),
     "identity": _TEXT,
+    "initial_interval": _DURATION,
+    "maximum_interval": _DURATION,
     "memo": _VALUES,
     "namespace": _TEXT,
+    "non_retryable_error_types": _WORDS,
     "page_size": _COUNT,
     "reason": _TEXT,
     "reject_condition": _member(QueryRejectCondition),
@@ -83,8 +96,12 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "rpc_timeout": _DURATION,
     "run_id": _TEXT,
     "run_timeout": _DURATION,
+    "schedule_to_close_timeout": _DURATION,
+    "schedule_to_start_timeout": _DURATION,
     "search_attributes": _VALUES,
     "start_delay": _DURATION,
+    "start_to_close_timeout": _DURATION,
+    "sticky_timeout": _DURATION,
     "task_queue": _TEXT,
     "task_timeout": _DURATION,
     "timeout": _DURATION,
@@ -115,13 +132,19 @@ def check_options(call: str, **given: object) -> None:
         if value is None or kind is None:
             continue
         if not kind.accepts(value):
-            remedy = kind.remedy(value)
-            raise TypeError(
-                f"{call}: option {name!r}: expected {kind.words}, found {reprlib.repr(value)}"
-                + (f"; write {name}={remedy}" if remedy else "")
-            )
+            raise wrong_kind(call, name, value)
         if isinstance(value, timedelta) and abs(value) > MAX_DURATION:
             raise ValueError(f"{call}: option {name!r}: {value} is longer than {MAX_DURATION}")
+
+
+def wrong_kind(call: str, name: str, value: object) -> TypeError:
+    """The error for a value that is not of the option's kind."""
+    kind = _KINDS[name]
+    remedy = kind.remedy(value)
+    return TypeError(
+        f"{call}: option {name!r}: expected {kind.words}, found {reprlib.repr(value)}"
+        + (f"; write {name}={remedy}" if remedy else "")
+    )
 
 
 def check_names(

@@ -8,6 +8,8 @@ import math
 from datetime import timedelta
 from typing import Final
 
+from aetheris_client.options import wrong_kind
+
 MAX_DURATION: Final = timedelta(days=36_525)
 _MAX_SECONDS: Final = MAX_DURATION.total_seconds()
 
@@ -23,14 +25,17 @@ def check_delay(seconds: float) -> None:
     raise ValueError(f"timer: {seconds} s, expected at most {_MAX_SECONDS:.0f} s ({_IN_WORDS})")
 
 
-def check_timeout(name: str, value: timedelta | None) -> None:
+def check_timeout(name: str, value: object) -> None:
     """More than zero and up to the maximum, or absent.
 
     Raises:
-        ValueError: It is not; the message begins with the name.
+        TypeError: It is no timedelta; the message says what to write.
+        ValueError: It is out of range; the message begins with the name.
     """
     if value is None:
         return
+    if not isinstance(value, timedelta):
+        raise wrong_kind("activity", name, value)
     if value <= timedelta(0):
         raise ValueError(f"{name}: {value}, expected more than zero")
     if value > MAX_DURATION:

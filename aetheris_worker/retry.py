@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from aetheris.api.v1 import common_pb2
+from aetheris_client.options import wrong_kind
 from aetheris_worker.durations import check_timeout
 
 
@@ -29,6 +30,10 @@ class RetryPolicy:
     non_retryable_error_types: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.non_retryable_error_types, str):
+            # A sequence of strings as well, one for each letter.
+            types = self.non_retryable_error_types
+            raise wrong_kind("RetryPolicy", "non_retryable_error_types", types)
         check_timeout("initial_interval", self.initial_interval)
         check_timeout("maximum_interval", self.maximum_interval)
         # NaN is not either.

@@ -17,6 +17,7 @@ from typing import Any, Final, Self, cast
 from aetheris_client.client import DEFAULT_NAMESPACE, Client
 from aetheris_client.connection import Connection
 from aetheris_client.converter import DataConverter
+from aetheris_client.options import check_options
 from aetheris_worker.config import WorkerConfig
 from aetheris_worker.registry import activities_by_name, workflows_by_name
 from aetheris_worker.session import WorkerSession
@@ -67,6 +68,14 @@ class Worker:
         graceful_shutdown_timeout: timedelta = timedelta(seconds=10),
         data_converter: DataConverter | None = None,
     ) -> None:
+        check_options(
+            "Worker",
+            task_queue=task_queue,
+            namespace=namespace,
+            capabilities=capabilities,
+            identity=identity,
+            graceful_shutdown_timeout=graceful_shutdown_timeout,
+        )
         if not workflows and not activities:
             raise ValueError("a worker needs at least one workflow or activity")
         known = client.config if isinstance(client, Client) else None

@@ -19,6 +19,7 @@ from aetheris_client.definition import (
     SIGNAL_DEFINITION,
     WORKFLOW_RUN,
 )
+from aetheris_client.options import check_names
 from aetheris_worker.retry import RetryPolicy
 from aetheris_worker.runtime import info as _info
 from aetheris_worker.runtime.activity import (
@@ -539,8 +540,8 @@ def _start_activity(
         if arguments:
             raise TypeError("arguments: expected only one of *arguments and args")
         arguments = tuple(args)
-    if unknown := options.keys() - _ACTIVITY_OPTIONS:
-        raise TypeError(f"options: found {sorted(unknown)}, expected {sorted(_ACTIVITY_OPTIONS)}")
+    if options.keys() - _ACTIVITY_OPTIONS:
+        check_names("activity", options, _ACTIVITY_OPTIONS, required=())
     if isinstance(activity, str):
         name = activity
     else:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -23,6 +23,7 @@ from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris.api.v1.workflow_pb2 import ActivityDelivery
 from aetheris_client.converter import DataConverter
 from aetheris_client.failure import from_failure
+from aetheris_client.options import wrong_kind
 from aetheris_worker.durations import check_timeout
 from aetheris_worker.retry import RetryPolicy
 from aetheris_worker.runtime.commands import CommandLog
@@ -63,6 +64,7 @@ class ActivityOptions:
         """Refuse what the server would refuse, where the code asks for it.
 
         Raises:
+            TypeError: An option is of the wrong kind.
             ValueError: A timeout is out of range, or neither schedule_to_close nor start_to_close
                 is set.
         """
@@ -75,6 +77,17 @@ class ActivityOptions:
         check_timeout("schedule_to_start_timeout", self.schedule_to_start_timeout)
         check_timeout("start_to_close_timeout", self.start_to_close_timeout)
         check_timeout("heartbeat_timeout", self.heartbeat_timeout)
+        if isinstance(self.capabilities, str):
+            # A sequence of strings as well, one for each letter, which no worker has.
+            raise wrong_kind("activity", "capabilities", self.capabilities)
+        # Whatever type checkers think: what is not checked here fails the task again and again.
+        task_queue, policy = cast(object, self.task_queue), cast(object, self.retry_policy)
+        if not isinstance(task_queue, str):
+            raise wrong_kind("activity", "task_queue", task_queue)
+        if policy is not None and not isinstance(policy, RetryPolicy):
+            raise TypeError(
+                f"activity: option 'retry_policy': expected a RetryPolicy, found {policy!r}"
+            )
 
 
 class ActivityState(IntEnum):

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import subprocess
 from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -151,6 +152,19 @@ def test_client_serves_one_event_loop_after_another(threaded: CannedServer):
         asyncio.run(client.get_workflow_handle("w").signal("s"))
     asyncio.run(client.close())
     assert len(threaded.requests) == 3
+
+
+def test_client_serves_event_loops_of_several_threads_at_once(threaded: CannedServer):
+    client = Client(Connection(threaded.address))
+
+    async def signal_often() -> None:
+        for _ in range(20):
+            await client.get_workflow_handle("w").signal("s")
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(asyncio.run, signal_often()) for _ in range(4)]:
+            done.result(30)
+    assert len(threaded.requests) == 80
 
 
 def test_client_made_outside_of_any_event_loop_serves_one(threaded: CannedServer):

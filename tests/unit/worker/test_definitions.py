@@ -197,7 +197,7 @@ def test_cache_drops_only_the_machine_that_is_meant() -> None:
     [
         (
             {"start_to_close": timedelta(1)},
-            r"options: found \['start_to_close'\], expected .*queue",
+            r"activity: there is no option 'start_to_close': did you mean 'start_to_close_timeout'",
         ),
         ({"args": [2]}, r"arguments: expected only one of \*arguments and args"),
     ],
