@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import orjson
 import structlog
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from aetheris_server.config import ConfigError, LogSettings
 
@@ -96,10 +96,28 @@ def _renderers(settings: LogSettings) -> list[Processor]:
         case "console":
             colors = settings.file is None and sys.stderr.isatty()
             return [
+                _escape_text,
                 structlog.dev.ConsoleRenderer(
                     colors=colors, exception_formatter=structlog.dev.plain_traceback
-                )
+                ),
             ]
+
+
+def _escape_text(_: object, __: str, event: EventDict) -> EventDict:
+    """Show what is not printable as its escape: ids are their writers' text, and one with an escape
+    character in it would steer the terminal. Lines stay lines; JSON escapes by itself.
+    """
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = "\n".join(map(_escaped, value.split("\n")))
+    return event
+
+
+def _escaped(line: str) -> str:
+    return "".join(
+        char if char.isprintable() or char == "\t" else char.encode("unicode_escape").decode()
+        for char in line
+    )
 
 
 def _to_json(event: Any, **_: Any) -> str:

@@ -85,3 +85,13 @@ def test_configure_logging_twice_replaces_the_first(tmp_path: Path) -> None:
 def test_configure_logging_file_that_cannot_be_opened_names_the_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"log\.file: .*cannot be opened"):
         configure_logging(LogSettings(file=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\x9bb", "\u202egnp", "a\nb"])
+def test_console_log_shows_what_is_not_printable_as_its_escape(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "server.log"
+    configure_logging(LogSettings(format="console", file=file))
+    get_logger("a.b").info("run closed", workflow_id=name)
+    logging.getLogger("lib").warning("slow %s", name)
+    for line in file.read_text().split("\n"):
+        assert line.isprintable()
