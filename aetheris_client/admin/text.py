@@ -14,7 +14,7 @@ from rich.text import Text
 
 _ONE_CHARACTER_ESCAPES: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 # In a JSON document only indentation stands outside of strings.
-_NOT_PLAIN_IN_JSON: Final = re.compile(r"[^\n -~]")
+_NOT_PLAIN_IN_JSON: Final = re.compile(r"[^\n -~]+")
 
 
 def printable(text: str) -> str:
@@ -38,7 +38,7 @@ def printable_json(document: str, encoding: str = "utf-8") -> str:
     """A JSON document of the same value without characters that are not printable, or that the
     encoding lacks.
     """
-    return _NOT_PLAIN_IN_JSON.sub(lambda match: _json_character(match[0], encoding), document)
+    return _NOT_PLAIN_IN_JSON.sub(lambda match: _json_characters(match[0], encoding), document)
 
 
 def _escape(char: str) -> str:
@@ -51,6 +51,12 @@ def _escape(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def _json_characters(text: str, encoding: str) -> str:
+    if text.isprintable() and _is_encodable(text, encoding):
+        return text
+    return "".join(_json_character(char, encoding) for char in text)
+
+
 def _json_character(char: str, encoding: str) -> str:
     if char.isprintable() and _is_encodable(char, encoding):
         return char
@@ -58,9 +64,9 @@ def _json_character(char: str, encoding: str) -> str:
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
-def _is_encodable(char: str, encoding: str) -> bool:
+def _is_encodable(text: str, encoding: str) -> bool:
     try:
-        char.encode(encoding)
+        text.encode(encoding)
     except UnicodeEncodeError:
         return False
     return True
