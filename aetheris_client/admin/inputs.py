@@ -2,16 +2,19 @@
 option.
 """
 
+import json
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 import typer
+
+from aetheris_client.options import MAX_DURATION
 
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -32,8 +35,8 @@ def parse_object(pairs: Sequence[str] | None, option: str) -> dict[str, Any]:
         if not equals or not name:
             raise typer.BadParameter(f"found {pair!r}, expected NAME=VALUE", param_hint=option)
         try:
-            values[name] = orjson.loads(text)
-        except orjson.JSONDecodeError:
+            values[name] = _exact_json(text)
+        except (ValueError, RecursionError):
             values[name] = text
     return values
 
@@ -41,14 +44,17 @@ def parse_object(pairs: Sequence[str] | None, option: str) -> dict[str, Any]:
 def parse_duration(text: str) -> timedelta:
     """`90`, `90s`, `1h30m`, `250ms`: seconds where there is no unit."""
     if re.fullmatch(r"\d+(\.\d+)?", text):
-        return timedelta(seconds=float(text))
+        return _bounded(text, float(text))
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise typer.BadParameter(f"found {text!r}, expected a duration such as 30s, 5m or 1h30m")
-    try:
-        return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in parts))
-    except OverflowError:
-        raise typer.BadParameter(f"found {text!r}, which is too long a duration") from None
+    return _bounded(text, sum(float(number) * _UNITS[unit] for number, unit in parts))
+
+
+def _bounded(text: str, seconds: float) -> timedelta:
+    if seconds > MAX_DURATION.total_seconds():
+        raise typer.BadParameter(f"found {text!r}, which is too long a duration")
+    return timedelta(seconds=seconds)
 
 
 def parse_time(text: str) -> datetime:
@@ -60,11 +66,43 @@ def parse_time(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def check_text(arguments: Mapping[str, object]) -> None:
+    """Refuse text that is no text: bytes on the command line that are not in its encoding."""
+    for name, value in arguments.items():
+        for text in value if isinstance(value, list) else [value]:  # pyright: ignore[reportUnknownVariableType]
+            if isinstance(text, str) and not _is_unicode(text):
+                raise typer.BadParameter(f"found {text!r}, which is not UTF-8", param_hint=name)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _parse_json(text: str | bytes, option: str) -> Any:
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        return _exact_json(text)
+    except RecursionError:
+        raise typer.BadParameter("nested too deep", param_hint=option) from None
+    except ValueError as error:
         raise typer.BadParameter(f"not JSON: {error}{_hint(text)}", param_hint=option) from None
+
+
+def _exact_json(text: str | bytes) -> Any:
+    """The value; unlike orjson's, its large integers do not become floats.
+
+    Raises:
+        ValueError: It is not JSON.
+        RecursionError: It is nested too deep.
+    """
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"JSON has no {name}")
 
 
 def _hint(text: str | bytes) -> str:

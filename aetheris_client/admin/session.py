@@ -14,6 +14,7 @@ from typing import Annotated, Any, Concatenate, Final, ParamSpec
 
 import typer
 
+from aetheris_client.admin.inputs import check_text
 from aetheris_client.admin.output import Output, OutputFormat
 from aetheris_client.admin.plain import CONVERTER
 from aetheris_client.admin.text import one_line
@@ -93,8 +94,10 @@ def command(
 
     def register(function: Callable[Concatenate[Session, P], Awaitable[None]]) -> None:
         def run(ctx: typer.Context, **arguments: Any) -> None:
+            check_text(arguments)
             shared = SharedOptions(**{option: arguments.pop(option) for option in _SHARED})
             before: SharedOptions = ctx.obj or SharedOptions()
+            check_text({"--address": before.address, "--namespace": before.namespace})
             options = before.overridden_by(shared)
             output = Output(options.output or OutputFormat.TABLE)
             try:

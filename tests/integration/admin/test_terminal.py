@@ -175,3 +175,27 @@ def test_version_of_each_command_is_shown(command: str):
         [command, "--version"], capture_output=True, text=True, timeout=TIMEOUT, check=True
     )
     assert done.stdout == f"{Path(command).name} 0.1.0\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["workflow", "describe", b"a\xff"],
+        ["workflow", "list", "--type", b"\xff"],
+        ["workflow", "list", "--namespace", b"\xff"],
+        ["--address", b"\xff:1", "cluster", "health"],
+        ["workflow", "start", "T", "-q", "q", "--memo", b"a=\xff"],
+    ],
+)
+def test_argument_that_is_not_utf_8_is_a_usage_error(
+    server: CannedServer, arguments: list[str | bytes]
+):
+    done = subprocess.run(
+        [ADMIN, *arguments],
+        capture_output=True,
+        env=environment(server),
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert b"which is not UTF-8" in done.stderr

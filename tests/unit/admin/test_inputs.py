@@ -75,3 +75,22 @@ def test_pair_without_name_or_value_is_a_usage_error(pair: str):
     with pytest.raises(typer.BadParameter) as caught:
         parse_object([pair], "--memo")
     assert caught.value.param_hint == "--memo"
+
+
+def test_large_integer_is_not_rounded():
+    assert parse_inputs(["123456789012345678901234567890"], None) == [
+        123456789012345678901234567890
+    ]
+    assert parse_object(["a=18446744073709551617"], "--memo") == {"a": 18446744073709551617}
+
+
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "[" * 100_000])
+def test_input_that_only_looks_like_json_is_a_usage_error(text: str):
+    with pytest.raises(typer.BadParameter):
+        parse_inputs([text], None)
+
+
+@pytest.mark.parametrize("text", ["999999999d", "9" * 400, "1e9s"])
+def test_duration_that_no_message_can_carry_is_a_usage_error(text: str):
+    with pytest.raises(typer.BadParameter, match="found"):
+        parse_duration(text)
