@@ -150,6 +150,7 @@ class OperatorClient:
 
     async def list_namespaces(self, *, page_size: int = 0) -> AsyncIterator[NamespaceInfo]:
         """All namespaces by name, fetched page by page."""
+        check_options("list_namespaces", page_size=page_size)
         request = ListNamespacesRequest(page_size=page_size)
         while True:
             response = await self._connection.call(
@@ -165,6 +166,7 @@ class OperatorClient:
         self, task_queue: str, task_queue_type: TaskQueueType
     ) -> TaskQueueDescription:
         """Who polls one side of a task queue, and what waits in it."""
+        check_options("describe_task_queue", task_queue=task_queue, task_queue_type=task_queue_type)
         request = DescribeTaskQueueRequest(
             namespace=self._config.namespace,
             task_queue=task_queue,

@@ -13,14 +13,16 @@ import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
 from aetheris_client.enums import (
     QueryRejectCondition,
+    TaskQueueType,
     WorkflowIdConflictPolicy,
     WorkflowIdReusePolicy,
+    WorkflowStatus,
 )
 
 # What protobuf's Duration can say.
@@ -64,6 +66,16 @@ _COUNT: Final = _Kind(
     lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
 )
 
+
+def _are_statuses(value: object) -> bool:
+    return isinstance(value, Sequence) and all(isinstance(item, WorkflowStatus) for item in value)  # pyright: ignore[reportUnknownVariableType]
+
+
+_MOMENT: Final = _Kind(
+    "a datetime with a time zone",
+    lambda value: isinstance(value, datetime) and value.tzinfo is not None,
+    lambda value: f"{value!r}.replace(tzinfo=UTC)" if isinstance(value, datetime) else "",
+)
 _WORDS: Final = _Kind(
     "a sequence of strings",
     lambda value: isinstance(value, Sequence | AbstractSet) and not isinstance(value, str | bytes),
@@ -76,6 +88,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "capabilities": _WORDS,
     "codec_timeout": _DURATION,
     "connect_timeout": _DURATION,
+    "earliest_start_time": _MOMENT,
     "execution_timeout": _DURATION,
     "graceful_shutdown_timeout": _DURATION,
     "heartbeat_timeout": _DURATION,
@@ -84,6 +97,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "id_reuse_policy": _member(WorkflowIdReusePolicy),
     "identity": _TEXT,
     "initial_interval": _DURATION,
+    "latest_start_time": _MOMENT,
     "maximum_interval": _DURATION,
     "memo": _VALUES,
     "namespace": _TEXT,
@@ -100,12 +114,15 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "schedule_to_start_timeout": _DURATION,
     "search_attributes": _VALUES,
     "start_delay": _DURATION,
+    "statuses": _Kind("a sequence of WorkflowStatus", _are_statuses),
     "start_to_close_timeout": _DURATION,
     "sticky_timeout": _DURATION,
     "task_queue": _TEXT,
+    "task_queue_type": _member(TaskQueueType),
     "task_timeout": _DURATION,
     "timeout": _DURATION,
     "workflow_id": _TEXT,
+    "workflow_type": _TEXT,
 }
 
 # What people write for them.

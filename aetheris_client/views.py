@@ -14,6 +14,7 @@ from aetheris_client.converter import DataConverter
 from aetheris_client.enums import PendingActivityState, PendingWorkflowTaskState, WorkflowStatus
 from aetheris_client.errors import FailureError
 from aetheris_client.failure import from_failure
+from aetheris_client.options import check_options
 from aetheris_client.search_attributes import from_search_attributes
 from aetheris_client.times import read_duration, read_timestamp, to_timestamp
 
@@ -29,6 +30,16 @@ class ListFilter:
     statuses: Sequence[WorkflowStatus] = ()
     earliest_start_time: datetime | None = None
     latest_start_time: datetime | None = None
+
+    def __post_init__(self) -> None:
+        check_options(
+            "ListFilter",
+            workflow_id=self.workflow_id,
+            workflow_type=self.workflow_type,
+            statuses=self.statuses,
+            earliest_start_time=self.earliest_start_time,
+            latest_start_time=self.latest_start_time,
+        )
 
     def to_proto(self) -> ListWorkflowsFilter:
         return ListWorkflowsFilter(

@@ -1,12 +1,12 @@
 """What callers say by keyword: mistakes name the call, the option and the remedy."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from aetheris_client import Client, ClientConfig, OperatorClient
+from aetheris_client import Client, ClientConfig, ListFilter, OperatorClient
 from aetheris_client.client import StartOptions
 from aetheris_client.definition import WORKFLOW_DEFINITION
 from aetheris_client.options import _KINDS as KINDS
@@ -57,6 +57,7 @@ async def test_call_with_a_wrong_option_names_it(server: CannedServer, client: C
         lambda: handle.cancel(reason=5),
         lambda: handle.terminate(reason=5),
         lambda: operator.create_namespace("n", retention_interval=5),
+        lambda: operator.describe_task_queue("q", "WORKFLOW"),
         lambda: Client.connect(server.address, rpc_timeout=5),  # pyright: ignore[reportArgumentType]
         lambda: Client.connect(server.address, connect_timeout=5),  # pyright: ignore[reportArgumentType]
     ):
@@ -67,6 +68,22 @@ async def test_call_with_a_wrong_option_names_it(server: CannedServer, client: C
     with pytest.raises(TypeError, match="'page_size'"):
         client.list_workflows(page_size=-1)
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"statuses": ["COMPLETED"]},
+        {"statuses": "COMPLETED"},
+        {"earliest_start_time": datetime(2026, 1, 1)},  # noqa: DTZ001 - what is refused
+        {"latest_start_time": "2026-01-01"},
+        {"workflow_type": 7},
+    ],
+)
+def test_filter_with_a_wrong_condition_names_it(wrong: dict[str, Any]):
+    (name,) = wrong
+    with pytest.raises(TypeError, match=f"ListFilter: option '{name}': expected"):
+        ListFilter(**wrong)
 
 
 def test_every_option_of_a_start_is_checked():
