@@ -144,13 +144,14 @@ class GrpcSettings(_Section):
     """The public gRPC endpoint.
 
     `advertised_address` is the host:port by which other servers reach this one; None means the one
-    that it is bound to.
+    that it is bound to. `max_calls` bounds the calls in flight, long polls included.
     """
 
     host: str = "127.0.0.1"
     port: Port = 7233
     advertised_address: Annotated[str, AfterValidator(_check_address)] | None = None
     max_message_bytes: ByteCount = ByteSize(8 * _MIB)
+    max_calls: Count = 20_000
     drain_timeout: SecondsOrZero = 10.0
 
 

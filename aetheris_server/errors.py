@@ -22,6 +22,7 @@
         ├── RunSetAsideError            a fault struck the run; it is loaded anew in a moment
         ├── StorageUnavailableError     Postgres or Redis does not answer
         ├── NotReadyError               nobody answered in time
+        ├── ExhaustedError              this server holds as many of them as it may
         └── DrainingError               this server is shutting down
 
 `rpc/errors.py` has the one table from these to gRPC codes and typed details.
@@ -202,6 +203,10 @@ class NotReadyError(UnavailableError):
     def __init__(self, waited_for: str) -> None:
         super().__init__(f"no answer in time from {waited_for}")
         self.waited_for = waited_for
+
+
+class ExhaustedError(UnavailableError):
+    """This server holds as many of something as it may; the message says what helps."""
 
 
 class DrainingError(UnavailableError):

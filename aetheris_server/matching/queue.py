@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from aetheris.api.v1.worker_service_pb2 import ActivityCancellation
 from aetheris_server.clock import Clock
-from aetheris_server.errors import UnavailableError
+from aetheris_server.errors import ExhaustedError
 from aetheris_server.matching import metrics
 from aetheris_server.matching.answered import Answered
 from aetheris_server.matching.backlog import Backlog, Counts, Inspection
@@ -120,11 +120,12 @@ class TaskQueue:
         followed by an `end`.
 
         Raises:
-            UnavailableError: There are too many.
+            ExhaustedError: There are too many.
         """
         if len(self.polls) >= MAX_POLLS:
-            raise UnavailableError(
-                f"task queue {self.key.task_queue!r}: {MAX_POLLS} polls wait already"
+            raise ExhaustedError(
+                f"task queue {self.key.task_queue!r}: {MAX_POLLS} polls wait already; poll less"
+                " often and for more tasks at once (max_tasks)"
             )
         self.polls[poll] = None
         self.pollers.begin(poll, self._clock.now().timestamp())

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc.aio import ServicerContext
 
-from aetheris_server.errors import InvalidArgumentError, UnavailableError
+from aetheris_server.errors import ExhaustedError, InvalidArgumentError, UnavailableError
 from aetheris_server.rpc.bounds import check_bounds
 from aetheris_server.rpc.errors import RpcStatus, to_metadata, to_status
 from aetheris_server.telemetry import counter, gauge, get_logger, histogram
@@ -51,7 +51,11 @@ class RpcService:
 class Calls:
     """The calls of one server: wraps their handlers and knows how many are in flight."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_count: int) -> None:
+        """Args:
+        max_count: Calls in flight, polls included; one more is refused.
+        """
+        self._max_count = max_count
         self._count = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -73,6 +77,13 @@ class Calls:
         self._count += 1
         self._idle.clear()
 
+    def _check_room(self) -> None:
+        if self._count > self._max_count:
+            raise ExhaustedError(
+                f"{self._max_count} calls are being answered; use fewer workers that poll for more"
+                " tasks at once (max_tasks), or more servers"
+            )
+
     def _leave(self) -> None:
         self._count -= 1
         if not self._count:
@@ -93,6 +104,7 @@ class Calls:
             start = time.perf_counter()
             self._enter()
             try:
+                self._check_room()
                 response = (await handler(parse(serialized), context)).SerializeToString()
                 succeeded.inc()
                 return response

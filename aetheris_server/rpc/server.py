@@ -89,7 +89,7 @@ async def serve_grpc(
     Raises:
         ConfigError: The address cannot be bound.
     """
-    calls = Calls()
+    calls = Calls(settings.max_calls)
     server = grpc.aio.server(options=_options(settings))
     server.add_generic_rpc_handlers([calls.handlers_of(service) for service in services])
     health_servicer = health.HealthServicer()
@@ -132,6 +132,10 @@ def _options(settings: GrpcSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
         ("grpc.max_send_message_length", -1),
+        # Calls that came and that this program has not taken yet. By default gRPC cancels some of
+        # them from 1,000 on, which a worker cannot tell from a broken connection.
+        ("grpc.server.max_pending_requests", settings.max_calls),
+        ("grpc.server.max_pending_requests_hard_limit", settings.max_calls),
         # A second server on the port is an error, never a silent split of the calls.
         ("grpc.so_reuseport", 0),
         # A poll is silent for a minute: clients may ping meanwhile, and the server finds out by

@@ -50,9 +50,10 @@ async def running_frontend(
     catalog: Catalog | None = None,
     probes: Mapping[str, Probe] | None = None,
     drain_timeout: float = 5.0,
+    max_calls: int = 20_000,
 ) -> AsyncGenerator[RunningFrontend]:
     """A frontend until the block is left."""
-    settings = Settings(grpc=GrpcSettings(port=0, drain_timeout=drain_timeout))
+    settings = Settings(grpc=GrpcSettings(port=0, drain_timeout=drain_timeout, max_calls=max_calls))
     history, matching, gate = FakeHistory(), FakeMatching(), DrainGate()
     services = build_frontend(
         settings,

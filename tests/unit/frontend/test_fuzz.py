@@ -54,7 +54,7 @@ def call() -> Generator[Call]:
     with asyncio.Runner() as runner:
 
         async def build() -> list[grpc.GenericRpcHandler]:
-            calls = Calls()
+            calls = Calls(max_count=1_000)
             services = build_frontend(
                 Settings(),
                 FakeHistory(),
