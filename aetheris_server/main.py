@@ -144,7 +144,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
                 clock,
                 shard_count,
             ),
-            *internal_services(peers.host.service, matching, gate),
+            *internal_services(peers.host.service, matching, gate, peers),
         ]
         async with (
             peers.host,

@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 
 from aetheris.api.v1 import operator_service_pb2, worker_service_pb2, workflow_service_pb2
+from aetheris.api.v1.worker_service_pb2 import (
+    PollActivityTasksResponse,
+    PollWorkflowTasksResponse,
+)
 from aetheris_server.clock import Clock
 from aetheris_server.config import Settings
 from aetheris_server.frontend.catalog import Catalog
@@ -13,6 +17,7 @@ from aetheris_server.frontend.workflow_service import WorkflowServicer
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.handlers import RpcService
 from aetheris_server.rpc.peers import HistoryPeer, MatchingPeer
+from aetheris_server.rpc.undelivered import release_undelivered, tokens_of
 
 __all__ = ["build_frontend"]
 
@@ -41,10 +46,15 @@ def build_frontend(
     """
     namespaces = NamespaceDirectory(catalog, clock)
     limits = settings.limits
+
+    async def release(response: PollWorkflowTasksResponse | PollActivityTasksResponse) -> None:
+        await release_undelivered(history, tokens_of(response))
+
     return [
         RpcService(
             worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"],
             WorkerServicer(history, matching, namespaces, gate, settings),
+            {"PollWorkflowTasks": release, "PollActivityTasks": release},
         ),
         RpcService(
             workflow_service_pb2.DESCRIPTOR.services_by_name["WorkflowService"],

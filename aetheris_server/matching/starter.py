@@ -17,24 +17,19 @@ from aetheris_server.errors import UnavailableError
 from aetheris_server.matching.polls import Poll
 from aetheris_server.matching.queue import TaskQueue
 from aetheris_server.matching.tasks import QueuedTask
+from aetheris_server.rpc.undelivered import TaskReleaser, release_undelivered
 from aetheris_server.telemetry import get_logger
 
 _START_TIMEOUT = 10.0
-_RELEASE_TIMEOUT = 5.0
-_RELEASE_DELAYS = (0.1, 0.5, 2.0)
 
 _log = get_logger(__name__)
 
 
-class TaskStarter(Protocol):
+class TaskStarter(TaskReleaser, Protocol):
     """What matching asks of history: two methods of `HistoryPeer`."""
 
     async def start_tasks(self, request: StartTasksRequest) -> StartTasksResponse:
         """See `HistoryPeer.start_tasks`."""
-        ...
-
-    async def release_tasks(self, task_tokens: Sequence[bytes]) -> None:
-        """See `HistoryPeer.release_tasks`."""
         ...
 
 
@@ -68,7 +63,7 @@ class Starter:
     def release(self, task_tokens: Sequence[bytes]) -> None:
         """Have history take back tasks that did not reach their worker."""
         if task_tokens:
-            self._group.create_task(self._release(task_tokens))
+            self._group.create_task(release_undelivered(self._history, task_tokens))
 
     async def _start(
         self, queue: TaskQueue, poll: Poll, tasks: Sequence[QueuedTask]
@@ -101,21 +96,6 @@ class Starter:
 
     def _abandon(self, started: Sequence[StartedTask]) -> None:
         self.release([task_token(task) for task in started])
-
-    async def _release(self, tokens: Sequence[bytes]) -> None:
-        for delay in _RELEASE_DELAYS:
-            try:
-                async with asyncio.timeout(_RELEASE_TIMEOUT):
-                    await self._history.release_tasks(tokens)
-            except (UnavailableError, TimeoutError):
-                await asyncio.sleep(delay)
-            except Exception:  # noqa: BLE001 - see above
-                _log.exception("tasks could not be released", tasks=len(tokens))
-                return
-            else:
-                return
-        # History notices by their start-to-close timeouts.
-        _log.warning("tasks could not be released", tasks=len(tokens))
 
 
 def _settle(

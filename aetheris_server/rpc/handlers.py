@@ -7,8 +7,8 @@ and raises errors of `aetheris_server.errors`; it never aborts a call by itself.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
 import grpc
@@ -22,7 +22,7 @@ from aetheris_server.rpc.bounds import check_bounds
 from aetheris_server.rpc.errors import RpcStatus, to_metadata, to_status
 from aetheris_server.telemetry import counter, gauge, get_logger, histogram
 
-__all__ = ["CallContext", "Calls", "RpcService"]
+__all__ = ["CallContext", "Calls", "OnUndelivered", "RpcService"]
 
 CallContext = ServicerContext[Any, Any]
 
@@ -35,12 +35,21 @@ _IN_FLIGHT = gauge("grpc_calls_in_flight", "gRPC calls being answered.")
 _log = get_logger(__name__)
 
 
+OnUndelivered = Callable[[Any], Awaitable[None]]
+"""Told of a response that did not reach the caller. Raises nothing, and does not take long."""
+
+
 @dataclass(frozen=True, slots=True)
 class RpcService:
-    """A service and the object that has a coroutine method for each of its RPCs."""
+    """A service and the object that has a coroutine method for each of its RPCs.
+
+    Attributes:
+        on_undelivered: By RPC, for those whose responses must not get lost unnoticed.
+    """
 
     descriptor: ServiceDescriptor
     servicer: object
+    on_undelivered: Mapping[str, OnUndelivered] = field(default_factory=dict[str, OnUndelivered])
 
     @property
     def name(self) -> str:
@@ -64,7 +73,13 @@ class Calls:
     def handlers_of(self, service: RpcService) -> grpc.GenericRpcHandler:
         """The service as grpc wants it."""
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            method.name: grpc.unary_unary_rpc_method_handler(self._wrap(service, method))
+            # On the wire a response is a stream of one, and only who writes to a stream learns that
+            # it failed.
+            method.name: (
+                grpc.unary_stream_rpc_method_handler(self._wrap(service, method))
+                if method.name in service.on_undelivered
+                else grpc.unary_unary_rpc_method_handler(self._wrap(service, method))
+            )
             for method in cast("list[MethodDescriptor]", service.descriptor.methods)
         }
         return grpc.method_handlers_generic_handler(service.name, handlers)
@@ -96,6 +111,7 @@ class Calls:
         handler: Callable[[Message, CallContext], Awaitable[Message]] = getattr(
             service.servicer, method.name
         )
+        on_undelivered = service.on_undelivered.get(method.name)
         parse = _parser_of(method)
         succeeded = _CALLS.labels(name, grpc.StatusCode.OK.name)
         observe_seconds = _SECONDS.labels(name).observe
@@ -105,7 +121,10 @@ class Calls:
             self._enter()
             try:
                 self._check_room()
-                response = (await handler(parse(serialized), context)).SerializeToString()
+                message = await handler(parse(serialized), context)
+                response = message.SerializeToString()
+                if on_undelivered is not None:
+                    await _deliver(message, response, context, on_undelivered)
                 succeeded.inc()
                 return response
             except asyncio.CancelledError:
@@ -119,6 +138,17 @@ class Calls:
                 observe_seconds(time.perf_counter() - start)
 
         return answer
+
+
+async def _deliver(
+    message: Message, response: bytes, context: CallContext, on_undelivered: OnUndelivered
+) -> None:
+    """Send the response; return when it is on its way, which is as much as can be known here."""
+    try:
+        await context.write(response)
+    except BaseException as error:
+        await on_undelivered(message)
+        raise asyncio.CancelledError from error
 
 
 def _parser_of(method: MethodDescriptor) -> Callable[[bytes], Message]:

@@ -14,17 +14,20 @@ from aetheris_server.errors import DrainingError, InvalidArgumentError, NotReady
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.handlers import CallContext, RpcService
 from aetheris_server.rpc.peers import HistoryPeer, MatchingPeer
+from aetheris_server.rpc.undelivered import TaskReleaser, release_undelivered, tokens_of
 
 __all__ = ["HistoryServicer", "MatchingServicer", "internal_services"]
 
 T = TypeVar("T")
+
+PollResponse = matching_pb.PollWorkflowTasksResponse | matching_pb.PollActivityTasksResponse
 
 # Over the longest poll: matching answers empty by itself, the gate is for draining.
 _POLL_TIMEOUT = 120.0
 
 
 def internal_services(
-    history: HistoryPeer, matching: MatchingPeer, gate: DrainGate
+    history: HistoryPeer, matching: MatchingPeer, gate: DrainGate, releaser: TaskReleaser
 ) -> list[RpcService]:
     """What this host offers to the others, for `serve_grpc`.
 
@@ -32,7 +35,12 @@ def internal_services(
         history: Of this host alone: a call for a shard that it has not must fail, not be passed on.
         matching: Of this host alone.
         gate: Of this host.
+        releaser: History, wherever a run's shard is: takes back what no poll of another host got.
     """
+
+    async def release(response: PollResponse) -> None:
+        await release_undelivered(releaser, tokens_of(response.response))
+
     return [
         RpcService(
             history_pb.DESCRIPTOR.services_by_name["HistoryService"], HistoryServicer(history)
@@ -40,6 +48,7 @@ def internal_services(
         RpcService(
             matching_pb.DESCRIPTOR.services_by_name["MatchingService"],
             MatchingServicer(matching, gate),
+            {"PollWorkflowTasks": release, "PollActivityTasks": release},
         ),
     ]
 

@@ -18,6 +18,8 @@ class CuttingProxy:
         is_refusing: New connections are closed at once.
         drops_next_reply: The server's next bytes are lost, and the connection that they were for is
             cut on both sides. Reset once that has happened.
+        holds_replies: What the server sends does not come to its client, on a connection that
+            stays until it is cut.
         connection_count: Connections accepted and not refused.
     """
 
@@ -26,10 +28,13 @@ class CuttingProxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self.is_refusing = False
         self.drops_next_reply = False
+        self.holds_replies = False
         self.connection_count = 0
+        self._cut = asyncio.Event()
 
     def cut(self) -> None:
         """Cut every connection now."""
+        self._cut.set()
         for writer in self._writers:
             writer.transport.abort()
 
@@ -64,6 +69,9 @@ class CuttingProxy:
                 if is_reply and self.drops_next_reply:
                     self.drops_next_reply = False
                     break
+                if is_reply and self.holds_replies:
+                    await self._cut.wait()
+                    break
                 target.write(data)
                 await target.drain()
         except OSError:
@@ -90,3 +98,14 @@ async def postgres_proxy(dsn: str) -> AsyncGenerator[tuple[CuttingProxy, str]]:
         async with server:
             yield proxy, make_conninfo(dsn, host=folder, port=5432)
             proxy.cut()
+
+
+@asynccontextmanager
+async def grpc_proxy(address: str) -> AsyncGenerator[tuple[CuttingProxy, str]]:
+    """A proxy before a server at `host:port`, and the address that goes through it."""
+    host, _, port = address.rpartition(":")
+    proxy = CuttingProxy(lambda: asyncio.open_connection(host, int(port)))
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    async with server:
+        yield proxy, f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        proxy.cut()

@@ -52,10 +52,11 @@ class FakeHistory(HistoryCalls):
 
 
 class FakeMatching:
-    """Polls wait until `tasks_ready` is set, unless `answers_at_once`."""
+    """Polls wait until `tasks_ready` is set, unless `answers_at_once`; activities have `input`."""
 
     def __init__(self, *, answers_at_once: bool = False) -> None:
         self.tasks_ready = asyncio.Event()
+        self.input = b""
         if answers_at_once:
             self.tasks_ready.set()
         self.polls: list[Any] = []
@@ -80,6 +81,8 @@ class FakeMatching:
     ) -> worker_service_pb2.PollActivityTasksResponse:
         await self._wait(request)
         task = worker_service_pb2.ActivityTask(task_token=namespace_id.encode())
+        if self.input:
+            task.input.payloads.add(data=self.input)
         return worker_service_pb2.PollActivityTasksResponse(tasks=[task])
 
     async def notify_cancellation(

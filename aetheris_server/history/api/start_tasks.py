@@ -136,5 +136,9 @@ async def _release(engine: Engine, task_token: bytes) -> None:
     run = await engine.load(token.namespace_id, token.workflow_id, token.run_id)
     if token.start_id:
         release_workflow_task(engine, run, token.start_id)
-    elif not token.query_id:
+    elif token.query_id:
+        waiting = run.queries.get(token.query_id)
+        if waiting is not None and not waiting.answer.done():
+            engine.offer_query(run, waiting)
+    else:
         release_activity(engine, run, token.scheduled_event_id, token.attempt)

@@ -45,7 +45,7 @@ async def other() -> AsyncGenerator[OtherHost]:
     history, matching, gate = FakeHistory(), FakeMatching(), DrainGate()
     settings = GrpcSettings(port=0, drain_timeout=2)
     async with (
-        serve_grpc(settings, internal_services(history, matching, gate)) as server,
+        serve_grpc(settings, internal_services(history, matching, gate, history)) as server,
         ChannelPool() as pool,
     ):
         yield OtherHost(server, gate, pool, history, matching)

@@ -42,6 +42,8 @@ class _Context:
 
     def time_remaining(self) -> None: ...
 
+    async def write(self, message: bytes) -> None: ...
+
     async def abort(self, code: grpc.StatusCode, details: str, metadata: Any) -> NoReturn:
         del details, metadata
         self.code = code
@@ -73,7 +75,7 @@ def call() -> Generator[Call]:
             path = f"/{method.containing_service.full_name}/{method.name}"
             details: Any = SimpleNamespace(method=path, invocation_metadata=())
             [handler] = filter(None, (handler.service(details) for handler in handlers))
-            behavior: Any = handler.unary_unary
+            behavior: Any = handler.unary_unary or handler.unary_stream
             context = _Context()
             try:
                 return context.code, runner.run(behavior(request, context))

@@ -34,6 +34,7 @@ EVERY_ERROR = [
     errors.UnknownRecordError("r", 2, "an event of type 99"),
     errors.StorageUnavailableError("redis", "connection refused"),
     errors.NotReadyError("a worker"),
+    errors.ExhaustedError("as many polls wait as may"),
     errors.DrainingError(),
     errors.UnavailableError("something"),
     errors.RequestError("something"),
