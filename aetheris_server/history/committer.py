@@ -103,11 +103,12 @@ class Committer:
         Raises:
             UnavailableError: Not until the disk has caught up.
         """
-        if self.is_full:
-            raise UnavailableError(
-                f"the disk is behind: {len(self._queue)} commits of {self._queued_bytes} bytes"
-                f" wait for it; {MAX_QUEUED} and {MAX_QUEUED_BYTES} are the limits"
-            )
+        if len(self._queue) < MAX_QUEUED and self._queued_bytes < MAX_QUEUED_BYTES:
+            return
+        raise UnavailableError(
+            f"the disk is behind: {len(self._queue)} commits of {self._queued_bytes} bytes"
+            f" wait for it; {MAX_QUEUED} and {MAX_QUEUED_BYTES} are the limits"
+        )
 
     def enqueue(self, commit: Commit) -> None:
         """Take a commit into the next batch."""
@@ -257,10 +258,11 @@ def _count_bytes(commit: Commit) -> int:
     count = 0
     for row in commit.rows:
         count += _ROW_BYTES + len(row.record)
-    for insert in commit.inserts:
-        count += _ROW_BYTES + len(insert.memo or b"") + len(insert.search_attributes or b"")
-    for snapshot in commit.snapshots:
-        count += _ROW_BYTES + len(snapshot.state)
+    if commit.inserts:
+        for insert in commit.inserts:
+            count += _ROW_BYTES + len(insert.memo or b"") + len(insert.search_attributes or b"")
+    if commit.snapshots:
+        count += sum(_ROW_BYTES + len(snapshot.state) for snapshot in commit.snapshots)
     return count
 
 

@@ -15,6 +15,9 @@ from aetheris_server.storage.log import LogRow
 from aetheris_server.storage.snapshots import SnapshotRow
 from aetheris_server.storage.uuids import is_uuid
 
+# What fits an entry of an index beside the ids; the frontend's own bound is lower by default.
+_MAX_KEY_BYTES = 2_000
+
 
 def check_storable(state: RunState) -> None:
     """Check what the row of a new run is to say besides its key, whoever has asked for the run.
@@ -37,6 +40,8 @@ def check_key(namespace_id: str, workflow_id: str) -> None:
     if not is_uuid(namespace_id):
         raise InvalidArgumentError("namespace_id", "expected a UUID")
     _check_text("workflow_id", workflow_id)
+    if len(workflow_id.encode()) > _MAX_KEY_BYTES:
+        raise InvalidArgumentError("workflow_id", f"expected at most {_MAX_KEY_BYTES} bytes")
 
 
 def _check_text(field: str, text: str) -> None:

@@ -204,13 +204,13 @@ class LoadedRun:
     def needs_snapshot(self, interval_records: int) -> bool:
         """Whether so much has come since the newest snapshot that reading it back takes long."""
         state = self.state
+        byte_count = state.history_bytes - self.snapshot_bytes
+        is_long = state.run_seq - self.snapshot_seq >= interval_records
+        if not is_long and byte_count < _SNAPSHOT_MIN_BYTES:
+            return False
         if state.byte_count > _SNAPSHOT_MAX_BYTES:
             return False
-        return (
-            state.run_seq - self.snapshot_seq >= interval_records
-            or state.history_bytes - self.snapshot_bytes
-            >= max(_SNAPSHOT_MIN_BYTES, 2 * state.byte_count)
-        )
+        return is_long or byte_count >= 2 * state.byte_count
 
     def note_snapshot(self) -> None:
         """Note that a snapshot of the state as it is now is, or will be, on disk."""

@@ -232,6 +232,7 @@ async def test_start_that_the_store_would_refuse_fails_no_other(
         ]
         bad.append(bench.service.start_workflow(NAMESPACE_ID, _start_request("nul\0")))
         bad.append(bench.service.start_workflow(NAMESPACE_ID, _start_request("type", "nul\0")))
+        bad.append(bench.service.start_workflow(NAMESPACE_ID, _start_request("ü" * 1001)))
         good = [
             bench.service.start_workflow(NAMESPACE_ID, _start_request(f"g-{number}"))
             for number in range(20)
