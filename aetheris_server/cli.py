@@ -1,7 +1,6 @@
 """The aetheris-server command: dev, start and migrate."""
 
 import asyncio
-import signal
 import sys
 from collections.abc import Callable, Coroutine
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from aetheris_server.config import ConfigError, Settings, load_settings
 from aetheris_server.embedded.errors import EmbeddedError, EmbeddedMissingError
 from aetheris_server.errors import AetherisError
 from aetheris_server.main import run_server
+from aetheris_server.shutdown import Shutdown
 from aetheris_server.storage.migrate import migrate as migrate_schema
 from aetheris_server.telemetry import configure_logging, get_logger
 
@@ -28,9 +28,10 @@ app = typer.Typer(
 
 _log = get_logger(__name__)
 
-_Command = Callable[[Settings], Coroutine[None, None, None]]
+_Command = Callable[[Settings, Shutdown], Coroutine[None, None, None]]
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# For all that is to be done when the calls in flight have had their time.
+_END_TIMEOUT = 15.0
 
 DEV_SHARD_COUNT = 64
 PRODUCTION_SHARD_COUNT = 512
@@ -160,19 +161,13 @@ def _run(
 
 
 async def _run_stoppable(command: _Command, settings: Settings) -> None:
-    """Run a command; a signal before it has handlers of its own undoes what it has begun."""
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    for signal_number in _STOP_SIGNALS:
-        loop.add_signal_handler(signal_number, task.cancel)
-    try:
-        await command(settings)
-    except asyncio.CancelledError:
-        raise SystemExit(1) from None
+    """Run a command; a signal before it serves undoes what it has begun."""
+    shutdown = Shutdown(settings.grpc.drain_timeout + _END_TIMEOUT)
+    if not await shutdown.run(command(settings, shutdown)):
+        raise SystemExit(1)
 
 
-async def _serve_dev(settings: Settings) -> None:
+async def _serve_dev(settings: Settings, shutdown: Shutdown) -> None:
     try:
         # Here and not above: production installs a server without the embedded stores.
         from aetheris_server.embedded.stores import embedded_stores, keep_alive
@@ -183,6 +178,7 @@ async def _serve_dev(settings: Settings) -> None:
         await migrate_schema(settings.postgres.dsn)
         serving = _serve_until_signal(
             settings,
+            shutdown,
             settings.history.shard_count or DEV_SHARD_COUNT,
             [
                 f"Postgres   {settings.postgres.dsn}",
@@ -206,17 +202,15 @@ async def _run_beside(
         raise errors.exceptions[0] from None
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, shutdown: Shutdown) -> None:
     settings.require_stores()
     shard_count = settings.history.shard_count or PRODUCTION_SHARD_COUNT
-    await _serve_until_signal(settings, shard_count, [])
+    await _serve_until_signal(settings, shutdown, shard_count, [])
 
 
-async def _serve_until_signal(settings: Settings, shard_count: int, details: list[str]) -> None:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in _STOP_SIGNALS:
-        loop.add_signal_handler(signal_number, stopped.set)
+async def _serve_until_signal(
+    settings: Settings, shutdown: Shutdown, shard_count: int, details: list[str]
+) -> None:
     async with run_server(settings, shard_count) as server:
         print("Aetheris is ready.", flush=True)
         lines = [f"gRPC       {server.grpc_address}"]
@@ -224,10 +218,10 @@ async def _serve_until_signal(settings: Settings, shard_count: int, details: lis
             lines.append(f"Metrics    http://{server.http_address}/metrics")
         for line in [*lines, *details]:
             print(f"  {line}", flush=True)
-        await stopped.wait()
+        await shutdown.wait()
 
 
-async def _migrate(settings: Settings) -> None:
+async def _migrate(settings: Settings, _: Shutdown) -> None:
     if not settings.postgres.dsn:
         raise ConfigError(
             "postgres.dsn", "expected a connection string, found none; give --postgres-dsn"

@@ -190,8 +190,12 @@ async def keep_alive(stores: EmbeddedStores) -> None:
 async def _run_to_its_end(work: Callable[[], T]) -> T:
     """Run blocking work in a thread; a cancellation takes effect after it."""
     running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise
+    cancellation: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is not None:
+        raise cancellation
+    return running.result()
