@@ -181,13 +181,19 @@ class PendingWorkflowTask:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowDescription:
-    """What is known of a run now. Timeouts are None where there is none."""
+    """What is known of a run now. Timeouts are None where there is none.
+
+    Attributes:
+        unhandled_signal_count: Signals that its code has no handler for, as of its last completed
+            workflow task; they wait for one.
+    """
 
     info: WorkflowInfo
     execution_timeout: timedelta | None
     run_timeout: timedelta | None
     task_timeout: timedelta | None
     cancel_requested: bool
+    unhandled_signal_count: int
     pending_activities: Sequence[PendingActivity]
     pending_timers: Sequence[PendingTimer]
     pending_workflow_task: PendingWorkflowTask | None
@@ -208,6 +214,7 @@ class WorkflowDescription:
             run_timeout=read_duration(config, "workflow_run_timeout"),
             task_timeout=read_duration(config, "workflow_task_timeout"),
             cancel_requested=response.cancel_requested,
+            unhandled_signal_count=response.unhandled_signal_count,
             pending_activities=tuple(
                 _activity(activity, converter) for activity in response.pending_activities
             ),

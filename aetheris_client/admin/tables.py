@@ -117,6 +117,9 @@ def description_fields(described: Described) -> Fields:
         rows.append(("Search attributes", value_text(info.search_attributes)))
     if description.cancel_requested:
         rows.append(("Cancellation", "requested"))
+    if description.unhandled_signal_count:
+        count = description.unhandled_signal_count
+        rows.append(("Signals", f"{count} unhandled: no handler takes them"))
     task = description.pending_workflow_task
     if task is not None:
         rows.append(("Workflow task", f"{task.state}, attempt {task.attempt}"))

@@ -251,6 +251,7 @@ class WorkflowTaskHandler:
         completed.CopyFrom(self._sticky_completed if goes_on else self._plain_completed)
         completed.task_token = task.task_token
         completed.commands.extend(commands)
+        completed.unhandled_signal_count = machine.unhandled_signal_count
         if not task.queries:
             return answer
         # The decision itself comes first.

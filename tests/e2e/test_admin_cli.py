@@ -76,6 +76,17 @@ def test_run_from_start_to_result_is_steered_and_shown(admin: Admin):
     assert (run["status"], run["workflow_type"]) == ("COMPLETED", "reservation")
 
 
+def test_describe_counts_the_signals_that_no_handler_takes(admin: Admin):
+    workflow_id = start(admin, 1)
+    for name in ("unheard of", "approve"):
+        assert admin("workflow", "signal", workflow_id, name).returncode == 0
+    # Answered by a worker that has seen the signals.
+    assert answer(admin("workflow", "query", workflow_id, "is_approved")) is False
+    assert "2 unhandled" in admin("workflow", "describe", workflow_id).stdout
+    description = answer(admin("workflow", "describe", workflow_id, "-o", "json"))
+    assert description["unhandled_signal_count"] == 2
+
+
 def test_history_prints_every_event_in_order_and_replays(admin: Admin, tmp_path: Path):
     workflow_id = start(admin, 1)
     assert admin("workflow", "signal", workflow_id, "approve", "-i", '"ann"').returncode == 0

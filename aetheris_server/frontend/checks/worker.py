@@ -94,6 +94,11 @@ def check_respond_workflow_task_completed(
     check_text("sdk_name", request.sdk_name, limits)
     check_text("sdk_version", request.sdk_version, limits)
     check_text("worker_instance_id", request.worker_instance_id, limits)
+    if request.unhandled_signal_count < 0:
+        raise InvalidArgumentError(
+            "unhandled_signal_count",
+            f"expected 0 or more, found {request.unhandled_signal_count}",
+        )
     check_capabilities(request.capabilities, limits)
 
 

@@ -36,6 +36,7 @@ async def describe_workflow(
         ],
         pending_workflow_task=_to_pending_task(run),
         cancel_requested=run.state.cancel_requested,
+        unhandled_signal_count=run.state.unhandled_signal_count,
     )
     await run.wait_committed()
     return response

@@ -110,9 +110,9 @@ def _workflow_task_scheduled(state: RunState, event: history_pb2.HistoryEvent) -
 
 
 def _workflow_task_completed(state: RunState, event: history_pb2.HistoryEvent) -> None:
-    state.previous_started_event_id = (
-        event.workflow_task_completed_event_attributes.started_event_id
-    )
+    completed = event.workflow_task_completed_event_attributes
+    state.previous_started_event_id = completed.started_event_id
+    state.unhandled_signal_count = completed.unhandled_signal_count
     state.last_completed_event_id = event.event_id
     state.workflow_task = None
 

@@ -129,6 +129,7 @@ class _Completion:
                 worker_version=self._request.worker_version,
                 sdk_name=self._request.sdk_name,
                 sdk_version=self._request.sdk_version,
+                unhandled_signal_count=self._request.unhandled_signal_count,
             ),
         )
         self._check_history_limit()

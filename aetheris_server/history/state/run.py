@@ -126,6 +126,7 @@ class RunState:
         previous_started_event_id: The last completed workflow task's started event; 0 for none.
         buffered_events: Events that wait for the workflow task in flight; their ids are 0.
         first_task_time: Set until the first workflow task is scheduled: when that is due.
+        unhandled_signal_count: Signals that the code has not handled, as of its last decision.
         request_ids: Requests to signal that have been recorded.
         cancel_request_id: The request to cancel that has been recorded; empty for none.
         held_bytes: What open activities and recorded requests take, about.
@@ -155,6 +156,7 @@ class RunState:
     )
     request_ids: set[str] = field(default_factory=set[str])
     signal_count: int = 0
+    unhandled_signal_count: int = 0
     cancel_requested: bool = False
     cancel_request_id: str = ""
     close_event: history_pb2.HistoryEvent | None = None

@@ -60,6 +60,7 @@ def to_snapshot(state: RunState) -> bytes:
         close_event=state.close_event,
         signal_count=state.signal_count,
         version=SNAPSHOT_VERSION,
+        unhandled_signal_count=state.unhandled_signal_count,
     )
     return snapshot.SerializeToString(deterministic=True)
 
@@ -106,6 +107,7 @@ def from_snapshot(key: RunKey, run_seq: int, hash_: bytes, data: bytes) -> RunSt
         buffered_events=list(snapshot.buffered_events),
         request_ids=set(snapshot.request_ids),
         signal_count=snapshot.signal_count,
+        unhandled_signal_count=snapshot.unhandled_signal_count,
         cancel_requested=snapshot.cancel_requested,
         cancel_request_id=snapshot.cancel_request_id,
         close_event=snapshot.close_event if snapshot.HasField("close_event") else None,

@@ -52,7 +52,9 @@ def _busy_run() -> RunDriver:
     run.fail_task()
     run.start_task()
     run.complete_task(
-        cancel_activity(run.activity("b").scheduled_event_id), force_create_new_workflow_task=True
+        cancel_activity(run.activity("b").scheduled_event_id),
+        force_create_new_workflow_task=True,
+        unhandled_signal_count=1,
     )
     run.start_task()
     run.fail_task()
@@ -64,6 +66,15 @@ def _busy_run() -> RunDriver:
 
 def _fields(state: RunState) -> dict[str, object]:
     return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+
+
+def test_unhandled_signals_are_those_of_the_last_completed_task() -> None:
+    run = RunDriver()
+    run.run_task(unhandled_signal_count=2)
+    assert run.state.unhandled_signal_count == 2
+    run.signal()
+    run.run_task()
+    assert run.state.unhandled_signal_count == 0
 
 
 def test_snapshot_of_busy_run_comes_back_whole() -> None:

@@ -963,6 +963,7 @@ class WorkflowTaskCompletedEventAttributes(_message.Message):
     WORKER_VERSION_FIELD_NUMBER: _builtins.int
     SDK_NAME_FIELD_NUMBER: _builtins.int
     SDK_VERSION_FIELD_NUMBER: _builtins.int
+    UNHANDLED_SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
     scheduled_event_id: _builtins.int
     """The event that scheduled it."""
     started_event_id: _builtins.int
@@ -975,6 +976,8 @@ class WorkflowTaskCompletedEventAttributes(_message.Message):
     """The SDK that ran it."""
     sdk_version: _builtins.str
     """Its version."""
+    unhandled_signal_count: _builtins.int
+    """Signals that the run's code had not handled by then, for want of a handler that takes them."""
     def __init__(
         self,
         *,
@@ -984,10 +987,11 @@ class WorkflowTaskCompletedEventAttributes(_message.Message):
         worker_version: _builtins.str = ...,
         sdk_name: _builtins.str = ...,
         sdk_version: _builtins.str = ...,
+        unhandled_signal_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "scheduled_event_id", b"scheduled_event_id", "sdk_name", b"sdk_name", "sdk_version", b"sdk_version", "started_event_id", b"started_event_id", "worker_version", b"worker_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "scheduled_event_id", b"scheduled_event_id", "sdk_name", b"sdk_name", "sdk_version", b"sdk_version", "started_event_id", b"started_event_id", "unhandled_signal_count", b"unhandled_signal_count", "worker_version", b"worker_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -363,6 +363,7 @@ class RespondWorkflowTaskCompletedRequest(_message.Message):
     SDK_VERSION_FIELD_NUMBER: _builtins.int
     WORKER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    UNHANDLED_SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The namespace."""
     task_token: _builtins.bytes
@@ -381,6 +382,8 @@ class RespondWorkflowTaskCompletedRequest(_message.Message):
     """Its version."""
     worker_instance_id: _builtins.str
     """The same for all calls of one worker process; eager tasks are given to it."""
+    unhandled_signal_count: _builtins.int
+    """Signals that the run's code has not handled, for want of a handler that takes them."""
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.Command]:
         """In order; may be empty."""
@@ -413,10 +416,11 @@ class RespondWorkflowTaskCompletedRequest(_message.Message):
         sdk_version: _builtins.str = ...,
         worker_instance_id: _builtins.str = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        unhandled_signal_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sticky_attributes", b"sticky_attributes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "commands", b"commands", "force_create_new_workflow_task", b"force_create_new_workflow_task", "identity", b"identity", "namespace", b"namespace", "query_results", b"query_results", "return_new_workflow_task", b"return_new_workflow_task", "sdk_name", b"sdk_name", "sdk_version", b"sdk_version", "sticky_attributes", b"sticky_attributes", "task_token", b"task_token", "worker_instance_id", b"worker_instance_id", "worker_version", b"worker_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "commands", b"commands", "force_create_new_workflow_task", b"force_create_new_workflow_task", "identity", b"identity", "namespace", b"namespace", "query_results", b"query_results", "return_new_workflow_task", b"return_new_workflow_task", "sdk_name", b"sdk_name", "sdk_version", b"sdk_version", "sticky_attributes", b"sticky_attributes", "task_token", b"task_token", "unhandled_signal_count", b"unhandled_signal_count", "worker_instance_id", b"worker_instance_id", "worker_version", b"worker_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

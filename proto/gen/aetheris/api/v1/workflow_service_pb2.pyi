@@ -583,8 +583,13 @@ class DescribeWorkflowResponse(_message.Message):
     PENDING_TIMERS_FIELD_NUMBER: _builtins.int
     PENDING_WORKFLOW_TASK_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    UNHANDLED_SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
     cancel_requested: _builtins.bool
     """Cancellation was requested."""
+    unhandled_signal_count: _builtins.int
+    """Signals that its code has not handled, as of its last completed workflow task: there is no handler
+    that takes them.
+    """
     @_builtins.property
     def workflow_execution_info(self) -> _workflow_pb2.WorkflowExecutionInfo:
         """As lists show it, but as of now."""
@@ -614,10 +619,11 @@ class DescribeWorkflowResponse(_message.Message):
         pending_timers: _abc.Iterable[_workflow_pb2.PendingTimerInfo] | None = ...,
         pending_workflow_task: _workflow_pb2.PendingWorkflowTaskInfo | None = ...,
         cancel_requested: _builtins.bool = ...,
+        unhandled_signal_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["execution_config", b"execution_config", "pending_workflow_task", b"pending_workflow_task", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "execution_config", b"execution_config", "pending_activities", b"pending_activities", "pending_timers", b"pending_timers", "pending_workflow_task", b"pending_workflow_task", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "execution_config", b"execution_config", "pending_activities", b"pending_activities", "pending_timers", b"pending_timers", "pending_workflow_task", b"pending_workflow_task", "unhandled_signal_count", b"unhandled_signal_count", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,6 +48,7 @@ class RunSnapshot(_message.Message):
     RUN_DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     CANCEL_REQUEST_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    UNHANDLED_SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
     status: _workflow_pb2.WorkflowExecutionStatus.ValueType
     """Its status."""
     next_event_id: _builtins.int
@@ -66,6 +67,8 @@ class RunSnapshot(_message.Message):
     """The request to cancel that has been recorded."""
     version: _builtins.int
     """Of this form, from 1; a program refuses a greater one than its own. 0 is from before there was one, and is as 1."""
+    unhandled_signal_count: _builtins.int
+    """Signals that its code has not handled, as of its last completed workflow task."""
     @_builtins.property
     def started(self) -> _history_pb2.WorkflowExecutionStartedEventAttributes:
         """What the run was started with."""
@@ -128,10 +131,11 @@ class RunSnapshot(_message.Message):
         run_deadline_time: _timestamp_pb2.Timestamp | None = ...,
         cancel_request_id: _builtins.str = ...,
         version: _builtins.int = ...,
+        unhandled_signal_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["close_event", b"close_event", "first_task_time", b"first_task_time", "run_deadline_time", b"run_deadline_time", "start_time", b"start_time", "started", b"started", "workflow_task", b"workflow_task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activities", b"activities", "buffered_events", b"buffered_events", "cancel_request_id", b"cancel_request_id", "cancel_requested", b"cancel_requested", "close_event", b"close_event", "first_task_time", b"first_task_time", "history_bytes", b"history_bytes", "last_completed_event_id", b"last_completed_event_id", "next_event_id", b"next_event_id", "previous_started_event_id", b"previous_started_event_id", "request_ids", b"request_ids", "run_deadline_time", b"run_deadline_time", "signal_count", b"signal_count", "start_time", b"start_time", "started", b"started", "status", b"status", "timers", b"timers", "version", b"version", "workflow_task", b"workflow_task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activities", b"activities", "buffered_events", b"buffered_events", "cancel_request_id", b"cancel_request_id", "cancel_requested", b"cancel_requested", "close_event", b"close_event", "first_task_time", b"first_task_time", "history_bytes", b"history_bytes", "last_completed_event_id", b"last_completed_event_id", "next_event_id", b"next_event_id", "previous_started_event_id", b"previous_started_event_id", "request_ids", b"request_ids", "run_deadline_time", b"run_deadline_time", "signal_count", b"signal_count", "start_time", b"start_time", "started", b"started", "status", b"status", "timers", b"timers", "unhandled_signal_count", b"unhandled_signal_count", "version", b"version", "workflow_task", b"workflow_task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
