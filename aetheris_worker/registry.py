@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+from aetheris_worker.runtime import guard
 from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefinition
 from aetheris_worker.runtime.signatures import signature_of
 
@@ -28,6 +29,8 @@ def workflows_by_name(workflows: Sequence[type]) -> Mapping[str, WorkflowDefinit
         definitions[definition.name] = definition
         handlers = (*definition.signals.values(), *definition.queries.values())
         _read_hints(definition.run, *(handler.method for handler in handlers))
+    if definitions:
+        guard.cover_aliases()
     return definitions
 
 

@@ -11,6 +11,7 @@ import logging
 import random as _random
 import uuid as _uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Final, TypedDict, TypeVar, TypeVarTuple, Unpack, cast, overload
 
@@ -21,6 +22,7 @@ from aetheris_client.definition import (
 )
 from aetheris_client.options import check_names
 from aetheris_worker.retry import RetryPolicy
+from aetheris_worker.runtime import guard as _guard
 from aetheris_worker.runtime import info as _info
 from aetheris_worker.runtime.activity import (
     ActivityCancellationType,
@@ -72,6 +74,7 @@ __all__ = [
     "start_activity",
     "start_activity_method",
     "time",
+    "time_ns",
     "unsafe",
     "uuid4",
     "wait",
@@ -638,6 +641,11 @@ def time() -> float:
     return _current_run("time").loop.now
 
 
+def time_ns() -> int:
+    """`now` in nanoseconds since the epoch, of which it has whole microseconds."""
+    return round(_current_run("time_ns").loop.now * 1_000_000) * 1_000
+
+
 def random() -> _random.Random:
     """Random numbers that replay repeats, seeded with the run id; not for secrets."""
     return _current_run("random").random()
@@ -670,6 +678,13 @@ class _Unsafe:
     def is_replaying() -> bool:
         """Whether the code repeats what it did before. Deciding anything by it breaks replay."""
         return _current_run("unsafe.is_replaying").is_replaying
+
+    @staticmethod
+    def sandbox_unrestricted() -> AbstractContextManager[None]:
+        """Free a `with` block from what workflow code may not call (clocks, chance). What comes of
+        it must not matter to the run: replay gives other values.
+        """
+        return _guard.unrestricted()
 
 
 unsafe: Final = _Unsafe()

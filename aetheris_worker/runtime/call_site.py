@@ -1,24 +1,37 @@
 """Finds the place in user code that led to the current call."""
 
-import asyncio
 import sys
+import sysconfig
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
-_ASYNCIO: Final = str(Path(asyncio.__file__).parent)
+_STANDARD_LIBRARY: Final = sysconfig.get_path("stdlib")
 _RUNTIME: Final = str(Path(__file__).parent)
+_INSTALLED: Final = ("site-packages", "dist-packages")
 
 
 def call_site() -> str:
-    """The innermost frame that is neither asyncio's nor the runtime's, as `file:line in function`.
+    """The innermost frame that is neither the standard library's nor the runtime's, as
+    `file:line in function`.
 
     `unknown` if there is none.
     """
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith((_ASYNCIO, _RUNTIME)):
+        if not _is_of_standard_library(file) and not file.startswith(_RUNTIME):
             return f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
         frame = frame.f_back
     return "unknown"
+
+
+def is_of_library(file: str) -> bool:
+    """Whether a source file is part of Python or of an installed package."""
+    return _is_of_standard_library(file) or any(name in file for name in _INSTALLED)
+
+
+def _is_of_standard_library(file: str) -> bool:
+    if file.startswith("<frozen "):
+        return True
+    return file.startswith(_STANDARD_LIBRARY) and not any(name in file for name in _INSTALLED)

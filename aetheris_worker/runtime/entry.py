@@ -19,7 +19,7 @@ from aetheris_worker.runtime.closing import (
     FailRunCommand,
 )
 from aetheris_worker.runtime.definitions import WorkflowDefinition
-from aetheris_worker.runtime.errors import PASSING
+from aetheris_worker.runtime.errors import PASSING, ForbiddenCallError
 from aetheris_worker.runtime.run import WorkflowRun
 from aetheris_worker.runtime.signals import AsyncFunction
 from aetheris_worker.runtime.signatures import signature_of
@@ -174,6 +174,9 @@ class WorkflowEntry:
             # Else the failure would show that there were some, but not what.
             error.__cause__ = error.__cause__ or leaves[0]
             return True
+        if isinstance(error, ForbiddenCallError):
+            # A fault of the code, however wide the failure types are: nothing is decided yet.
+            return False
         return isinstance(error, (FailureError, TimeoutError, *self._definition.failure_types))
 
     def _close(self, command: ClosingCommand) -> None:

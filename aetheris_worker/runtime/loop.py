@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar, TypeVarTuple, cast
 
 from aetheris_worker.durations import check_delay
+from aetheris_worker.runtime import guard
 from aetheris_worker.runtime.callbacks import DelayedCallback, ReadyCallback, Timer
 from aetheris_worker.runtime.errors import ReadOnlyError, RunEvictedError
 from aetheris_worker.runtime.forbidden import FORBIDDEN, refusal
@@ -98,10 +99,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         # With the outer loop's hooks, that loop would adopt this run's async generators and close
         # them whenever the garbage collector finds them.
         sys.set_asyncgen_hooks(None, _drop)
+        was_guarded = guard.enter()
         events._set_running_loop(self)  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType]
         try:
             yield
         finally:
+            guard.leave(was_guarded)
             events._set_running_loop(outer)  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType]
             sys.set_asyncgen_hooks(*outer_hooks)
             _resume_current_task(outer, outer_task)

@@ -13,6 +13,7 @@ from aetheris.api.v1 import history_pb2
 from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_client.converter import DataConverter
+from aetheris_worker.runtime import guard
 from aetheris_worker.runtime.chunks import COMMAND_EVENT_TYPES, Chunk, chunks_of
 from aetheris_worker.runtime.commands import ProducedCommand, event_type_name
 from aetheris_worker.runtime.definitions import WorkflowDefinition
@@ -36,6 +37,7 @@ class RunMachine:
     def __init__(
         self, definition: WorkflowDefinition, run_id: RunId, converter: DataConverter
     ) -> None:
+        guard.install()
         self.run = WorkflowRun(run_id, converter)
         self.started_event_id = 0
         self.is_tainted = False

@@ -12,7 +12,7 @@ from aetheris.api.v1.worker_service_pb2 import WorkflowQuery, WorkflowQueryResul
 from aetheris_client.converter import DataConverter
 from aetheris_client.errors import AetherisError
 from aetheris_client.failure import to_failure
-from aetheris_worker.runtime.errors import NondeterminismError
+from aetheris_worker.runtime.errors import ForbiddenCallError, NondeterminismError
 from aetheris_worker.runtime.replay import RunMachine
 
 # What the server takes as one answer to a query.
@@ -40,7 +40,7 @@ class QueryResultTooLargeError(AetherisError):
 
 def cause_of(error: Exception) -> WorkflowTaskFailedCause.ValueType:
     """Why a workflow task failed, for the history."""
-    if isinstance(error, NondeterminismError):
+    if isinstance(error, (NondeterminismError, ForbiddenCallError)):
         return history_pb2.WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR
     if isinstance(error, DecisionTooLargeError):
         return history_pb2.WORKFLOW_TASK_FAILED_CAUSE_GRPC_MESSAGE_TOO_LARGE
