@@ -53,7 +53,14 @@ _FATAL: Final = frozenset(
 
 
 class Poller(ABC, Generic[Response]):
-    """Polls until it is stopped."""
+    """Polls until it is stopped.
+
+    Polls are numbered, and each names the last one whose answer came: what others were answered
+    with, the server gives to other workers.
+
+    Attributes:
+        received_number: The last poll whose answer came; 0 for none.
+    """
 
     def __init__(self, name: str, slots: Slots) -> None:
         self._name = name
@@ -61,6 +68,8 @@ class Poller(ABC, Generic[Response]):
         self._call: grpc.aio.UnaryUnaryCall[Any, Response] | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
+        self._number = 0
+        self.received_number = 0
 
     @abstractmethod
     def begin_poll(self) -> "grpc.aio.UnaryUnaryCall[Any, Response]":
@@ -108,9 +117,11 @@ class Poller(ABC, Generic[Response]):
     async def _poll(self) -> None:
         await self._slots.wait_free()
         response: Response | None = None
+        self._number += 1
         self._call = self.begin_poll()
         try:
             response = await self._call
+            self.received_number = self._number
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -162,6 +173,8 @@ class WorkflowPoller(Poller[PollWorkflowTasksResponse]):
 
     def begin_poll(self) -> "grpc.aio.UnaryUnaryCall[Any, PollWorkflowTasksResponse]":
         self._request.max_tasks = min(self._slots.free_count, _MAX_TASKS)
+        self._request.poll_number = self._number
+        self._request.received_poll_number = self.received_number
         return self._stub.PollWorkflowTasks(self._request, timeout=POLL_TIMEOUT + _SPARE_TIMEOUT)
 
     def end_poll(self, response: PollWorkflowTasksResponse | None) -> None:
@@ -205,6 +218,8 @@ class ActivityPoller(Poller[PollActivityTasksResponse]):
         half = (self._slots.free_count + 1) // 2
         self._kept_count = self._slots.take_nowait(min(half, _MAX_TASKS))
         self._request.max_tasks = self._kept_count
+        self._request.poll_number = self._number
+        self._request.received_poll_number = self.received_number
         return self._stub.PollActivityTasks(self._request, timeout=POLL_TIMEOUT + _SPARE_TIMEOUT)
 
     def end_poll(self, response: PollActivityTasksResponse | None) -> None:

@@ -6,11 +6,13 @@ answers go out, since the server gives every task up only when it is answered or
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Any, Final
 
-from aetheris.api.v1.worker_service_pb2 import WorkflowTask
+import grpc
+
+from aetheris.api.v1.worker_service_pb2 import ShutdownWorkerRequest, WorkflowTask
 from aetheris.api.v1.workflow_service_pb2 import (
     GetWorkflowHistoryRequest,
     GetWorkflowHistoryResponse,
@@ -19,6 +21,9 @@ from aetheris_client.codec import BoundedCodec
 from aetheris_client.connection import Connection
 from aetheris_client.errors import CodecError
 from aetheris_worker.activities.runner import ActivityRunner
+from aetheris_worker.activities.saturation import SaturationWatch
+from aetheris_worker.activities.threads import ActivityThreads
+from aetheris_worker.activities.watchdog import LoopWatchdog
 from aetheris_worker.answers import AnswerSender
 from aetheris_worker.config import WorkerConfig
 from aetheris_worker.polling import ActivityPoller, WorkflowPoller
@@ -26,7 +31,7 @@ from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefi
 from aetheris_worker.slots import Slots
 from aetheris_worker.tasks.cache import RunCache
 from aetheris_worker.tasks.handler import WorkflowTaskHandler
-from aetheris_worker.tasks.watchdog import Watchdog
+from aetheris_worker.tasks.threads import WorkflowThreads
 
 _LOGGER: Final = logging.getLogger("aetheris.worker")
 
@@ -34,6 +39,9 @@ HISTORY_CALL_TIMEOUT: Final = 20.0
 # What a shutdown gives cancelled activities to clean up, and then the last answers to be sent.
 CANCEL_GRACE: Final = 5.0
 LAST_ANSWERS_GRACE: Final = 5.0
+# More than one step that blocks is given.
+EVICTION_GRACE: Final = 5.0
+GOODBYE_TIMEOUT: Final = 2.0
 # What cancelled user code gets where the worker ends without more ado.
 ABANDON_GRACE: Final = 2.0
 
@@ -53,9 +61,11 @@ class WorkerSession:
         self._connection = connection
         self._workflows = workflows
         self._activities = activities
+        self._executor = executor
         self._own_executor = None if executor is not None else _make_executor(config, activities)
         self._cache = RunCache(config.max_cached_workflows)
-        self._watchdog = Watchdog()
+        self._threads = WorkflowThreads()
+        self._watchdog = LoopWatchdog()
         self._sender = AnswerSender(
             connection.worker_service.RespondTasks,
             config.namespace,
@@ -78,6 +88,11 @@ class WorkerSession:
             self._take_extra_workflow_task,
             self._spawn,
         )
+        self._saturation = SaturationWatch(
+            config.max_concurrent_activities,
+            self._runner.running_types,
+            lambda: self._runner.ended_count,
+        )
         self._handler = WorkflowTaskHandler(
             config,
             workflows,
@@ -86,7 +101,7 @@ class WorkerSession:
             self._get_history,
             self._runner,
             self._workflow_slots,
-            self._watchdog,
+            self._threads,
             self._take_workflow_task,
             self._spawn,
         )
@@ -97,7 +112,9 @@ class WorkerSession:
         Raises:
             ExceptionGroup: Of the RpcError with which the server refused the first polls.
         """
+        self._log_start()
         self._watchdog.start()
+        self._saturation.start()
         try:
             async with self._group:
                 sending = self._group.create_task(self._sender.run())
@@ -110,15 +127,63 @@ class WorkerSession:
                 for poller in pollers:
                     poller.stop()
                 await asyncio.wait(polls)
+                await self._say_that_it_ends(pollers)
                 await self._wind_down()
                 sending.cancel()
                 watching.cancel()
         finally:
             await self._abandon()
+            await self._take_runs_down()
             self._watchdog.stop()
-            self._cache.clear()
+            self._saturation.stop()
             if self._own_executor is not None:
                 self._own_executor.shutdown(wait=False, cancel_futures=True)
+
+    def _log_start(self) -> None:
+        config = self._config
+        _LOGGER.info(
+            "worker %s of %s: namespace %r, task queue %r, workflows %s, activities %s, "
+            "capabilities %s",
+            config.identity,
+            self._connection.address,
+            config.namespace,
+            config.task_queue,
+            sorted(self._workflows),
+            sorted(self._activities),
+            list(config.capabilities),
+        )
+        # What executors of the standard library have; others may know no such limit.
+        threads = getattr(self._executor, "_max_workers", None)
+        if isinstance(threads, int) and threads < config.max_concurrent_activities:
+            plain = sorted(item.name for item in self._activities.values() if not item.is_async)
+            _LOGGER.warning(
+                "activity_executor has %d threads and max_concurrent_activities is %d: attempts "
+                "beyond the threads wait while their timeouts run: %s",
+                threads,
+                config.max_concurrent_activities,
+                ", ".join(plain),
+            )
+
+    async def _say_that_it_ends(self, pollers: Sequence[WorkflowPoller | ActivityPoller]) -> None:
+        """So that the server waits for nothing that it has given to this worker's last polls."""
+        config = self._config
+        request = ShutdownWorkerRequest(
+            namespace=config.namespace,
+            task_queue=config.task_queue,
+            sticky_task_queue=config.sticky_task_queue,
+            identity=config.identity,
+            worker_instance_id=config.instance_id,
+        )
+        for poller in pollers:
+            if isinstance(poller, WorkflowPoller):
+                request.received_workflow_poll_number = poller.received_number
+            else:
+                request.received_activity_poll_number = poller.received_number
+        try:
+            await self._connection.worker_service.ShutdownWorker(request, timeout=GOODBYE_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            # The server learns of it by its timeouts.
+            _LOGGER.info("the server was not told of the end: %s", error.details())
 
     def _make_pollers(self) -> list[WorkflowPoller | ActivityPoller]:
         # One call of each kind: a second one was measured to split the batches and save nothing.
@@ -143,7 +208,7 @@ class WorkerSession:
         self._runner.cancel_all()
         if await self._is_quiet_within(CANCEL_GRACE):
             return
-        _LOGGER.warning("given up at shutdown: %s", ", ".join(self._runner.running_types()))
+        _LOGGER.warning("given up at shutdown: %s", self._runner.abandoned())
         for task in list(self._spawned):
             task.cancel()
         await self._is_quiet_within(LAST_ANSWERS_GRACE)
@@ -156,8 +221,20 @@ class WorkerSession:
         if self._spawned:
             await asyncio.wait(list(self._spawned), timeout=ABANDON_GRACE)
         if self._spawned:
-            left = ", ".join(self._runner.running_types())
-            _LOGGER.error("still running after shutdown, in spite of cancellation: %s", left)
+            _LOGGER.error(
+                "still running after shutdown, in spite of cancellation: %s",
+                self._runner.abandoned(),
+            )
+
+    async def _take_runs_down(self) -> None:
+        """Close the code of cached runs, which may block."""
+        self._handler.evict_all()
+        try:
+            async with asyncio.timeout(EVICTION_GRACE):
+                await self._threads.wait_idle()
+        except TimeoutError:
+            _LOGGER.error("workflow code that hangs keeps cached runs from being taken down")
+        self._threads.stop()
 
     async def _raise_crash(self) -> None:
         """What a spawned task raised by mistake ends the worker, rather than pass unnoticed."""
@@ -169,9 +246,10 @@ class WorkerSession:
         """Wait until nothing runs and all is answered; answers may bring new tasks."""
         try:
             async with asyncio.timeout(timeout):
-                while self._spawned or not self._sender.is_idle:
+                while self._spawned or not (self._threads.is_idle and self._sender.is_idle):
                     if self._spawned:
                         await asyncio.wait(list(self._spawned))
+                    await self._threads.wait_idle()
                     await self._sender.wait_idle()
         except TimeoutError:
             return False
@@ -221,7 +299,7 @@ class WorkerSession:
 
 def _make_executor(
     config: WorkerConfig, activities: Mapping[str, ActivityDefinition]
-) -> ThreadPoolExecutor | None:
+) -> ActivityThreads | None:
     if all(activity.is_async for activity in activities.values()):
         return None
-    return ThreadPoolExecutor(config.max_concurrent_activities, "aetheris-activity")
+    return ActivityThreads(config.max_concurrent_activities)

@@ -1,7 +1,7 @@
 """A worker: takes tasks of one task queue, runs workflow code and activities, answers.
 
-Everything runs on the event loop that calls `run`: polls, workflow code (see tasks/watchdog.py) and
-async activities. Only plain-function activities run in threads.
+Polls and async activities run on the event loop that calls `run`; workflow code in a thread of its
+own (tasks/threads.py), and so do activities that are plain functions (activities/threads.py).
 """
 
 import asyncio

@@ -66,6 +66,7 @@ class ActivityRunner:
         self._spawn = spawn
         self._attempts: dict[_Key, Attempt] = {}
         self._asks_for_more = True
+        self._ended_count = 0
 
     # What the workflow side asks for.
 
@@ -133,6 +134,20 @@ class ActivityRunner:
         """Activity types of the running attempts."""
         return [attempt.task.activity_type.name for attempt in self._attempts.values()]
 
+    def abandoned(self) -> str:
+        """The running attempts, for people."""
+        return ", ".join(
+            f"{attempt.task.activity_type.name} of workflow "
+            f"{attempt.task.workflow_execution.workflow_id!r}"
+            + ("" if attempt.is_async else ", whose thread goes on until the process ends")
+            for attempt in self._attempts.values()
+        )
+
+    @property
+    def ended_count(self) -> int:
+        """Attempts that have ended so far."""
+        return self._ended_count
+
     # One attempt.
 
     def _attempts_of(self, activity: tuple[str, int]) -> list[Attempt]:
@@ -174,6 +189,7 @@ class ActivityRunner:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the answer says it
             self._answer_error(attempt, answer, error)
         attempt.close()
+        self._ended_count += 1
         if self._attempts.get(_key(task)) is attempt:
             del self._attempts[_key(task)]
         if answer.WhichOneof("answer") is None:

@@ -7,12 +7,12 @@ from types import FrameType
 from typing import Final
 
 _STANDARD_LIBRARY: Final = sysconfig.get_path("stdlib")
-_RUNTIME: Final = str(Path(__file__).parent)
+_WORKER: Final = str(Path(__file__).parent.parent)
 _INSTALLED: Final = ("site-packages", "dist-packages")
 
 
 def call_site() -> str:
-    """The innermost frame that is neither the standard library's nor the runtime's, as
+    """The innermost frame that is neither the standard library's nor the worker's, as
     `file:line in function`.
 
     `unknown` if there is none.
@@ -20,10 +20,20 @@ def call_site() -> str:
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         file = frame.f_code.co_filename
-        if not _is_of_standard_library(file) and not file.startswith(_RUNTIME):
+        if is_of_user(file):
             return f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
         frame = frame.f_back
     return "unknown"
+
+
+def is_of_user(file: str) -> bool:
+    """Whether a source file is neither Python's nor the worker's."""
+    return not _is_of_standard_library(file) and not is_of_worker(file)
+
+
+def is_of_worker(file: str) -> bool:
+    """Whether a source file is the worker's own."""
+    return file.startswith(_WORKER)
 
 
 def is_of_library(file: str) -> bool:

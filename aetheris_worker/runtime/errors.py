@@ -6,6 +6,7 @@ All derive from AetherisError, but for RunEvictedError, which workflow code must
     ├── NondeterminismError      the code did not repeat what the history says it did
     ├── HistoryError             the history itself makes no sense
     ├── ForbiddenCallError       workflow code asked the loop for I/O or threads
+    ├── DeadlockError            workflow code did not give control back
     ├── StrayError               workflow code raised what is not an Exception
     └── ReadOnlyError            a query handler tried to change something
     BaseException
@@ -53,6 +54,21 @@ class ForbiddenCallError(AetherisError):
         super().__init__(f"workflow code may not call {call} (at {call_site}): {instead}")
         self.call = call
         self.call_site = call_site
+
+
+class DeadlockError(AetherisError):
+    """Workflow code blocked, or computed for too long.
+
+    Attributes:
+        stack: Where it was, its own innermost line first.
+    """
+
+    def __init__(self, label: str, seconds: float, stack: str) -> None:
+        super().__init__(
+            f"potential deadlock: workflow code of {label} has not given control back for "
+            f"{seconds:.1f} s. It is at:\n{stack}"
+        )
+        self.stack = stack
 
 
 class ReadOnlyError(AetherisError):

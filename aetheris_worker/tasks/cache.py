@@ -6,7 +6,7 @@ from aetheris_worker.runtime.replay import RunMachine
 
 
 class RunCache:
-    """The runs used last, by run id. A run that leaves it is evicted."""
+    """The runs used last, by run id. Those that leave it are the caller's to evict."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -22,24 +22,26 @@ class RunCache:
             self._machines.move_to_end(run_id)
         return machine
 
-    def put(self, run_id: str, machine: RunMachine) -> None:
-        """Keep it; another machine of the same run, and the run used longest ago, leave."""
+    def put(self, run_id: str, machine: RunMachine) -> list[tuple[str, RunMachine]]:
+        """Keep it. Another machine of the same run, and the run used longest ago, leave; returns
+        those that do.
+        """
+        leaving: list[tuple[str, RunMachine]] = []
         previous = self._machines.pop(run_id, None)
         if previous is not None and previous is not machine:
-            previous.evict()
+            leaving.append((run_id, previous))
         self._machines[run_id] = machine
         while len(self._machines) > self._capacity:
-            _, oldest = self._machines.popitem(last=False)
-            oldest.evict()
+            leaving.append(self._machines.popitem(last=False))
+        return leaving
 
-    def drop(self, run_id: str, machine: RunMachine) -> None:
-        """Evict this machine; another machine of the same run stays."""
+    def forget(self, run_id: str, machine: RunMachine) -> None:
+        """Keep this machine no longer; another machine of the same run stays."""
         if self._machines.get(run_id) is machine:
             del self._machines[run_id]
-        machine.evict()
 
-    def clear(self) -> None:
-        """Evict all."""
-        while self._machines:
-            _, machine = self._machines.popitem(last=False)
-            machine.evict()
+    def clear(self) -> list[tuple[str, RunMachine]]:
+        """Keep none; returns those that leave."""
+        leaving = list(self._machines.items())
+        self._machines.clear()
+        return leaving

@@ -1,16 +1,14 @@
-"""Makes decisions: takes workflow tasks and queries, runs the code, hands in the answers.
+"""Makes decisions: takes workflow tasks and queries, has the code run, hands in the answers.
 
-Runs on the event loop, without awaiting, as long as the run is cached or its history came along;
-only a history that must be fetched takes a task of its own. A run is in the cache from its decision
-on; if the server does not take the decision, the run leaves, and its next task starts from the
-history.
+The code runs in a thread of its own (tasks/threads.py), one step of a run at a time
+(tasks/lanes.py); all else happens on the event loop. A run is in the cache from its decision on; if
+the server does not take the decision, the run leaves, and its next task starts from the history.
 """
 
 import functools
 import logging
-import time
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from aetheris.api.v1.command_pb2 import Command, ScheduleActivityTaskCommandAttributes
@@ -20,19 +18,21 @@ from aetheris.api.v1.worker_service_pb2 import (
     RespondWorkflowTaskCompletedRequest,
     TaskAnswer,
     TaskAnswerResult,
+    WorkflowQuery,
     WorkflowQueryResult,
     WorkflowTask,
 )
 from aetheris_client.errors import AetherisError, RpcError
 from aetheris_worker.answers import AnswerSender
 from aetheris_worker.config import SDK_NAME, SDK_VERSION, WorkerConfig
-from aetheris_worker.runtime.commands import ProducedCommand
 from aetheris_worker.runtime.definitions import WorkflowDefinition
+from aetheris_worker.runtime.errors import DeadlockError
 from aetheris_worker.runtime.info import RunId
 from aetheris_worker.runtime.replay import RunMachine
 from aetheris_worker.slots import Slots
 from aetheris_worker.tasks.cache import RunCache
 from aetheris_worker.tasks.history import GetHistory, fetch_history
+from aetheris_worker.tasks.lanes import RunLanes
 from aetheris_worker.tasks.outcomes import (
     MAX_DECISION_BYTES,
     MAX_QUERIES_BYTES,
@@ -43,7 +43,7 @@ from aetheris_worker.tasks.outcomes import (
     failure_of,
     query_failed,
 )
-from aetheris_worker.tasks.watchdog import Watchdog
+from aetheris_worker.tasks.threads import WorkflowThreads
 
 _LOGGER: Final = logging.getLogger("aetheris.worker")
 
@@ -80,6 +80,34 @@ class WorkflowNotRegisteredError(AetherisError):
         super().__init__(f"workflow type {name!r} is not registered here; there are {known}")
 
 
+class StillHangingError(AetherisError):
+    """An earlier attempt hangs in a thread that nothing can stop."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(f"workflow code of {label} still blocks a thread of this worker")
+
+
+@dataclass(slots=True)
+class _Step:
+    """A task whose code is run; the machine is made on the way where none is cached."""
+
+    task: WorkflowTask
+    machine: RunMachine | None
+    has_come_back: bool = False
+
+    def progress(self) -> int:
+        """How far in the history it is."""
+        return 0 if self.machine is None else self.machine.started_event_id
+
+    def come_back(self) -> None:
+        """Its code was given up, and has ended after all."""
+        try:
+            if self.machine is not None:
+                self.machine.evict()
+        finally:
+            self.has_come_back = True
+
+
 class WorkflowTaskHandler:
     """Owns the cache. Each task occupies one slot, until its answer is with the server.
 
@@ -95,7 +123,7 @@ class WorkflowTaskHandler:
         get_history: GetHistory,
         eager: EagerActivities,
         slots: Slots,
-        watchdog: Watchdog,
+        threads: WorkflowThreads,
         take_next: Callable[[WorkflowTask], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
@@ -106,7 +134,10 @@ class WorkflowTaskHandler:
         self._get_history = get_history
         self._eager = eager
         self._slots = slots
-        self._watchdog = watchdog
+        self._threads = threads
+        self._lanes = RunLanes()
+        # Bounded by the threads.
+        self._hanging: dict[str, _Step] = {}
         self._take_next = take_next
         self._spawn = spawn
         self._asks_for_more = True
@@ -124,20 +155,55 @@ class WorkflowTaskHandler:
 
     def handle(self, task: WorkflowTask) -> None:
         """Decide, or answer the query; the caller has taken a slot for it."""
-        if task.HasField("query"):
-            machine = self._cache.find(task.workflow_execution.run_id)
-            # A cached run is at its last decision, which is what a query is about.
-            if machine is not None and machine.started_event_id >= task.previous_started_event_id:
-                self._answer_query(task, machine)
+        run_id = task.workflow_execution.run_id
+        self._lanes.enter(run_id, functools.partial(self._begin, task))
+
+    def evict_all(self) -> None:
+        """Take all cached runs down."""
+        for run_id, machine in self._cache.clear():
+            self._evict(run_id, machine)
+
+    def _begin(self, task: WorkflowTask) -> None:
+        """In the run's lane."""
+        try:
+            self._check_not_hanging(task)
+            if task.HasField("query"):
+                self._begin_query(task)
+                return
+            machine = self._continuing(task)
+            events = task.history.events
+            if task.next_page_token or (machine is None and _begin_of(events) != 1):
+                self._spawn(self._fetch_and_decide(task))
             else:
-                self._spawn(self._replay_for_query(task))
+                self._decide(task, machine, events)
+        except Exception as error:  # noqa: BLE001 - the server and the log hear of it
+            self._lanes.leave(task.workflow_execution.run_id)
+            self.fail(task, error)
+
+    def _check_not_hanging(self, task: WorkflowTask) -> None:
+        """One thread that hangs in a run's code is enough: another attempt would hang as well."""
+        run_id = task.workflow_execution.run_id
+        hanging = self._hanging.get(run_id)
+        if hanging is None:
             return
-        machine = self._continuing(task)
-        events = task.history.events
-        if task.next_page_token or (machine is None and _begin_of(events) != 1):
-            self._spawn(self._fetch_and_decide(task))
+        if hanging.has_come_back:
+            del self._hanging[run_id]
         else:
-            self._decide(task, machine, events)
+            raise StillHangingError(_label(task))
+
+    def _begin_query(self, task: WorkflowTask) -> None:
+        machine = self._cache.find(task.workflow_execution.run_id)
+        # A cached run is at its last decision, which is what a query is about.
+        if machine is not None and machine.started_event_id >= task.previous_started_event_id:
+            self._threads.submit(
+                _label(task),
+                functools.partial(self._ask, machine, task.query),
+                functools.partial(self._on_asked, task, machine),
+                machine.evict,
+            )
+        else:
+            self._spawn(self._replay_for_query(task))
+            self._lanes.leave(task.workflow_execution.run_id)
 
     def _continuing(self, task: WorkflowTask) -> RunMachine | None:
         """The cached run, if the task's events go on where it stands."""
@@ -158,30 +224,29 @@ class WorkflowTaskHandler:
                 # It has left the cache meanwhile.
                 machine = None
                 events = await self._fetch(task, whole=True)
-        except (RpcError, TimeoutError) as error:
-            # Not the code's fault: the task runs into its timeout and is offered again.
-            _LOGGER.warning("no history of %s: %s", _label(task), error)
-            self._slots.give_back()
-        except Exception as error:  # noqa: BLE001 - a codec raises what it pleases
-            self.fail(task, error)
+        except BaseException as error:
+            self._lanes.leave(task.workflow_execution.run_id)
+            if isinstance(error, (RpcError, TimeoutError)):
+                # Not the code's fault: the task runs into its timeout and is offered again.
+                _LOGGER.warning("no history of %s: %s", _label(task), error)
+                self._slots.give_back()
+            elif isinstance(error, Exception):
+                # A codec raises what it pleases.
+                self.fail(task, error)
+            else:
+                raise
         else:
             self._decide(task, machine, events)
 
     async def _replay_for_query(self, task: WorkflowTask) -> None:
         """Build the run's state from its history, only to ask it."""
-        machine: RunMachine | None = None
+        step = _Step(task, None)
         try:
             events = await self._fetch(task, whole=True)
-            machine = self._new_machine(task)
-            self._advance(task, machine, events, is_whole=False)
-            with self._watched(task):
-                result = answer_query(machine, task.query, self._config.converter, MAX_QUERY_BYTES)
+            work = functools.partial(self._replay_and_ask, step, events)
+            result = await self._threads.run(_label(task), work, step.come_back, step.progress)
         except Exception as error:  # noqa: BLE001 - the query's caller hears of it
             result = query_failed(error, self._config.converter)
-        finally:
-            if machine is not None:
-                with self._watched(task):
-                    machine.evict()
         self._send_query_result(task, result)
 
     async def _fetch(self, task: WorkflowTask, *, whole: bool) -> Sequence[HistoryEvent]:
@@ -190,57 +255,89 @@ class WorkflowTaskHandler:
     def _decide(
         self, task: WorkflowTask, cached: RunMachine | None, events: Sequence[HistoryEvent]
     ) -> None:
+        step = _Step(task, cached)
+        self._threads.submit(
+            _label(task),
+            functools.partial(self._advance, step, events),
+            functools.partial(self._on_advanced, step),
+            step.come_back,
+            step.progress,
+        )
+
+    def _on_advanced(self, step: _Step, answer: object, error: BaseException | None) -> None:
+        task, machine = step.task, step.machine
         run_id = task.workflow_execution.run_id
-        machine = cached
+        if isinstance(answer, TaskAnswer) and machine is not None:
+            reserved = self._reserve_eager(answer)
+            if machine.is_closed or machine.is_tainted:
+                self._cache.forget(run_id, machine)
+            else:
+                for evicted_id, evicted in self._cache.put(run_id, machine):
+                    self._evict(evicted_id, evicted)
+            self._sender.send_nowait(
+                answer, functools.partial(self._on_decided, task, machine, reserved)
+            )
+        else:
+            if machine is not None:
+                self._cache.forget(run_id, machine)
+            if isinstance(error, DeadlockError):
+                self._hanging[run_id] = step
+            self.fail(task, error)
+        self._lanes.leave(run_id)
+
+    def _drop(self, task: WorkflowTask, machine: RunMachine) -> None:
+        run_id = task.workflow_execution.run_id
+        self._cache.forget(run_id, machine)
+        self._evict(run_id, machine)
+
+    def _evict(self, run_id: str, machine: RunMachine) -> None:
+        """Take down a run that has left the cache; its code may run, and block."""
+
+        def on_evicted(_: object, error: BaseException | None) -> None:
+            if error is not None:
+                _LOGGER.error("taking run %s down failed", run_id, exc_info=error)
+            self._lanes.leave(run_id)
+
+        def begin() -> None:
+            if self._cache.find(run_id) is machine:
+                # It was in use when it should have left, and is the newest again.
+                self._lanes.leave(run_id)
+                return
+            label = f"{machine.run.id.workflow_id!r}, which leaves the cache"
+            self._threads.submit(label, machine.evict, on_evicted, machine.evict)
+
+        self._lanes.enter(run_id, begin)
+
+    # In a thread for workflow code.
+
+    def _advance(self, step: _Step, events: Sequence[HistoryEvent]) -> TaskAnswer:
+        machine = step.machine = step.machine or self._new_machine(step.task)
         try:
-            if machine is None:
-                machine = self._new_machine(task)
             new_events = events[machine.started_event_id + 1 - _begin_of(events) :]
-            produced = self._advance(task, machine, new_events, is_whole=True)
+            produced = machine.advance(new_events)
             commands = [command.to_proto() for command in produced]
-            answer = self._completed(task, machine, commands)
+            answer = self._completed(step.task, machine, commands)
             size = answer.ByteSize()
             if size > MAX_DECISION_BYTES:
                 reason = f"it has {size} bytes; {MAX_DECISION_BYTES} is the limit"
                 raise DecisionTooLargeError(reason)
-        except Exception as error:  # noqa: BLE001 - the server and the log hear of it
-            if machine is not None:
-                self._drop(task, machine)
-            self.fail(task, error)
-            return
-        reserved = self._reserve_eager(answer)
+        except BaseException:
+            machine.evict()
+            raise
         if machine.is_closed or machine.is_tainted:
-            self._drop(task, machine)
-        else:
-            with self._watched(task):
-                # Another run may be evicted for it.
-                self._cache.put(run_id, machine)
-        self._sender.send_nowait(
-            answer, functools.partial(self._on_decided, task, machine, reserved)
-        )
+            machine.evict()
+        return answer
 
-    def _advance(
-        self,
-        task: WorkflowTask,
-        machine: RunMachine,
-        events: Sequence[HistoryEvent],
-        *,
-        is_whole: bool,
-    ) -> Sequence[ProducedCommand]:
-        with self._watched(task):
-            return machine.advance(events, is_whole=is_whole)
-
-    @contextmanager
-    def _watched(self, task: WorkflowTask) -> Generator[None]:
-        self._watchdog.watched = (_label(task), time.monotonic())
+    def _replay_and_ask(self, step: _Step, events: Sequence[HistoryEvent]) -> WorkflowQueryResult:
+        machine = step.machine = self._new_machine(step.task)
         try:
-            yield
+            machine.advance(events, is_whole=False)
+            return self._ask(machine, step.task.query)
         finally:
-            self._watchdog.watched = None
+            machine.evict()
 
-    def _drop(self, task: WorkflowTask, machine: RunMachine) -> None:
-        with self._watched(task):
-            self._cache.drop(task.workflow_execution.run_id, machine)
+    def _ask(self, machine: RunMachine, query: WorkflowQuery) -> WorkflowQueryResult:
+        return answer_query(machine, query, self._config.converter, MAX_QUERY_BYTES)
 
     def _completed(
         self, task: WorkflowTask, machine: RunMachine, commands: list[Command]
@@ -257,11 +354,12 @@ class WorkflowTaskHandler:
         # The decision itself comes first.
         left = min(MAX_QUERIES_BYTES, MAX_DECISION_BYTES - _SPARE_BYTES - completed.ByteSize())
         for query_id, query in task.queries.items():
-            with self._watched(task):
-                result = answer_query(machine, query, self._config.converter, max(0, left))
+            result = answer_query(machine, query, self._config.converter, max(0, left))
             left -= result.ByteSize()
             completed.query_results[query_id].CopyFrom(result)
         return answer
+
+    # On the event loop again.
 
     def _reserve_eager(self, answer: TaskAnswer) -> int:
         """Ask for the activities that this worker could run at once; returns how many."""
@@ -296,8 +394,9 @@ class WorkflowTaskHandler:
         else:
             self._slots.give_back()
 
-    def fail(self, task: WorkflowTask, error: Exception) -> None:
+    def fail(self, task: WorkflowTask, reason: BaseException | None) -> None:
         """Say that the task, or the query, led to this."""
+        error = reason if isinstance(reason, Exception) else RuntimeError(f"ended by {reason!r}")
         if task.HasField("query"):
             self._send_query_result(task, query_failed(error, self._config.converter))
             return
@@ -310,12 +409,20 @@ class WorkflowTaskHandler:
         failed.failure.CopyFrom(failure_of(error, self._config.converter))
         self._sender.send_nowait(answer, functools.partial(self._on_sent, task))
 
-    def _answer_query(self, task: WorkflowTask, machine: RunMachine) -> None:
-        with self._watched(task):
-            result = answer_query(machine, task.query, self._config.converter, MAX_QUERY_BYTES)
-        self._send_query_result(task, result)
-        if machine.is_tainted:
+    def _on_asked(
+        self, task: WorkflowTask, machine: RunMachine, result: object, error: BaseException | None
+    ) -> None:
+        run_id = task.workflow_execution.run_id
+        if isinstance(result, WorkflowQueryResult):
+            self._send_query_result(task, result)
+        else:
+            self.fail(task, error)
+        if error is not None:
+            # It hangs in a thread, which takes it down.
+            self._cache.forget(run_id, machine)
+        elif machine.is_tainted:
             self._drop(task, machine)
+        self._lanes.leave(run_id)
 
     def _send_query_result(self, task: WorkflowTask, result: WorkflowQueryResult) -> None:
         answer = TaskAnswer()

@@ -15,6 +15,7 @@ from aetheris.api.v1.worker_service_pb2 import (
     PollWorkflowTasksResponse,
     RespondTasksRequest,
     RespondTasksResponse,
+    ShutdownWorkerResponse,
     TaskAnswer,
     TaskAnswerResult,
     WorkflowTask,
@@ -43,6 +44,7 @@ class TaskServer:
         self.canned.on("PollWorkflowTasks", self._poll_workflow_tasks)
         self.canned.on("PollActivityTasks", self._poll_activity_tasks)
         self.canned.on("RespondTasks", self._respond)
+        self.canned.on("ShutdownWorker", ShutdownWorkerResponse())
         self.canned.on("GetWorkflowHistory", self._get_history)
 
     def add_activity(self, activity_type: str, *arguments: Any, **fields: Any) -> ActivityTask:

@@ -170,25 +170,24 @@ async def test_slots_wake_one_waiter_for_each_place() -> None:
     await asyncio.gather(*waiting)
 
 
-def test_cache_evicts_the_run_used_longest_ago() -> None:
+def test_cache_gives_up_the_run_used_longest_ago() -> None:
     cache = RunCache(2)
     machines = {name: machine_of(Order) for name in "abc"}
     cache.put("a", machines["a"])
     cache.put("b", machines["b"])
     assert cache.find("a") is machines["a"]
-    cache.put("c", machines["c"])
+    assert cache.put("c", machines["c"]) == [("b", machines["b"])]
     assert cache.find("b") is None
-    assert machines["b"].run.loop._evicted
-    assert not machines["a"].run.loop._evicted
+    assert cache.clear() == [("a", machines["a"]), ("c", machines["c"])]
+    assert len(cache) == 0
 
 
-def test_cache_drops_only_the_machine_that_is_meant() -> None:
+def test_cache_forgets_only_the_machine_that_is_meant() -> None:
     cache = RunCache(2)
     old, new = machine_of(Order), machine_of(Order)
-    cache.put("a", old)
-    cache.put("a", new)
-    assert old.run.loop._evicted
-    cache.drop("a", old)
+    assert cache.put("a", old) == []
+    assert cache.put("a", new) == [("a", old)]
+    cache.forget("a", old)
     assert cache.find("a") is new
 
 

@@ -214,9 +214,13 @@ class Stamps(logging.Formatter):
 
 def test_logging_and_what_is_deterministic_go_on_working(caplog: pytest.LogCaptureFixture) -> None:
     TO_CALL["it"] = allowed
+    usual = caplog.handler.formatter
     caplog.handler.setFormatter(Stamps("%(asctime)s %(message)s"))
     session = Session(Calls, "run")
-    assert session.step() == ["complete"]
+    try:
+        assert session.step() == ["complete"]
+    finally:
+        caplog.handler.setFormatter(usual)
     assert [record.message for record in caplog.records] == ["plain", "of the workflow"]
     session.replay()
 

@@ -15,7 +15,7 @@ from aetheris.api.v1.worker_service_pb2 import QueryResultType, TaskAnswer
 from aetheris_client import Client
 from aetheris_client.converter import DataConverter
 from aetheris_worker import Worker, workflow
-from aetheris_worker.tasks import handler, watchdog
+from aetheris_worker.tasks import handler, threads
 from aetheris_worker.tasks.outcomes import failure_of, message_of
 from tests.support.canned_server import Refusal
 from tests.support.history_builder import HistoryBuilder
@@ -168,7 +168,7 @@ class BlocksAtItsEnd:
 async def test_code_that_blocks_when_it_is_evicted_is_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(watchdog.Watchdog.__init__, "__defaults__", (0.1,))
+    monkeypatch.setattr(threads, "LIMIT", 0.1)
     server = TaskServer()
     blocking = HistoryBuilder("BlocksAtItsEnd")
     blocking.task_started()

@@ -1,7 +1,5 @@
 """Workflow tasks, against a server that gives the tasks that a test has put there."""
 
-import logging
-import threading
 from datetime import timedelta
 from typing import Any
 
@@ -19,9 +17,7 @@ from aetheris.api.v1.worker_service_pb2 import (
 )
 from aetheris.api.v1.workflow_service_pb2 import GetWorkflowHistoryRequest
 from aetheris_worker import activity, workflow
-from aetheris_worker.tasks import watchdog
 from tests.support.history_builder import HistoryBuilder
-from tests.support.wait import wait_until
 from tests.unit.worker.driver import summary
 from tests.unit.worker.task_server import TaskServer, value_of, working
 
@@ -56,15 +52,8 @@ class Doubles:
         return self.results
 
 
-@workflow.defn
-class Blocks:
-    @workflow.run
-    async def run(self) -> None:
-        threading.Event().wait(0.5)
-
-
 def options(**more: Any) -> dict[str, Any]:
-    return {"workflows": [Doubles, Blocks], "activities": [double], **more}
+    return {"workflows": [Doubles], "activities": [double], **more}
 
 
 def begin(count: int = 2) -> HistoryBuilder:
@@ -265,7 +254,7 @@ async def test_unknown_workflow_type_fails_the_task_saying_what_there_is() -> No
     async with working(server, **options()):
         failed = (await server.wait_answer()).workflow_task_failed
     assert failed.failure.message == (
-        "workflow type 'Unheard' is not registered here; there are ['Blocks', 'Doubles']"
+        "workflow type 'Unheard' is not registered here; there are ['Doubles']"
     )
 
 
@@ -341,21 +330,6 @@ async def test_queries_that_come_with_a_task_are_answered_with_the_decision() ->
         results = (await decision(server, 1)).query_results
     assert value_of(results["q1"].answer) == [0]
     assert results["q2"].result_type == QueryResultType.QUERY_RESULT_TYPE_FAILED
-
-
-async def test_code_that_blocks_is_reported_with_its_place(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(watchdog.Watchdog.__init__, "__defaults__", (0.1,))
-    server = TaskServer()
-    history = HistoryBuilder("Blocks")
-    history.task_started()
-    server.workflow_tasks.put_nowait(server.task_of(history))
-    with caplog.at_level(logging.ERROR):
-        async with working(server, **options()):
-            await decision(server, 1)
-            await wait_until(lambda: "potential deadlock" in caplog.text)
-    assert "threading.Event().wait(0.5)" in caplog.text
 
 
 def cause(name: str) -> WorkflowTaskFailedCause.ValueType:
