@@ -1,6 +1,7 @@
 """The worker SDK against a real server."""
 
 import asyncio
+import random
 import secrets
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -12,7 +13,7 @@ import pytest
 
 from aetheris.api.v1.common_pb2 import Payload
 from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
-from aetheris_client import Client, DataConverter, WorkflowHandle
+from aetheris_client import Client, DataConverter, WorkflowHandle, WorkflowStatus
 from aetheris_client.errors import (
     ActivityError,
     ApplicationError,
@@ -231,6 +232,47 @@ async def test_cancelled_run_stops_its_activity_at_once_and_cleans_up(
             await asyncio.wait_for(handle.result(), 10)
     assert isinstance(caught.value.cause, CancelledError)
     assert events == ["started", "stopped", "cleaned"]
+
+
+@workflow.defn(name="Chance")
+class GuessesTwice:
+    @workflow.run
+    async def run(self) -> list[float]:
+        first = random.random()
+        await workflow.sleep(0.1)
+        return [first, random.random()]
+
+
+@workflow.defn(name="Chance")
+class GuessesAgainTheSame:
+    @workflow.run
+    async def run(self) -> list[float]:
+        first = workflow.random().random()
+        await workflow.sleep(0.1)
+        return [first, workflow.random().random()]
+
+
+async def test_run_whose_code_takes_chances_waits_for_mended_code(
+    client: Client, queue: str
+) -> None:
+    handle = await client.start_workflow(GuessesTwice.run, id=new_id(), task_queue=queue)
+    async with Worker(client, task_queue=queue, workflows=[GuessesTwice]):
+
+        async def has_failed() -> bool:
+            task = (await handle.describe()).pending_workflow_task
+            return task is not None and "use workflow.random()" in str(task.last_failure)
+
+        await wait_until(has_failed, what="a failed workflow task")
+    assert (await handle.describe()).status is WorkflowStatus.RUNNING
+    async with Worker(client, task_queue=queue, workflows=[GuessesAgainTheSame]):
+        result = await asyncio.wait_for(handle.result(), 20)
+    again = workflow_random(handle.run_id or "")
+    assert result == [again.random(), again.random()]
+
+
+def workflow_random(run_id: str) -> random.Random:
+    """What the run's own source gives, whichever worker asks."""
+    return random.Random(run_id)
 
 
 @workflow.defn
