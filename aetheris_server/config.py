@@ -165,12 +165,14 @@ class HttpSettings(_Section):
 class HistorySettings(_Section):
     """The history service.
 
-    `shard_count` is fixed when a cluster is created; None leaves the choice to the command.
+    `shard_count` is fixed when a cluster is created; None leaves the choice to the command. A host
+    renews its lease, and looks for others, every `heartbeat_interval`; one whose lease has not been
+    renewed for `lease_timeout` loses its shards.
     """
 
     shard_count: Annotated[int, Field(ge=1, le=16384)] | None = None
-    lease_timeout: Seconds = 10.0
-    heartbeat_interval: Seconds = 2.0
+    lease_timeout: Seconds = 3.0
+    heartbeat_interval: Seconds = 0.5
     cache_max_runs: Count = 20_000
     cache_max_bytes: ByteCount = ByteSize(512 * _MIB)
     snapshot_interval_records: Count = 256
@@ -179,12 +181,11 @@ class HistorySettings(_Section):
 
     @model_validator(mode="after")
     def _check_intervals(self) -> Self:
-        for name in ("heartbeat_interval", "watermark_interval"):
-            if getattr(self, name) > self.lease_timeout / 3:
-                raise ValueError(
-                    f"{name} is {getattr(self, name):g} s, expected at most a third of"
-                    f" lease_timeout, which is {self.lease_timeout:g} s"
-                )
+        if self.heartbeat_interval > self.lease_timeout / 3:
+            raise ValueError(
+                f"heartbeat_interval is {self.heartbeat_interval:g} s, expected at most a third of"
+                f" lease_timeout, which is {self.lease_timeout:g} s"
+            )
         return self
 
 

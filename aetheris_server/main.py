@@ -34,7 +34,9 @@ _log = get_logger(__name__)
 DEFAULT_NAMESPACE = "default"
 _DEFAULT_RETENTION_SECONDS = 72 * 3600
 _READY_TIMEOUT = 60.0
-_LEASE_CONNECTIONS = 2
+_CLUSTER_CONNECTIONS = 3
+# What a look at the cluster may take: after a cut in the network others wait for it.
+_CLUSTER_STATEMENT_TIMEOUT = 5.0
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 - compared with, not bound to
 
 
@@ -66,8 +68,8 @@ class _Peers:
         await self.starter.release_tasks(task_tokens)
 
     async def check_history(self) -> None:
-        if not self.host.cluster.is_ready:
-            raise NotReadyError("the shards of this host")
+        if waits_for := self.host.cluster.waits_for:
+            raise NotReadyError(waits_for)
 
     async def check_matching(self) -> None:
         """Matching has no store of its own: it is well if this process answers at all."""
@@ -106,7 +108,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
     peers = _Peers()
     async with (
         Database(settings.postgres) as db,
-        Database(_for_leases(settings.postgres)) as lease_db,
+        Database(_for_cluster(settings.postgres)) as cluster_db,
         ChannelPool() as pool,
     ):
         await check_database(settings.postgres)
@@ -123,7 +125,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
             shard_count,
             new_run_id(),
             db,
-            lease_db,
+            cluster_db,
             clock,
             routed_matching,
         )
@@ -155,24 +157,30 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
             await peers.host.join(_advertised_address(settings.grpc, rpc))
             await _wait_ready(peers.host)
             await rpc.begin_serving()
+            following = asyncio.create_task(rpc.follow(lambda: peers.host.cluster.is_ready))
             try:
                 yield RunningServer(rpc.address, f"{http.host}:{http.port}" if http else None)
             finally:
                 _log.info("draining")
+                following.cancel()
+                await asyncio.wait([following])
                 await rpc.begin_drain()
                 gate.begin_drain()
                 matching.begin_drain()
 
 
-def _for_leases(settings: PostgresSettings) -> PostgresSettings:
-    return settings.model_copy(update={"pool_max_size": _LEASE_CONNECTIONS})
+def _for_cluster(settings: PostgresSettings) -> PostgresSettings:
+    timeout = min(settings.statement_timeout, _CLUSTER_STATEMENT_TIMEOUT)
+    return settings.model_copy(
+        update={"pool_max_size": _CLUSTER_CONNECTIONS, "statement_timeout": timeout}
+    )
 
 
 def _not_ready(host: HistoryHost, gate: DrainGate) -> str | None:
     """What the server waits for; None if it is ready."""
     if gate.is_draining:
         return "draining"
-    return None if host.cluster.is_ready else "shards"
+    return host.cluster.waits_for
 
 
 def _advertised_address(settings: GrpcSettings, rpc: RpcServer) -> str:

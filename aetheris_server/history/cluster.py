@@ -1,22 +1,29 @@
 """This host among the others: which shards it has, and where the rest are.
 
-Every interval it says that it lives, renews its leases and moves the watermarks of its shards,
-looks who else lives, gives up shards that are another's by `placement`, and takes those that are
-its own and free. A lease is for liveness only; what keeps two owners apart is the log
-(`storage.shards`).
+Each of these goes on by itself, so that none can hold up another:
+
+    lease        this host lives; nothing else in that loop or on its connection (`lease`)
+    membership   who else lives, which shards are this host's; buries the dead, takes, gives up
+    settling     watermarks (`settling`)
+    due scan     runs that are due soon and not in memory
+    recovery     what taken shards owe (`recovery`)
+
+A lease is for liveness only; what keeps two owners apart is the log (`storage.shards`).
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 
 from aetheris.server.v1 import log_pb2
 from aetheris_server.clock import Clock
-from aetheris_server.config import HistorySettings
+from aetheris_server.config import ConfigError, HistorySettings
 from aetheris_server.errors import UnavailableError
 from aetheris_server.history.engine import Engine
-from aetheris_server.history.placement import choose_host
+from aetheris_server.history.lease import Lease
+from aetheris_server.history.placement import choose_host, is_loopback
 from aetheris_server.history.recovery import recover_shards
-from aetheris_server.history.shard import Settlement, Shard
+from aetheris_server.history.settling import Settler
+from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.apply import chain_hash
 from aetheris_server.history.state.run import EMPTY_HASH, RunKey
 from aetheris_server.history.state.times import to_timestamp
@@ -32,20 +39,19 @@ _log = get_logger(__name__)
 
 _OWNED = gauge("owned_shards", "Shards that this host has.")
 
-# Settlements that a run may owe tasks for before its row is flagged.
-_FLAG_LAG = 3
 _DUE_INTERVAL = 30.0
+_CLOCK_LOOK_INTERVAL = 1.0
 _DUE_PAGE_SIZE = 5_000
-# How much of a lease may pass before it is renewed.
-_LEASE_SHARE = 0.3
+_RELEASE_TIMEOUT = 5.0
 _RECOVERY_RETRY_INTERVAL = 0.5
 
 
 class Cluster:
-    """Membership, leases and shard ownership of one host.
+    """Membership and shard ownership of one host.
 
     Attributes:
         address: Where peers reach this host; empty until it has joined.
+        lease: This host's.
     """
 
     def __init__(
@@ -58,20 +64,41 @@ class Cluster:
     ) -> None:
         self.host_id = host_id
         self.address = ""
+        self.lease = Lease(
+            host_id,
+            settings.lease_timeout,
+            settings.heartbeat_interval,
+            host_storage.LeaseRenewer(db),
+            clock,
+            self._rejoin,
+        )
         self._ready = asyncio.Event()
         self._settings = settings
         self._shard_count = shard_count
         self._db = db
         self._clock = clock
         self._engine: Engine | None = None
+        self._settler: Settler | None = None
+        self._sight: host_storage.Sight | None = None
         self._owner_by_shard: dict[int, str] = {}
         self._live_addresses: frozenset[str] = frozenset()
+        self._wanted: frozenset[int] = frozenset()
+        self._is_displaced = False
+        self._join_count = 0
         self._wake = asyncio.Event()
         self._taken = asyncio.Event()
+        self._due = asyncio.Event()
 
     def attach(self, engine: Engine) -> None:
-        """Name the engine whose shards this is about; called once, before `run`."""
+        """Name the engine whose shards this is about; called once, before `join`."""
         self._engine = engine
+        self._settler = Settler(
+            engine,
+            self._db,
+            self.host_id,
+            self._settings.watermark_interval,
+            lambda shard_id: self.on_shard_failed(shard_id, True),
+        )
 
     @property
     def engine(self) -> Engine:
@@ -80,15 +107,30 @@ class Cluster:
         return self._engine
 
     @property
-    def is_ready(self) -> bool:
-        """Whether this host has all the shards that it should have.
+    def loops(self) -> Sequence[Callable[[], Coroutine[None, None, None]]]:
+        """What runs from `join` until `leave`; the lease's own loop outlasts both."""
+        assert self._settler is not None
+        return (self._run_membership, self._settler.run, self._run_due_scan)
+
+    @property
+    def waits_for(self) -> str | None:
+        """What keeps this host from serving all the shards that it should; None is nothing.
 
         They are served while they are being recovered: what they owe takes a moment longer.
         """
-        return self._ready.is_set()
+        if self._is_displaced:
+            return "an address of its own: another host has grpc.advertised_address"
+        if not self.lease.is_valid:
+            return "its lease, which postgres has not renewed"
+        return None if self._ready.is_set() else "its shards"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `waits_for` is nothing."""
+        return self.waits_for is None
 
     async def wait_ready(self) -> None:
-        """Return when `is_ready`."""
+        """Return when this host has all the shards that it should have."""
         await self._ready.wait()
 
     def on_shard_failed(self, shard_id: int, is_lost: bool) -> None:
@@ -112,107 +154,172 @@ class Cluster:
         address = choose_host(key, self._live_addresses)
         return None if address == self.address else address
 
+    # Coming and going.
+
     async def join(self, address: str) -> None:
-        """Take over from whoever was at this host's address before; called once, before `run`.
+        """Take over from whoever was at this host's address before; called once, before `loops`.
 
         Raises:
+            ConfigError: Another host joined at the same address at the same time.
             UnavailableError: Postgres does not answer.
         """
         self.address = address
         await host_storage.replace_host(self._db, self.host_id, self.address)
+        if not await self._register():
+            raise ConfigError(
+                "grpc.advertised_address",
+                f"{address} is that of another live host; each host needs one of its own",
+            )
 
-    async def run(self) -> None:
-        """Take part in the cluster until cancelled."""
-        next_look, next_due_scan = 0.0, 0.0
-        next_due_time = self._clock.now()
+    async def _register(self) -> bool:
+        sent_at = self._clock.monotonic()
+        timeout = self._settings.lease_timeout
+        is_ours = await host_storage.register_host(self._db, self.host_id, self.address, timeout)
+        if is_ours:
+            self.lease.begin(sent_at)
+        return is_ours
+
+    async def _rejoin(self) -> None:
+        """This host was buried: whatever it had may be another's by now."""
+        self._ready.clear()
+        self._join_count += 1
+        for shard_id in [*self.engine.shards, *self.engine.failed_shards()]:
+            self.engine.release_shard(shard_id)
+        if await self._register():
+            _log.error("this host was taken for dead and has joined anew")
+            self._is_displaced = False
+            self._wake.set()
+        elif not self._is_displaced:
+            self._is_displaced = True
+            _log.error(
+                "another host has this host's address; set grpc.advertised_address of one of them",
+                address=self.address,
+            )
+
+    async def leave(self) -> None:
+        """Settle and give up all shards, and be forgotten. The last call; `loops` have ended.
+
+        Raises:
+            UnavailableError: Postgres does not answer; the lease will run out.
+        """
+        assert self._settler is not None
+        if not self.lease.is_valid:
+            _log.warning("the lease has run out; there is nothing to give up")
+            return
+        await self._settler.settle()
+        await self._release(set(self.engine.shards))
+        await host_storage.remove_host(self._db, self.host_id)
+
+    # Membership.
+
+    async def _run_membership(self) -> None:
         while not is_cancelled():
-            now = self._clock.monotonic()
+            self._wake.clear()
             try:
-                await self._renew(now)
-                if now >= next_look or not self.is_ready:
+                if self.lease.is_valid:
                     await self._look_around()
-                    next_look = now + self._settings.heartbeat_interval
-                # By both clocks: the wall clock may step either way.
-                if now >= next_due_scan or self._clock.now() >= next_due_time:
-                    await self._schedule_due()
-                    next_due_scan = now + _DUE_INTERVAL
-                    next_due_time = self._clock.now() + DUE_HORIZON / 2
             except (UnavailableError, TimeoutError) as error:
-                _log.error("this host could not renew its leases", error=str(error))
+                _log.error("this host could not look at the cluster", error=str(error))
             except Exception:  # noqa: BLE001 - logged whole
                 # A fault here must not end what the shards that this host has can still do.
-                _log.exception("this host could not renew its leases")
-            self._wake.clear()
-            await pause(self._settings.watermark_interval, unless=self._wake)
+                _log.exception("this host could not look at the cluster")
+            await pause(self._settings.heartbeat_interval, unless=self._wake)
 
     async def _look_around(self) -> None:
-        """Say that this host lives, see who else does, and bring the shards to whom they belong."""
-        lease = self._settings.lease_timeout
-        await host_storage.heartbeat_host(self._db, self.host_id, self.address, lease)
-        hosts = await host_storage.load_live_hosts(self._db)
+        """See who lives, bury the dead, and bring the shards to whom they belong."""
+        joined = self._join_count
+        sight = await host_storage.look_at_cluster(self._db)
+        if sight.expired and await self._bury():
+            sight = await host_storage.look_at_cluster(self._db)
+        if sight == self._sight and self._ready.is_set():
+            return
+        # What changes from here on, or fails half-way, is seen by the next look.
+        self._sight = None
         rows = await shard_storage.load_shards(self._db)
-        self._live_addresses = frozenset(host.address for host in hosts) | {self.address}
-        address_by_host = {host.host_id: host.address for host in hosts}
+        self._note_hosts(sight)
         self._owner_by_shard = {
-            row.shard_id: address_by_host[row.host_id]
+            row.shard_id: sight.hosts[row.host_id]
             for row in rows
-            if row.host_id in address_by_host
+            if row.host_id is not None and row.host_id in sight.hosts
         }
-        wanted = {
+        await self._move_shards(rows, joined)
+        _OWNED.set(len(self.engine.shards))
+        if self._wanted <= self.engine.shards.keys() and not self.engine.failed_shards():
+            self._sight = sight
+            self._ready.set()
+        else:
+            self._ready.clear()
+
+    async def _bury(self) -> bool:
+        """Free the shards of hosts whose leases have run out; whether there were any."""
+        grace = 0.0 if self.lease.is_steady else self._settings.lease_timeout
+        buried = await host_storage.bury_hosts(self._db, self.host_id, grace)
+        if buried:
+            _log.warning("hosts are dead; their shards are free", host_ids=buried)
+        return bool(buried)
+
+    def _note_hosts(self, sight: host_storage.Sight) -> None:
+        live = {sight.hosts[host_id] for host_id in sight.hosts.keys() - sight.expired}
+        addresses = frozenset({*live, self.address})
+        if addresses == self._live_addresses:
+            return
+        self._live_addresses = addresses
+        self._wanted = frozenset(
             shard_id
             for shard_id in range(self._shard_count)
-            if choose_host(f"shard/{shard_id}", self._live_addresses) == self.address
-        }
-        await self._release(set(self.engine.shards) - wanted)
+            if choose_host(f"shard/{shard_id}", addresses) == self.address
+        )
+        _log.info("hosts of the cluster", addresses=sorted(addresses))
+        if len({is_loopback(address) for address in addresses}) > 1:
+            _log.error(
+                "some hosts advertise an address that no other machine can reach;"
+                " set their grpc.advertised_address",
+                addresses=sorted(address for address in addresses if is_loopback(address)),
+            )
+
+    async def _move_shards(self, rows: Sequence[shard_storage.Shard], joined: int) -> None:
+        """Give up what is another's by `placement`, and take what is this host's and free."""
+        await self._release(self.engine.shards.keys() - self._wanted)
         for shard_id in self.engine.failed_shards():
             if self._owner_by_shard.get(shard_id, self.address) != self.address:
                 # What is still in memory of it is another's now.
                 self.engine.release_shard(shard_id)
-        missing = wanted - set(self.engine.shards)
-        free = {
+        await self._release_strays(rows)
+        missing = self._wanted - self.engine.shards.keys()
+        free = [
             row.shard_id
             for row in rows
             if row.shard_id in missing
-            and (
-                row.is_expired
-                or row.host_id in (None, self.host_id)
-                or row.host_id not in address_by_host
-            )
-        }
-        if free:
-            await self._acquire(free)
-        if wanted <= set(self.engine.shards):
-            self._ready.set()
-        else:
-            self._ready.clear()
-        _OWNED.set(len(self.engine.shards))
+            and (row.host_id == self.host_id or row.shard_id not in self._owner_by_shard)
+        ]
+        if free and joined == self._join_count:
+            await self._acquire(free, joined)
 
-    async def run_recovery(self) -> None:
-        """Recover the shards that are taken until cancelled; the leases are renewed meanwhile."""
-        while not is_cancelled():
-            await self._taken.wait()
-            self._taken.clear()
-            shards = [shard for shard in self.engine.shards.values() if not shard.is_recovered]
-            try:
-                await recover_shards(self.engine, shards)
-            except UnavailableError as error:
-                _log.error("shards could not be recovered; trying again", error=str(error))
-            except Exception:  # noqa: BLE001 - logged whole
-                _log.exception("shards could not be recovered; trying again")
-            else:
-                continue
-            await pause(_RECOVERY_RETRY_INTERVAL)
-            self._taken.set()
+    async def _release_strays(self, rows: Sequence[shard_storage.Shard]) -> None:
+        """Give up shards that are this host's by their rows alone, and should be another's.
 
-    async def _acquire(self, shard_ids: Iterable[int]) -> None:
+        They are those whose taking or giving up failed half-way.
+        """
+        strays = [
+            (row.shard_id, row.range_id)
+            for row in rows
+            if row.host_id == self.host_id
+            and row.shard_id not in self._wanted
+            and row.shard_id not in self.engine.shards
+        ]
+        if strays:
+            await shard_storage.release_shards(self._db, self.host_id, strays)
+            for shard_id, _ in strays:
+                self.engine.release_shard(shard_id)
+
+    async def _acquire(self, shard_ids: Iterable[int], joined: int) -> None:
         now = self._clock.monotonic()
         acquired = await shard_storage.acquire_shards(
-            self._db,
-            self.host_id,
-            sorted(shard_ids),
-            self._settings.lease_timeout,
-            self._make_note,
+            self._db, self.host_id, sorted(shard_ids), self._make_note
         )
+        if joined != self._join_count:
+            # The host was buried meanwhile, and maybe these with it.
+            return
         for taken in acquired:
             shard = Shard(
                 shard_id=taken.shard_id,
@@ -220,14 +327,13 @@ class Cluster:
                 next_seq=taken.next_shard_seq,
                 watermark=taken.watermark,
                 committed_seq=taken.next_shard_seq - 1,
-                renewed_at=now,
                 taken_at=now if taken.range_id > 1 else None,
             )
             self.engine.add_shard(shard)
         if acquired:
             _log.info("shards taken", count=len(acquired))
             self._taken.set()
-            await self._schedule_due()
+            self._due.set()
 
     def _make_note(self, shard_id: int, range_id: int) -> tuple[bytes, bytes]:
         record = log_pb2.LogRecord(time=to_timestamp(self._clock.now()))
@@ -237,92 +343,66 @@ class Cluster:
         stored = record.SerializeToString()
         return stored, chain_hash(EMPTY_HASH, stored)
 
-    async def _renew(self, now: float) -> None:
-        """Write the settlements of the shards that have one, and the leases that are due.
-
-        All in one transaction; a shard where nothing happens costs a write only for its lease.
-        """
-        settlements: list[tuple[Shard, Settlement]] = []
-        for shard in self.engine.shards.values():
-            settlement = shard.plan_settlement(_FLAG_LAG)
-            is_due = now - shard.renewed_at >= self._settings.lease_timeout * _LEASE_SHARE
-            if is_due or settlement.is_worth_writing(shard.watermark):
-                settlements.append((shard, settlement))
-            else:
-                shard.unsettle(settlement)
-        if not settlements:
-            return
-        settlements = await self._wait_written(settlements)
-        try:
-            ours = await shard_storage.renew_shards(
-                self._db,
-                self.host_id,
-                [_to_renewal(shard, settlement) for shard, settlement in settlements],
-                self._settings.lease_timeout,
-            )
-        except BaseException:
-            for shard, settlement in settlements:
-                shard.unsettle(settlement)
-            raise
-        for shard, settlement in settlements:
-            if shard.shard_id in ours:
-                shard.settle(settlement)
-                shard.renewed_at = now
-            elif self.engine.shards.get(shard.shard_id) is shard:
-                _log.warning("a shard was taken by another host", shard_id=shard.shard_id)
-                self.engine.release_shard(shard.shard_id)
-
-    async def _wait_written(
-        self, planned: Sequence[tuple[Shard, Settlement]]
-    ) -> list[tuple[Shard, Settlement]]:
-        """Wait until what the plans were made from is on disk; see `Shard.plan_settlement`.
-
-        Returns:
-            Those of shards that are still ours. Where the disk takes too long, for the sake of the
-            lease, one that changes nothing.
-        """
-        try:
-            async with asyncio.timeout(self._settings.heartbeat_interval):
-                for _, settlement in planned:
-                    await settlement.wait_founded()
-        except TimeoutError:
-            _log.warning("commits take long; the watermarks stay where they are")
-        settlements: list[tuple[Shard, Settlement]] = []
-        for shard, settlement in planned:
-            if self.engine.shards.get(shard.shard_id) is not shard:
-                continue
-            if settlement.is_founded:
-                settlements.append((shard, settlement))
-            else:
-                shard.unsettle(settlement)
-                settlements.append((shard, Settlement(shard.watermark, [], set(), {})))
-        return settlements
-
-    async def _release(self, shard_ids: set[int]) -> None:
-        """Give up shards, once what is queued for them is on disk."""
+    async def _release(self, shard_ids: Collection[int]) -> None:
+        """Give up shards, once what is queued for them is on disk or has had its time."""
         if not shard_ids:
             return
         leaving = [self.engine.shards[shard_id] for shard_id in sorted(shard_ids)]
         for shard in leaving:
             # From here on requests are refused; what was queued before is still written.
             self.engine.release_shard(shard.shard_id)
-        async with asyncio.timeout(self._settings.lease_timeout):
-            for shard in leaving:
-                await shard.wait_written()
+        try:
+            async with asyncio.timeout(_RELEASE_TIMEOUT):
+                for shard in leaving:
+                    await shard.wait_written()
+        except TimeoutError:
+            # The log refuses what comes after another host has taken the shard.
+            _log.warning("commits take long; their shards are given up all the same")
         await shard_storage.release_shards(
             self._db, self.host_id, [(shard.shard_id, shard.range_id) for shard in leaving]
         )
         _log.info("shards released", count=len(leaving))
 
-    async def leave(self) -> None:
-        """Settle and give up all shards, and be forgotten. The last call; `run` has ended.
+    # What taken shards call for.
 
-        Raises:
-            UnavailableError: Postgres does not answer; the leases will run out.
-        """
-        await self._renew(self._clock.monotonic())
-        await self._release(set(self.engine.shards))
-        await host_storage.remove_host(self._db, self.host_id)
+    async def run_recovery(self) -> None:
+        """Recover the shards that are taken until cancelled."""
+        while not is_cancelled():
+            await self._taken.wait()
+            self._taken.clear()
+            shards = [shard for shard in self.engine.shards.values() if not shard.is_recovered]
+            try:
+                await recover_shards(self.engine, shards)
+            except (UnavailableError, TimeoutError) as error:
+                _log.error("shards could not be recovered; trying again", error=str(error))
+            except Exception:  # noqa: BLE001 - logged whole
+                _log.exception("shards could not be recovered; trying again")
+            else:
+                continue
+            await pause(_RECOVERY_RETRY_INTERVAL)
+            self._taken.set()
+
+    async def _run_due_scan(self) -> None:
+        next_scan, next_time = self._clock.monotonic(), self._clock.now()
+        while not is_cancelled():
+            await pause(_CLOCK_LOOK_INTERVAL, unless=self._due)
+            # By both clocks: the wall clock may step either way.
+            is_late = self._clock.monotonic() >= next_scan or self._clock.now() >= next_time
+            if not is_late and not self._due.is_set():
+                continue
+            self._due.clear()
+            try:
+                await self._schedule_due()
+            except (UnavailableError, TimeoutError) as error:
+                _log.warning("due runs could not be looked for; trying again", error=str(error))
+            except Exception:  # noqa: BLE001 - logged whole
+                _log.exception("due runs could not be looked for; trying again")
+            else:
+                next_scan = self._clock.monotonic() + _DUE_INTERVAL
+                next_time = self._clock.now() + DUE_HORIZON / 2
+                continue
+            await pause(_RECOVERY_RETRY_INTERVAL)
+            self._due.set()
 
     async def _schedule_due(self) -> None:
         """Arm the runs that are due soon and not in memory."""
@@ -340,17 +420,3 @@ class Cluster:
             if len(rows) < _DUE_PAGE_SIZE:
                 return
             after = (rows[-1][4], rows[-1][3])
-
-
-def _to_renewal(shard: Shard, settlement: Settlement) -> shard_storage.ShardRenewal:
-    return shard_storage.ShardRenewal(
-        shard_id=shard.shard_id,
-        range_id=shard.range_id,
-        watermark=settlement.watermark,
-        owes_set=[key.run_id for key in settlement.flag],
-        owes_cleared=[key.run_id for key in settlement.unflag],
-        wake_rewrites=[
-            shard_storage.WakeRewrite(run_id, rewrite.old_time, rewrite.new_time)
-            for run_id, rewrite in settlement.wake_rewrites.items()
-        ],
-    )

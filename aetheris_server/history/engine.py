@@ -72,7 +72,6 @@ class EngineSettings:
     """What the engine needs of the settings."""
 
     shard_count: int
-    lease_timeout: float
     cache_max_runs: int
     cache_max_bytes: int
     snapshot_interval_records: int
@@ -92,8 +91,17 @@ class Engine:
         clock: Clock,
         db: Database,
         dispatcher: Dispatcher,
+        is_leased: Callable[[], bool],
         on_shard_failed: Callable[[int, bool], None],
     ) -> None:
+        """Args:
+        settings: Of the engine.
+        clock: Of this host.
+        db: Where the log is.
+        dispatcher: Where tasks are offered.
+        is_leased: Whether nobody else can have the shards of this host.
+        on_shard_failed: Called with the shard and whether another host has it.
+        """
         self.settings = settings
         self.clock = clock
         self.db = db
@@ -107,6 +115,7 @@ class Engine:
         self.committer = Committer(self.writer, self._fail_shard)
         self._newest_reader = NewestRunReader(db)
         self._newest = NewestRuns(self._newest_reader.load, max_entries=4 * MAX_QUEUED)
+        self._is_leased = is_leased
         self._on_shard_failed = on_shard_failed
         self._loading: dict[str, asyncio.Future[None]] = {}
         self._refusals = Refusals(clock)
@@ -132,9 +141,7 @@ class Engine:
         """
         shard_id = shard_of(namespace_id, workflow_id, self.settings.shard_count)
         shard = self.shards.get(shard_id)
-        if shard is None:
-            raise ShardNotOwnedError(shard_id)
-        if self.clock.monotonic() - shard.renewed_at > self.settings.lease_timeout:
+        if shard is None or not self._is_leased():
             raise ShardNotOwnedError(shard_id)
         return shard
 

@@ -42,7 +42,7 @@ class HistoryHost:
         shard_count: int,
         host_id: str,
         db: Database,
-        lease_db: Database,
+        cluster_db: Database,
         clock: Clock,
         matching: MatchingPeer,
     ) -> None:
@@ -52,17 +52,16 @@ class HistoryHost:
         shard_count: Of the cluster.
         host_id: A new one for each start.
         db: Where the log is.
-        lease_db: The same, by connections of their own: no load may keep leases from being renewed.
+        cluster_db: The same, by connections of their own: no load may keep hosts from each other.
         clock: Of this host.
         matching: Where tasks are offered.
         """
-        self.cluster = Cluster(settings, shard_count, host_id, lease_db, clock)
+        self.cluster = Cluster(settings, shard_count, host_id, cluster_db, clock)
         self._dispatcher = Dispatcher(matching, clock)
         self._notices = CancellationNotices(matching)
         self._engine = Engine(
             EngineSettings(
                 shard_count=shard_count,
-                lease_timeout=settings.lease_timeout,
                 cache_max_runs=settings.cache_max_runs,
                 cache_max_bytes=settings.cache_max_bytes,
                 snapshot_interval_records=settings.snapshot_interval_records,
@@ -75,6 +74,7 @@ class HistoryHost:
             clock,
             db,
             self._dispatcher,
+            lambda: self.cluster.lease.is_valid,
             self.cluster.on_shard_failed,
         )
         self.cluster.attach(self._engine)
@@ -82,7 +82,7 @@ class HistoryHost:
         self.service = HistoryService(self._engine, self._notices)
         self._group = asyncio.TaskGroup()
         self._loops: list[asyncio.Task[None]] = []
-        self._membership: asyncio.Task[None] | None = None
+        self._membership: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -100,10 +100,15 @@ class HistoryHost:
         """Take shards from now on; `address` is where peers reach this host.
 
         Raises:
+            ConfigError: Another host joined at the same address at the same time.
             UnavailableError: Postgres does not answer.
         """
         await self.cluster.join(address)
-        self._membership = self._group.create_task(self.cluster.run(), name="Cluster.run")
+        lease = self._group.create_task(self.cluster.lease.run(), name="Lease.run")
+        self._loops.append(lease)
+        self._membership += [
+            self._group.create_task(loop(), name=loop.__qualname__) for loop in self.cluster.loops
+        ]
 
     async def offer_all_again(self) -> None:
         """The backlog is lost: offer every task that is owed."""
@@ -116,8 +121,8 @@ class HistoryHost:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if self._membership is not None:
-                await end_tasks([self._membership])
+            if self._membership:
+                await end_tasks(self._membership)
                 await self._leave()
         finally:
             await self._end_loops()
@@ -135,4 +140,4 @@ class HistoryHost:
             async with asyncio.timeout(_LEAVE_TIMEOUT):
                 await self.cluster.leave()
         except Exception as error:  # noqa: BLE001 - whatever it is, the rest must be closed
-            _log.error("the shards could not be given up; their leases run out", error=str(error))
+            _log.error("the shards could not be given up; the lease runs out", error=str(error))

@@ -4,6 +4,7 @@ Each host ranks itself for each key by a hash of both; the highest has it. When 
 goes, only the keys that it gains or had move.
 """
 
+import ipaddress
 from collections.abc import Collection
 from hashlib import blake2b
 
@@ -17,3 +18,12 @@ def _rank(key: str, address: str) -> bytes:
     return blake2b(
         f"{len(key)}:{key}{address}".encode(), digest_size=8, usedforsecurity=False
     ).digest()
+
+
+def is_loopback(address: str) -> bool:
+    """Whether host:port can be reached from its own machine alone."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

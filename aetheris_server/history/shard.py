@@ -14,7 +14,7 @@ from aetheris_server.errors import AetherisError
 from aetheris_server.history.run import Ticket
 from aetheris_server.history.state.run import RunKey
 
-# In one settlement, which also carries the lease and so must be quick.
+# In one settlement, so that its transaction stays small.
 _MAX_FLAGS = 2_000
 
 
@@ -51,6 +51,11 @@ class Settlement:
             with suppress(AetherisError):
                 await self.ticket.wait()
 
+    @property
+    def row_count(self) -> int:
+        """The rows that it writes."""
+        return 1 + len(self.flag) + len(self.unflag) + len(self.wake_rewrites)
+
     def is_worth_writing(self, watermark: int) -> bool:
         """Whether it says more than that a watermark stays where it is."""
         return bool(self.watermark > watermark or self.flag or self.unflag or self.wake_rewrites)
@@ -66,7 +71,6 @@ class Shard:
             before.
         committed_seq: The last log row known to be on disk.
         last_ticket: Of the transition that was queued last; None for none.
-        renewed_at: When the lease was last renewed, by the clock for intervals.
         owing: Runs that owe tasks and are not flagged, by the last log row that named them, oldest
             first.
         flagged: Runs whose executions row says that they owe tasks, and that do.
@@ -80,7 +84,6 @@ class Shard:
     taken_at: float | None = None
     committed_seq: int = 0
     last_ticket: Ticket | None = None
-    renewed_at: float = 0.0
     is_recovered: bool = False
     owing: OrderedDict[RunKey, int] = field(default_factory=OrderedDict[RunKey, int])
     flagged: set[RunKey] = field(default_factory=set[RunKey])

@@ -4,7 +4,7 @@ Plain text: TLS is for a proxy in front, until it has its own settings.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import grpc
@@ -21,6 +21,7 @@ __all__ = ["RpcServer", "serve_grpc"]
 
 # A handler's last response leaves after the handler does.
 _FLUSH_TIMEOUT = 0.25
+_FOLLOW_INTERVAL = 0.25
 
 _log = get_logger(__name__)
 
@@ -56,6 +57,15 @@ class RpcServer:
     async def begin_serving(self) -> None:
         """Answer health checks with SERVING from now on."""
         await self._set_health(is_serving=True)
+
+    async def follow(self, is_ready: Callable[[], bool]) -> None:
+        """After `begin_serving`: answer health checks with what `is_ready` says; never ends."""
+        was_ready = True
+        while True:
+            if (is_serving := is_ready()) != was_ready:
+                await self._set_health(is_serving=is_serving)
+                was_ready = is_serving
+            await asyncio.sleep(_FOLLOW_INTERVAL)
 
     async def _set_health(self, *, is_serving: bool) -> None:
         response = health_pb2.HealthCheckResponse

@@ -282,7 +282,7 @@ def _insert_columns(rows: Sequence[ExecutionRow]) -> list[bytes]:
 
 
 def _update_columns(updates: Sequence[ExecutionUpdate]) -> list[bytes]:
-    # In the order in which renew_shards locks them, so that the two do not wait for each other.
+    # In the order in which settle_shards locks them, so that the two do not wait for each other.
     last_by_run = {update.run_id: update for update in updates}
     rows = [last_by_run[run_id] for run_id in sorted(last_by_run)]
     return [

@@ -42,6 +42,9 @@ WHERE name IN (
     'enable_seqscan', 'enable_bitmapscan', 'enable_hashjoin', 'enable_mergejoin', 'jit'
 )
 """
+_SET_TIMEOUT = "SELECT set_config('statement_timeout', $1::text, false)"
+# Names of prepared statements, apart from those of whoever asks for a connection.
+_PLANNER, _TIMEOUT = b"planner", b"timeout"
 
 
 # Classes of SQLSTATE that are the fault of what is written, not of Postgres: cardinality, data,
@@ -215,21 +218,26 @@ class Database:
             psycopg.Error: No connection, or a statement is refused.
         """
         connection = await Connection.connect(self._conninfo, autocommit=True)
+        pipeline = PipelineConnection(connection)
         try:
-            await self._configure(connection)
-            pipeline = PipelineConnection(connection)
-            await pipeline.prepare(statements)
+            # In the pipeline too: a statement outside it holds up its cancellation for seconds.
+            await pipeline.prepare({_PLANNER: _SETTINGS, _TIMEOUT: _SET_TIMEOUT, **statements})
+            await pipeline.run([(_PLANNER, []), (_TIMEOUT, [self._timeout_milliseconds])])
         except BaseException:
-            connection.pgconn.finish()
+            pipeline.close()
             raise
         return pipeline
 
     async def _configure(self, connection: Connection) -> None:
         await connection.execute(_SETTINGS)
-        milliseconds = str(int(self._timeout * 1000))
         await connection.execute(
-            "SELECT set_config('statement_timeout', %s, false)", [milliseconds]
+            "SELECT set_config('statement_timeout', %s, false)",
+            [self._timeout_milliseconds.decode()],
         )
+
+    @property
+    def _timeout_milliseconds(self) -> bytes:
+        return b"%d" % int(self._timeout * 1000)
 
 
 def conninfo_of(settings: PostgresSettings) -> str:

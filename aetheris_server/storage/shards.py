@@ -1,7 +1,7 @@
-"""The leases of shards: which host serves which, until when by the database's clock.
+"""Which host serves which shard, for as long as its lease lasts (`hosts`).
 
-A lease is for liveness only. Taking a shard appends a note to its log; with that an owner from
-before, which may still live, can commit nothing more.
+That is for liveness only. Taking a shard appends a note to its log; with that an owner from before,
+which may still live, can commit nothing more.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -18,14 +18,12 @@ _NOTE_ATTEMPTS = 20
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A shard's lease. `host_id` None is unowned; an owned one may be expired."""
+    """A shard's row. `host_id` None is free, and so is one whose host has no row in `hosts`."""
 
     shard_id: int
     host_id: str | None
     range_id: int
     watermark: int
-    lease_expire_time: datetime | None
-    is_expired: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class WakeRewrite:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardRenewal:
+class ShardSettlement:
     """What its owner says of a shard.
 
     Attributes:
@@ -86,21 +84,18 @@ INSERT INTO shards (shard_id) SELECT * FROM generate_series(0, %s::integer - 1)
 ON CONFLICT (shard_id) DO NOTHING
 """
 
-_LOAD = """
-SELECT shard_id, host_id, range_id, watermark, lease_expire_time,
-    coalesce(lease_expire_time <= now(), true)
-FROM shards ORDER BY shard_id
-"""
+_LOAD = "SELECT shard_id, host_id, range_id, watermark FROM shards ORDER BY shard_id"
 
 _TAKE = """
 WITH free AS (
-    SELECT shard_id FROM shards
+    SELECT shard_id FROM shards o
     WHERE shard_id = ANY (%(shard_ids)s)
-        AND (host_id IS NULL OR host_id = %(host_id)s OR lease_expire_time <= now())
+        AND (host_id IS NULL OR host_id = %(host_id)s OR NOT EXISTS (
+            SELECT FROM hosts h WHERE h.host_id = o.host_id
+        ))
     ORDER BY shard_id FOR UPDATE
 )
-UPDATE shards s SET host_id = %(host_id)s, range_id = s.range_id + 1,
-    lease_expire_time = now() + %(lease)s * interval '1 second'
+UPDATE shards s SET host_id = %(host_id)s, range_id = s.range_id + 1
 FROM free WHERE s.shard_id = free.shard_id
 RETURNING s.shard_id, s.range_id, s.watermark
 """
@@ -123,9 +118,8 @@ ON CONFLICT (shard_id, shard_seq) DO NOTHING
 RETURNING shard_id, shard_seq
 """
 
-_RENEW = """
-UPDATE shards s SET watermark = greatest(s.watermark, w.watermark),
-    lease_expire_time = now() + %s * interval '1 second'
+_SETTLE = """
+UPDATE shards s SET watermark = greatest(s.watermark, w.watermark)
 FROM unnest(%s::integer[], %s::bigint[], %s::bigint[]) AS w (shard_id, range_id, watermark)
 WHERE s.shard_id = w.shard_id AND s.range_id = w.range_id AND s.host_id = %s
 RETURNING s.shard_id
@@ -147,7 +141,7 @@ FROM locked l WHERE e.shard_id = l.shard_id AND e.run_id = l.run_id
 """
 
 _RELEASE = """
-UPDATE shards s SET host_id = NULL, lease_expire_time = NULL
+UPDATE shards s SET host_id = NULL
 FROM unnest(%s::integer[], %s::bigint[]) AS w (shard_id, range_id)
 WHERE s.shard_id = w.shard_id AND s.range_id = w.range_id AND s.host_id = %s
 """
@@ -203,10 +197,9 @@ async def acquire_shards(
     db: Database,
     host_id: str,
     shard_ids: Collection[int],
-    lease_timeout: float,
     make_note: MakeNote,
 ) -> list[AcquiredShard]:
-    """Take those of the shards that are unowned, expired or ours, and note it in their logs.
+    """Take those of the shards that are free or ours, and note it in their logs.
 
     Their number of statements does not depend on the number of shards. Where another host takes one
     at the same time, one of the two gets it.
@@ -221,9 +214,7 @@ async def acquire_shards(
     """
 
     async def take(connection: Connection) -> list[AcquiredShard]:
-        cursor = await connection.execute(
-            _TAKE, {"shard_ids": list(shard_ids), "host_id": host_id, "lease": lease_timeout}
-        )
+        cursor = await connection.execute(_TAKE, {"shard_ids": list(shard_ids), "host_id": host_id})
         taken = sorted(await cursor.fetchall())
         note_seqs = await _write_notes(connection, taken, make_note)
         return [
@@ -258,10 +249,10 @@ async def _write_notes(
     raise StorageUnavailableError("postgres", f"shards {rest} are written to by another host")
 
 
-async def renew_shards(
-    db: Database, host_id: str, renewals: Sequence[ShardRenewal], lease_timeout: float
+async def settle_shards(
+    db: Database, host_id: str, settlements: Sequence[ShardSettlement]
 ) -> set[int]:
-    """Prolong leases, move watermarks, mark runs and rewrite wake-ups, in one transaction.
+    """Move watermarks, mark runs and rewrite wake-ups, in one transaction.
 
     Returns:
         The shards that are still ours. Of the others nothing was written.
@@ -269,43 +260,44 @@ async def renew_shards(
     Raises:
         StorageUnavailableError: Postgres does not answer; what was asked may have been written.
     """
-    ordered = sorted(renewals, key=lambda renewal: renewal.shard_id)
+    ordered = sorted(settlements, key=lambda settlement: settlement.shard_id)
 
-    async def renew(connection: Connection) -> set[int]:
+    async def settle(connection: Connection) -> set[int]:
         cursor = await connection.execute(
-            _RENEW,
+            _SETTLE,
             (
-                lease_timeout,
-                [renewal.shard_id for renewal in ordered],
-                [renewal.range_id for renewal in ordered],
-                [renewal.watermark for renewal in ordered],
+                [settlement.shard_id for settlement in ordered],
+                [settlement.range_id for settlement in ordered],
+                [settlement.watermark for settlement in ordered],
                 host_id,
             ),
         )
         ours = {row[0] for row in await cursor.fetchall()}
-        updates = _run_updates([renewal for renewal in ordered if renewal.shard_id in ours])
+        updates = _run_updates([each for each in ordered if each.shard_id in ours])
         if updates:
             await connection.execute(
                 _UPDATE_RUNS, [list(column) for column in zip(*updates, strict=True)]
             )
         return ours
 
-    return await db.run_transaction(renew)
+    return await db.run_transaction(settle)
 
 
 _RunUpdate = tuple[int, str, bool | None, datetime | None, datetime | None]
 
 
-def _run_updates(renewals: Sequence[ShardRenewal]) -> list[_RunUpdate]:
+def _run_updates(settlements: Sequence[ShardSettlement]) -> list[_RunUpdate]:
     """One row per run: what changes of owes_tasks, if anything, and of wake_time, if anything."""
     updates: list[_RunUpdate] = []
-    for renewal in renewals:
-        owes = dict.fromkeys(renewal.owes_cleared, False) | dict.fromkeys(renewal.owes_set, True)
-        rewrites = {rewrite.run_id: rewrite for rewrite in renewal.wake_rewrites}
+    for settlement in settlements:
+        owes = dict.fromkeys(settlement.owes_cleared, False) | dict.fromkeys(
+            settlement.owes_set, True
+        )
+        rewrites = {rewrite.run_id: rewrite for rewrite in settlement.wake_rewrites}
         for run_id in owes.keys() | rewrites.keys():
             rewrite = rewrites.get(run_id)
             old_time, new_time = (rewrite.old_time, rewrite.new_time) if rewrite else (None, None)
-            updates.append((renewal.shard_id, run_id, owes.get(run_id), old_time, new_time))
+            updates.append((settlement.shard_id, run_id, owes.get(run_id), old_time, new_time))
     return updates
 
 

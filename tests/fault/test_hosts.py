@@ -29,7 +29,7 @@ def _owners(dsn: str) -> dict[int, str]:
     with psycopg.connect(dsn) as connection:
         rows = connection.execute(
             "SELECT s.shard_id, h.address FROM shards s JOIN hosts h USING (host_id)"
-            " WHERE s.lease_expire_time > now()"
+            " WHERE h.expire_time > now()"
         ).fetchall()
     return {row[0]: row[1] for row in rows}
 

@@ -28,7 +28,7 @@ _TIMES = {
     "start_workflow": 1,
     "complete_workflow_task": 2,
     "complete_activity": 1,
-    "renew": 2,
+    "settle": 1,
 }
 """How often each call comes in a run whose tasks are polled."""
 

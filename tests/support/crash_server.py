@@ -20,7 +20,7 @@ from functools import wraps
 from typing import Any
 
 from aetheris_server import cli
-from aetheris_server.history import cluster
+from aetheris_server.history import settling
 from aetheris_server.history.service import HistoryService
 from aetheris_server.matching.backlog import Backlog
 from aetheris_server.matching.service import MatchingService
@@ -34,7 +34,7 @@ _CALLS: dict[str, tuple[Any, str]] = {
     "start_workflow": (HistoryService, "start_workflow"),
     "complete_workflow_task": (HistoryService, "respond_workflow_task_completed"),
     "complete_activity": (HistoryService, "respond_activity_task_completed"),
-    "renew": (cluster.shard_storage, "renew_shards"),
+    "settle": (settling.shard_storage, "settle_shards"),
 }
 
 _Call = Callable[..., Awaitable[Any]]

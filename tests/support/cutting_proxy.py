@@ -31,6 +31,20 @@ class CuttingProxy:
         self.holds_replies = False
         self.connection_count = 0
         self._cut = asyncio.Event()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether nothing is passed on, old connections and new ones kept open: a network gone."""
+        return not self._flowing.is_set()
+
+    @is_holding.setter
+    def is_holding(self, holds: bool) -> None:
+        if holds:
+            self._flowing.clear()
+        else:
+            self._flowing.set()
 
     def cut(self) -> None:
         """Cut every connection now."""
@@ -66,6 +80,7 @@ class CuttingProxy:
     ) -> None:
         try:
             while data := await source.read(65536):
+                await self._flowing.wait()
                 if is_reply and self.drops_next_reply:
                     self.drops_next_reply = False
                     break

@@ -46,7 +46,6 @@ class MemoryEngine:
         self.engine = Engine(
             EngineSettings(
                 shard_count=1,
-                lease_timeout=1e9,
                 snapshot_interval_records=10**6,
                 limits=RunLimits(),
                 **chosen,
@@ -54,6 +53,7 @@ class MemoryEngine:
             clock,
             nothing,
             Dispatcher(nothing, clock),
+            lambda: True,
             lambda *_: None,
         )
         self.engine.add_shard(Shard(shard_id=0, range_id=1, next_seq=1, watermark=0))

@@ -21,7 +21,7 @@ from aetheris_server.rpc.search_attributes import encode_search_attributes
 from aetheris_server.storage.commit import CommitBatch, LogWriter
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import ExecutionRow
-from aetheris_server.storage.hosts import heartbeat_host
+from aetheris_server.storage.hosts import register_host
 from aetheris_server.storage.shards import acquire_shards, ensure_cluster
 from tests.support.frontend import SHARD_COUNT, RunningFrontend, running_frontend
 
@@ -200,8 +200,8 @@ async def test_cluster_shows_its_hosts_shards_and_components(
     frontend: RunningFrontend, db: Database
 ) -> None:
     await ensure_cluster(db, SHARD_COUNT)
-    await heartbeat_host(db, "host", "127.0.0.1:7233", 60)
-    await acquire_shards(db, "host", [0, 1, 2], 60, lambda shard_id, range_id: (b"note", b"hash"))
+    await register_host(db, "host", "127.0.0.1:7233", 60)
+    await acquire_shards(db, "host", [0, 1, 2], lambda shard_id, range_id: (b"note", b"hash"))
     cluster = await frontend.operators.DescribeCluster(
         operator_service_pb2.DescribeClusterRequest()
     )

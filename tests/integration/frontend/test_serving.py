@@ -276,6 +276,21 @@ async def test_health_is_not_serving_once_draining(frontend: RunningFrontend) ->
     assert (await stub.Check(request)).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+async def test_health_follows_readiness(frontend: RunningFrontend) -> None:
+    stub = health_stub(frontend)
+    await frontend.server.begin_serving()
+    is_ready = False
+    following = asyncio.create_task(frontend.server.follow(lambda: is_ready))
+
+    async def says(status: int) -> bool:
+        return (await stub.Check(health_pb2.HealthCheckRequest())).status == status
+
+    await wait_until(lambda: says(health_pb2.HealthCheckResponse.NOT_SERVING))
+    is_ready = True
+    await wait_until(lambda: says(health_pb2.HealthCheckResponse.SERVING))
+    following.cancel()
+
+
 async def test_stop_lets_calls_in_flight_finish_despite_a_health_watch() -> None:
     async with running_frontend(drain_timeout=30) as frontend:
         watch = health_stub(frontend).Watch(health_pb2.HealthCheckRequest())

@@ -84,7 +84,7 @@ async def test_commit_reply_lost_and_shard_taken_meanwhile_reports_what_happened
     row = log_row()
     proxy.drops_next_reply = True
     await writer.commit(CommitBatch(log=[row]))
-    await acquire_shards(db, "other", [1], 10.0, lambda *_: (b"note", b"hash"))
+    await acquire_shards(db, "other", [1], lambda *_: (b"note", b"hash"))
 
     with pytest.raises(ShardLostError):
         await writer.commit(CommitBatch(log=[log_row(1, 2)]))
@@ -170,9 +170,7 @@ async def test_acquire_during_a_batch_in_flight_that_commits_goes_behind_it(
 ) -> None:
     await ensure_cluster(db, 2)
     await insert_log_row(blocker, shard_id=1, shard_seq=1)
-    acquire = asyncio.create_task(
-        acquire_shards(db, "h", [0, 1], 10.0, lambda *_: (b"note", b"hash"))
-    )
+    acquire = asyncio.create_task(acquire_shards(db, "h", [0, 1], lambda *_: (b"note", b"hash")))
     await wait_for_lock_waits(db)
 
     await blocker.commit()
@@ -185,7 +183,7 @@ async def test_acquire_during_a_batch_in_flight_that_fails_takes_its_place(
 ) -> None:
     await ensure_cluster(db, 2)
     await insert_log_row(blocker, shard_id=1, shard_seq=1)
-    acquire = asyncio.create_task(acquire_shards(db, "h", [1], 10.0, lambda *_: (b"note", b"hash")))
+    acquire = asyncio.create_task(acquire_shards(db, "h", [1], lambda *_: (b"note", b"hash")))
     await wait_for_lock_waits(db)
 
     await blocker.rollback()
@@ -198,9 +196,7 @@ async def test_acquire_and_an_old_owner_in_a_deadlock_end_with_one_of_them(
 ) -> None:
     await ensure_cluster(db, 2)
     await insert_log_row(blocker, shard_id=1, shard_seq=1)
-    acquire = asyncio.create_task(
-        acquire_shards(db, "h", [0, 1], 10.0, lambda *_: (b"note", b"hash"))
-    )
+    acquire = asyncio.create_task(acquire_shards(db, "h", [0, 1], lambda *_: (b"note", b"hash")))
     await wait_for_lock_waits(db)
 
     # The note of shard 0 waits for us no less than we now wait for it.

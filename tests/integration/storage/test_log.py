@@ -117,7 +117,7 @@ async def test_load_open_runs_since_names_each_open_run_behind_the_watermark_onc
     db: Database, writer: LogWriter
 ) -> None:
     await ensure_cluster(db, 4)
-    await acquire_shards(db, "host", [1, 2], 10.0, lambda *_: (b"note", b"hash"))
+    await acquire_shards(db, "host", [1, 2], lambda *_: (b"note", b"hash"))
     before, twice, other, closed, elsewhere = (new_run_id() for _ in range(5))
     places = [(1, before), (1, twice), (2, other), (1, closed), (3, elsewhere)]
     now = datetime.now(UTC)

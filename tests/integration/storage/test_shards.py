@@ -9,22 +9,21 @@ from aetheris_server.errors import ShardLostError
 from aetheris_server.storage.commit import CommitBatch, LogWriter
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import load_due, load_owing
+from aetheris_server.storage.hosts import bury_hosts, register_host
 from aetheris_server.storage.shards import (
     AcquiredShard,
-    ShardRenewal,
+    ShardSettlement,
     WakeRewrite,
     acquire_shards,
     ensure_cluster,
     load_shard_count,
     load_shards,
     release_shards,
-    renew_shards,
+    settle_shards,
 )
 from tests.integration.storage.rows import START_TIME, close_update, execution_row, log_row
 
 pytestmark = pytest.mark.integration
-
-LONG, GONE = 60.0, -1.0
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +35,15 @@ def make_note(shard_id: int, range_id: int) -> tuple[bytes, bytes]:
     return b"note %d %d" % (shard_id, range_id), b"hash %d %d" % (shard_id, range_id)
 
 
-async def acquire(
-    db: Database, host_id: str, shard_ids: Collection[int], lease_timeout: float = LONG
-) -> list[AcquiredShard]:
-    return await acquire_shards(db, host_id, shard_ids, lease_timeout, make_note)
+async def acquire(db: Database, host_id: str, shard_ids: Collection[int]) -> list[AcquiredShard]:
+    await register_host(db, host_id, f"{host_id}:1", 60.0)
+    return await acquire_shards(db, host_id, shard_ids, make_note)
+
+
+async def bury(db: Database, host_id: str) -> None:
+    """As another host does when the lease has run out."""
+    await register_host(db, host_id, f"{host_id}:1", -1.0)
+    assert await bury_hosts(db, "gravedigger", 0.0) == [host_id]
 
 
 async def owners(db: Database) -> list[str | None]:
@@ -83,19 +87,26 @@ async def test_acquire_unowned_shards_appends_a_note_to_each_log(
     ]
 
 
-async def test_acquire_leased_shard_leaves_it_to_its_owner(db: Database) -> None:
+async def test_acquire_owned_shard_leaves_it_to_its_owner(db: Database) -> None:
     await acquire(db, "a", [0])
 
     assert [shard.shard_id for shard in await acquire(db, "b", [0, 1])] == [1]
     assert await owners(db) == ["a", "b", None, None]
 
 
-async def test_acquire_expired_shard_takes_it(db: Database) -> None:
-    await acquire(db, "a", [0], lease_timeout=GONE)
-    assert [shard.is_expired for shard in await load_shards(db)] == [True] * 4
+async def test_acquire_shard_of_a_buried_host_takes_it(db: Database) -> None:
+    await acquire(db, "a", [0])
+    await bury(db, "a")
+    assert await owners(db) == [None] * 4
 
     assert [shard.range_id for shard in await acquire(db, "b", [0])] == [2]
-    assert [shard.is_expired for shard in await load_shards(db)] == [False, True, True, True]
+
+
+async def test_acquire_shard_of_a_host_without_a_row_takes_it(db: Database) -> None:
+    # Such a host was buried while it took the shard.
+    await acquire_shards(db, "a", [0], make_note)
+
+    assert [shard.range_id for shard in await acquire(db, "b", [0])] == [2]
 
 
 async def test_acquire_own_shard_takes_it_anew(db: Database) -> None:
@@ -116,7 +127,8 @@ async def test_acquire_by_two_hosts_at_once_gives_each_shard_to_one(db: Database
 
 
 async def test_commit_by_the_owner_before_is_refused(db: Database, writer: LogWriter) -> None:
-    (shard,) = await acquire(db, "a", [0], lease_timeout=GONE)
+    (shard,) = await acquire(db, "a", [0])
+    await bury(db, "a")
     await writer.commit(CommitBatch(log=[log_row(0, shard.next_shard_seq)]))
     await acquire(db, "b", [0])
 
@@ -129,7 +141,8 @@ async def test_commit_by_the_owner_before_is_refused(db: Database, writer: LogWr
 async def test_acquire_under_a_writing_owner_ends_its_writing(
     db: Database, writer: LogWriter
 ) -> None:
-    (shard,) = await acquire(db, "a", [0], lease_timeout=GONE)
+    (shard,) = await acquire(db, "a", [0])
+    await bury(db, "a")
     written = 0
 
     async def write() -> None:
@@ -147,32 +160,33 @@ async def test_acquire_under_a_writing_owner_ends_its_writing(
     assert taken.next_shard_seq == shard.next_shard_seq + written + 1
 
 
-async def test_renew_prolongs_leases_and_moves_watermarks_forward_only(db: Database) -> None:
-    await acquire(db, "a", [0, 1], lease_timeout=GONE)
-    await renew_shards(db, "a", [ShardRenewal(1, 1, watermark=9)], LONG)
+async def test_settle_moves_watermarks_forward_only(db: Database) -> None:
+    await acquire(db, "a", [0, 1])
+    await settle_shards(db, "a", [ShardSettlement(1, 1, watermark=9)])
 
-    ours = await renew_shards(
-        db, "a", [ShardRenewal(1, 1, watermark=7), ShardRenewal(0, 1, watermark=5)], LONG
+    ours = await settle_shards(
+        db, "a", [ShardSettlement(1, 1, watermark=7), ShardSettlement(0, 1, watermark=5)]
     )
 
     shards = await load_shards(db)
     assert ours == {0, 1}
     assert [shard.watermark for shard in shards] == [5, 9, 0, 0]
-    assert [shard.is_expired for shard in shards] == [False, False, True, True]
     assert [shard.watermark for shard in await acquire(db, "a", [0])] == [5]
 
 
-async def test_renew_of_a_lost_shard_changes_nothing_of_it(db: Database, writer: LogWriter) -> None:
-    await acquire(db, "a", [0, 1], lease_timeout=GONE)
+async def test_settle_of_a_lost_shard_changes_nothing_of_it(
+    db: Database, writer: LogWriter
+) -> None:
+    await acquire(db, "a", [0, 1])
+    await release_shards(db, "a", [(1, 1)])
     await acquire(db, "b", [1])
     runs = [execution_row(shard_id=shard_id) for shard_id in (0, 1)]
     await writer.commit(CommitBatch(inserts=runs))
 
-    ours = await renew_shards(
+    ours = await settle_shards(
         db,
         "a",
-        [ShardRenewal(run.shard_id, 1, 9, owes_set=[run.run_id]) for run in runs],
-        LONG,
+        [ShardSettlement(run.shard_id, 1, 9, owes_set=[run.run_id]) for run in runs],
     )
 
     assert ours == {0}
@@ -180,28 +194,30 @@ async def test_renew_of_a_lost_shard_changes_nothing_of_it(db: Database, writer:
     assert [owing[0] for owing in await load_owing(db, [0, 1])] == [0]
 
 
-async def test_renew_with_an_old_range_is_not_ours(db: Database) -> None:
+async def test_settle_with_an_old_range_is_not_ours(db: Database) -> None:
     await acquire(db, "a", [0])
     await acquire(db, "a", [0])
 
-    assert await renew_shards(db, "a", [ShardRenewal(0, 1, 3)], LONG) == set()
-    assert await renew_shards(db, "a", [ShardRenewal(0, 2, 3)], LONG) == {0}
-    assert await renew_shards(db, "a", [], LONG) == set()
+    assert await settle_shards(db, "a", [ShardSettlement(0, 1, 3)]) == set()
+    assert await settle_shards(db, "a", [ShardSettlement(0, 2, 3)]) == {0}
+    assert await settle_shards(db, "a", []) == set()
 
 
-async def test_renew_sets_and_clears_owing_runs(db: Database, writer: LogWriter) -> None:
+async def test_settle_sets_and_clears_owing_runs(db: Database, writer: LogWriter) -> None:
     await acquire(db, "a", [0])
     set_run, cleared_run = execution_row(0), execution_row(0, owes_tasks=True)
     await writer.commit(CommitBatch(inserts=[set_run, cleared_run]))
 
-    renewal = ShardRenewal(0, 1, 1, owes_set=[set_run.run_id], owes_cleared=[cleared_run.run_id])
+    settlement = ShardSettlement(
+        0, 1, 1, owes_set=[set_run.run_id], owes_cleared=[cleared_run.run_id]
+    )
     for _ in range(2):
-        await renew_shards(db, "a", [renewal], LONG)
+        await settle_shards(db, "a", [settlement])
 
     assert [owing[3] for owing in await load_owing(db, [0])] == [set_run.run_id]
 
 
-async def test_renew_rewrites_a_wake_time_only_if_it_is_still_the_old_one(
+async def test_settle_rewrites_a_wake_time_only_if_it_is_still_the_old_one(
     db: Database, writer: LogWriter
 ) -> None:
     await acquire(db, "a", [0])
@@ -214,7 +230,7 @@ async def test_renew_rewrites_a_wake_time_only_if_it_is_still_the_old_one(
         )
     )
 
-    renewal = ShardRenewal(
+    settlement = ShardSettlement(
         0,
         1,
         1,
@@ -226,14 +242,14 @@ async def test_renew_rewrites_a_wake_time_only_if_it_is_still_the_old_one(
             WakeRewrite(marked.run_id, START_TIME, None),
         ],
     )
-    await renew_shards(db, "a", [renewal], LONG)
+    await settle_shards(db, "a", [settlement])
 
     due = await load_due(db, [0], latest + timedelta(minutes=1), 10)
     assert [(run[3], run[4]) for run in due] == [(changed.run_id, later), (moved.run_id, latest)]
     assert [owing[3] for owing in await load_owing(db, [0])] == [marked.run_id]
 
 
-async def test_renew_beside_commits_of_the_same_runs_gets_through(
+async def test_settle_beside_commits_of_the_same_runs_gets_through(
     db: Database, writer: LogWriter
 ) -> None:
     await acquire(db, "a", [0])
@@ -241,24 +257,27 @@ async def test_renew_beside_commits_of_the_same_runs_gets_through(
     await writer.commit(CommitBatch(inserts=runs))
     ids = [run.run_id for run in runs]
 
-    async def renew() -> None:
+    async def settle() -> None:
         for turn in range(20):
             is_odd = turn % 2
-            renewal = ShardRenewal(0, 1, 1, ids if is_odd else (), () if is_odd else ids[::-1])
-            await renew_shards(db, "a", [renewal], LONG)
+            settlement = ShardSettlement(
+                0, 1, 1, ids if is_odd else (), () if is_odd else ids[::-1]
+            )
+            await settle_shards(db, "a", [settlement])
 
     async def update() -> None:
         for _ in range(20):
             updates = [close_update(run, owes_tasks=True) for run in reversed(runs)]
             await writer.commit(CommitBatch(updates=updates))
 
-    await asyncio.gather(renew(), update())
+    await asyncio.gather(settle(), update())
 
     assert writer.retry_count == 0
 
 
 async def test_release_frees_only_what_is_still_ours(db: Database) -> None:
-    await acquire(db, "a", [0, 1], lease_timeout=GONE)
+    await acquire(db, "a", [0, 1])
+    await release_shards(db, "a", [(1, 1)])
     await acquire(db, "b", [1])
 
     await release_shards(db, "a", [(1, 1), (0, 1)])

@@ -20,14 +20,15 @@ _NEWEST = NewestRun("run", 1, "request", "run", BEGIN, None)
 def _engine(clock: ManualClock, shard_count: int) -> Engine:
     settings = EngineSettings(
         shard_count=shard_count,
-        lease_timeout=10.0,
         cache_max_runs=10_000,
         cache_max_bytes=10**9,
         snapshot_interval_records=100,
         limits=RunLimits(),
     )
     nothing = cast("Any", None)
-    engine = Engine(settings, clock, nothing, Dispatcher(nothing, clock), lambda *_: None)
+    engine = Engine(
+        settings, clock, nothing, Dispatcher(nothing, clock), lambda: True, lambda *_: None
+    )
     for shard_id in range(shard_count):
         engine.add_shard(Shard(shard_id, range_id=1, next_seq=1, watermark=0))
     for number in range(_RUNS):
