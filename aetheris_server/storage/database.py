@@ -30,6 +30,8 @@ Parameters = Sequence[object] | Mapping[str, object]
 Connection = psycopg.AsyncConnection[Row]
 
 _CONNECT_TIMEOUT = 10
+# A connection that is being made to a server that is silent does not hold up the end.
+_CLOSE_TIMEOUT = 1.0
 # Over the server's own deadline, so that its error, which says more, comes first.
 _GRACE = 2.0
 _TRANSACTION_ATTEMPTS = 5
@@ -131,12 +133,12 @@ class Database:
             with storage_errors():
                 await self._pool.open(wait=True, timeout=self._timeout)
         except BaseException:
-            await self._pool.close()
+            await self._pool.close(_CLOSE_TIMEOUT)
             raise
 
     async def close(self) -> None:
         """Close the pool. Again is harmless."""
-        await self._pool.close()
+        await self._pool.close(_CLOSE_TIMEOUT)
 
     async def __aenter__(self) -> Self:
         await self.open()
