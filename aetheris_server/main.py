@@ -86,7 +86,7 @@ class _Peers:
         task_queue: str,
         task_queue_type: task_queue_pb2.TaskQueueType.ValueType,
     ) -> str | None:
-        return self.host.cluster.locate_queue(f"{namespace_id}/{task_queue_type}/{task_queue}")
+        return self.host.cluster.locate_queue(namespace_id, task_queue, task_queue_type)
 
 
 @asynccontextmanager

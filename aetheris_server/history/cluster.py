@@ -14,14 +14,15 @@ A lease is for liveness only; what keeps two owners apart is the log (`storage.s
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 
-from aetheris.server.v1 import log_pb2
+from aetheris.api.v1 import task_queue_pb2
+from aetheris.server.v1 import log_pb2, matching_service_pb2
 from aetheris_server.clock import Clock
 from aetheris_server.config import ConfigError, HistorySettings
 from aetheris_server.errors import UnavailableError
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.lease import Lease
 from aetheris_server.history.placement import choose_host, is_loopback
-from aetheris_server.history.recovery import recover_shards
+from aetheris_server.history.recovery import recover_shards, run_catching_up
 from aetheris_server.history.settling import Settler
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.apply import chain_hash
@@ -149,10 +150,22 @@ class Cluster:
         address = self._owner_by_shard.get(shard_id)
         return None if address == self.address else address
 
-    def locate_queue(self, key: str) -> str | None:
+    def locate_queue(
+        self,
+        namespace_id: str,
+        task_queue: str,
+        task_queue_type: task_queue_pb2.TaskQueueType.ValueType,
+    ) -> str | None:
         """The address of the host whose matching has a task queue; None if it is this host."""
+        if len(self._live_addresses) < 2:
+            return None
+        key = f"{namespace_id}/{task_queue_type}/{task_queue}"
         address = choose_host(key, self._live_addresses)
         return None if address == self.address else address
+
+    def locate_task(self, task: matching_service_pb2.TaskRef) -> str | None:
+        """The address of the host whose matching takes a task; None if it is this host."""
+        return self.locate_queue(task.namespace_id, task.task_queue, task.task_queue_type)
 
     # Coming and going.
 
@@ -381,6 +394,10 @@ class Cluster:
                 continue
             await pause(_RECOVERY_RETRY_INTERVAL)
             self._taken.set()
+
+    async def run_catching_up(self) -> None:
+        """Offer again what found no room, until cancelled."""
+        await run_catching_up(self.engine)
 
     async def _run_due_scan(self) -> None:
         next_scan, next_time = self._clock.monotonic(), self._clock.now()

@@ -7,6 +7,7 @@ returns tells when the disk has caught up, and nothing may leave the process bef
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from aetheris.server.v1 import log_pb2
@@ -24,7 +25,7 @@ from aetheris_server.history.cache import RunCache
 from aetheris_server.history.committer import MAX_QUEUED, Commit, Committer
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.indexing import index_record
-from aetheris_server.history.loader import NewestRuns, load_run_state
+from aetheris_server.history.loader import NewestRuns, load_run_state, load_run_states
 from aetheris_server.history.refusals import Refusals
 from aetheris_server.history.rows import (
     check_key,
@@ -187,6 +188,53 @@ class Engine:
             if run.key.namespace_id != namespace_id or run.key.workflow_id != workflow_id:
                 raise WorkflowNotFoundError(workflow_id, run_id)
             return run
+
+    async def preload(self, keys: Sequence[RunKey]) -> None:
+        """Take runs into the cache in few statements.
+
+        One that is not there, or at fault, or of a shard that this host does not have, is left out:
+        `load` says why.
+
+        Raises:
+            UnavailableError: Postgres does not answer, or the disk is too far behind.
+        """
+        wanted = {key.run_id: key for key in keys if self._can_be_loaded(key)}
+        shards = {
+            run_id: self.find_shard(key.namespace_id, key.workflow_id)
+            for run_id, key in wanted.items()
+        }
+        loop = asyncio.get_running_loop()
+        self._loading.update({run_id: loop.create_future() for run_id in wanted})
+        try:
+            pairs = [(shards[run_id].shard_id, key) for run_id, key in wanted.items()]
+            async with aclosing(load_run_states(self.db, pairs)) as parts:
+                async for runs in parts:
+                    for run in runs:
+                        if self.shards.get(run.shard_id) is shards[run.key.run_id]:
+                            self._try_admit(run)
+        finally:
+            for run_id in wanted:
+                self._loading.pop(run_id).set_result(None)
+
+    def _can_be_loaded(self, key: RunKey) -> bool:
+        """Whether a run is not in memory, nobody is loading it, and nothing is against it."""
+        return (
+            shard_of(key.namespace_id, key.workflow_id, self.settings.shard_count) in self.shards
+            and self._is_leased()
+            and self.cache.peek(key.run_id) is None
+            and key.run_id not in self._loading
+            and not self._refusals.is_refused(key.run_id)
+        )
+
+    def _try_admit(self, run: LoadedRun) -> None:
+        try:
+            self._admit(run)
+        except UnavailableError:
+            raise
+        except Exception:  # noqa: BLE001 - logged whole
+            # One run at fault must not keep the others from being loaded.
+            _log.exception("a run cannot be taken into memory", run_id=run.key.run_id)
+            self.cache.drop(run)
 
     async def _load_key(self, key: RunKey) -> LoadedRun:
         return await self.load(key.namespace_id, key.workflow_id, key.run_id)

@@ -57,8 +57,8 @@ class HistoryHost:
         matching: Where tasks are offered.
         """
         self.cluster = Cluster(settings, shard_count, host_id, cluster_db, clock)
-        self._dispatcher = Dispatcher(matching, clock)
-        self._notices = CancellationNotices(matching)
+        self._dispatcher = Dispatcher(matching, clock, self.cluster.locate_task, shard_count)
+        self._notices = CancellationNotices(matching, self.cluster.locate_queue)
         self._engine = Engine(
             EngineSettings(
                 shard_count=shard_count,
@@ -92,6 +92,7 @@ class HistoryHost:
             self._notices.run,
             self.cluster.run_recovery,
             self._sweep.run,
+            self.cluster.run_catching_up,
         ):
             self._loops.append(self._group.create_task(loop(), name=loop.__qualname__))
         return self

@@ -8,7 +8,7 @@ together in the next statement.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import (
@@ -31,14 +31,17 @@ from aetheris_server.storage.executions import (
     NewestRun,
     WorkflowKey,
     load_execution,
+    load_executions,
+    weigh_runs,
 )
-from aetheris_server.storage.log import RunRecord, load_run
+from aetheris_server.storage.log import RunRecord, load_run, load_runs
 from aetheris_server.storage.snapshots import SnapshotRow, load_snapshots
 from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)
 
 _MAX_LOOKUPS = 500
+_MAX_PART_BYTES = 16 * 1024 * 1024
 
 
 async def load_run_state(db: Database, shard_id: int, namespace_id: str, run_id: str) -> LoadedRun:
@@ -53,13 +56,62 @@ async def load_run_state(db: Database, shard_id: int, namespace_id: str, run_id:
     row = await load_execution(db, shard_id, namespace_id, run_id)
     if row is None:
         raise WorkflowNotFoundError("", run_id)
-    key = RunKey(namespace_id, row.workflow_id, run_id)
-    snapshots = await load_snapshots(db, [(shard_id, run_id)])
-    snapshot = snapshots[0] if snapshots else None
+    snapshot = next(iter(await load_snapshots(db, [(shard_id, run_id)])), None)
+    records = await load_run(db, shard_id, run_id, _after_seq(snapshot))
+    return _assemble(row, snapshot, records)
+
+
+async def load_run_states(
+    db: Database, wanted: Sequence[tuple[int, RunKey]]
+) -> AsyncGenerator[list[LoadedRun]]:
+    """Fold several runs, given by shard and key, in parts that are each three statements.
+
+    A part has at most as many bytes as are good to have in memory at once, and at least one run.
+    One that is not there, or that cannot be folded, is left out: `load_run_state` says why.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    weights = await weigh_runs(db, [(shard_id, key.run_id) for shard_id, key in wanted])
+    part: list[tuple[int, str]] = []
+    byte_count = 0
+    for shard_id, run_id, weight in weights:
+        if part and byte_count + weight > _MAX_PART_BYTES:
+            yield await _load_part(db, part)
+            part, byte_count = [], 0
+        part.append((shard_id, run_id))
+        byte_count += weight
+    if part:
+        yield await _load_part(db, part)
+
+
+async def _load_part(db: Database, ids: Sequence[tuple[int, str]]) -> list[LoadedRun]:
+    rows = await load_executions(db, ids)
+    snapshots = {snapshot.run_id: snapshot for snapshot in await load_snapshots(db, ids)}
+    records = await load_runs(
+        db,
+        [(shard_id, run_id, _after_seq(snapshots.get(run_id))) for shard_id, run_id in ids],
+    )
+    runs: list[LoadedRun] = []
+    for row in rows:
+        try:
+            runs.append(_assemble(row, snapshots.get(row.run_id), records.get(row.run_id, [])))
+        except Exception:  # noqa: BLE001 - logged whole
+            # One run at fault must not keep the others from being loaded.
+            _log.exception("a run cannot be folded", run_id=row.run_id)
+    return runs
+
+
+def _after_seq(snapshot: SnapshotRow | None) -> int:
     # With the record that the snapshot was made at, which says whether the two belong together.
-    after_seq = snapshot.run_seq - 1 if snapshot is not None else 0
-    records = await load_run(db, shard_id, run_id, after_seq)
-    run = fold(key, shard_id, snapshot, records)
+    return snapshot.run_seq - 1 if snapshot is not None else 0
+
+
+def _assemble(
+    row: ExecutionRow, snapshot: SnapshotRow | None, records: Sequence[RunRecord]
+) -> LoadedRun:
+    key = RunKey(row.namespace_id, row.workflow_id, row.run_id)
+    run = fold(key, row.shard_id, snapshot, records)
     _check_row(run.state, row)
     run.wake_time = row.wake_time
     return run

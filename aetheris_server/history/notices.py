@@ -4,8 +4,10 @@ Best effort: a notice that is lost is made good by the worker's next heartbeat.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 
+from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.errors import UnavailableError
 from aetheris_server.history.run import LoadedRun
@@ -21,13 +23,26 @@ _SEND_TIMEOUT = 5.0
 
 Notice = matching_service_pb2.NotifyCancellationRequest
 
+LocateQueue = Callable[[str, str, task_queue_pb2.TaskQueueType.ValueType], str | None]
+"""The address of the host of (namespace_id, task queue, type); None is this one."""
+
+
+def _here(*_: object) -> None:
+    """Every queue is at this host."""
+
 
 class CancellationNotices:
-    """Sends notices in the background, in order; drops them when too many wait."""
+    """Sends notices in the background, those for one host in order; drops them when too many wait.
 
-    def __init__(self, matching: MatchingPeer) -> None:
+    A host that is dead or slow holds up its own alone.
+    """
+
+    def __init__(self, matching: MatchingPeer, locate: LocateQueue = _here) -> None:
         self._matching = matching
-        self._queue: asyncio.Queue[Notice] = asyncio.Queue(_MAX_WAITING)
+        self._locate = locate
+        self._lanes: dict[str | None, deque[Notice]] = {}
+        self._sending: set[str | None] = set()
+        self._wake = asyncio.Event()
 
     def of_all(self, run: LoadedRun) -> list[Notice]:
         """The notices for every activity of a run that a worker has now."""
@@ -44,23 +59,42 @@ class CancellationNotices:
     def send(self, notices: Iterable[Notice]) -> None:
         """Send soon; what they are about is on disk."""
         for notice in notices:
-            if self._queue.full():
+            address = self._locate(
+                notice.namespace_id, notice.task_queue, task_queue_pb2.TASK_QUEUE_TYPE_ACTIVITY
+            )
+            lane = self._lanes.setdefault(address, deque())
+            if len(lane) >= _MAX_WAITING:
                 _log.warning("too many cancellation notices wait; heartbeats will tell")
                 return
-            self._queue.put_nowait(notice)
+            lane.append(notice)
+            self._wake.set()
 
     async def run(self) -> None:
         """Send until cancelled."""
-        while not is_cancelled():
-            notice = await self._queue.get()
-            try:
-                async with asyncio.timeout(_SEND_TIMEOUT):
-                    await self._matching.notify_cancellation(notice)
-            except (UnavailableError, TimeoutError) as error:
-                _log.warning("a cancellation notice was lost", error=str(error))
-            except Exception:  # noqa: BLE001 - logged whole
-                # Matching's fault, maybe on another host, must not end this one.
-                _log.exception("a cancellation notice was lost")
+        async with asyncio.TaskGroup() as lanes:
+            while not is_cancelled():
+                await self._wake.wait()
+                self._wake.clear()
+                for address in self._lanes.keys() - self._sending:
+                    self._sending.add(address)
+                    lanes.create_task(self._send_to(address))
+
+    async def _send_to(self, address: str | None) -> None:
+        lane = self._lanes[address]
+        while lane and not is_cancelled():
+            await self._send(lane.popleft())
+        del self._lanes[address]
+        self._sending.discard(address)
+
+    async def _send(self, notice: Notice) -> None:
+        try:
+            async with asyncio.timeout(_SEND_TIMEOUT):
+                await self._matching.notify_cancellation(notice)
+        except (UnavailableError, TimeoutError) as error:
+            _log.warning("a cancellation notice was lost", error=str(error))
+        except Exception:  # noqa: BLE001 - logged whole
+            # Matching's fault, maybe on another host, must not end this one.
+            _log.exception("a cancellation notice was lost")
 
 
 def _to_notice(run: LoadedRun, started: StartedActivity) -> Notice:

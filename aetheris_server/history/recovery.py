@@ -1,18 +1,19 @@
 """What a host does with the shards that it has just taken: everything they owe, again.
 
 The log behind the watermark and the flagged rows name every run that owes tasks. What each owes
-follows from its state. Everything is offered again; whoever receives it is idempotent.
+follows from its state. Everything is offered again; whoever receives it is idempotent. Runs are
+loaded a page at a time, in a few statements each, and no faster than their tasks are taken.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
 
-from aetheris_server.errors import UnavailableError, WorkflowNotFoundError
+from aetheris_server.errors import RunSetAsideError, UnavailableError, WorkflowNotFoundError
 from aetheris_server.history.engine import Engine
+from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.obligations import owes_tasks
 from aetheris_server.history.state.run import RunKey
+from aetheris_server.loops import is_cancelled
 from aetheris_server.storage.executions import load_owing
 from aetheris_server.storage.log import load_open_runs_since
 from aetheris_server.telemetry import counter, get_logger
@@ -23,9 +24,10 @@ _RECOVERED = counter("recovered_runs", "Runs looked at because their shard was t
 
 _FAILED = counter("failed_recoveries", "Runs that could not be recovered because of a fault.")
 
-_MAX_CONCURRENT_LOADS = 8
+_PAGE_SIZE = 200
 
-_Work = Callable[[], Awaitable[None]]
+_Owing = tuple[Shard, RunKey]
+_Work = Callable[[Shard, RunKey, LoadedRun | None], None]
 
 
 async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
@@ -42,73 +44,41 @@ async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
     named = await load_open_runs_since(
         engine.db, {shard.shard_id: shard.watermark for shard in shards}
     )
-    keys: list[tuple[Shard, RunKey, bool]] = [
-        (by_id[shard_id], key, True) for (shard_id, _), key in flagged.items()
-    ]
-    keys += [
-        (by_id[shard_id], RunKey(namespace_id, workflow_id, run_id), False)
+    owing: list[_Owing] = [(by_id[shard_id], key) for (shard_id, _), key in flagged.items()]
+    owing += [
+        (by_id[shard_id], RunKey(namespace_id, workflow_id, run_id))
         for shard_id, namespace_id, workflow_id, run_id in named
         if (shard_id, run_id) not in flagged
     ]
 
-    async def recover(shard: Shard, key: RunKey, is_flagged: bool) -> None:
-        try:
-            await _recover_run(engine, shard, key, is_flagged)
-        except UnavailableError:
-            raise
-        except Exception:  # noqa: BLE001 - logged whole
-            # One run at fault must not keep the others from being recovered. It still owes.
-            _log.exception("a run could not be recovered", run_id=key.run_id)
-            _FAILED.inc()
-            shard.note_recovered(key, owes=True, is_flagged=is_flagged)
+    def recover(shard: Shard, key: RunKey, run: LoadedRun | None) -> None:
+        is_flagged = (shard.shard_id, key.run_id) in flagged
+        # One at fault still owes.
+        owes = run is None or owes_tasks(run.state)
+        shard.note_recovered(key, owes=owes, is_flagged=is_flagged)
+        if run is not None:
+            _RECOVERED.inc()
+            engine.offer_obligations(run)
 
-    await _for_each(
-        engine, [(shard, partial(recover, shard, key, flag)) for shard, key, flag in keys]
-    )
+    await _for_each(engine, owing, recover)
     for shard in shards:
         shard.is_recovered = True
-    _log.info("shards recovered", shards=len(shards), runs=len(keys))
+    _log.info("shards recovered", shards=len(shards), runs=len(owing))
 
 
-async def _for_each(engine: Engine, works: Sequence[tuple[Shard, _Work]]) -> None:
-    """Do what is to be done for runs of shards, several at a time.
+async def offer_again(engine: Engine, shards: Collection[Shard]) -> None:
+    """Offer again what every run of some shards owes, as far as nobody has it.
 
     Raises:
-        UnavailableError: Some of it could not be done, and the shard is still this host's.
+        UnavailableError: Some runs could not be loaded; call again.
     """
-    slots = asyncio.Semaphore(_MAX_CONCURRENT_LOADS)
-    errors: list[UnavailableError] = []
+    owing = [(shard, key) for shard in shards for key in shard.owing_runs()]
 
-    async def do(shard: Shard, work: _Work) -> None:
-        async with slots:
-            try:
-                await work()
-            except UnavailableError as error:
-                # A lease that has run out is renewed in a moment. A shard that is gone is
-                # another's affair.
-                if engine.shards.get(shard.shard_id) is shard:
-                    errors.append(error)
+    def offer(shard: Shard, key: RunKey, run: LoadedRun | None) -> None:
+        if run is not None:
+            engine.offer_obligations(run)
 
-    async with asyncio.TaskGroup() as group:
-        for shard, work in works:
-            group.create_task(do(shard, work))
-    if errors:
-        raise errors[0]
-
-
-async def _recover_run(engine: Engine, shard: Shard, key: RunKey, is_flagged: bool) -> None:
-    if engine.shards.get(shard.shard_id) is not shard:
-        return
-    try:
-        run = await engine.load(key.namespace_id, key.workflow_id, key.run_id)
-    except WorkflowNotFoundError:
-        _log.error("a run that the log names is not there", run_id=key.run_id)
-        return
-    if engine.shards.get(shard.shard_id) is not shard:
-        return
-    _RECOVERED.inc()
-    shard.note_recovered(key, owes=owes_tasks(run.state), is_flagged=is_flagged)
-    engine.offer_obligations(run)
+    await _for_each(engine, owing, offer)
 
 
 async def offer_all_again(engine: Engine) -> None:
@@ -117,24 +87,86 @@ async def offer_all_again(engine: Engine) -> None:
     Raises:
         UnavailableError: Some runs could not be loaded; call again.
     """
-    keys = [(shard, key) for shard in engine.shards.values() for key in shard.owing_runs()]
-    if keys:
-        _log.warning("the backlog was lost; offering all tasks again", runs=len(keys))
+    _log.warning("the backlog was lost; offering all tasks again")
+    await offer_again(engine, list(engine.shards.values()))
 
-    async def offer(shard: Shard, key: RunKey) -> None:
-        if engine.shards.get(shard.shard_id) is not shard:
-            return
+
+async def run_catching_up(engine: Engine) -> None:
+    """Offer again, once there is room, what the dispatcher had no room for; until cancelled."""
+    while not is_cancelled():
+        shard_ids = await engine.dispatcher.wait_skipped()
+        shards = [engine.shards[shard_id] for shard_id in shard_ids if shard_id in engine.shards]
         try:
-            run = await engine.load(key.namespace_id, key.workflow_id, key.run_id)
-        except WorkflowNotFoundError:
-            return
-        except UnavailableError:
-            raise
+            await offer_again(engine, shards)
+        except UnavailableError as error:
+            _log.warning("tasks could not be offered again; trying again", error=str(error))
         except Exception:  # noqa: BLE001 - logged whole
-            # See above.
-            _log.exception("a run's tasks could not be offered again", run_id=key.run_id)
-            _FAILED.inc()
-            return
-        engine.offer_obligations(run)
+            _log.exception("tasks could not be offered again; trying again")
+        else:
+            continue
+        engine.dispatcher.skip(shard_ids)
 
-    await _for_each(engine, [(shard, partial(offer, shard, key)) for shard, key in keys])
+
+async def _for_each(
+    engine: Engine,
+    owing: Sequence[_Owing],
+    work: _Work,
+) -> None:
+    """Do what is to be done for runs, with None for one at fault.
+
+    What is lost meanwhile, or was never there, is passed over.
+
+    Raises:
+        UnavailableError: Some could not be loaded, and their shard is still this host's.
+    """
+    problem: UnavailableError | None = None
+    for begin in range(0, len(owing), _PAGE_SIZE):
+        page = owing[begin : begin + _PAGE_SIZE]
+        await engine.preload([key for shard, key in page if _is_ours(engine, shard)])
+        for shard, key in page:
+            if not _is_ours(engine, shard):
+                continue
+            try:
+                await engine.dispatcher.wait_room()
+                run = await _try_load(engine, key)
+            except WorkflowNotFoundError:
+                _log.error("a run that owes tasks is not there", run_id=key.run_id)
+                continue
+            except UnavailableError as error:
+                # A lease that has run out is renewed in a moment. A shard that is gone is
+                # another's affair.
+                if _is_ours(engine, shard):
+                    problem = error
+                continue
+            if _is_ours(engine, shard):
+                _do(work, shard, key, run)
+    if problem is not None:
+        raise problem
+
+
+def _do(work: _Work, shard: Shard, key: RunKey, run: LoadedRun | None) -> None:
+    try:
+        work(shard, key, run)
+    except Exception:  # noqa: BLE001 - logged whole
+        # One run at fault must not keep the others waiting.
+        _log.exception("what a run owes could not be offered", run_id=key.run_id)
+        _FAILED.inc()
+
+
+def _is_ours(engine: Engine, shard: Shard) -> bool:
+    return engine.shards.get(shard.shard_id) is shard
+
+
+async def _try_load(engine: Engine, key: RunKey) -> LoadedRun | None:
+    """The run; None if there is a fault in it, which must not keep the others waiting."""
+    try:
+        return await engine.load(key.namespace_id, key.workflow_id, key.run_id)
+    except RunSetAsideError:
+        problem = "a run was set aside"
+        _log.error("a run could not be recovered", run_id=key.run_id, error=problem)
+    except (UnavailableError, WorkflowNotFoundError):
+        raise
+    except Exception:  # noqa: BLE001 - logged whole
+        _log.exception("a run could not be recovered", run_id=key.run_id)
+    _FAILED.inc()
+    return None

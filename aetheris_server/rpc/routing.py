@@ -44,7 +44,8 @@ LocateShard = Callable[[int], str | None]
 LocateQueue = Callable[[str, str, task_queue_pb2.TaskQueueType.ValueType], str | None]
 """The address of the host of (namespace_id, task queue, type), None for this one."""
 
-_RETRY_SECONDS = 5.0
+# More than a takeover takes, and one call to a host that has fallen silent.
+_RETRY_SECONDS = 10.0
 _FIRST_DELAY = 0.02
 _MAX_DELAY = 0.5
 # The request was not acted upon, or repeating it does no harm.
@@ -157,10 +158,13 @@ class RoutedMatching:
         if all(address is None for address in by_host):
             await self._local.add_tasks(tasks)
             return
+        queues = list(by_queue.values())
         results = await asyncio.gather(
             *(
-                self._add(queue, [tasks[position] for position in positions])
-                for queue, positions in by_queue.items()
+                self._add(
+                    address, [tasks[position] for index in part for position in queues[index]]
+                )
+                for address, part in by_host.items()
             ),
             return_exceptions=True,
         )
@@ -195,14 +199,15 @@ class RoutedMatching:
         return await _retry(lambda: self._at(queue).describe_task_queue(namespace_id, request))
 
     async def _add(
-        self,
-        queue: tuple[str, str, task_queue_pb2.TaskQueueType.ValueType],
-        tasks: Sequence[matching_service_pb2.TaskRef],
+        self, address: str | None, tasks: Sequence[matching_service_pb2.TaskRef]
     ) -> None:
-        await _retry(lambda: self._at(queue).add_tasks(tasks))
+        """Add tasks at one host; who offers them looks the host up anew and offers them again."""
+        await self._peer_at(address).add_tasks(tasks)
 
     def _at(self, queue: tuple[str, str, task_queue_pb2.TaskQueueType.ValueType]) -> MatchingPeer:
-        address = self._locate(*queue)
+        return self._peer_at(self._locate(*queue))
+
+    def _peer_at(self, address: str | None) -> MatchingPeer:
         return self._local if address is None else RemoteMatching(self._pool, address)
 
 

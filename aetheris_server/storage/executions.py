@@ -128,6 +128,24 @@ FROM executions e
 
 _ONE: LiteralString = f"{_COLUMNS} WHERE shard_id = %s AND run_id = %s"
 
+_SEVERAL: LiteralString = f"""{_COLUMNS}
+JOIN unnest(%s::integer[], %s::uuid[]) AS w (of_shard, of_run)
+    ON e.shard_id = w.of_shard AND e.run_id = w.of_run
+"""
+
+_WEIGHTS = """
+SELECT w.shard_id, w.run_id::text, (
+    coalesce(octet_length(s.state), 0) + coalesce(octet_length(e.memo), 0) + coalesce((
+        SELECT sum(octet_length(l.record)) FROM log l
+        WHERE l.shard_id = w.shard_id AND l.run_id = w.run_id
+            AND l.run_seq > coalesce(s.run_seq, 0)
+    ), 0)
+)::bigint
+FROM unnest(%s::integer[], %s::uuid[]) AS w (shard_id, run_id)
+JOIN executions e ON e.shard_id = w.shard_id AND e.run_id = w.run_id
+LEFT JOIN snapshots s ON s.shard_id = w.shard_id AND s.run_id = w.run_id
+"""
+
 _DUE = """
 SELECT shard_id, namespace_id::text, workflow_id, run_id::text, wake_time FROM executions
 WHERE shard_id = ANY (%s) AND wake_time < %s
@@ -186,6 +204,33 @@ async def load_execution(
     rows = await db.fetch(_ONE, (shard_id, run_id))
     row = ExecutionRow(*rows[0]) if rows else None
     return row if row is not None and row.namespace_id == namespace_id else None
+
+
+async def load_executions(db: Database, runs: Sequence[tuple[int, str]]) -> list[ExecutionRow]:
+    """Several runs, given as (shard_id, run_id), in no order; those there are not are left out.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    return [ExecutionRow(*row) for row in await db.fetch(_SEVERAL, _columns_of(runs))]
+
+
+async def weigh_runs(db: Database, runs: Sequence[tuple[int, str]]) -> list[tuple[int, str, int]]:
+    """What loading runs, given as (shard_id, run_id), takes: the bytes of a snapshot and behind it.
+
+    Returns:
+        (shard_id, run_id, byte_count), in no order; those there are not are left out.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    rows = await db.fetch(_WEIGHTS, _columns_of(runs))
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def _columns_of(runs: Sequence[tuple[int, str]]) -> tuple[list[int], list[str]]:
+    known = [(shard_id, run_id) for shard_id, run_id in runs if is_uuid(run_id)]
+    return [run[0] for run in known], [run[1] for run in known]
 
 
 async def load_due(

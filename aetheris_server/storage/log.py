@@ -4,7 +4,7 @@ Per shard the rows are numbered without gaps by `shard_seq`; per run by `run_seq
 record's bytes are returned as they were stored, for the hash chain runs over them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aetheris_server.storage.database import Database
@@ -49,6 +49,13 @@ class RunRecord:
 _RUN = """
 SELECT shard_seq, run_seq, first_event_id, event_count, record, hash
 FROM log WHERE shard_id = %s AND run_id = %s AND run_seq > %s ORDER BY run_seq
+"""
+
+_RUNS = """
+SELECT l.run_id::text, l.shard_seq, l.run_seq, l.first_event_id, l.event_count, l.record, l.hash
+FROM unnest(%s::integer[], %s::uuid[], %s::bigint[]) AS w (shard_id, run_id, run_seq)
+JOIN log l ON l.shard_id = w.shard_id AND l.run_id = w.run_id AND l.run_seq > w.run_seq
+ORDER BY l.run_id, l.run_seq
 """
 
 # Where the wanted events begin is found by bisection: run_seq has no gaps and event ids grow with
@@ -103,6 +110,24 @@ async def load_run(
         return []
     rows = await db.fetch(_RUN, (shard_id, run_id, after_run_seq))
     return [RunRecord(*row) for row in rows]
+
+
+async def load_runs(
+    db: Database, wanted: Sequence[tuple[int, str, int]]
+) -> dict[str, list[RunRecord]]:
+    """The records of several runs, given as (shard_id, run_id, after_run_seq), in order by run id.
+
+    A run that has none is left out. All of it is in memory at once.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    known = [each for each in wanted if is_uuid(each[1])]
+    rows = await db.fetch(_RUNS, tuple([each[column] for each in known] for column in range(3)))
+    records: dict[str, list[RunRecord]] = {}
+    for run_id, *columns in rows:
+        records.setdefault(run_id, []).append(RunRecord(*columns))
+    return records
 
 
 async def load_run_events(

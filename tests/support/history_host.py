@@ -65,11 +65,13 @@ class CollectingMatching:
 
 
 class CountingDatabase(Database):
-    """Counts the rows that statements return."""
+    """Counts statements, and the rows that they return."""
 
+    statement_count = 0
     row_count = 0
 
     async def fetch(self, query: Any, parameters: Parameters = ()) -> list[Row]:
+        self.statement_count += 1
         rows = await super().fetch(query, parameters)
         self.row_count += len(rows)
         return rows

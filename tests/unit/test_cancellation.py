@@ -53,23 +53,33 @@ _AWAY = cast("Any", _Away())
 def _engine() -> Engine:
     settings = EngineSettings(
         shard_count=1,
-        lease_timeout=1e9,
         cache_max_runs=10,
         cache_max_bytes=10**9,
         snapshot_interval_records=100,
         limits=RunLimits(),
     )
-    engine = Engine(settings, SystemClock(), _AWAY, _dispatcher(), lambda *_: None)
-    shard = Shard(shard_id=0, range_id=1, next_seq=1, watermark=0)
-    engine.add_shard(shard)
-    shard.renewed_at = SystemClock().monotonic()
+    engine = Engine(settings, SystemClock(), _AWAY, _dispatcher(), lambda: True, lambda *_: None)
+    engine.add_shard(Shard(shard_id=0, range_id=1, next_seq=1, watermark=0))
     return engine
 
 
 def _cluster() -> Cluster:
     cluster = Cluster(HistorySettings(), 1, "host", _AWAY, SystemClock())
     cluster.attach(_engine())
+    cluster.lease.begin(SystemClock().monotonic())
     return cluster
+
+
+def _membership(number: int) -> _Loop:
+    cluster = _cluster()
+    cluster._due.set()
+    return cluster.loops[number]
+
+
+def _catching_up() -> _Loop:
+    cluster = _cluster()
+    cluster.engine.dispatcher.skip([0])
+    return cluster.run_catching_up
 
 
 def _dispatcher() -> Dispatcher:
@@ -126,7 +136,7 @@ def _sweep() -> _Loop:
     engine = _engine()
     for number in range(_ITEMS):
         engine.shards[0].flagged.add(RunKey("ns", f"workflow-{number}", f"{number}"))
-    engine.dispatcher._queue.clear()
+    engine.dispatcher._lanes.clear()
     return Sweep(engine, 0.0).run
 
 
@@ -151,7 +161,11 @@ _LOOPS: dict[str, Callable[[], _Loop]] = {
     "dispatcher": lambda: _dispatcher().run,
     "engine": lambda: _engine().run,
     "wake-ups": lambda: _engine().wakeups.run,
-    "cluster": lambda: _cluster().run,
+    "lease": lambda: _cluster().lease.run,
+    "membership": lambda: _membership(0),
+    "settling": lambda: _membership(1),
+    "due scan": lambda: _membership(2),
+    "catching up": _catching_up,
     "recovery": _recovery,
     "upkeep": lambda: _upkeep().run_rounds,
     "reports": _reports,

@@ -242,8 +242,16 @@ async def test_run_that_cannot_be_read_keeps_no_other_from_being_recovered(
         assert (await _take_ref(bench)).run_id == good.run_id
         assert bench.host.cluster.is_ready
         # It is not forgotten: a server that can read it will find it.
-        owing = [key for shard in bench.engine.shards.values() for key in shard.owing_runs()]
-        assert bad.run_id in {key.run_id for key in owing}
+        await wait_until(
+            lambda: (
+                bad.run_id
+                in {
+                    key.run_id
+                    for shard in bench.engine.shards.values()
+                    for key in shard.owing_runs()
+                }
+            )
+        )
 
 
 # Random lives.

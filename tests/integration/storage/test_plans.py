@@ -34,6 +34,7 @@ async def explain(db: Database, statement: str) -> list[str]:
     [
         pytest.param(log._RUN, "log_run", {"run_id", "run_seq"}, id="run"),
         pytest.param(log._RUN_EVENTS, "log_run", {"run_id", "run_seq"}, id="run-events"),
+        pytest.param(log._RUNS, "log_run", {"run_id", "run_seq"}, id="runs-logs"),
         pytest.param(shards._TAILS, "log_pkey", {"shard_id"}, id="tails"),
         pytest.param(commit._FIND_ROWS, "log_pkey", {"shard_id", "shard_seq"}, id="find-rows"),
         pytest.param(

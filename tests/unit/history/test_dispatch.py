@@ -1,0 +1,171 @@
+"""The lanes in which tasks go to the hosts that take them."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import cast
+
+import pytest
+
+from aetheris.server.v1 import matching_service_pb2
+from aetheris_server.clock import SystemClock
+from aetheris_server.errors import StorageUnavailableError
+from aetheris_server.history import dispatch
+from aetheris_server.history.dispatch import Dispatcher
+from aetheris_server.history.notices import CancellationNotices, Notice
+from aetheris_server.ids import shard_of
+from aetheris_server.rpc.peers import MatchingPeer
+from tests.support.wait import wait_until
+
+TaskRef = matching_service_pb2.TaskRef
+
+_SHARDS = 8
+
+
+class _Notified:
+    """Hosts that are told of cancellations; the one named `hung` never answers."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def notify_cancellation(
+        self, notice: matching_service_pb2.NotifyCancellationRequest
+    ) -> None:
+        if notice.task_queue == "hung":
+            await asyncio.get_running_loop().create_future()
+        self.told.append(notice.task_queue)
+
+
+async def test_host_that_takes_no_cancellation_notice_holds_up_no_other() -> None:
+    hosts = _Notified()
+    notices = CancellationNotices(cast("MatchingPeer", hosts), lambda _, queue, __: queue)
+    running = asyncio.create_task(notices.run())
+    for queue in ("hung", "hung", "good", "hung", "good"):
+        notices.send([Notice(task_queue=queue)])
+    await wait_until(lambda: hosts.told == ["good", "good"], 2)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+class _Hosts:
+    """Hosts that take tasks; each queue is at the host of its name until it moves."""
+
+    def __init__(self) -> None:
+        self.hung: set[str] = set()
+        self.dead: set[str] = set()
+        self.moved: dict[str, str] = {}
+        self.taken: list[str] = []
+        self.calls = 0
+
+    def locate(self, task: TaskRef) -> str:
+        return self.moved.get(task.task_queue, task.task_queue)
+
+    async def add_tasks(self, tasks: Sequence[TaskRef]) -> None:
+        self.calls += 1
+        hosts = {self.locate(task) for task in tasks}
+        assert len(hosts) == 1, "one call is for one host"
+        if hosts & self.hung:
+            await asyncio.get_running_loop().create_future()
+        if hosts & self.dead:
+            raise StorageUnavailableError("redis", "gone")
+        self.taken += [task.run_id for task in tasks]
+
+
+@asynccontextmanager
+async def _dispatching(hosts: _Hosts) -> AsyncGenerator[Dispatcher]:
+    dispatcher = Dispatcher(
+        cast("MatchingPeer", hosts), SystemClock(), hosts.locate, shard_count=_SHARDS
+    )
+    running = asyncio.create_task(dispatcher.run())
+    try:
+        yield dispatcher
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def _refs(host: str, names: Iterable[object]) -> list[TaskRef]:
+    return [TaskRef(run_id=f"{name}", workflow_id=f"{name}", task_queue=host) for name in names]
+
+
+async def _fill_slots(hosts: _Hosts, dispatcher: Dispatcher, host: str) -> None:
+    for number in range(100):
+        before = hosts.calls
+        dispatcher.offer(_refs(host, [f"lost-{number}"]))
+        if number < 16:
+            await wait_until(lambda before=before: hosts.calls > before)
+
+
+@pytest.mark.parametrize("fault", ["hung", "dead"])
+async def test_host_that_does_not_take_tasks_holds_up_no_other(fault: str) -> None:
+    hosts = _Hosts()
+    getattr(hosts, fault).add("bad")
+    async with _dispatching(hosts) as dispatcher:
+        await _fill_slots(hosts, dispatcher, "bad")
+        dispatcher.offer(_refs("good", ["a"]))
+        await wait_until(lambda: hosts.taken == ["a"], 2)
+
+
+async def test_tasks_follow_their_queue_when_it_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_OFFER_TIMEOUT", 0.2)
+    hosts = _Hosts()
+    hosts.hung.add("bad")
+    async with _dispatching(hosts) as dispatcher:
+        await _fill_slots(hosts, dispatcher, "bad")
+        hosts.moved["bad"] = "good"
+        await wait_until(lambda: len(set(hosts.taken)) == 100, 5)
+
+
+async def test_tasks_beyond_a_lane_s_bound_are_skipped_until_it_has_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch, "LANE_MAX_TASKS", 10)
+    hosts = _Hosts()
+    hosts.dead.add("bad")
+    names = [f"run-{number}" for number in range(30)]
+    async with _dispatching(hosts) as dispatcher:
+        for name in names:
+            dispatcher.offer(_refs("bad", [name]))
+        dispatcher.offer(_refs("good", ["a"]))
+        skipped = asyncio.create_task(dispatcher.wait_skipped())
+        await wait_until(lambda: hosts.taken == ["a"])
+        assert not skipped.done()
+        hosts.dead.clear()
+        shards = await asyncio.wait_for(skipped, 5)
+        await wait_until(lambda: sorted(hosts.taken[1:]) == sorted(names[:10]))
+        assert shards == {shard_of("", name, _SHARDS) for name in names[10:]}
+
+
+async def test_lane_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "LANE_MAX_BYTES", 2_000)
+    hosts = _Hosts()
+    hosts.dead.add("bad")
+    async with _dispatching(hosts) as dispatcher:
+        for _ in range(3):
+            dispatcher.offer(_refs("bad", ["x" * 1_000]))
+        hosts.dead.clear()
+        assert len(await asyncio.wait_for(dispatcher.wait_skipped(), 5)) == 1
+        await wait_until(lambda: len(hosts.taken) == 1)
+
+
+async def test_query_finds_room_in_a_full_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "LANE_MAX_TASKS", 1)
+    hosts = _Hosts()
+    async with _dispatching(hosts) as dispatcher:
+        query = TaskRef(run_id="query", task_queue="good", query_id="q")
+        dispatcher.offer(_refs("good", ["a"]))
+        dispatcher.offer([query])
+        await wait_until(lambda: hosts.taken == ["a", "query"])
+
+
+async def test_room_is_waited_for_only_in_lanes_that_move(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch, "LANE_MAX_TASKS", 10)
+    hosts = _Hosts()
+    hosts.hung.add("bad")
+    async with _dispatching(hosts) as dispatcher:
+        dispatcher.offer(_refs("bad", range(10)))
+        await asyncio.wait_for(dispatcher.wait_room(), 5)
