@@ -20,7 +20,8 @@ __all__ = ["RemoteHistory", "RemoteMatching"]
 
 R = TypeVar("R", bound=Message)
 
-_CALL_TIMEOUT = 15.0
+# A host that is silent is given up in time to ask the one that has the shard by then.
+_CALL_TIMEOUT = 5.0
 _LONGEST_WAIT = 60.0
 # Over what the other host may wait: its empty answer is better than our deadline.
 _WAIT_SLACK = 10.0
