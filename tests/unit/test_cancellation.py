@@ -21,6 +21,7 @@ from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.run import RunKey
 from aetheris_server.history.sweep import Sweep
+from aetheris_server.ids import new_run_id
 from aetheris_server.loops import end_tasks
 from aetheris_server.matching.settler import Fate, Settler
 from aetheris_server.matching.tasks import QueueKey
@@ -30,6 +31,7 @@ from tests.support.cancelling import Interruption
 _Loop = Callable[[], Coroutine[Any, Any, None]]
 
 _NOTHING = cast("Any", None)
+_NAMESPACE_ID = "11111111-1111-4111-8111-111111111111"
 _ITEMS = 50
 _MAX_AWAITS = 8
 _TURNS = 500
@@ -112,7 +114,7 @@ def _notices() -> _Loop:
 def _loads() -> _Loop:
     wakeups = _engine().wakeups
     for number in range(_ITEMS):
-        wakeups._to_load.put_nowait(RunKey("ns", f"workflow-{number}", f"{number}"))
+        wakeups._to_load.put_nowait(RunKey(_NAMESPACE_ID, f"workflow-{number}", new_run_id()))
     return wakeups._load_due
 
 
@@ -135,7 +137,7 @@ def _reports() -> _Loop:
 def _sweep() -> _Loop:
     engine = _engine()
     for number in range(_ITEMS):
-        engine.shards[0].flagged.add(RunKey("ns", f"workflow-{number}", f"{number}"))
+        engine.shards[0].flagged.add(RunKey(_NAMESPACE_ID, f"workflow-{number}", new_run_id()))
     engine.dispatcher._lanes.clear()
     return Sweep(engine, 0.0).run
 

@@ -4,7 +4,7 @@ from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from aetheris.api.v1.history_pb2 import EVENT_TYPE_TIMER_FIRED
@@ -134,7 +134,7 @@ _OPS = st.lists(
         st.tuples(st.just("step"), st.sampled_from(_STEPS)),
         st.tuples(st.just("advance"), st.sampled_from([0.1, 1.0, 5.0, 30.0])),
         st.tuples(
-            st.sampled_from(["take", "take", "fail", "complete", "heartbeat", "evict"]),
+            st.sampled_from(["take", "take", "fail", "fail", "complete", "heartbeat", "evict"]),
             st.integers(0, 5).map(float),
         ),
     ),
@@ -150,6 +150,7 @@ class _Life:
         self.clock = ManualClock()
         self.bench = MemoryEngine(self.clock)
         self.key = self.bench.start("a")
+        self.bench.take_refs()
         self.held: list[TaskRef] = []
         self.fired: set[int] = set()
         self.seen = 0
@@ -222,7 +223,17 @@ class _Life:
             self.do("advance", 3600 * 12)
 
 
+_OFFERED_BEFORE_A_STEP: list[_Op] = [
+    ("take", 0),
+    ("fail", 0),
+    ("advance", 5),
+    ("step", -3600),
+    ("take", 3),
+]
+
+
 @given(_OPS)
+@example(_OFFERED_BEFORE_A_STEP)
 @settings(
     max_examples=200,
     deadline=None,
