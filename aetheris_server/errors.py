@@ -11,7 +11,8 @@
     │   ├── UnstorableError             the store refuses a value that the request carries
     │   ├── TaskNotFoundError           the task was completed, timed out, or given to somebody else
     │   ├── QueryFailedError            the run's code could not answer
-    │   └── QueryRejectedError          the caller asked to be refused for this status
+    │   ├── QueryRejectedError          the caller asked to be refused for this status
+    │   └── NotAPeerError               an internal service was called by no host of this cluster
     ├── RunUnreadableError              what is stored of a run cannot be used, now or later
     │   ├── BrokenLogError              a record is missing, altered or out of place
     │   └── UnknownRecordError          a newer program wrote what this one does not know
@@ -122,6 +123,13 @@ class QueryRejectedError(RequestError):
     def __init__(self, status: str) -> None:
         super().__init__(f"query rejected: the run's status is {status}")
         self.status = status
+
+
+class NotAPeerError(RequestError):
+    """Internal services are for the hosts of this cluster."""
+
+    def __init__(self) -> None:
+        super().__init__("the service is for the hosts of this cluster")
 
 
 class RunUnreadableError(AetherisError):

@@ -18,14 +18,17 @@ from aetheris_server.history.host import HistoryHost
 from aetheris_server.ids import new_run_id
 from aetheris_server.matching.service import MatchingService
 from aetheris_server.rpc.channels import ChannelPool
+from aetheris_server.rpc.credentials import PeerCredentials
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.routing import RoutedHistory, RoutedMatching
 from aetheris_server.rpc.server import RpcServer, serve_grpc
 from aetheris_server.rpc.servicers import internal_services
+from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.migrate import check_schema
 from aetheris_server.storage.namespaces import create_namespace
 from aetheris_server.storage.requirements import check_database
+from aetheris_server.storage.secrets import ensure_secrets
 from aetheris_server.storage.shards import ensure_cluster
 from aetheris_server.telemetry import get_logger, serve_http
 
@@ -109,12 +112,14 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
     async with (
         Database(settings.postgres) as db,
         Database(_for_cluster(settings.postgres)) as cluster_db,
-        ChannelPool() as pool,
     ):
         await check_database(settings.postgres)
         await check_schema(db)
         shard_count = await ensure_cluster(db, shard_count)
+        secrets = await ensure_secrets(db)
         await _ensure_default_namespace(db)
+        tokens, credentials = Tokens(secrets), PeerCredentials(secrets)
+        pool = ChannelPool(credentials)
         matching = MatchingService(
             settings.matching, settings.redis, peers, clock, peers.offer_all_again
         )
@@ -128,6 +133,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
             cluster_db,
             clock,
             routed_matching,
+            tokens,
         )
         peers.starter = RoutedHistory(peers.locate_shard, peers.host.service, pool, shard_count)
         services = [
@@ -145,10 +151,12 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
                 gate,
                 clock,
                 shard_count,
+                tokens,
             ),
-            *internal_services(peers.host.service, matching, gate, peers),
+            *internal_services(peers.host.service, matching, gate, peers, credentials),
         ]
         async with (
+            pool,
             peers.host,
             matching,
             serve_http(settings.http, lambda: _not_ready(peers.host, gate)) as http,

@@ -15,6 +15,7 @@ from aetheris_server.frontend.checks import worker as checks
 from aetheris_server.rpc.bounds import check_bounds
 from aetheris_server.rpc.errors import to_status
 from aetheris_server.rpc.peers import HistoryPeer
+from aetheris_server.rpc.tokens import Tokens
 
 __all__ = ["TaskAnswers"]
 
@@ -25,8 +26,9 @@ _Take = Callable[[str, Any], Awaitable[Any]]
 class TaskAnswers:
     """Takes answers to history."""
 
-    def __init__(self, history: HistoryPeer, limits: LimitSettings) -> None:
+    def __init__(self, history: HistoryPeer, limits: LimitSettings, tokens: Tokens) -> None:
         self._limits = limits
+        self._tokens = tokens
         self._kinds: Mapping[str, tuple[_Check, _Take]] = {
             "workflow_task_completed": (
                 checks.check_respond_workflow_task_completed,
@@ -61,7 +63,7 @@ class TaskAnswers:
     async def take(self, kind: str, namespace_id: str, request: Any) -> Any:
         """Check one answer and pass it on; returns its response."""
         check, take = self._kinds[kind]
-        checks.check_task_token(request.task_token, namespace_id)
+        checks.check_task_token(request.task_token, namespace_id, self._tokens)
         check(request, self._limits)
         return await take(namespace_id, request)
 

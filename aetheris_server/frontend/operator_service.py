@@ -20,7 +20,7 @@ from aetheris_server.frontend.namespaces import NamespaceDirectory
 from aetheris_server.frontend.waits import set_seconds
 from aetheris_server.rpc.handlers import CallContext
 from aetheris_server.rpc.peers import MatchingPeer
-from aetheris_server.rpc.tokens import LISTING_NAMESPACES, encode_page_token
+from aetheris_server.rpc.tokens import LISTING_NAMESPACES, Tokens
 from aetheris_server.storage.hosts import Host
 from aetheris_server.storage.namespaces import Namespace
 
@@ -46,12 +46,14 @@ class OperatorServicer(OperatorServiceServicer):
         namespaces: NamespaceDirectory,
         probes: Mapping[str, Probe],
         limits: LimitSettings,
+        tokens: Tokens,
     ) -> None:
         self._matching = matching
         self._catalog = catalog
         self._namespaces = namespaces
         self._probes = probes
         self._limits = limits
+        self._tokens = tokens
 
     async def CreateNamespace(
         self, request: pb.CreateNamespaceRequest, context: CallContext
@@ -78,13 +80,13 @@ class OperatorServicer(OperatorServiceServicer):
     async def ListNamespaces(
         self, request: pb.ListNamespacesRequest, context: CallContext
     ) -> pb.ListNamespacesResponse:
-        token = checks.check_list_namespaces(request, self._limits)
+        token = checks.check_list_namespaces(request, self._limits, self._tokens)
         size = request.page_size or _DEFAULT_PAGE_SIZE
         # One more than asked for tells whether there is another page.
         found = await self._catalog.list_namespaces(size + 1, token.last_key if token else "")
         return pb.ListNamespacesResponse(
             namespaces=[_to_info(namespace) for namespace in found[:size]],
-            next_page_token=_token_after(found[size - 1]) if len(found) > size else b"",
+            next_page_token=self._token_after(found[size - 1]) if len(found) > size else b"",
         )
 
     async def DescribeTaskQueue(
@@ -113,6 +115,11 @@ class OperatorServicer(OperatorServiceServicer):
             hosts=[
                 _to_host_info(host, cluster.owned_by_host[host.host_id]) for host in cluster.hosts
             ],
+        )
+
+    def _token_after(self, namespace: Namespace) -> bytes:
+        return self._tokens.seal_page(
+            PageToken(listing=LISTING_NAMESPACES, last_key=namespace.name)
         )
 
 
@@ -146,7 +153,3 @@ def _to_host_info(host: Host, shard_count: int) -> pb.HostInfo:
     info = pb.HostInfo(host_id=host.host_id, address=host.address, shard_count=shard_count)
     info.heartbeat_time.FromDatetime(host.heartbeat_time)
     return info
-
-
-def _token_after(namespace: Namespace) -> bytes:
-    return encode_page_token(PageToken(listing=LISTING_NAMESPACES, last_key=namespace.name))

@@ -17,6 +17,7 @@ from aetheris_server.frontend.workflow_service import WorkflowServicer
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.handlers import RpcService
 from aetheris_server.rpc.peers import HistoryPeer, MatchingPeer
+from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.rpc.undelivered import release_undelivered, tokens_of
 
 __all__ = ["build_frontend"]
@@ -31,6 +32,7 @@ def build_frontend(
     gate: DrainGate,
     clock: Clock,
     shard_count: int,
+    tokens: Tokens,
 ) -> list[RpcService]:
     """The public services, for `serve_grpc`. When `gate` begins to drain, polls answer empty.
 
@@ -43,6 +45,7 @@ def build_frontend(
         gate: Shared with whoever else on this host lets callers wait.
         clock: For how long namespaces are remembered.
         shard_count: Of the cluster.
+        tokens: Of the cluster.
     """
     namespaces = NamespaceDirectory(catalog, clock)
     limits = settings.limits
@@ -53,15 +56,15 @@ def build_frontend(
     return [
         RpcService(
             worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"],
-            WorkerServicer(history, matching, namespaces, gate, settings),
+            WorkerServicer(history, matching, namespaces, gate, settings, tokens),
             {"PollWorkflowTasks": release, "PollActivityTasks": release},
         ),
         RpcService(
             workflow_service_pb2.DESCRIPTOR.services_by_name["WorkflowService"],
-            WorkflowServicer(history, catalog, namespaces, gate, limits, shard_count),
+            WorkflowServicer(history, catalog, namespaces, gate, limits, shard_count, tokens),
         ),
         RpcService(
             operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"],
-            OperatorServicer(matching, catalog, namespaces, probes, limits),
+            OperatorServicer(matching, catalog, namespaces, probes, limits, tokens),
         ),
     ]

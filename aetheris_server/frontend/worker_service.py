@@ -17,6 +17,7 @@ from aetheris_server.frontend.waits import SLACK_SECONDS, bounded_wait, set_seco
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.handlers import CallContext
 from aetheris_server.rpc.peers import HistoryPeer, MatchingPeer
+from aetheris_server.rpc.tokens import Tokens
 
 __all__ = ["WorkerServicer"]
 
@@ -33,13 +34,14 @@ class WorkerServicer(WorkerServiceServicer):
         namespaces: NamespaceDirectory,
         gate: DrainGate,
         settings: Settings,
+        tokens: Tokens,
     ) -> None:
         self._matching = matching
         self._namespaces = namespaces
         self._gate = gate
         self._limits = settings.limits
         self._poll_timeout = settings.matching.poll_timeout
-        self._answers = TaskAnswers(history, settings.limits)
+        self._answers = TaskAnswers(history, settings.limits, tokens)
 
     async def PollWorkflowTasks(
         self, request: pb.PollWorkflowTasksRequest, context: CallContext

@@ -20,7 +20,7 @@ from aetheris_server.ids import shard_of
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.handlers import CallContext
 from aetheris_server.rpc.peers import HistoryPeer
-from aetheris_server.rpc.tokens import LISTING_WORKFLOWS, encode_page_token
+from aetheris_server.rpc.tokens import LISTING_WORKFLOWS, Tokens
 from aetheris_server.storage.executions import ExecutionFilter, ExecutionRow
 
 __all__ = ["WorkflowServicer"]
@@ -40,6 +40,7 @@ class WorkflowServicer(WorkflowServiceServicer):
         gate: DrainGate,
         limits: LimitSettings,
         shard_count: int,
+        tokens: Tokens,
     ) -> None:
         self._history = history
         self._catalog = catalog
@@ -47,6 +48,7 @@ class WorkflowServicer(WorkflowServiceServicer):
         self._gate = gate
         self._limits = limits
         self._shard_count = shard_count
+        self._tokens = tokens
 
     async def StartWorkflow(
         self, request: pb.StartWorkflowRequest, context: CallContext
@@ -123,8 +125,9 @@ class WorkflowServicer(WorkflowServiceServicer):
     async def ListWorkflows(
         self, request: pb.ListWorkflowsRequest, context: CallContext
     ) -> pb.ListWorkflowsResponse:
-        token = checks.check_list_workflows(request, self._limits)
+        checks.check_list_workflows(request, self._limits)
         namespace_id = await self._namespaces.id_of(request.namespace)
+        token = checks.check_workflows_page(request, namespace_id, self._tokens)
         after = (_to_datetime(token.start_time), token.last_key) if token else None
         size = request.page_size or _DEFAULT_PAGE_SIZE
         # One more than asked for tells whether there is another page.
@@ -133,7 +136,11 @@ class WorkflowServicer(WorkflowServiceServicer):
         )
         return pb.ListWorkflowsResponse(
             executions=[to_execution_info(row) for row in rows[:size]],
-            next_page_token=_token_after(rows[size - 1]) if len(rows) > size else b"",
+            next_page_token=self._tokens.seal_page(
+                _page_after(rows[size - 1]), *checks.workflows_query(request, namespace_id)
+            )
+            if len(rows) > size
+            else b"",
         )
 
     async def _poll_result(
@@ -206,7 +213,7 @@ def _to_datetime(time: Timestamp) -> datetime:
     return time.ToDatetime(UTC)
 
 
-def _token_after(row: ExecutionRow) -> bytes:
+def _page_after(row: ExecutionRow) -> PageToken:
     token = PageToken(listing=LISTING_WORKFLOWS, last_key=row.run_id)
     token.start_time.FromDatetime(row.start_time)
-    return encode_page_token(token)
+    return token

@@ -4,7 +4,6 @@ from aetheris.server.v1 import token_pb2
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError, WorkflowNotFoundError
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.run import LoadedRun
-from aetheris_server.rpc.tokens import decode_task_token
 
 
 async def load_by_token(
@@ -13,10 +12,10 @@ async def load_by_token(
     """The run of a task, and what the task's token says.
 
     Raises:
-        InvalidArgumentError: The token is corrupt or of another namespace.
+        InvalidArgumentError: The token is not of this cluster or of another namespace.
         TaskNotFoundError: There is no such run.
     """
-    token = decode_task_token(task_token)
+    token = engine.tokens.open_task(task_token)
     if token.namespace_id != namespace_id:
         raise InvalidArgumentError("task_token", "the token is of another namespace")
     try:

@@ -51,6 +51,7 @@ from aetheris_server.history.state.workflow_task import decide_flush
 from aetheris_server.history.wakeups import WakeUps
 from aetheris_server.ids import shard_of
 from aetheris_server.loops import run_loops
+from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import NewestRun
@@ -83,6 +84,7 @@ class Engine:
     """The runs of the shards that this host has. `run` does the work that nobody asks for.
 
     Attributes:
+        tokens: Of the cluster.
         shards: The owned shards by number; `cluster` adds them, a failed commit removes them.
     """
 
@@ -92,6 +94,7 @@ class Engine:
         clock: Clock,
         db: Database,
         dispatcher: Dispatcher,
+        tokens: Tokens,
         is_leased: Callable[[], bool],
         on_shard_failed: Callable[[int, bool], None],
     ) -> None:
@@ -109,6 +112,7 @@ class Engine:
         self.shards: dict[int, Shard] = {}
         self.cache = RunCache(settings.cache_max_runs, settings.cache_max_bytes, self._on_evicted)
         self.dispatcher = dispatcher
+        self.tokens = tokens
         self.wakeups = WakeUps(
             clock, self.cache, self.shards, dispatcher, self._load_key, self.commit
         )

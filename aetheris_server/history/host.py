@@ -16,6 +16,7 @@ from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.sweep import Sweep
 from aetheris_server.loops import end_tasks
 from aetheris_server.rpc.peers import MatchingPeer
+from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.storage.database import Database
 from aetheris_server.telemetry import get_logger
 
@@ -45,6 +46,7 @@ class HistoryHost:
         cluster_db: Database,
         clock: Clock,
         matching: MatchingPeer,
+        tokens: Tokens,
     ) -> None:
         """Args:
         settings: Of history.
@@ -55,6 +57,7 @@ class HistoryHost:
         cluster_db: The same, by connections of their own: no load may keep hosts from each other.
         clock: Of this host.
         matching: Where tasks are offered.
+        tokens: Of the cluster.
         """
         self.cluster = Cluster(settings, shard_count, host_id, cluster_db, clock)
         self._dispatcher = Dispatcher(matching, clock, self.cluster.locate_task, shard_count)
@@ -74,6 +77,7 @@ class HistoryHost:
             clock,
             db,
             self._dispatcher,
+            tokens,
             lambda: self.cluster.lease.is_valid,
             self.cluster.on_shard_failed,
         )

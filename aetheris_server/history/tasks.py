@@ -11,11 +11,7 @@ from aetheris_server.history.state.inflight import Poller, StartedActivity, Star
 from aetheris_server.history.state.run import ActivityState
 from aetheris_server.history.state.times import to_timestamp
 from aetheris_server.ids import new_run_id
-from aetheris_server.rpc.tokens import (
-    LISTING_TASK_HISTORY,
-    encode_page_token,
-    encode_task_token,
-)
+from aetheris_server.rpc.tokens import LISTING_TASK_HISTORY
 
 
 def start_workflow_task(engine: Engine, run: LoadedRun, poller: Poller) -> StartedWorkflowTask:
@@ -51,7 +47,7 @@ async def to_workflow_task(
     previous_id = state.previous_started_event_id
     from_id = previous_id + 1 if _is_cached_by(run, poller) else 1
     task = worker_service_pb2.WorkflowTask(
-        task_token=_workflow_task_token(run, started),
+        task_token=_workflow_task_token(engine, run, started),
         workflow_type=state.started.workflow_type,
         previous_started_event_id=previous_id,
         started_event_id=started.started_event.event_id,
@@ -94,7 +90,7 @@ async def to_query_task(
         query_id=waiting.query_id,
     )
     task = worker_service_pb2.WorkflowTask(
-        task_token=encode_task_token(token),
+        task_token=engine.tokens.seal_task(token),
         workflow_type=state.started.workflow_type,
         previous_started_event_id=state.previous_started_event_id,
         query=waiting.query,
@@ -120,7 +116,7 @@ async def _fill_history(
         token = token_pb2.PageToken(
             listing=LISTING_TASK_HISTORY, run_id=run.key.run_id, next_event_id=next_id
         )
-        task.next_page_token = encode_page_token(token)
+        task.next_page_token = engine.tokens.seal_page(token, run.key.namespace_id.encode())
 
 
 def _is_cached_by(run: LoadedRun, poller: Poller) -> bool:
@@ -128,8 +124,8 @@ def _is_cached_by(run: LoadedRun, poller: Poller) -> bool:
     return sticky is not None and sticky.task_queue == poller.sticky_task_queue
 
 
-def _workflow_task_token(run: LoadedRun, started: StartedWorkflowTask) -> bytes:
-    return encode_task_token(
+def _workflow_task_token(engine: Engine, run: LoadedRun, started: StartedWorkflowTask) -> bytes:
+    return engine.tokens.seal_task(
         token_pb2.TaskToken(
             namespace_id=run.key.namespace_id,
             workflow_id=run.key.workflow_id,
@@ -173,12 +169,12 @@ def arm_activity(
 
 
 def to_activity_task(
-    run: LoadedRun, activity: ActivityState, started: StartedActivity
+    engine: Engine, run: LoadedRun, activity: ActivityState, started: StartedActivity
 ) -> worker_service_pb2.ActivityTask:
     """The message for an attempt that has been started; may leave once the run is committed."""
     scheduled = activity.scheduled
     task = worker_service_pb2.ActivityTask(
-        task_token=_activity_task_token(run, started),
+        task_token=_activity_task_token(engine, run, started),
         workflow_type=run.state.started.workflow_type,
         activity_id=scheduled.activity_id,
         activity_type=scheduled.activity_type,
@@ -202,8 +198,8 @@ def to_activity_task(
     return task
 
 
-def _activity_task_token(run: LoadedRun, started: StartedActivity) -> bytes:
-    return encode_task_token(
+def _activity_task_token(engine: Engine, run: LoadedRun, started: StartedActivity) -> bytes:
+    return engine.tokens.seal_task(
         token_pb2.TaskToken(
             namespace_id=run.key.namespace_id,
             workflow_id=run.key.workflow_id,

@@ -1,6 +1,7 @@
 """Connections to the other hosts of the cluster: one for each address, closed when out of use."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -9,6 +10,7 @@ import grpc
 
 from aetheris.server.v1.history_service_pb2_grpc import HistoryServiceStub
 from aetheris.server.v1.matching_service_pb2_grpc import MatchingServiceStub
+from aetheris_server.rpc.credentials import PeerCredentials
 
 __all__ = ["ChannelPool", "HostStubs"]
 
@@ -30,9 +32,10 @@ _OPTIONS = [
 
 @dataclass(slots=True)
 class HostStubs:
-    """What one host can be asked."""
+    """What one host can be asked. `metadata` goes along with every call."""
 
     channel: grpc.aio.Channel
+    metadata: Sequence[tuple[str, bytes]]
     history: HistoryServiceStub = field(init=False)
     matching: MatchingServiceStub = field(init=False)
     last_used: float = field(default_factory=time.monotonic)
@@ -45,7 +48,8 @@ class HostStubs:
 class ChannelPool:
     """The channels of one process. A context manager: leaving it closes them."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: PeerCredentials) -> None:
+        self._metadata = credentials.metadata
         self._hosts: dict[str, HostStubs] = {}
 
     @property
@@ -60,7 +64,8 @@ class ChannelPool:
             # Hosts come seldom, and where none comes there are no more channels than before.
             await self._close_idle()
             host = self._hosts.setdefault(
-                address, HostStubs(grpc.aio.insecure_channel(address, options=_OPTIONS))
+                address,
+                HostStubs(grpc.aio.insecure_channel(address, options=_OPTIONS), self._metadata),
             )
         host.last_used = time.monotonic()
         return host

@@ -27,6 +27,7 @@ from aetheris_server.errors import (
     InvalidArgumentError,
     NamespaceAlreadyExistsError,
     NamespaceNotFoundError,
+    NotAPeerError,
     NotReadyError,
     QueryFailedError,
     QueryRejectedError,
@@ -118,6 +119,7 @@ _TABLE: Sequence[tuple[type[AetherisError], StatusCode, type[Message] | None]] =
     (NotReadyError, StatusCode.UNAVAILABLE, public.NotReadyDetail),
     (DrainingError, StatusCode.UNAVAILABLE, internal.DrainingDetail),
     (ExhaustedError, StatusCode.RESOURCE_EXHAUSTED, None),
+    (NotAPeerError, StatusCode.PERMISSION_DENIED, None),
     (UnstorableError, StatusCode.INVALID_ARGUMENT, None),
     (RequestError, StatusCode.FAILED_PRECONDITION, None),
     (UnavailableError, StatusCode.UNAVAILABLE, None),
@@ -129,9 +131,13 @@ _BY_DETAIL = {
 }
 # Where there is no detail, the code says which branch of the tree it is.
 _BY_CODE: dict[StatusCode, Callable[[str], AetherisError]] = {
-    code: cast("Callable[[str], AetherisError]", error)
-    for error, code, detail in _TABLE
-    if detail is None
+    **{
+        code: cast("Callable[[str], AetherisError]", error)
+        for error, code, detail in _TABLE
+        if detail is None
+    },
+    # Another cluster's host has the address: the caller's own is not reached.
+    StatusCode.PERMISSION_DENIED: PeerUnavailableError,
 }
 
 

@@ -7,7 +7,7 @@ and raises errors of `aetheris_server.errors`; it never aborts a call by itself.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
@@ -17,8 +17,14 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc.aio import ServicerContext
 
-from aetheris_server.errors import ExhaustedError, InvalidArgumentError, UnavailableError
+from aetheris_server.errors import (
+    ExhaustedError,
+    InvalidArgumentError,
+    NotAPeerError,
+    UnavailableError,
+)
 from aetheris_server.rpc.bounds import check_bounds
+from aetheris_server.rpc.credentials import PeerCredentials
 from aetheris_server.rpc.errors import RpcStatus, to_metadata, to_status
 from aetheris_server.telemetry import counter, gauge, get_logger, histogram
 
@@ -45,11 +51,13 @@ class RpcService:
 
     Attributes:
         on_undelivered: By RPC, for those whose responses must not get lost unnoticed.
+        credentials: Of an internal service: what its callers must show. None is open to everybody.
     """
 
     descriptor: ServiceDescriptor
     servicer: object
     on_undelivered: Mapping[str, OnUndelivered] = field(default_factory=dict[str, OnUndelivered])
+    credentials: PeerCredentials | None = None
 
     @property
     def name(self) -> str:
@@ -112,7 +120,7 @@ class Calls:
             service.servicer, method.name
         )
         on_undelivered = service.on_undelivered.get(method.name)
-        parse = _parser_of(method)
+        parse, credentials = _parser_of(method), service.credentials
         succeeded = _CALLS.labels(name, grpc.StatusCode.OK.name)
         observe_seconds = _SECONDS.labels(name).observe
 
@@ -120,6 +128,8 @@ class Calls:
             start = time.perf_counter()
             self._enter()
             try:
+                if credentials is not None:
+                    _check_peer(credentials, context)
                 self._check_room()
                 message = await handler(parse(serialized), context)
                 response = message.SerializeToString()
@@ -138,6 +148,13 @@ class Calls:
                 observe_seconds(time.perf_counter() - start)
 
         return answer
+
+
+def _check_peer(credentials: PeerCredentials, context: CallContext) -> None:
+    # None without metadata, whatever the stubs say.
+    metadata = cast("Iterable[tuple[str, str | bytes]] | None", context.invocation_metadata())
+    if not credentials.are_in(metadata or ()):
+        raise NotAPeerError
 
 
 async def _deliver(

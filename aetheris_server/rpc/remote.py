@@ -3,7 +3,7 @@
 Errors are those of the tree that the other host raised, or PeerUnavailableError.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 
 from google.protobuf.duration_pb2 import Duration
@@ -12,7 +12,7 @@ from grpc.aio import AioRpcError
 
 from aetheris.api.v1 import operator_service_pb2, worker_service_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
-from aetheris_server.rpc.channels import ChannelPool
+from aetheris_server.rpc.channels import ChannelPool, HostStubs
 from aetheris_server.rpc.errors import from_rpc_error
 from aetheris_server.rpc.history_calls import HistoryCalls
 
@@ -39,12 +39,12 @@ class RemoteHistory(HistoryCalls):
         self, request: history_service_pb2.StartTasksRequest
     ) -> history_service_pb2.StartTasksResponse:
         stubs = await self._pool.stubs(self._address)
-        return await _answer(stubs.history.StartTasks(request, timeout=_CALL_TIMEOUT))
+        return await _ask(stubs, stubs.history.StartTasks, request, _CALL_TIMEOUT)
 
     async def release_tasks(self, task_tokens: Sequence[bytes]) -> None:
         stubs = await self._pool.stubs(self._address)
         request = history_service_pb2.ReleaseTasksRequest(task_tokens=task_tokens)
-        await _answer(stubs.history.ReleaseTasks(request, timeout=_CALL_TIMEOUT))
+        await _ask(stubs, stubs.history.ReleaseTasks, request, _CALL_TIMEOUT)
 
     async def _call(self, method: str, namespace_id: str, request: Message, response: type[R]) -> R:
         stubs = await self._pool.stubs(self._address)
@@ -52,7 +52,7 @@ class RemoteHistory(HistoryCalls):
         getattr(call, method).CopyFrom(request)
         # Waits that are bounded by the frontend: its cancellation ends the call earlier.
         timeout = _LONGEST_WAIT + _WAIT_SLACK if method in _WAITING else _CALL_TIMEOUT
-        answer = await _answer(stubs.history.Call(call, timeout=timeout))
+        answer = await _ask(stubs, stubs.history.Call, call, timeout)
         return cast(R, getattr(answer, method))
 
 
@@ -66,7 +66,7 @@ class RemoteMatching:
     async def add_tasks(self, tasks: Sequence[matching_service_pb2.TaskRef]) -> None:
         stubs = await self._pool.stubs(self._address)
         request = matching_service_pb2.AddTasksRequest(tasks=tasks)
-        await _answer(stubs.matching.AddTasks(request, timeout=_CALL_TIMEOUT))
+        await _ask(stubs, stubs.matching.AddTasks, request, _CALL_TIMEOUT)
 
     async def poll_workflow_tasks(
         self, namespace_id: str, request: worker_service_pb2.PollWorkflowTasksRequest
@@ -76,7 +76,8 @@ class RemoteMatching:
             namespace_id=namespace_id, request=request
         )
         timeout = _poll_timeout(request.poll_timeout)
-        return (await _answer(stubs.matching.PollWorkflowTasks(poll, timeout=timeout))).response
+        answer = await _ask(stubs, stubs.matching.PollWorkflowTasks, poll, timeout)
+        return answer.response
 
     async def poll_activity_tasks(
         self, namespace_id: str, request: worker_service_pb2.PollActivityTasksRequest
@@ -86,17 +87,18 @@ class RemoteMatching:
             namespace_id=namespace_id, request=request
         )
         timeout = _poll_timeout(request.poll_timeout)
-        return (await _answer(stubs.matching.PollActivityTasks(poll, timeout=timeout))).response
+        answer = await _ask(stubs, stubs.matching.PollActivityTasks, poll, timeout)
+        return answer.response
 
     async def notify_cancellation(
         self, request: matching_service_pb2.NotifyCancellationRequest
     ) -> None:
         stubs = await self._pool.stubs(self._address)
-        await _answer(stubs.matching.NotifyCancellation(request, timeout=_CALL_TIMEOUT))
+        await _ask(stubs, stubs.matching.NotifyCancellation, request, _CALL_TIMEOUT)
 
     async def shutdown_worker(self, request: matching_service_pb2.ShutdownWorkerRequest) -> None:
         stubs = await self._pool.stubs(self._address)
-        await _answer(stubs.matching.ShutdownWorker(request, timeout=_CALL_TIMEOUT))
+        await _ask(stubs, stubs.matching.ShutdownWorker, request, _CALL_TIMEOUT)
 
     async def describe_task_queue(
         self, namespace_id: str, request: operator_service_pb2.DescribeTaskQueueRequest
@@ -105,13 +107,16 @@ class RemoteMatching:
         describe = matching_service_pb2.DescribeTaskQueueRequest(
             namespace_id=namespace_id, request=request
         )
-        call = stubs.matching.DescribeTaskQueue(describe, timeout=_CALL_TIMEOUT)
-        return (await _answer(call)).response
+        answer = await _ask(stubs, stubs.matching.DescribeTaskQueue, describe, _CALL_TIMEOUT)
+        return answer.response
 
 
-async def _answer(call: Awaitable[R]) -> R:
+async def _ask(
+    stubs: HostStubs, ask: Callable[..., Awaitable[R]], request: Message, timeout: float
+) -> R:
+    """The other host's answer, or the error that it raised."""
     try:
-        return await call
+        return await ask(request, timeout=timeout, metadata=stubs.metadata)
     except AioRpcError as error:
         raise from_rpc_error(error) from None
 

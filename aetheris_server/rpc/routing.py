@@ -30,7 +30,7 @@ from aetheris_server.rpc.errors import PeerFaultError, PeerUnavailableError
 from aetheris_server.rpc.history_calls import HistoryCalls
 from aetheris_server.rpc.peers import HistoryPeer, MatchingPeer
 from aetheris_server.rpc.remote import RemoteHistory, RemoteMatching
-from aetheris_server.rpc.tokens import decode_task_token
+from aetheris_server.rpc.tokens import peek_task
 from aetheris_server.telemetry import counter, get_logger
 
 __all__ = ["LocateQueue", "LocateShard", "RoutedHistory", "RoutedMatching"]
@@ -83,7 +83,7 @@ class RoutedHistory(HistoryCalls):
         )
 
     async def release_tasks(self, task_tokens: Sequence[bytes]) -> None:
-        tokens = [decode_task_token(token) for token in task_tokens]
+        tokens = [peek_task(token) for token in task_tokens]
         shards = [self._shard(token.namespace_id, token.workflow_id) for token in tokens]
         by_shard = _group(shards, lambda shard_id: shard_id)
         results = await asyncio.gather(
@@ -232,7 +232,7 @@ def _workflow_id_of(request_type: type[Message]) -> Callable[[Any], str]:
     """How to tell the workflow id from a request of a type."""
     fields = request_type.DESCRIPTOR.fields_by_name
     if "task_token" in fields:
-        return lambda request: decode_task_token(request.task_token).workflow_id
+        return lambda request: peek_task(request.task_token).workflow_id
     if "workflow_execution" in fields:
         return attrgetter("workflow_execution.workflow_id")
     return attrgetter("workflow_id")

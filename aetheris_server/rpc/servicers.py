@@ -1,5 +1,5 @@
 # ruff: noqa: N802 - gRPC names the methods
-"""History and matching of this host, for the other hosts: what `remote` calls."""
+"""History and matching of this host, for the other hosts of the cluster: what `remote` calls."""
 
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from aetheris.server.v1 import matching_service_pb2 as matching_pb
 from aetheris.server.v1.history_service_pb2_grpc import HistoryServiceServicer
 from aetheris.server.v1.matching_service_pb2_grpc import MatchingServiceServicer
 from aetheris_server.errors import DrainingError, InvalidArgumentError, NotReadyError
+from aetheris_server.rpc.credentials import PeerCredentials
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.handlers import CallContext, RpcService
 from aetheris_server.rpc.peers import HistoryPeer, MatchingPeer
@@ -27,7 +28,11 @@ _POLL_TIMEOUT = 120.0
 
 
 def internal_services(
-    history: HistoryPeer, matching: MatchingPeer, gate: DrainGate, releaser: TaskReleaser
+    history: HistoryPeer,
+    matching: MatchingPeer,
+    gate: DrainGate,
+    releaser: TaskReleaser,
+    credentials: PeerCredentials,
 ) -> list[RpcService]:
     """What this host offers to the others, for `serve_grpc`.
 
@@ -36,6 +41,7 @@ def internal_services(
         matching: Of this host alone.
         gate: Of this host.
         releaser: History, wherever a run's shard is: takes back what no poll of another host got.
+        credentials: What callers must show.
     """
 
     async def release(response: PollResponse) -> None:
@@ -43,12 +49,15 @@ def internal_services(
 
     return [
         RpcService(
-            history_pb.DESCRIPTOR.services_by_name["HistoryService"], HistoryServicer(history)
+            history_pb.DESCRIPTOR.services_by_name["HistoryService"],
+            HistoryServicer(history),
+            credentials=credentials,
         ),
         RpcService(
             matching_pb.DESCRIPTOR.services_by_name["MatchingService"],
             MatchingServicer(matching, gate),
             {"PollWorkflowTasks": release, "PollActivityTasks": release},
+            credentials,
         ),
     ]
 

@@ -1,25 +1,31 @@
-"""The opaque tokens that clients and workers carry: a serialized message behind its checksum.
+"""The opaque tokens that clients and workers carry: a message, and a code that only this cluster's
+hosts can make.
 
-The checksum tells damage from a message by chance; it is no signature, so what a token says is
-checked like any other input by whoever acts on it.
+    key id (1 byte) | HMAC (16 bytes) | serialized message
+
+What is opened is what a host of this cluster has sealed, for the same purpose and the same query.
+It is checked by itself all the same; whether it fits the run's state is for whoever acts on it.
 """
 
-from binascii import crc32
+import re
+from collections.abc import Mapping
+from hmac import compare_digest
+from typing import TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from aetheris.server.v1.token_pb2 import PageToken, TaskToken
 from aetheris_server.errors import InvalidArgumentError
+from aetheris_server.rpc.keys import MAC_BYTES, ClusterSecrets, Mac, derive_key
 
 __all__ = [
     "LISTING_HISTORY",
     "LISTING_NAMESPACES",
     "LISTING_TASK_HISTORY",
     "LISTING_WORKFLOWS",
-    "decode_page_token",
-    "decode_task_token",
-    "encode_page_token",
-    "encode_task_token",
+    "Tokens",
+    "peek_task",
 ]
 
 LISTING_HISTORY = "history"
@@ -27,64 +33,132 @@ LISTING_NAMESPACES = "namespaces"
 LISTING_TASK_HISTORY = "task_history"
 LISTING_WORKFLOWS = "workflows"
 
-_CHECKSUM_BYTES = 4
+T = TypeVar("T", bound=Message)
+
+_MAC_END = 1 + MAC_BYTES
+_MAX_SECONDS = 253_402_300_799
+_MAX_NANOS = 999_999_999
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
-def encode_task_token(token: TaskToken) -> bytes:
-    """The bytes that a worker carries."""
-    return _seal(token.SerializeToString())
+class Tokens:
+    """Seals and opens the tokens of one cluster."""
+
+    def __init__(self, secrets: ClusterSecrets) -> None:
+        self._task = _Seal(secrets, "task token")
+        self._page = _Seal(secrets, "page token")
+
+    def seal_task(self, token: TaskToken) -> bytes:
+        """The bytes that a worker carries."""
+        return self._task.seal(token.SerializeToString())
+
+    def open_task(self, data: bytes, field: str = "task_token") -> TaskToken:
+        """What `seal_task` was given.
+
+        Raises:
+            InvalidArgumentError: Not sealed by this cluster, or it names no task; names `field`.
+        """
+        token = _parse(TaskToken, self._task.open(data, field), field)
+        if not (_names_a_task(token) and _is_time(token.started_time)):
+            raise InvalidArgumentError(field, "the token names no task")
+        return token
+
+    def seal_page(self, token: PageToken, *query: bytes) -> bytes:
+        """The bytes that a client carries.
+
+        Args:
+            token: `listing` is set.
+            query: What the listing was asked for, its namespace among it; the token opens with the
+                same only.
+        """
+        return self._page.seal(token.SerializeToString(), query)
+
+    def open_page(
+        self, data: bytes, listings: frozenset[str], *query: bytes, field: str = "page_token"
+    ) -> PageToken | None:
+        """What `seal_page` was given for the same query; None for the first page.
+
+        Raises:
+            InvalidArgumentError: This cluster has not sealed it, or for another query, or it is of
+                none of the listings; names `field`.
+        """
+        if not data:
+            return None
+        token = _parse(PageToken, self._page.open(data, field, query), field)
+        if not _is_time(token.start_time):
+            raise InvalidArgumentError(field, "the token names no time")
+        if token.listing not in listings:
+            expected = " or ".join(repr(listing) for listing in sorted(listings))
+            raise InvalidArgumentError(
+                field, f"the token is of {token.listing!r}, expected one of {expected}"
+            )
+        return token
 
 
-def decode_task_token(data: bytes, field: str = "task_token") -> TaskToken:
-    """What `encode_task_token` was given.
+def peek_task(data: bytes, field: str = "task_token") -> TaskToken:
+    """What a task token says, true or not: enough to find the host that can tell.
 
     Raises:
-        InvalidArgumentError: These are not such bytes; names `field`.
+        InvalidArgumentError: It says nothing; names `field`.
     """
-    body = _open(data, field)
+    return _parse(TaskToken, data[_MAC_END:], field)
+
+
+class _Seal:
+    """The keys of one purpose."""
+
+    def __init__(self, secrets: ClusterSecrets, purpose: str) -> None:
+        self._macs: Mapping[int, Mac] = {
+            key_id: Mac(derive_key(secret, purpose)) for key_id, secret in secrets.items()
+        }
+        key_id = max(self._macs)
+        self._mac = self._macs[key_id]
+        self._key_id = key_id.to_bytes(1)
+
+    def seal(self, body: bytes, bound_to: tuple[bytes, ...] = ()) -> bytes:
+        return self._key_id + self._mac.of(_joined(body, bound_to)) + body
+
+    def open(self, data: bytes, field: str, bound_to: tuple[bytes, ...] = ()) -> bytes:
+        if not data:
+            raise InvalidArgumentError(field, "expected a token, found none")
+        mac, code, body = self._macs.get(data[0]), data[1:_MAC_END], data[_MAC_END:]
+        if mac is None or not compare_digest(mac.of(_joined(body, bound_to)), code):
+            raise _not_ours(field)
+        return body
+
+
+def _joined(body: bytes, bound_to: tuple[bytes, ...]) -> bytes:
+    """All of it, in a form that says where each part ends."""
+    if not bound_to:
+        return body
+    return b"".join(len(part).to_bytes(4) + part for part in bound_to) + body
+
+
+def _parse(message: type[T], body: bytes, field: str) -> T:
     try:
-        token = TaskToken.FromString(body)
+        return message.FromString(body)
     except DecodeError:
-        raise InvalidArgumentError(field, "the token is corrupt") from None
-    if not (token.namespace_id and token.workflow_id and token.run_id):
-        raise InvalidArgumentError(field, "the token names no run")
-    return token
+        raise _not_ours(field) from None
 
 
-def encode_page_token(token: PageToken) -> bytes:
-    """The bytes that a client carries; `token.listing` is set."""
-    return _seal(token.SerializeToString())
+def _names_a_task(token: TaskToken) -> bool:
+    return bool(
+        token.namespace_id
+        and token.workflow_id
+        and _UUID.fullmatch(token.run_id)
+        and token.scheduled_event_id >= 0
+        # An attempt; only a query has none.
+        and (token.attempt > 0 or (token.query_id and not token.attempt))
+    )
 
 
-def decode_page_token(data: bytes, *listings: str, field: str = "page_token") -> PageToken | None:
-    """What `encode_page_token` was given; None for the first page.
-
-    Raises:
-        InvalidArgumentError: These are not such bytes, or of none of the listings; names `field`.
-    """
-    if not data:
-        return None
-    body = _open(data, field)
-    try:
-        token = PageToken.FromString(body)
-    except DecodeError:
-        raise InvalidArgumentError(field, "the token is corrupt") from None
-    if token.listing not in listings:
-        expected = " or ".join(repr(listing) for listing in listings)
-        raise InvalidArgumentError(
-            field, f"the token is of {token.listing!r}, expected one of {expected}"
-        )
-    return token
+def _is_time(time: Timestamp) -> bool:
+    return 0 <= time.seconds <= _MAX_SECONDS and 0 <= time.nanos <= _MAX_NANOS
 
 
-def _seal(body: bytes) -> bytes:
-    return crc32(body).to_bytes(_CHECKSUM_BYTES) + body
-
-
-def _open(data: bytes, field: str) -> bytes:
-    if not data:
-        raise InvalidArgumentError(field, "expected a token, found none")
-    body = data[_CHECKSUM_BYTES:]
-    if data[:_CHECKSUM_BYTES] != crc32(body).to_bytes(_CHECKSUM_BYTES):
-        raise InvalidArgumentError(field, "the token is corrupt")
-    return body
+def _not_ours(field: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        field,
+        "expected a token as this cluster gave it for the same use, found one that is damaged, "
+        "forged, of another cluster or query, or of an earlier version",
+    )

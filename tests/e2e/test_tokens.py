@@ -2,12 +2,18 @@
 
 import asyncio
 import secrets
+from binascii import crc32
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import grpc
 import pytest
 
 from aetheris.api.v1 import worker_service_pb2
+from aetheris.api.v1.workflow_pb2 import (
+    WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING as TERMINATE_EXISTING,
+)
+from aetheris.server.v1.token_pb2 import TaskToken
 from tests.support.log_audit import audit_log
 from tests.support.raw import (
     Raw,
@@ -50,6 +56,57 @@ async def test_corrupt_task_token_is_an_invalid_argument(
             assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
             assert detail_of(error, "BadRequestDetail").field == "task_token"
     assert (await asyncio.to_thread(audit_log, e2e_postgres_dsn))[run.run_id].record_count == 1
+
+
+@pytest.mark.parametrize("seconds", [-(2**63), 2**62, -62_135_596_800, 253_402_300_799, 0])
+async def test_token_that_no_host_has_sealed_is_refused_and_harms_no_run(
+    server: Raw, e2e_postgres_dsn: str, seconds: int
+) -> None:
+    run = await server.start_run()
+    await server.decide(await server.poll_workflow(), schedule_activity())
+    task = await server.poll_activity()
+    forged = TaskToken(
+        namespace_id=await server.namespace_id(),
+        workflow_id=run.workflow_id,
+        run_id=run.run_id,
+        scheduled_event_id=task.scheduled_event_id,
+        attempt=1,
+    )
+    forged.started_time.seconds = seconds
+    body = forged.SerializeToString()
+    for token in (crc32(body).to_bytes(4) + body, bytes([1]) + bytes(16) + body):
+        activity = worker_service_pb2.ActivityTask(task_token=token)
+        for call in (
+            lambda activity=activity: server.heartbeat(activity),
+            lambda activity=activity: server.fail_activity(activity),
+            lambda activity=activity: server.cancel_activity(activity),
+            lambda activity=activity: server.complete_activity(activity),
+        ):
+            error = await _refusal(call)
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
+            assert detail_of(error, "BadRequestDetail").field == "task_token"
+    assert (await asyncio.to_thread(audit_log, e2e_postgres_dsn))[run.run_id].record_count == 2
+    await server.complete_activity(task)
+
+
+async def test_page_token_of_another_query_is_refused(server: Raw) -> None:
+    workflow_id = (await server.start_run()).workflow_id
+    await server.start(workflow_id, workflow_id_conflict_policy=TERMINATE_EXISTING)
+    page = await server.list_page(page_size=1, workflow_id=workflow_id)
+    assert page.next_page_token
+    found = await server.list_page(page.next_page_token, workflow_id=workflow_id)
+    assert len(found.executions) == 1
+    others: list[dict[str, Any]] = [
+        {},
+        {"workflow_id": "another"},
+        {"workflow_id": workflow_id, "statuses": [1]},
+    ]
+    for filters in others:
+        error = await _refusal(
+            lambda filters=filters: server.list_page(page.next_page_token, **filters)
+        )
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
+        assert detail_of(error, "BadRequestDetail").field == "page_token"
 
 
 async def test_stale_task_token_is_not_found(server: Raw) -> None:

@@ -17,6 +17,7 @@ from aetheris_server.frontend.services import build_frontend
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.server import RpcServer, serve_grpc
 from tests.support.peers import FakeCatalog, FakeHistory, FakeMatching
+from tests.support.secrets import TOKENS
 
 SHARD_COUNT = 4
 
@@ -64,6 +65,7 @@ async def running_frontend(
         gate,
         SystemClock(),
         SHARD_COUNT,
+        TOKENS,
     )
     async with (
         serve_grpc(settings.grpc, services) as server,

@@ -17,6 +17,7 @@ from aetheris_server.storage.database import Database, Parameters, Row
 from aetheris_server.storage.shards import ensure_cluster
 from tests.support.clock import ManualClock
 from tests.support.raw import seconds
+from tests.support.secrets import TOKENS
 
 NAMESPACE_ID = "11111111-1111-4111-8111-111111111111"
 SHARD_COUNT = 4
@@ -138,6 +139,7 @@ async def history_bench(
             db,
             clock,
             cast("MatchingPeer", matching),
+            TOKENS,
         )
         async with host:
             await host.join("bench:1")

@@ -27,6 +27,7 @@ from aetheris_server.history.tasks import arm_activity, start_activity, start_wo
 from aetheris_server.storage.log import RunRecord
 from tests.support.clock import ManualClock
 from tests.support.runs import application_failure
+from tests.support.secrets import TOKENS
 
 _POLLER = Poller("worker", worker_instance_id="worker-1")
 
@@ -53,6 +54,7 @@ class MemoryEngine:
             clock,
             nothing,
             Dispatcher(nothing, clock),
+            TOKENS,
             lambda: True,
             lambda *_: None,
         )

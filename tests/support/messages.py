@@ -12,8 +12,7 @@ from aetheris_server.rpc.tokens import (
     LISTING_HISTORY,
     LISTING_NAMESPACES,
     LISTING_WORKFLOWS,
-    encode_page_token,
-    encode_task_token,
+    Tokens,
 )
 
 RUN_ID = "0190a3c0-0000-7000-8000-000000000000"
@@ -22,11 +21,15 @@ _MAX_DEPTH = 4
 _MAX_ITEMS = 3
 
 
-def tokens(namespace_id: str) -> list[bytes]:
+def sealed_tokens(namespace_id: str, tokens: Tokens) -> list[bytes]:
     """Tokens of every kind that are well formed, and some that say nonsense."""
-    run = TaskToken(namespace_id=namespace_id, workflow_id="w", run_id=RUN_ID)
-    elsewhere = TaskToken(namespace_id="elsewhere", workflow_id="w", run_id=RUN_ID)
+    named: dict[str, Any] = {"namespace_id": namespace_id, "workflow_id": "w", "run_id": RUN_ID}
+    run = TaskToken(**named, attempt=1)
+    never = TaskToken(**named, attempt=1, scheduled_event_id=5)
+    never.started_time.seconds = -(2**63)
+    elsewhere = TaskToken(namespace_id="elsewhere", workflow_id="w", run_id=RUN_ID, attempt=1)
     odd = TaskToken(namespace_id=namespace_id, workflow_id="w", run_id="\0", attempt=-1)
+    tasks = [run, run, run, never, elsewhere, odd]
     pages = [
         PageToken(listing=LISTING_HISTORY, run_id=RUN_ID, next_event_id=1),
         PageToken(listing=LISTING_HISTORY, run_id="odd", next_event_id=-1),
@@ -36,22 +39,23 @@ def tokens(namespace_id: str) -> list[bytes]:
         PageToken(listing=LISTING_NAMESPACES, last_key="\0"),
         PageToken(listing="odd"),
     ]
+    queries = [(), (namespace_id.encode(),), (namespace_id.encode(), b"")]
     pages[2].start_time.seconds = 1
     pages[3].start_time.seconds = -(2**60)
     return [
-        *(encode_task_token(token) for token in (run, run, run, elsewhere, odd)),
-        *(encode_page_token(page) for page in pages),
+        *(tokens.seal_task(task) for task in tasks),
+        *(tokens.seal_page(page, *query) for page in pages for query in queries),
     ]
 
 
 class Messages:
     """Strategies for the messages of an API."""
 
-    def __init__(self, namespace_id: str) -> None:
+    def __init__(self, namespace_id: str, tokens: Tokens) -> None:
         texts = ["default", "default", "default", "w", RUN_ID, "", "\0", "ü" * 600, "nowhere"]
         self._text = st.one_of(st.sampled_from(texts), st.text(max_size=8))
         self._bytes = st.one_of(
-            st.sampled_from([*tokens(namespace_id), b"", b"{}", b"corrupt!"]),
+            st.sampled_from([*sealed_tokens(namespace_id, tokens), b"", b"{}", b"corrupt!"]),
             st.binary(max_size=8),
         )
         self._double = st.floats(width=32)

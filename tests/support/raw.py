@@ -191,14 +191,26 @@ class Raw:
 
     async def list(self, **filters: Any) -> list[workflow_pb2.WorkflowExecutionInfo]:
         """The first page."""
-        response = await self.workflows.ListWorkflows(
+        return [*(await self.list_page(**filters)).executions]
+
+    async def list_page(
+        self, token: bytes = b"", page_size: int = 0, **filters: Any
+    ) -> workflow_service_pb2.ListWorkflowsResponse:
+        return await self.workflows.ListWorkflows(
             workflow_service_pb2.ListWorkflowsRequest(
                 namespace=self.namespace,
+                page_size=page_size,
+                page_token=token,
                 filter=workflow_service_pb2.ListWorkflowsFilter(**filters),
             ),
             timeout=_CALL_TIMEOUT,
         )
-        return list(response.executions)
+
+    async def namespace_id(self) -> str:
+        response = await self.operators.DescribeNamespace(
+            operator_pb2.DescribeNamespaceRequest(namespace=self.namespace), timeout=_CALL_TIMEOUT
+        )
+        return response.namespace_info.namespace_id
 
     async def create_namespace(self, name: str) -> None:
         await self.operators.CreateNamespace(

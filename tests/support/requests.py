@@ -7,9 +7,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from aetheris.api.v1 import operator_service_pb2, worker_service_pb2, workflow_service_pb2
 from aetheris.server.v1.token_pb2 import TaskToken
-from aetheris_server.rpc.tokens import encode_task_token
 from tests.support.messages import RUN_ID
 from tests.support.peers import NAMESPACE_ID
+from tests.support.secrets import TOKENS
 
 METHODS: list[MethodDescriptor] = [
     method
@@ -25,7 +25,7 @@ METHODS: list[MethodDescriptor] = [
 def good_request(method: str) -> Any:
     """A request of the method that passes every check."""
     execution = {"workflow_id": "w", "run_id": RUN_ID}
-    token = encode_task_token(
+    token = TOKENS.seal_task(
         TaskToken(namespace_id=NAMESPACE_ID, workflow_id="w", run_id=RUN_ID, attempt=1)
     )
     in_default: dict[str, Any] = {"namespace": "default"}

@@ -27,6 +27,7 @@ from aetheris_server.matching.settler import Fate, Settler
 from aetheris_server.matching.tasks import QueueKey
 from aetheris_server.matching.upkeep import Upkeep
 from tests.support.cancelling import Interruption
+from tests.support.secrets import TOKENS
 
 _Loop = Callable[[], Coroutine[Any, Any, None]]
 
@@ -60,7 +61,9 @@ def _engine() -> Engine:
         snapshot_interval_records=100,
         limits=RunLimits(),
     )
-    engine = Engine(settings, SystemClock(), _AWAY, _dispatcher(), lambda: True, lambda *_: None)
+    engine = Engine(
+        settings, SystemClock(), _AWAY, _dispatcher(), TOKENS, lambda: True, lambda *_: None
+    )
     engine.add_shard(Shard(shard_id=0, range_id=1, next_seq=1, watermark=0))
     return engine
 

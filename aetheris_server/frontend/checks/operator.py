@@ -14,7 +14,7 @@ from aetheris_server.frontend.checks.fields import (
     check_text,
     set_values_of,
 )
-from aetheris_server.rpc.tokens import LISTING_NAMESPACES, decode_page_token
+from aetheris_server.rpc.tokens import LISTING_NAMESPACES, Tokens
 
 MIN_RETENTION_SECONDS = 3600
 
@@ -41,11 +41,11 @@ def check_create_namespace(
 
 
 def check_list_namespaces(
-    request: operator_service_pb2.ListNamespacesRequest, limits: LimitSettings
+    request: operator_service_pb2.ListNamespacesRequest, limits: LimitSettings, tokens: Tokens
 ) -> PageToken | None:
     """Returns the page's token; None for the first page."""
     check_range("page_size", request.page_size, 0, limits.page_max_size)
-    token = decode_page_token(request.page_token, LISTING_NAMESPACES)
+    token = tokens.open_page(request.page_token, frozenset({LISTING_NAMESPACES}))
     if token is not None:
         check_namespace_name("page_token", token.last_key)
     return token

@@ -4,7 +4,6 @@
 from collections.abc import Iterable, Mapping
 
 from aetheris.api.v1 import command_pb2, history_pb2, worker_service_pb2
-from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.config import LimitSettings
 from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.frontend.checks.fields import (
@@ -15,14 +14,13 @@ from aetheris_server.frontend.checks.fields import (
     check_id,
     check_long_text,
     check_range,
-    check_run_id,
     check_set_duration,
     check_size,
     check_text,
     set_values_of,
     shown,
 )
-from aetheris_server.rpc.tokens import decode_task_token
+from aetheris_server.rpc.tokens import Tokens
 
 MAX_TASKS = 1000
 MAX_ANSWERS = 1000
@@ -70,13 +68,10 @@ def check_shutdown_worker(
         check_range(field, getattr(request, field), 0, _MAX_POLL_NUMBER)
 
 
-def check_task_token(data: bytes, namespace_id: str) -> TaskToken:
+def check_task_token(data: bytes, namespace_id: str, tokens: Tokens) -> None:
     """A token of a task in the namespace."""
-    token = decode_task_token(data)
-    if token.namespace_id != namespace_id:
+    if tokens.open_task(data).namespace_id != namespace_id:
         raise InvalidArgumentError("task_token", "the task is of another namespace")
-    check_run_id("task_token", token.run_id)
-    return token
 
 
 def check_respond_workflow_task_completed(

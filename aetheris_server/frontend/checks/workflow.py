@@ -23,12 +23,7 @@ from aetheris_server.frontend.checks.fields import (
     set_values_of,
     values_of,
 )
-from aetheris_server.rpc.tokens import (
-    LISTING_HISTORY,
-    LISTING_TASK_HISTORY,
-    LISTING_WORKFLOWS,
-    decode_page_token,
-)
+from aetheris_server.rpc.tokens import LISTING_WORKFLOWS, Tokens
 
 MAX_WORKFLOW_TASK_TIMEOUT_SECONDS = 120
 MAX_WAIT_SECONDS = 60
@@ -114,12 +109,6 @@ def check_get_workflow_history(
     check_execution(request.workflow_execution, limits)
     check_range("page_size", request.page_size, 0, limits.page_max_size)
     check_enum("filter", request.filter, _EVENT_FILTERS)
-    token = decode_page_token(request.page_token, LISTING_HISTORY, LISTING_TASK_HISTORY)
-    if token is None:
-        return
-    check_run_id("page_token", token.run_id)
-    if token.next_event_id < 1:
-        raise InvalidArgumentError("page_token", "the token names no event")
 
 
 def check_poll_workflow_result(
@@ -131,8 +120,7 @@ def check_poll_workflow_result(
 
 def check_list_workflows(
     request: workflow_service_pb2.ListWorkflowsRequest, limits: LimitSettings
-) -> PageToken | None:
-    """Returns the page's token; None for the first page."""
+) -> None:
     check_range("page_size", request.page_size, 0, limits.page_max_size)
     wanted = request.filter
     check_text("filter.workflow_id", wanted.workflow_id, limits)
@@ -141,12 +129,27 @@ def check_list_workflows(
         check_enum(f"filter.statuses[{index}]", status, _STATUSES)
     check_timestamp("filter.earliest_start_time", wanted.earliest_start_time)
     check_timestamp("filter.latest_start_time", wanted.latest_start_time)
-    token = decode_page_token(request.page_token, LISTING_WORKFLOWS)
+
+
+def check_workflows_page(
+    request: workflow_service_pb2.ListWorkflowsRequest, namespace_id: str, tokens: Tokens
+) -> PageToken | None:
+    """Returns the page's token; None for the first page."""
+    query = workflows_query(request, namespace_id)
+    token = tokens.open_page(request.page_token, frozenset({LISTING_WORKFLOWS}), *query)
     if token is not None:
         check_timestamp("page_token", token.start_time)
-        check_id("page_token", token.last_key, limits)
+        if not token.last_key:
+            raise InvalidArgumentError("page_token", "the token names no run")
         check_run_id("page_token", token.last_key)
     return token
+
+
+def workflows_query(
+    request: workflow_service_pb2.ListWorkflowsRequest, namespace_id: str
+) -> tuple[bytes, bytes]:
+    """What a page's token is bound to: another page may be of another size, of nothing else."""
+    return namespace_id.encode(), request.filter.SerializeToString(deterministic=True)
 
 
 def _check_start_timeouts(request: workflow_service_pb2.StartWorkflowRequest) -> None:

@@ -13,10 +13,9 @@ from aetheris_server.history.state.times import from_duration
 from aetheris_server.rpc.tokens import (
     LISTING_HISTORY,
     LISTING_TASK_HISTORY,
-    decode_page_token,
-    encode_page_token,
 )
 
+_LISTINGS = frozenset({LISTING_HISTORY, LISTING_TASK_HISTORY})
 _WAIT_TIMEOUT = 20.0
 _MAX_WAIT_TIMEOUT = 60.0
 
@@ -31,23 +30,32 @@ async def get_workflow_history(
 
     Raises:
         WorkflowNotFoundError: There is no such run.
-        InvalidArgumentError: The page token is of another listing or another run.
+        InvalidArgumentError: The page token is of another listing or another run,
+            or not of this cluster.
     """
     execution = request.workflow_execution
-    token = decode_page_token(request.page_token, LISTING_HISTORY, LISTING_TASK_HISTORY)
-    run_id = execution.run_id or (token.run_id if token is not None else "")
-    if token is not None and token.run_id != run_id:
-        raise InvalidArgumentError("page_token", "the token is of another run")
+    token = engine.tokens.open_page(request.page_token, _LISTINGS, namespace_id.encode())
+    run_id = execution.run_id
+    if token is not None:
+        run_id = run_id or token.run_id
+        _check_token(token, run_id)
     run = await engine.load(namespace_id, execution.workflow_id, run_id)
     next_id = token.next_event_id if token is not None else 1
     close_only = request.filter == workflow_service_pb2.HISTORY_EVENT_FILTER_CLOSE_EVENT
     if request.wait_new_event:
         run = await _wait_for(engine, run, next_id, close_only=close_only)
     if close_only:
-        response = _close_page(run, request)
+        response = _close_page(engine, run, request)
         await run.wait_committed()
         return response
     return await _page(engine, run, request, token, next_id)
+
+
+def _check_token(token: token_pb2.PageToken, run_id: str) -> None:
+    if token.run_id != run_id:
+        raise InvalidArgumentError("page_token", "the token is of another run")
+    if token.next_event_id < 1:
+        raise InvalidArgumentError("page_token", "the token names no event")
 
 
 async def _page(
@@ -68,7 +76,7 @@ async def _page(
     if at_end and listing == LISTING_TASK_HISTORY:
         response.history.events.extend(_task_events(run, next_id))
     elif not at_end or (request.wait_new_event and is_open):
-        response.next_page_token = _encode_token(run, listing, next_id)
+        response.next_page_token = _seal_token(engine, run, listing, next_id)
     return response
 
 
@@ -81,20 +89,20 @@ def _task_events(run: LoadedRun, next_id: int) -> list[history_pb2.HistoryEvent]
     return events if events[0].event_id == next_id else []
 
 
-def _close_page(run: LoadedRun, request: HistoryRequest) -> HistoryResponse:
+def _close_page(engine: Engine, run: LoadedRun, request: HistoryRequest) -> HistoryResponse:
     close_event = run.state.close_event
     if close_event is not None:
         return HistoryResponse(history=history_pb2.History(events=[close_event]))
     response = HistoryResponse(history=history_pb2.History())
     if request.wait_new_event:
-        response.next_page_token = _encode_token(run, LISTING_HISTORY, run.state.next_event_id)
+        next_id = run.state.next_event_id
+        response.next_page_token = _seal_token(engine, run, LISTING_HISTORY, next_id)
     return response
 
 
-def _encode_token(run: LoadedRun, listing: str, next_id: int) -> bytes:
-    return encode_page_token(
-        token_pb2.PageToken(listing=listing, run_id=run.key.run_id, next_event_id=next_id)
-    )
+def _seal_token(engine: Engine, run: LoadedRun, listing: str, next_id: int) -> bytes:
+    token = token_pb2.PageToken(listing=listing, run_id=run.key.run_id, next_event_id=next_id)
+    return engine.tokens.seal_page(token, run.key.namespace_id.encode())
 
 
 async def _wait_for(

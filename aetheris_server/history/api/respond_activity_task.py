@@ -4,6 +4,7 @@ from datetime import datetime
 
 from aetheris.api.v1 import worker_service_pb2
 from aetheris.server.v1 import token_pb2
+from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.history.by_token import load_by_token
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.giving import (
@@ -34,9 +35,9 @@ async def respond_activity_task_completed(
     Raises:
         TaskNotFoundError: The attempt is over.
     """
-    run, activity, token = await _load(engine, namespace_id, request.task_token)
+    run, activity, started_time = await _load(engine, namespace_id, request.task_token)
     record = machine.decide_completed(
-        run.state, run.inflight, activity, request, _started_time(token), engine.clock.now()
+        run.state, run.inflight, activity, request, started_time, engine.clock.now()
     )
     transition = engine.commit(run, record)
     given = Given()
@@ -65,9 +66,9 @@ async def respond_activity_task_failed(
     Raises:
         TaskNotFoundError: The attempt is over.
     """
-    run, activity, token = await _load(engine, namespace_id, request.task_token)
+    run, activity, started_time = await _load(engine, namespace_id, request.task_token)
     record = machine.decide_failed(
-        run.state, run.inflight, activity, request, _started_time(token), engine.clock.now()
+        run.state, run.inflight, activity, request, started_time, engine.clock.now()
     )
     transition = engine.commit(run, record)
     await transition.ticket.wait()
@@ -85,9 +86,9 @@ async def respond_activity_task_cancelled(
         TaskNotFoundError: The attempt is over.
         InvalidArgumentError: Nobody asked it to cancel.
     """
-    run, activity, token = await _load(engine, namespace_id, request.task_token)
+    run, activity, started_time = await _load(engine, namespace_id, request.task_token)
     record = machine.decide_cancelled(
-        run.state, run.inflight, activity, request, _started_time(token), engine.clock.now()
+        run.state, run.inflight, activity, request, started_time, engine.clock.now()
     )
     transition = engine.commit(run, record)
     await transition.ticket.wait()
@@ -107,12 +108,12 @@ async def record_activity_task_heartbeat(
     Raises:
         TaskNotFoundError: The attempt is over.
     """
-    run, activity, token = await _load(engine, namespace_id, request.task_token)
+    run, activity, started_time = await _load(engine, namespace_id, request.task_token)
     now, at = engine.clock.now(), engine.clock.monotonic()
     started = run.inflight.activities.get(activity.scheduled_event_id)
     if started is None:
         started = start_activity(engine, run, activity, Poller(request.identity))
-        started.backdate(_started_time(token), now, at)
+        started.backdate(started_time, now, at)
     started.note_heartbeat(now, at)
     arm_activity(engine, run, activity, started)
     details = request.details if request.HasField("details") else None
@@ -126,11 +127,18 @@ async def record_activity_task_heartbeat(
 
 async def _load(
     engine: Engine, namespace_id: str, task_token: bytes
-) -> tuple[LoadedRun, ActivityState, token_pb2.TaskToken]:
+) -> tuple[LoadedRun, ActivityState, datetime]:
+    """The run, the activity whose current attempt the token names, and when that was started."""
     run, token = await load_by_token(engine, namespace_id, task_token)
+    if token.start_id or token.query_id:
+        raise InvalidArgumentError("task_token", "the token is of a workflow task")
     activity = machine.require_attempt(run.state, token.scheduled_event_id, token.attempt)
-    return run, activity, token
+    return run, activity, _started_time(engine, activity, token)
 
 
-def _started_time(token: token_pb2.TaskToken) -> datetime:
-    return from_timestamp(token.started_time)
+def _started_time(engine: Engine, activity: ActivityState, token: token_pb2.TaskToken) -> datetime:
+    """Deadlines count from it, so it is never ahead of this host's clock, nor from before the
+    attempt was due, whatever the clock of the host was that gave the task out.
+    """
+    given = from_timestamp(token.started_time)
+    return min(max(given, activity.attempt_scheduled_time), engine.clock.now())

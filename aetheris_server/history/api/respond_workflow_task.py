@@ -120,7 +120,7 @@ def _take_eager_activities(
         ):
             continue
         started = start_activity(engine, run, activity, poller)
-        taken.append((started, to_activity_task(run, activity, started)))
+        taken.append((started, to_activity_task(engine, run, activity, started)))
     event_ids = {started.scheduled_event_id for started, _ in taken}
     transition.refs[:] = [ref for ref in transition.refs if ref.scheduled_event_id not in event_ids]
     return taken

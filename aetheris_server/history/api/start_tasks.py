@@ -24,7 +24,6 @@ from aetheris_server.history.tasks import (
     to_query_task,
     to_workflow_task,
 )
-from aetheris_server.rpc.tokens import decode_task_token
 from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -106,7 +105,7 @@ async def _start_activity(
         return _GONE
     activity = run.state.activities[ref.scheduled_event_id]
     started = start_activity(engine, run, activity, poller)
-    task = to_activity_task(run, activity, started)
+    task = to_activity_task(engine, run, activity, started)
     with given_back_on_failure(engine, run, Given(activities=[(started, task)])):
         await run.wait_committed()
     return StartedTask(activity_task=task)
@@ -132,7 +131,7 @@ async def release_tasks(engine: Engine, task_tokens: Sequence[bytes]) -> None:
 
 
 async def _release(engine: Engine, task_token: bytes) -> None:
-    token = decode_task_token(task_token)
+    token = engine.tokens.open_task(task_token)
     run = await engine.load(token.namespace_id, token.workflow_id, token.run_id)
     if token.start_id:
         release_workflow_task(engine, run, token.start_id)

@@ -20,10 +20,11 @@ from aetheris_server.errors import (
 )
 from aetheris_server.rpc.errors import DETAILS_KEY
 from aetheris_server.rpc.server import serve_grpc
-from aetheris_server.rpc.tokens import LISTING_HISTORY, encode_page_token
+from aetheris_server.rpc.tokens import LISTING_HISTORY
 from tests.support.frontend import RunningFrontend, running_frontend
 from tests.support.peers import NAMESPACE_ID, answering, refusing
 from tests.support.requests import good_request
+from tests.support.secrets import TOKENS
 from tests.support.wait import wait_until
 
 
@@ -190,7 +191,7 @@ async def test_history_wait_that_is_drained_answers_with_the_same_token(
     frontend: RunningFrontend,
 ) -> None:
     request = good_request("GetWorkflowHistory")
-    request.page_token = encode_page_token(PageToken(listing=LISTING_HISTORY, next_event_id=3))
+    request.page_token = TOKENS.seal_page(PageToken(listing=LISTING_HISTORY, next_event_id=3))
     frontend.gate.begin_drain()
     page = await frontend.workflows.GetWorkflowHistory(request)
     assert not page.history.events

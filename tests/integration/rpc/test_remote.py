@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from grpc import StatusCode
+from grpc.aio import AioRpcError
 
 from aetheris.api.v1 import operator_service_pb2, worker_service_pb2, workflow_service_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris_server.config import GrpcSettings
 from aetheris_server.errors import DrainingError, ShardNotOwnedError, WorkflowNotFoundError
 from aetheris_server.rpc.channels import ChannelPool
+from aetheris_server.rpc.credentials import PeerCredentials
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.errors import PeerFaultError, PeerUnavailableError
 from aetheris_server.rpc.history_calls import HistoryCalls
@@ -18,6 +21,7 @@ from aetheris_server.rpc.routing import RoutedHistory
 from aetheris_server.rpc.server import RpcServer, serve_grpc
 from aetheris_server.rpc.servicers import internal_services
 from tests.support.peers import FakeHistory, FakeMatching, answering, refusing
+from tests.support.secrets import CREDENTIALS
 from tests.support.wait import wait_until
 
 
@@ -45,8 +49,10 @@ async def other() -> AsyncGenerator[OtherHost]:
     history, matching, gate = FakeHistory(), FakeMatching(), DrainGate()
     settings = GrpcSettings(port=0, drain_timeout=2)
     async with (
-        serve_grpc(settings, internal_services(history, matching, gate, history)) as server,
-        ChannelPool() as pool,
+        serve_grpc(
+            settings, internal_services(history, matching, gate, history, CREDENTIALS)
+        ) as server,
+        ChannelPool(CREDENTIALS) as pool,
     ):
         yield OtherHost(server, gate, pool, history, matching)
 
@@ -116,6 +122,35 @@ async def test_matching_is_reached(other: OtherHost) -> None:
     assert [task.workflow_id for task in other.matching.added] == ["w"]
     assert [request.worker_instance_id for request in other.matching.notified] == ["worker"]
     assert [request.namespace_id for request in other.matching.shut_down] == ["n"]
+
+
+async def test_caller_that_is_no_host_of_the_cluster_reaches_nothing(other: OtherHost) -> None:
+    channel = (await other.pool.stubs(other.server.address)).channel
+    services = [history_service_pb2.DESCRIPTOR, matching_service_pb2.DESCRIPTOR]
+    methods = [
+        f"/{service.full_name}/{method.name}"
+        for file in services
+        for service in file.services_by_name.values()
+        for method in service.methods
+    ]
+    for method in methods:
+        for metadata in (None, PeerCredentials({1: bytes(32)}).metadata):
+            call: Any = channel.unary_unary(method)
+            with pytest.raises(AioRpcError) as caught:
+                await call(b"\xff", metadata=metadata)
+            assert caught.value.code() is StatusCode.PERMISSION_DENIED, method
+    assert len(methods) == 9
+    assert not other.history.calls
+    assert not other.matching.polls
+    assert not other.matching.added
+
+
+async def test_host_of_another_cluster_is_peer_unavailable(other: OtherHost) -> None:
+    async with ChannelPool(PeerCredentials({1: bytes(32)})) as pool:
+        with pytest.raises(PeerUnavailableError, match="for the hosts of this cluster"):
+            await RemoteHistory(pool, other.server.address).signal_workflow(
+                "n", workflow_service_pb2.SignalWorkflowRequest()
+            )
 
 
 async def test_poll_that_is_cancelled_here_is_cancelled_there(other: OtherHost) -> None:

@@ -20,6 +20,7 @@ from aetheris.api.v1.workflow_service_pb2 import GetWorkflowHistoryResponse
 from aetheris_worker.testing import HistoryError, read_history
 from tests.support.canned_server import CannedServer
 from tests.support.messages import Messages
+from tests.support.secrets import TOKENS
 from tests.unit.admin.conftest import Run
 
 ATTRIBUTES = HistoryEvent.DESCRIPTOR.oneofs_by_name["attributes"].fields
@@ -56,7 +57,7 @@ def test_event_of_any_type_comes_back_as_it_was(
 ):
     field = HistoryEvent.DESCRIPTOR.fields_by_name[name]
     event = HistoryEvent(event_id=1, event_type=EVENT_TYPE_WORKFLOW_EXECUTION_FAILED)
-    getattr(event, name).CopyFrom(data.draw(RecordedMessages("n").of(field.message_type)))
+    getattr(event, name).CopyFrom(data.draw(RecordedMessages("n", TOKENS).of(field.message_type)))
     getattr(event, name).SetInParent()
     history = History(events=[event])
     read = through_the_command(server, run, tmp_path / "history.json", history)

@@ -10,16 +10,11 @@ from aetheris_server.config import LimitSettings
 from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.frontend.checks import operator, worker, workflow
 from aetheris_server.frontend.checks.fields import check_namespace_name
-from aetheris_server.rpc.tokens import (
-    LISTING_HISTORY,
-    LISTING_NAMESPACES,
-    LISTING_TASK_HISTORY,
-    encode_page_token,
-    encode_task_token,
-)
+from aetheris_server.rpc.tokens import LISTING_NAMESPACES, LISTING_WORKFLOWS
 from tests.support.messages import RUN_ID
 from tests.support.peers import NAMESPACE_ID
 from tests.support.requests import good_request
+from tests.support.secrets import TOKENS
 
 LIMITS = LimitSettings(payload_max_bytes=ByteSize(2000))
 LONG = "x" * 1001
@@ -96,8 +91,24 @@ def counting(**fields: Any) -> Change:
     return change
 
 
-def with_page_token(token: PageToken) -> Change:
-    return setting("page_token", encode_page_token(token))
+def with_page_token(**fields: Any) -> Change:
+    """Of the very query, whatever the token says."""
+
+    def change(request: Any) -> None:
+        is_of_runs = request.DESCRIPTOR.name == "ListWorkflowsRequest"
+        query = workflow.workflows_query(request, NAMESPACE_ID) if is_of_runs else ()
+        request.page_token = TOKENS.seal_page(PageToken(**fields), *query)
+
+    return change
+
+
+def check_list_workflows(request: Any, limits: LimitSettings) -> None:
+    workflow.check_list_workflows(request, limits)
+    workflow.check_workflows_page(request, NAMESPACE_ID, TOKENS)
+
+
+def check_list_namespaces(request: Any, limits: LimitSettings) -> None:
+    operator.check_list_namespaces(request, limits, TOKENS)
 
 
 BAD_EXECUTION: list[tuple[Change, str]] = [
@@ -239,10 +250,6 @@ BAD: dict[str, list[tuple[Change, str]]] = {
         (setting("page_size", -1), "page_size"),
         (setting("page_size", 1001), "page_size"),
         (setting("filter", 3), "filter"),
-        (setting("page_token", b"corrupt!"), "page_token"),
-        (with_page_token(PageToken(listing="workflows")), "page_token"),
-        (with_page_token(PageToken(listing="history", next_event_id=0)), "page_token"),
-        (with_page_token(PageToken(listing="history", run_id="x")), "page_token"),
     ],
     "PollWorkflowResult": [
         *BAD_EXECUTION,
@@ -252,7 +259,9 @@ BAD: dict[str, list[tuple[Change, str]]] = {
     "ListWorkflows": [
         (setting("page_size", 1001), "page_size"),
         (setting("page_token", b"corrupt!"), "page_token"),
-        (with_page_token(PageToken(listing="workflows", last_key="x")), "page_token"),
+        (with_page_token(listing=LISTING_WORKFLOWS, last_key="x"), "page_token"),
+        (with_page_token(listing=LISTING_WORKFLOWS), "page_token"),
+        (with_page_token(listing=LISTING_NAMESPACES, last_key=RUN_ID), "page_token"),
         (setting("filter.workflow_id", LONG), "filter.workflow_id"),
         (setting("filter.workflow_type", "\0"), "filter.workflow_type"),
         (extending("filter.statuses", 0), "filter.statuses[1]"),
@@ -323,8 +332,8 @@ BAD: dict[str, list[tuple[Change, str]]] = {
     "ListNamespaces": [
         (setting("page_size", -1), "page_size"),
         (setting("page_token", b"corrupt!"), "page_token"),
-        (with_page_token(PageToken(listing="workflows")), "page_token"),
-        (with_page_token(PageToken(listing=LISTING_NAMESPACES, last_key="\0")), "page_token"),
+        (with_page_token(listing=LISTING_WORKFLOWS), "page_token"),
+        (with_page_token(listing=LISTING_NAMESPACES, last_key="\0"), "page_token"),
     ],
     "DescribeTaskQueue": [
         (setting("task_queue", ""), "task_queue"),
@@ -341,7 +350,7 @@ CHECKS: dict[str, Callable[[Any, LimitSettings], object]] = {
     "DescribeWorkflow": workflow.check_describe_workflow,
     "GetWorkflowHistory": workflow.check_get_workflow_history,
     "PollWorkflowResult": workflow.check_poll_workflow_result,
-    "ListWorkflows": workflow.check_list_workflows,
+    "ListWorkflows": check_list_workflows,
     "PollWorkflowTasks": worker.check_poll_workflow_tasks,
     "PollActivityTasks": worker.check_poll_activity_tasks,
     "RespondWorkflowTaskCompleted": worker.check_respond_workflow_task_completed,
@@ -353,7 +362,7 @@ CHECKS: dict[str, Callable[[Any, LimitSettings], object]] = {
     "RecordActivityTaskHeartbeat": worker.check_record_activity_task_heartbeat,
     "ShutdownWorker": worker.check_shutdown_worker,
     "CreateNamespace": operator.check_create_namespace,
-    "ListNamespaces": operator.check_list_namespaces,
+    "ListNamespaces": check_list_namespaces,
     "DescribeTaskQueue": operator.check_describe_task_queue,
 }
 CASES = [
@@ -377,12 +386,16 @@ def test_bad_field_is_refused_by_its_path(method: str, change: Change, field: st
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize("listing", [LISTING_HISTORY, LISTING_TASK_HISTORY])
-def test_page_token_of_a_history_passes(listing: str) -> None:
-    request = good_request("GetWorkflowHistory")
-    token = PageToken(listing=listing, run_id=RUN_ID, next_event_id=2)
-    request.page_token = encode_page_token(token)
-    workflow.check_get_workflow_history(request, LIMITS)
+def test_page_token_is_good_for_pages_of_any_size_and_for_no_other_query() -> None:
+    request = good_request("ListWorkflows")
+    with_page_token(listing=LISTING_WORKFLOWS, last_key=RUN_ID)(request)
+    request.page_size = 7
+    assert workflow.check_workflows_page(request, NAMESPACE_ID, TOKENS) is not None
+    with pytest.raises(InvalidArgumentError, match=r"^page_token: "):
+        workflow.check_workflows_page(request, "another", TOKENS)
+    request.filter.workflow_type = "another"
+    with pytest.raises(InvalidArgumentError, match=r"^page_token: "):
+        workflow.check_workflows_page(request, NAMESPACE_ID, TOKENS)
 
 
 def test_id_of_exactly_the_limit_passes() -> None:
@@ -424,13 +437,17 @@ def test_batch_with_an_empty_answer_is_refused() -> None:
     "token",
     [
         b"corrupt!",
-        encode_task_token(TaskToken(namespace_id="other", workflow_id="w", run_id=RUN_ID)),
-        encode_task_token(TaskToken(namespace_id=NAMESPACE_ID, workflow_id="w", run_id="x")),
+        TOKENS.seal_task(
+            TaskToken(namespace_id="other", workflow_id="w", run_id=RUN_ID, attempt=1)
+        ),
+        TOKENS.seal_task(
+            TaskToken(namespace_id=NAMESPACE_ID, workflow_id="w", run_id="x", attempt=1)
+        ),
     ],
 )
 def test_bad_task_token_is_refused(token: bytes) -> None:
     with pytest.raises(InvalidArgumentError, match=r"^task_token: "):
-        worker.check_task_token(token, NAMESPACE_ID)
+        worker.check_task_token(token, NAMESPACE_ID, TOKENS)
 
 
 @pytest.mark.parametrize("name", ["default", "a", "A.b_c-9", "x" * 255])

@@ -20,10 +20,11 @@ from aetheris_server.rpc.handlers import Calls
 from tests.support.messages import Messages
 from tests.support.peers import NAMESPACE_ID, FakeCatalog, FakeHistory, FakeMatching
 from tests.support.requests import METHODS, good_request
+from tests.support.secrets import TOKENS
 
 Call = Callable[[MethodDescriptor, bytes], tuple[grpc.StatusCode, bytes]]
 
-MESSAGES = Messages(NAMESPACE_ID)
+MESSAGES = Messages(NAMESPACE_ID, TOKENS)
 FUZZ = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -66,6 +67,7 @@ def call() -> Generator[Call]:
                 DrainGate(),
                 SystemClock(),
                 4,
+                TOKENS,
             )
             return [calls.handlers_of(service) for service in services]
 

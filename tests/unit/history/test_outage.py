@@ -11,6 +11,7 @@ from aetheris_server.history.state.run import RunKey
 from aetheris_server.storage.executions import NewestRun
 from tests.support.clock import ManualClock
 from tests.support.runs import BEGIN, RunDriver
+from tests.support.secrets import TOKENS
 from tests.support.steps import count_steps
 
 _RUNS = 500
@@ -27,7 +28,7 @@ def _engine(clock: ManualClock, shard_count: int) -> Engine:
     )
     nothing = cast("Any", None)
     engine = Engine(
-        settings, clock, nothing, Dispatcher(nothing, clock), lambda: True, lambda *_: None
+        settings, clock, nothing, Dispatcher(nothing, clock), TOKENS, lambda: True, lambda *_: None
     )
     for shard_id in range(shard_count):
         engine.add_shard(Shard(shard_id, range_id=1, next_seq=1, watermark=0))

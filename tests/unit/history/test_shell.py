@@ -31,6 +31,7 @@ from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import load_newest_runs
 from tests.support.clock import ManualClock
 from tests.support.runs import BEGIN, RunDriver, payloads, schedule_activity
+from tests.support.secrets import TOKENS
 from tests.support.wait import wait_until
 
 TaskRef = matching_service_pb2.TaskRef
@@ -335,7 +336,9 @@ def _engine(clock: ManualClock, is_leased: Callable[[], bool] = lambda: True) ->
         limits=RunLimits(),
     )
     nothing = cast("Any", None)
-    return Engine(settings, clock, nothing, Dispatcher(nothing, clock), is_leased, lambda *_: None)
+    return Engine(
+        settings, clock, nothing, Dispatcher(nothing, clock), TOKENS, is_leased, lambda *_: None
+    )
 
 
 def _shard(range_id: int) -> Shard:

@@ -66,7 +66,15 @@ def test_every_leaf_of_the_tree_is_tried_above() -> None:
     ours = {
         leaf for leaf in leaves(errors.AetherisError) if leaf.__module__ == "aetheris_server.errors"
     }
-    assert ours <= {type(error) for error in EVERY_ERROR}
+    assert ours - {errors.NotAPeerError} <= {type(error) for error in EVERY_ERROR}
+
+
+def test_refusal_by_a_host_of_another_cluster_is_peer_unavailable() -> None:
+    error = errors.NotAPeerError()
+    assert to_status(error).code is grpc.StatusCode.PERMISSION_DENIED
+    arrived = over_the_wire(error)
+    assert type(arrived) is PeerUnavailableError
+    assert str(arrived) == str(error)
 
 
 def test_subclass_of_a_domain_error_travels_as_its_base() -> None:

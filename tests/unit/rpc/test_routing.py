@@ -10,8 +10,9 @@ from aetheris_server.ids import shard_of
 from aetheris_server.rpc.channels import ChannelPool
 from aetheris_server.rpc.errors import PeerUnavailableError
 from aetheris_server.rpc.routing import RoutedHistory, RoutedMatching
-from aetheris_server.rpc.tokens import encode_task_token
+from tests.support.messages import RUN_ID
 from tests.support.peers import FakeHistory, FakeMatching, refusing
+from tests.support.secrets import CREDENTIALS, TOKENS
 
 SHARD_COUNT = 8
 NOBODY = "127.0.0.1:1"
@@ -19,7 +20,7 @@ NOBODY = "127.0.0.1:1"
 
 @pytest.fixture
 async def pool() -> AsyncGenerator[ChannelPool]:
-    async with ChannelPool() as pool:
+    async with ChannelPool(CREDENTIALS) as pool:
         yield pool
 
 
@@ -30,7 +31,9 @@ def a_signal(workflow_id: str) -> workflow_service_pb2.SignalWorkflowRequest:
 
 
 def a_token(workflow_id: str) -> bytes:
-    return encode_task_token(TaskToken(namespace_id="n", workflow_id=workflow_id, run_id="r"))
+    return TOKENS.seal_task(
+        TaskToken(namespace_id="n", workflow_id=workflow_id, run_id=RUN_ID, attempt=1)
+    )
 
 
 async def test_request_is_located_by_the_shard_of_its_workflow(pool: ChannelPool) -> None:
