@@ -291,8 +291,15 @@ class Engine:
 
     # Changing runs.
 
-    def create(self, key: RunKey, record: log_pb2.LogRecord) -> LoadedRun:
+    def create(
+        self, key: RunKey, record: log_pb2.LogRecord, *, repeats_id: bool = False
+    ) -> LoadedRun:
         """A run that `record`, its first, is about to be committed for; in memory from then on.
+
+        Args:
+            key: With a new run id.
+            record: To be committed.
+            repeats_id: The workflow id had a run before.
 
         Raises:
             InvalidArgumentError: The store would refuse something that the run is found by.
@@ -300,7 +307,9 @@ class Engine:
         shard = self.find_shard(key.namespace_id, key.workflow_id)
         state = new_state(key, record.events[0])
         check_storable(state)
-        return LoadedRun(shard.shard_id, state)
+        run = LoadedRun(shard.shard_id, state)
+        run.repeats_id = repeats_id
+        return run
 
     def commit(self, run: LoadedRun, record: log_pb2.LogRecord) -> Transition:
         """Apply a run's next record and queue it for the log. See `commit_all`."""

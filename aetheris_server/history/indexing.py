@@ -42,7 +42,9 @@ def index_record(
     shard.note_owing(run.key, owes, shard_seq)
     if state.run_seq == 1:
         run.wake_time = deadline
-        commit.inserts.append(to_execution_row(shard.shard_id, state, deadline))
+        commit.inserts.append(
+            to_execution_row(shard.shard_id, state, deadline, repeats_id=run.repeats_id)
+        )
         return True
     if state.is_open and not _takes_new_wake_time(run, deadline, now):
         return False

@@ -70,7 +70,9 @@ def to_log_row(
     )
 
 
-def to_execution_row(shard_id: int, state: RunState, wake_time: datetime | None) -> ExecutionRow:
+def to_execution_row(
+    shard_id: int, state: RunState, wake_time: datetime | None, *, repeats_id: bool
+) -> ExecutionRow:
     """The executions row of a run that has just been started."""
     started = state.started
     return ExecutionRow(
@@ -90,6 +92,7 @@ def to_execution_row(shard_id: int, state: RunState, wake_time: datetime | None)
         memo=started.memo.SerializeToString() if started.HasField("memo") else None,
         search_attributes=encode_search_attributes(started.search_attributes),
         wake_time=wake_time,
+        repeats_id=repeats_id,
     )
 
 

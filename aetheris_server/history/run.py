@@ -138,6 +138,7 @@ class LoadedRun:
         tail: The newest events; those from `committed_event_id` on are not on disk yet.
         committed_event_id: The next event id, as far as the disk has it.
         wake_time: The executions row's, as far as is known: never later than the truth calls for.
+        repeats_id: The workflow id had a run before; known of a run that is being started only.
         snapshot_seq: The run_seq of the newest snapshot; 0 for none.
         snapshot_bytes: The history_bytes of the newest snapshot; 0 for none.
         weight: What the cache has counted for it, in bytes.
@@ -153,6 +154,7 @@ class LoadedRun:
         "key",
         "last_ticket",
         "queries",
+        "repeats_id",
         "shard_id",
         "snapshot_bytes",
         "snapshot_seq",
@@ -172,6 +174,7 @@ class LoadedRun:
         self.committed_event_id = state.next_event_id
         self.last_ticket: Ticket | None = None
         self.wake_time: datetime | None = None
+        self.repeats_id = False
         self.snapshot_seq = 0
         self.snapshot_bytes = 0
         self.queries: dict[str, WaitingQuery] = {}

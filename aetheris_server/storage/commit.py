@@ -55,12 +55,12 @@ INSERT INTO executions (
     shard_id, namespace_id, workflow_id, run_id, first_execution_run_id, start_request_id,
     workflow_type, task_queue, status, start_time, execution_time, close_time, history_length,
     history_bytes, memo, search_attributes, parent_namespace_id, parent_workflow_id, parent_run_id,
-    wake_time, owes_tasks
+    wake_time, owes_tasks, repeats_id
 ) SELECT * FROM unnest(
     $1::integer[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::text[], $7::text[],
     $8::text[], $9::smallint[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[],
     $13::bigint[], $14::bigint[], $15::bytea[], $16::jsonb[], $17::uuid[], $18::text[], $19::uuid[],
-    $20::timestamptz[], $21::boolean[]
+    $20::timestamptz[], $21::boolean[], $22::boolean[]
 )""",
     _UPDATE_EXECUTIONS: """
 UPDATE executions e SET
@@ -278,6 +278,7 @@ def _insert_columns(rows: Sequence[ExecutionRow]) -> list[bytes]:
         uuid_array([row.parent_run_id for row in rows]),
         timestamp_array([row.wake_time for row in rows]),
         bool_array([row.owes_tasks for row in rows]),
+        bool_array([row.repeats_id for row in rows]),
     ]
 
 

@@ -25,6 +25,7 @@ class ExecutionRow:
         memo: Bytes of the owner's choice.
         search_attributes: A JSON object, in UTF-8.
         parent_namespace_id: Empty, as the two after it, where the run has no parent.
+        repeats_id: The workflow id had a run before.
         owes_tasks: The run has work outstanding that the log behind the shard's watermark does not
             name.
     """
@@ -50,6 +51,7 @@ class ExecutionRow:
     parent_run_id: str = ""
     wake_time: datetime | None = None
     owes_tasks: bool = False
+    repeats_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +114,20 @@ CROSS JOIN LATERAL (
 ) AS e
 """
 
+# The first run of an id has no entry among the repeats.
 _OF_REQUEST = """
-SELECT run_id::text FROM executions
-WHERE shard_id = %s AND namespace_id = %s AND workflow_id = %s AND start_request_id = %s LIMIT 1
+(
+    SELECT run_id::text FROM executions
+    WHERE shard_id = %s AND namespace_id = %s AND workflow_id = %s AND start_request_id = %s
+        AND repeats_id
+    LIMIT 1
+) UNION ALL (
+    SELECT f.run_id::text FROM (
+        SELECT run_id, start_request_id FROM executions
+        WHERE shard_id = %s AND namespace_id = %s AND workflow_id = %s
+        ORDER BY start_time LIMIT 1
+    ) AS f WHERE f.start_request_id = %s
+) LIMIT 1
 """
 
 _COLUMNS = """
@@ -122,7 +135,7 @@ SELECT shard_id, namespace_id::text, workflow_id, run_id::text, first_execution_
     start_request_id, workflow_type, task_queue, status, start_time, execution_time, close_time,
     history_length, history_bytes, memo, convert_to(search_attributes::text, 'UTF8'),
     coalesce(parent_namespace_id::text, ''), coalesce(parent_workflow_id, ''),
-    coalesce(parent_run_id::text, ''), wake_time, owes_tasks
+    coalesce(parent_run_id::text, ''), wake_time, owes_tasks, repeats_id
 FROM executions e
 """
 
@@ -182,12 +195,13 @@ async def find_run_of_request(
 ) -> str | None:
     """The id of the run of a workflow id that a request has started; None if it has started none.
 
-    The cost grows with the workflow id's runs.
+    Reads two rows at most, however many runs the workflow id has.
 
     Raises:
         StorageUnavailableError: Postgres does not answer.
     """
-    rows = await db.fetch(_OF_REQUEST, (shard_id, namespace_id, workflow_id, start_request_id))
+    key = (shard_id, namespace_id, workflow_id, start_request_id)
+    rows = await db.fetch(_OF_REQUEST, (*key, *key))
     return rows[0][0] if rows else None
 
 

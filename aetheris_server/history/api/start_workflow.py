@@ -86,7 +86,7 @@ def _start(
 ) -> tuple[str, Transition]:
     key = RunKey(namespace_id, request.workflow_id, new_run_id())
     record = decide_started(key, request, _start_time(engine, previous))
-    run = engine.create(key, record)
+    run = engine.create(key, record, repeats_id=previous is not None)
     return key.run_id, engine.commit(run, record)
 
 
@@ -143,7 +143,7 @@ async def _replace(
     assert terminated is not None
     started = decide_started(key, request, now)
     running = notices.of_all(old)
-    new = engine.create(key, started)
+    new = engine.create(key, started, repeats_id=True)
     transition = engine.commit_all([(old, terminated), (new, started)])
     response = await _finish((key.run_id, transition))
     notices.send(running)

@@ -1,13 +1,17 @@
+import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from aetheris_server.ids import new_run_id
+from aetheris_server.storage import executions
 from aetheris_server.storage.commit import CommitBatch, LogWriter
-from aetheris_server.storage.database import Database
+from aetheris_server.storage.database import Connection, Database
 from aetheris_server.storage.executions import (
     ExecutionFilter,
     ExecutionRow,
+    find_run_of_request,
     list_executions,
     load_due,
     load_execution,
@@ -69,6 +73,65 @@ async def test_load_newest_runs_returns_what_decides_about_a_start(
         row.first_execution_run_id,
     )
     assert (run.start_time, run.close_time) == (row.start_time, update.close_time)
+
+
+async def with_many_runs(writer: LogWriter, count: int) -> list[ExecutionRow]:
+    """Runs of one workflow id, each started by a request of its own."""
+    rows = [
+        execution_row(
+            start_time=START_TIME + minutes(number),
+            start_request_id=f"request-{number}",
+            status=COMPLETED,
+            close_time=START_TIME + minutes(number),
+            repeats_id=number > 0,
+        )
+        for number in range(count)
+    ]
+    await insert(writer, *rows)
+    return rows
+
+
+async def test_find_run_of_request_finds_the_first_the_last_and_those_between(
+    db: Database, writer: LogWriter
+) -> None:
+    rows = await with_many_runs(writer, 5)
+    await insert(writer, execution_row(workflow_id="other", start_request_id="other"))
+
+    async def find(request_id: str, workflow_id: str = "order-1") -> str | None:
+        return await find_run_of_request(db, 1, NAMESPACE_ID, workflow_id, request_id)
+
+    found = [await find(f"request-{number}") for number in range(5)]
+    assert found == [row.run_id for row in rows]
+    assert await find("other") is None
+    assert await find("request-0", "other") is None
+    assert await find("request-0", "none") is None
+
+
+async def test_find_run_of_request_finds_runs_from_before_repeats_were_marked(
+    db: Database, writer: LogWriter
+) -> None:
+    rows = await with_many_runs(writer, 3)
+    await db.fetch("UPDATE executions SET repeats_id = true")
+    for number, row in enumerate(rows):
+        request_id = f"request-{number}"
+        assert await find_run_of_request(db, 1, NAMESPACE_ID, "order-1", request_id) == row.run_id
+
+
+@pytest.mark.parametrize("request_id", ["request-0", "request-2500", "request-4999", "none"])
+async def test_find_run_of_request_reads_as_little_of_many_runs_as_of_few(
+    db: Database, writer: LogWriter, request_id: str
+) -> None:
+    await with_many_runs(writer, 5000)
+    key = (1, NAMESPACE_ID, "order-1", request_id)
+
+    async def explain(connection: Connection) -> list[str]:
+        statement: Any = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) " + executions._OF_REQUEST
+        cursor = await connection.execute(statement, (*key, *key))
+        return [line for (line,) in await cursor.fetchall()]
+
+    plan = await db.run_transaction(explain)
+    [blocks, *_] = [line for line in plan if "Buffers: shared" in line]
+    assert sum(int(count) for count in re.findall(r"(?:hit|read)=(\d+)", blocks)) <= 15, plan
 
 
 async def test_load_newest_runs_of_nothing_asks_nothing(db: Database) -> None:
