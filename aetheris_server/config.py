@@ -144,7 +144,9 @@ class GrpcSettings(_Section):
     """The public gRPC endpoint.
 
     `advertised_address` is the host:port by which other servers reach this one; None means the one
-    that it is bound to. `max_calls` bounds the calls in flight, long polls included.
+    that it is bound to. `max_calls` bounds the calls in flight, long polls included; `max_streams`
+    those of one connection, at which more wait in the client. None is no bound: other hosts, and
+    clients that wait for many results, have all of their calls on one connection.
     """
 
     host: str = "127.0.0.1"
@@ -152,6 +154,7 @@ class GrpcSettings(_Section):
     advertised_address: Annotated[str, AfterValidator(_check_address)] | None = None
     max_message_bytes: ByteCount = ByteSize(8 * _MIB)
     max_calls: Count = 20_000
+    max_streams: Count | None = None
     drain_timeout: SecondsOrZero = 10.0
 
 

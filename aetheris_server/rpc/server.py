@@ -139,7 +139,9 @@ def _join(host: str, port: int) -> str:
 
 
 def _options(settings: GrpcSettings) -> list[tuple[str, int]]:
+    streams = settings.max_streams
     return [
+        *([("grpc.max_concurrent_streams", streams)] if streams is not None else []),
         ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
         ("grpc.max_send_message_length", -1),
         # Calls that came and that this program has not taken yet. By default gRPC cancels some of

@@ -52,9 +52,13 @@ async def running_frontend(
     probes: Mapping[str, Probe] | None = None,
     drain_timeout: float = 5.0,
     max_calls: int = 20_000,
+    max_streams: int | None = None,
 ) -> AsyncGenerator[RunningFrontend]:
     """A frontend until the block is left."""
-    settings = Settings(grpc=GrpcSettings(port=0, drain_timeout=drain_timeout, max_calls=max_calls))
+    grpc_settings = GrpcSettings(
+        port=0, drain_timeout=drain_timeout, max_calls=max_calls, max_streams=max_streams
+    )
+    settings = Settings(grpc=grpc_settings)
     history, matching, gate = FakeHistory(), FakeMatching(), DrainGate()
     services = build_frontend(
         settings,

@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import REGISTRY
 
 from aetheris.api.v1 import common_pb2, error_details_pb2, worker_service_pb2, workflow_service_pb2
+from aetheris.api.v1.workflow_service_pb2_grpc import WorkflowServiceStub
 from aetheris.server.v1.token_pb2 import PageToken
 from aetheris_server.config import ConfigError, GrpcSettings
 from aetheris_server.errors import (
@@ -175,6 +176,21 @@ async def test_deadline_that_passes_cancels_the_poll(frontend: RunningFrontend) 
         await frontend.workers.PollActivityTasks(a_poll(), timeout=0.2)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await wait_until(lambda: frontend.matching.cancelled == 1)
+
+
+async def test_connection_has_so_many_calls_at_once_and_the_next_waits_its_turn() -> None:
+    async with running_frontend(max_streams=2) as frontend:
+        polls = [asyncio.ensure_future(frontend.workers.PollActivityTasks(a_poll())) for _ in "abc"]
+        await wait_until(lambda: frontend.matching.waiting == 2)
+        async with grpc.aio.insecure_channel(
+            frontend.server.address, options=[("grpc.use_local_subchannel_pool", 1)]
+        ) as other:
+            describe = workflow_service_pb2.DescribeWorkflowRequest(namespace="default")
+            describe.workflow_execution.workflow_id = "w"
+            await WorkflowServiceStub(other).DescribeWorkflow(describe, timeout=10)
+        assert frontend.matching.waiting == 2
+        frontend.matching.tasks_ready.set()
+        assert [len((await poll).tasks) for poll in polls] == [1, 1, 1]
 
 
 async def test_drain_answers_waiting_and_new_polls_empty(frontend: RunningFrontend) -> None:
