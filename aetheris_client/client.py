@@ -28,7 +28,7 @@ from typing import (
 from aetheris_client.calls import ClientConfig, RpcCalls
 from aetheris_client.connection import Connection, TlsConfig
 from aetheris_client.converter import DataConverter
-from aetheris_client.definition import NameReference, result_type, run_method, workflow_name
+from aetheris_client.definition import NameReference, run_method, types_of_call, workflow_name
 from aetheris_client.enums import WorkflowIdConflictPolicy, WorkflowIdReusePolicy
 from aetheris_client.handle import WorkflowHandle
 from aetheris_client.interceptor import (
@@ -383,10 +383,13 @@ class Client:
         check_options(call, **options)
         check_arguments(call, run_method(workflow), args)
         hint = options.pop("result_type", None)
+        name = workflow_name(workflow)
+        arg_types, annotated_result = types_of_call(run_method(workflow), len(args))
         started = await self._calls.start_workflow(
             StartWorkflowInput(
-                workflow=workflow_name(workflow),
+                workflow=name,
                 args=args,
+                arg_types=arg_types,
                 result_wait_timeout=result_wait_timeout,
                 **cast(RunOptions, {k: v for k, v in options.items() if v is not None}),
             )
@@ -397,7 +400,7 @@ class Client:
             self._calls,
             self._watcher,
             self.data_converter,
-            result_type=hint if hint is not None else result_type(run_method(workflow)),
+            result_type=hint if hint is not None else annotated_result,
             is_new=started.is_new,
             known_result=started.result,
         )

@@ -9,16 +9,16 @@ pass the codec.
 """
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Protocol, cast
 
-import orjson
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from aetheris.api.v1.common_pb2 import Payload, Payloads
-from aetheris_client import json_decoding, json_encoding
+from aetheris_client import json_decoding, json_encoding, round_trip
 from aetheris_client.codec import DEFAULT_CODEC_TIMEOUT, BoundedCodec, PayloadCodec
 from aetheris_client.errors import PayloadDecodeError, PayloadEncodeError
 from aetheris_client.json_encoding import type_name
@@ -109,8 +109,8 @@ class JsonConverter:
 
     def from_payload(self, payload: Payload, hint: object) -> object:
         try:
-            value = orjson.loads(payload.data)
-        except orjson.JSONDecodeError as error:
+            value = json_decoding.parse(payload.data)
+        except (ValueError, RecursionError) as error:
             raise PayloadDecodeError(type_name(hint), "$", f"not JSON: {error}") from error
         return value if hint is None else json_decoding.decode(value, hint)
 
@@ -147,17 +147,24 @@ class DataConverter:
         """The shared converter of all the encodings above, without a codec."""
         return _default()
 
-    def to_payload(self, value: object) -> Payload:
+    def to_payload(self, value: object, hint: object = None) -> Payload:
         """One value encoded. A Payload stands for itself.
 
+        Args:
+            value: What to encode.
+            hint: What its receiver decodes it as; the value's own class where None.
+
         Raises:
-            PayloadEncodeError: No converter takes it, or some part of it has no encoding.
+            PayloadEncodeError: No converter takes it; some part of it has no encoding; or it would
+                not come back as it is (round_trip.py).
         """
         if isinstance(value, Payload):
             return value
         for converter in self._converters:
             payload = converter.to_payload(value)
             if payload is not None:
+                if not round_trip.is_trivial(value, hint):
+                    self._check(value, payload, type(value) if hint is None else hint)
                 return payload
         raise PayloadEncodeError(type_name(type(value)), "$", "no payload converter takes it")
 
@@ -184,13 +191,21 @@ class DataConverter:
         except PayloadDecodeError:
             return payload
 
-    def to_payloads(self, values: Sequence[object]) -> Payloads | None:
-        """Values encoded in order; None for no values. The path in an error begins with the value's
-        number.
+    def to_payloads(
+        self, values: Sequence[object], types: Sequence[object] = ()
+    ) -> Payloads | None:
+        """Values encoded in order, the nth for the nth hint; None for no values. The path in an
+        error begins with the value's number.
         """
         if not values:
             return None
-        return Payloads(payloads=[self._numbered(i, value) for i, value in enumerate(values)])
+        hints = itertools.chain(types, itertools.repeat(None))
+        return Payloads(
+            payloads=[
+                self._numbered(index, value, hint)
+                for index, (value, hint) in enumerate(zip(values, hints, strict=False))
+            ]
+        )
 
     def from_payloads(
         self, payloads: Payloads | None, types: Sequence[object] | None = None
@@ -208,9 +223,11 @@ class DataConverter:
             for index, payload in enumerate(payloads.payloads)
         ]
 
-    async def encode(self, values: Sequence[object]) -> Payloads | None:
+    async def encode(
+        self, values: Sequence[object], types: Sequence[object] = ()
+    ) -> Payloads | None:
         """`to_payloads`, then the codec."""
-        payloads = self.to_payloads(values)
+        payloads = self.to_payloads(values, types)
         if payloads is None or self.codec is None:
             return payloads
         return Payloads(payloads=await self.codec.encode(payloads.payloads))
@@ -223,9 +240,22 @@ class DataConverter:
             payloads = Payloads(payloads=await self.codec.decode(payloads.payloads))
         return self.from_payloads(payloads, types)
 
-    def _numbered(self, index: int, value: object) -> Payload:
+    def _check(self, value: object, payload: Payload, hint: object) -> None:
         try:
-            return self.to_payload(value)
+            back = self.from_payload(payload, hint)
+            round_trip.check_same(hint, value, back)
+        except PayloadDecodeError as error:
+            reason = f"could not be decoded: {error.reason}"
+            raise PayloadEncodeError(error.type_name, error.path, reason) from error
+        except json_decoding.MismatchError as error:
+            name = type_name(error.wanted)
+            raise PayloadEncodeError(name, error.full_path(), error.reason) from error.__cause__
+        except RecursionError as error:
+            raise PayloadEncodeError(type_name(hint), "$", "nested too deep") from error
+
+    def _numbered(self, index: int, value: object, hint: object) -> Payload:
+        try:
+            return self.to_payload(value, hint)
         except PayloadEncodeError as error:
             path = f"[{index}]{error.path.removeprefix('$')}"
             raise PayloadEncodeError(error.type_name, path, error.reason) from error

@@ -11,9 +11,9 @@ the client that reads them. The client never imports the worker SDK: it asks for
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from aetheris_client.hints import hints_of
+from aetheris_client.signatures import signature_of
 
 WORKFLOW_DEFINITION = "__aetheris_workflow_definition__"
 WORKFLOW_RUN = "__aetheris_workflow_run__"
@@ -54,12 +54,14 @@ def run_method(workflow: NameReference) -> Callable[..., object] | None:
     return None
 
 
-def result_type(function: Callable[..., object] | None) -> object:
-    """The annotated result of a run or query method; None where there is none to be found.
-
-    `-> None` gives NoneType, which is not None.
-    """
-    return None if function is None else hints_of(function).get("return")
+def types_of_call(
+    function: NameReference | None, argument_count: int
+) -> tuple[Sequence[object], object]:
+    """The types of a method's arguments and of its result; nothing is known of a name."""
+    if function is None or isinstance(function, str):
+        return (), None
+    signature = signature_of(function)
+    return signature.types_of(argument_count), signature.result_type
 
 
 def _name(reference: NameReference, attribute: str, noun: str, decorator: str) -> str:

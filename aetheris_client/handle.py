@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris.api.v1.workflow_service_pb2 import WorkflowResult
 from aetheris_client.converter import DataConverter
-from aetheris_client.definition import NameReference, query_name, result_type, signal_name
+from aetheris_client.definition import NameReference, query_name, signal_name, types_of_call
 from aetheris_client.enums import QueryRejectCondition
 from aetheris_client.interceptor import (
     CancelWorkflowInput,
@@ -161,6 +161,7 @@ class WorkflowHandle(Generic[Result]):
                 signal_name(signal),
                 args,
                 request_id or new_request_id(),
+                types_of_call(signal, len(args))[0],
             )
         )
 
@@ -253,15 +254,18 @@ class WorkflowHandle(Generic[Result]):
             NotReadyError: No worker answered in time.
         """
         check_options("query", reject_condition=reject_condition, timeout=timeout)
+        name = query_name(query)
+        arg_types, annotated_result = types_of_call(query, len(args))
         return await self._calls.query_workflow(
             QueryWorkflowInput(
                 self.id,
                 self._steered_run_id,
-                query_name(query),
+                name,
                 args,
-                result_type if result_type is not None else _annotated_result(query),
+                result_type if result_type is not None else annotated_result,
                 reject_condition,
                 timeout,
+                arg_types,
             )
         )
 
@@ -304,7 +308,3 @@ class WorkflowHandle(Generic[Result]):
         return self._watcher.events(
             self.id, self.run_id or "", page_size=page_size, wait_new_event=wait_new_event
         )
-
-
-def _annotated_result(query: NameReference) -> object:
-    return None if isinstance(query, str) else result_type(query)

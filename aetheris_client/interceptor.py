@@ -13,7 +13,7 @@ The first interceptor of a client is the outermost. The innermost outbound sends
 """
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -44,7 +44,10 @@ def _nothing() -> Mapping[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class StartWorkflowInput:
-    """Start a run; with `result_wait_timeout`, wait that long for its result in the same call."""
+    """Start a run; with `result_wait_timeout`, wait that long for its result in the same call.
+
+    `arg_types`, here and below: what the arguments are decoded as; nothing is known beyond its end.
+    """
 
     workflow: str
     args: tuple[object, ...]
@@ -60,6 +63,7 @@ class StartWorkflowInput:
     search_attributes: Mapping[str, object] = field(default_factory=_nothing)
     start_delay: timedelta | None = None
     result_wait_timeout: timedelta | None = None
+    arg_types: Sequence[object] = ()
     headers: Headers = field(default_factory=_no_headers)
 
 
@@ -87,6 +91,7 @@ class SignalWorkflowInput:
     signal: str
     args: tuple[object, ...]
     request_id: str
+    arg_types: Sequence[object] = ()
     headers: Headers = field(default_factory=_no_headers)
 
 
@@ -101,6 +106,7 @@ class QueryWorkflowInput:
     result_type: object = None
     reject_condition: QueryRejectCondition | None = None
     timeout: timedelta | None = None
+    arg_types: Sequence[object] = ()
     headers: Headers = field(default_factory=_no_headers)
 
 

@@ -6,11 +6,14 @@ track of where it is; an error collects its path on the way out.
 
 Lenient where versions of code meet: a dataclass ignores keys it does not know and fills missing
 ones from its defaults. Strict everywhere else: a string is no number, a bool is no int. Of a union,
-the first member that accepts the value wins.
+a class with exactly the fields that are there wins, else the first member that accepts the value.
 """
 
+import collections
 import collections.abc as abc
 import dataclasses
+import json
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,23 +23,37 @@ from typing import Any, Final, Literal, TypeVar, Union, cast
 
 import orjson
 
-from aetheris_client.errors import PayloadDecodeError
+from aetheris_client import json_encoding
+from aetheris_client.errors import PayloadDecodeError, PayloadEncodeError
 from aetheris_client.hints import hints_of
-from aetheris_client.json_encoding import type_name
+from aetheris_client.json_encoding import is_pydantic, key_step, type_name, written_fields
 from aetheris_client.json_scalars import (
     SCALARS,
-    UNREADABLE,
     Decoder,
     MismatchError,
     as_is,
     converted,
-    exact,
     kind_of,
     literal,
+    unreadable,
     wrong,
 )
 
 _MAX_KEPT_DECODERS = 4096
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+
+
+def parse(data: bytes | str) -> Any:
+    """JSON as values; integers of any size exactly.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    value = orjson.loads(data)
+    if isinstance(data, str):
+        data = data.encode()
+    # orjson makes floats of integers beyond 64 bits.
+    return json.loads(data) if _LONG_NUMBER.search(data) else value
 
 
 def decode(value: object, hint: object) -> object:
@@ -51,8 +68,10 @@ def decode(value: object, hint: object) -> object:
     try:
         return decoder_for(hint)(value)
     except MismatchError as error:
-        path = "$" + "".join(reversed(error.path))
-        raise PayloadDecodeError(type_name(error.wanted), path, error.reason) from error.__cause__
+        name = type_name(error.wanted)
+        raise PayloadDecodeError(name, error.full_path(), error.reason) from error.__cause__
+    except RecursionError as error:
+        raise PayloadDecodeError(type_name(hint), "$", "nested too deep") from error
 
 
 # By identity: `A | B` equals `B | A`, but prefers another member. The hint is kept beside its
@@ -73,17 +92,14 @@ def decoder_for(hint: object) -> Decoder:
 
 
 def _make_decoder(hint: object) -> Decoder:
+    hint = meant_by(hint)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return as_is
-    if origin in (Union, types.UnionType):
+    if is_union(hint):
         return _union(hint, args)
     if origin is Literal:
         return literal(hint, args)
-    if origin in _WRAPPERS:
-        return decoder_for(args[0])
-    if (meant := _alias_target(hint)) is not None:
-        return decoder_for(meant)
     kind = origin or hint
     if not isinstance(kind, type):
         return as_is
@@ -95,16 +111,17 @@ def _make_decoder(hint: object) -> Decoder:
 def _make_class_decoder(hint: object, kind: type[Any], args: tuple[object, ...]) -> Decoder:
     if kind in SCALARS:
         return SCALARS[kind]
-    if hasattr(kind, "model_validate_json"):
+    if is_pydantic(kind):
         return _pydantic(hint)
     if dataclasses.is_dataclass(kind):
-        return _dataclass(kind, _type_arguments(kind, args))
-    if _has_base(kind, dict) and hasattr(kind, "__required_keys__"):
-        return _typed_dict(kind, _type_arguments(kind, args))
-    if _has_base(kind, tuple) and hasattr(kind, "_fields"):
-        return _named_tuple(kind)
+        return _dataclass(hint, kind)
+    if is_typed_dict(kind):
+        return _typed_dict(hint, kind)
+    if is_named_tuple(kind):
+        fields = field_hints(hint)
+        return _fixed_tuple(kind, list(fields.values()), lambda items: kind(*items))
     if _has_base(kind, Enum):
-        return converted(kind, (object,), kind)
+        return _enum(kind)
     for base in (str, int, float):
         if _has_base(kind, base):
             return converted(kind, (base,), kind)
@@ -124,6 +141,32 @@ _WRAPPERS: Final[tuple[object, ...]] = (
     typing.Final,
     typing.ClassVar,
 )
+
+
+def meant_by(hint: object) -> object:
+    """The hint without what says nothing of the value's type."""
+    while True:
+        if typing.get_origin(hint) in _WRAPPERS:
+            hint = typing.get_args(hint)[0]
+        elif (meant := _alias_target(hint)) is not None:
+            hint = meant
+        else:
+            return hint
+
+
+def is_union(hint: object) -> bool:
+    """Whether it is `A | B`, however written."""
+    return typing.get_origin(hint) in (Union, types.UnionType)
+
+
+def is_typed_dict(kind: type[Any]) -> bool:
+    """Whether it is a TypedDict, whose values are plain dicts."""
+    return _has_base(kind, dict) and hasattr(kind, "__required_keys__")
+
+
+def is_named_tuple(kind: type[Any]) -> bool:
+    """Whether it is a NamedTuple or one of collections.namedtuple."""
+    return _has_base(kind, tuple) and hasattr(kind, "_fields")
 
 
 def _alias_target(hint: object) -> object | None:
@@ -164,9 +207,9 @@ def _collection(
         def decoder(value: object) -> object:
             try:
                 return make(items(value))
-            except UNREADABLE as error:
+            except Exception as error:
                 # What a set cannot hold.
-                raise MismatchError(hint, str(error)) from error
+                raise unreadable(hint, error) from error
 
         return decoder
 
@@ -191,12 +234,15 @@ def _fixed_tuple(
         found = cast(list[object], value)
         if len(found) != len(decoders):
             raise MismatchError(hint, f"found {len(found)} items, expected {len(decoders)}")
-        return make(
-            [
-                _step(d, item, f"[{i}]")
-                for i, (d, item) in enumerate(zip(decoders, found, strict=True))
-            ]
-        )
+        try:
+            return make(
+                [
+                    _step(d, item, f"[{i}]")
+                    for i, (d, item) in enumerate(zip(decoders, found, strict=True))
+                ]
+            )
+        except Exception as error:
+            raise unreadable(hint, error) from error
 
     return decoder
 
@@ -208,24 +254,32 @@ def _step(decoder: Decoder, value: object, step: str) -> object:
         raise error.within(step) from error.__cause__
 
 
-def _mapping(hint: object, args: tuple[object, ...]) -> Decoder:
-    if not args:
-        return exact(dict)
-    key_decoder, value_decoder = _key(args[0]), decoder_for(args[1])
+def _mapping(
+    make: Callable[[dict[object, object]], object], default_args: tuple[object, ...] = (Any, Any)
+) -> Callable[[object, tuple[object, ...]], Decoder]:
+    def make_decoder(hint: object, args: tuple[object, ...]) -> Decoder:
+        key_hint, value_hint = (*args, *default_args[len(args) :])
+        key_decoder, value_decoder = _key(key_hint), decoder_for(value_hint)
 
-    def decoder(value: object) -> object:
-        if not isinstance(value, dict):
-            raise wrong(hint, value)
-        try:
-            return {
-                _step(key_decoder, key, f".{key}"): _step(value_decoder, item, f".{key}")
-                for key, item in cast(dict[str, object], value).items()
-            }
-        except UNREADABLE as error:
-            # A key that no dict can hold.
-            raise MismatchError(hint, str(error)) from error
+        def decoder(value: object) -> object:
+            if not isinstance(value, dict):
+                raise wrong(hint, value)
+            try:
+                return make(
+                    {
+                        _step(key_decoder, key, key_step(key)): _step(
+                            value_decoder, item, key_step(key)
+                        )
+                        for key, item in cast(dict[str, object], value).items()
+                    }
+                )
+            except Exception as error:
+                # A key that no dict can hold.
+                raise unreadable(hint, error) from error
 
-    return decoder
+        return decoder
+
+    return make_decoder
 
 
 def _key(hint: object) -> Decoder:
@@ -252,7 +306,9 @@ _CONTAINERS: Final[Mapping[type, Callable[[object, tuple[object, ...]], Decoder]
     **dict.fromkeys((set, abc.Set, abc.MutableSet), _collection(set)),
     frozenset: _collection(frozenset),
     tuple: _tuple,
-    **dict.fromkeys((dict, abc.Mapping, abc.MutableMapping), _mapping),
+    **dict.fromkeys((dict, abc.Mapping, abc.MutableMapping), _mapping(lambda found: found)),
+    collections.OrderedDict: _mapping(collections.OrderedDict),
+    collections.Counter: _mapping(collections.Counter, (Any, int)),
 }
 
 
@@ -260,16 +316,26 @@ _CONTAINERS: Final[Mapping[type, Callable[[object, tuple[object, ...]], Decoder]
 
 
 def _union(hint: object, args: tuple[object, ...]) -> Decoder:
+    # An int would also be taken as a float.
     others = [arg for arg in args if arg is not types.NoneType]
+    others.sort(key=lambda arg: arg is float)
     has_none = len(others) < len(args)
     decoders = [decoder_for(arg) for arg in others]
+    names = [_written_names(arg) for arg in others]
+
+    def written_as(value: object) -> Iterable[Decoder]:
+        """Members of exactly these fields."""
+        if not isinstance(value, dict):
+            return ()
+        keys = cast(dict[str, object], value).keys()
+        return (d for d, name in zip(decoders, names, strict=True) if name == keys)
 
     def decoder(value: object) -> object:
         if value is None and has_none:
             return None
         if len(decoders) == 1:
             return decoders[0](value)
-        for member in decoders:
+        for member in (*written_as(value), *decoders):
             try:
                 return member(value)
             except MismatchError:
@@ -279,92 +345,164 @@ def _union(hint: object, args: tuple[object, ...]) -> Decoder:
     return decoder
 
 
+def _written_names(hint: object) -> abc.Set[str] | None:
+    """The keys of the object that a class is written as; None for what is none."""
+    hint = meant_by(hint)
+    kind = typing.get_origin(hint) or hint
+    if not isinstance(kind, type):
+        return None
+    if is_pydantic(kind):
+        fields = cast(Mapping[str, Any], cast(Any, kind).model_fields)
+        return {field.serialization_alias or name for name, field in fields.items()}
+    if dataclasses.is_dataclass(kind):
+        return set(written_fields(kind))
+    return None
+
+
 # -- classes
 
 
+def field_hints(hint: object) -> dict[str, object]:
+    """The hints of a dataclass's, typed dict's or named tuple's fields, with the type variables of
+    its generic class, and of the generic classes that it inherits from, replaced; Any where there
+    is none.
+    """
+    kind = cast(type[Any], typing.get_origin(hint) or hint)
+    hints = hints_of(kind)
+    names: Iterable[str] = hints
+    if dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
+    elif is_named_tuple(kind):
+        names = kind._fields
+    arguments = _type_arguments(kind, typing.get_args(hint))
+    return {name: _filled_in(hints.get(name, Any), arguments) for name in names}
+
+
 def _type_arguments(kind: type, args: tuple[object, ...]) -> dict[object, object]:
-    return dict(zip(getattr(kind, "__parameters__", ()), args, strict=False))
+    arguments: dict[object, object] = {}
+    for owner in reversed(kind.__mro__):
+        # Of each base, what the class below it says.
+        for base in cast(tuple[object, ...], vars(owner).get("__orig_bases__", ())):
+            parameters = getattr(typing.get_origin(base), "__parameters__", ())
+            pairs = zip(parameters, typing.get_args(base), strict=False)
+            arguments |= {parameter: arg for parameter, arg in pairs if parameter is not arg}
+    arguments |= dict(zip(getattr(kind, "__parameters__", ()), args, strict=False))
+    return arguments
 
 
 def _filled_in(hint: object, arguments: Mapping[object, object]) -> object:
-    """A field's hint with the type variables of its generic class replaced."""
+    """A hint with the type variables that have arguments replaced."""
     if not arguments:
         return hint
-    if hint in arguments:
-        return arguments[hint]
+    if isinstance(hint, TypeVar) and hint in arguments:
+        rest = {key: value for key, value in arguments.items() if key is not hint}
+        return _filled_in(arguments[hint], rest)
     parameters = getattr(hint, "__parameters__", ())
     if not parameters or isinstance(hint, type):
         return hint
-    return cast(Any, hint)[tuple(arguments.get(parameter, parameter) for parameter in parameters)]
+    return cast(Any, hint)[tuple(_filled_in(parameter, arguments) for parameter in parameters)]
 
 
-def _dataclass(kind: type, arguments: Mapping[object, object]) -> Decoder:
+def _dataclass(hint: object, kind: type) -> Decoder:
     # Made at the first use, not before: the class may contain itself.
-    fields: list[tuple[str, bool, Decoder]] = []
+    decoders: dict[str, Decoder] = {}
+    fields = dataclasses.fields(kind)
+    required = {
+        field.name
+        for field in fields
+        if field.init
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    }
+    computed = [field.name for field in fields if not field.init]
+
+    def decoder(value: object) -> object:
+        if not isinstance(value, dict):
+            raise wrong(kind, value)
+        if not decoders:
+            decoders.update(_decoders_of(hint))
+        read = _read_fields(kind, decoders, required, cast(dict[str, object], value))
+        stored = {name: read.pop(name) for name in computed if name in read}
+        try:
+            made = kind(**read)
+            for name, item in stored.items():
+                # Also of a frozen class: the value was made so.
+                object.__setattr__(made, name, item)
+        except Exception as error:
+            raise unreadable(kind, error) from error
+        return made
+
+    return decoder
+
+
+def _decoders_of(hint: object) -> dict[str, Decoder]:
+    return {name: decoder_for(field_hint) for name, field_hint in field_hints(hint).items()}
+
+
+def _read_fields(
+    kind: type,
+    decoders: Mapping[str, Decoder],
+    required: abc.Set[str],
+    found: Mapping[str, object],
+) -> dict[str, object]:
+    for name in decoders:
+        if name in required and name not in found:
+            raise MismatchError(kind, f"{name!r} is missing")
+    return {
+        name: _step(decoder, found[name], f".{name}")
+        for name, decoder in decoders.items()
+        if name in found
+    }
+
+
+def _typed_dict(hint: object, kind: type) -> Decoder:
+    decoders: dict[str, Decoder] = {}
+    required: set[str] = set()
 
     def look_up() -> None:
-        hints = hints_of(kind)
-        fields.extend(
-            (
-                field.name,
-                field.default is dataclasses.MISSING
-                and field.default_factory is dataclasses.MISSING,
-                decoder_for(_filled_in(hints.get(field.name, Any), arguments)),
-            )
-            for field in dataclasses.fields(kind)
-            if field.init
+        decoders.update(_decoders_of(hint))
+        required.update(
+            name
+            for name, field_hint in hints_of(kind).items()
+            if name in vars(kind)["__required_keys__"]
+            and typing.get_origin(field_hint) is not typing.NotRequired
         )
 
     def decoder(value: object) -> object:
         if not isinstance(value, dict):
             raise wrong(kind, value)
-        if not fields:
+        if not decoders:
             look_up()
         found = cast(dict[str, object], value)
-        try:
-            return kind(**_read_fields(kind, fields, found))
-        except UNREADABLE as error:
-            raise MismatchError(kind, str(error)) from error
+        return {**found, **_read_fields(kind, decoders, required, found)}
 
     return decoder
 
 
-def _read_fields(
-    kind: type, fields: Iterable[tuple[str, bool, Decoder]], found: Mapping[str, object]
-) -> dict[str, object]:
-    read: dict[str, object] = {}
-    for name, is_required, decoder in fields:
-        if name in found:
-            read[name] = _step(decoder, found[name], f".{name}")
-        elif is_required:
-            raise MismatchError(kind, f"{name!r} is missing")
-    return read
-
-
-def _typed_dict(kind: type, arguments: Mapping[object, object]) -> Decoder:
-    fields: list[tuple[str, bool, Decoder]] = []
-    required: frozenset[str] = vars(kind)["__required_keys__"]
+def _enum(kind: type[Enum]) -> Decoder:
+    # By what is written of their values: a tuple is no array, a Decimal no string.
+    written: dict[bytes, Enum] = {}
 
     def look_up() -> None:
-        for name, hint in hints_of(kind).items():
-            is_required = name in required and typing.get_origin(hint) is not typing.NotRequired
-            fields.append((name, is_required, decoder_for(_filled_in(hint, arguments))))
+        for member in kind:
+            try:
+                written.setdefault(json_encoding.encode(member.value), member)
+            except PayloadEncodeError:
+                continue
 
     def decoder(value: object) -> object:
-        if not isinstance(value, dict):
-            raise wrong(kind, value)
-        if not fields:
+        if not written:
             look_up()
-        found = cast(dict[str, object], value)
-        return {**found, **_read_fields(kind, fields, found)}
+        member = written.get(orjson.dumps(value))
+        if member is not None:
+            return member
+        try:
+            # What the class makes itself: combined flags, `_missing_`.
+            return kind(value)
+        except Exception as error:
+            raise unreadable(kind, error) from error
 
     return decoder
-
-
-def _named_tuple(kind: type) -> Decoder:
-    hints = hints_of(kind)
-    names = cast(tuple[str, ...], vars(kind)["_fields"])
-    return _fixed_tuple(kind, [hints.get(name, Any) for name in names], lambda items: kind(*items))
 
 
 def _pydantic(hint: object) -> Decoder:
@@ -375,8 +513,8 @@ def _pydantic(hint: object) -> Decoder:
     def decoder(value: object) -> object:
         try:
             return validate(orjson.dumps(value))
-        except ValueError as error:
-            raise MismatchError(hint, str(error)) from error
+        except Exception as error:
+            raise unreadable(hint, error) from error
 
     return decoder
 

@@ -4,10 +4,15 @@ Written as JSON: what JSON has; dataclasses and pydantic models as objects; enum
 datetime, date and time as ISO 8601; UUID, Decimal and paths as strings; timedelta as seconds; bytes
 inside another value as base64; sets, tuples and named tuples as arrays. A dataclass's fields whose
 names begin with an underscore are private and not written.
+
+Refused, whatever the hint: what JSON has no form for; what would be lost for any reader (NaN,
+integers beyond 64 bits, keys that become one, secrets, a pydantic model that is another one when it
+is read back).
 """
 
 import base64
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -15,11 +20,15 @@ from datetime import timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import orjson
 
 from aetheris_client.errors import PayloadEncodeError
+
+# orjson's own way with a dataclass writes attributes that are no fields, and leaves out the fields
+# that a base class has in slots.
+_OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 def encode(value: object) -> bytes:
@@ -29,14 +38,15 @@ def encode(value: object) -> bytes:
         PayloadEncodeError: Some part of it has no JSON form; names its type and path.
     """
     try:
-        data = orjson.dumps(value, encode_plain)
+        data = orjson.dumps(value, encode_plain, _OPTIONS)
     except orjson.JSONEncodeError as error:
         # Keys that are not strings cost every other call a check, so they are only allowed at the
         # second try.
         try:
-            data = orjson.dumps(value, encode_plain, orjson.OPT_NON_STR_KEYS)
+            data = orjson.dumps(value, encode_plain, _OPTIONS | orjson.OPT_NON_STR_KEYS)
         except orjson.JSONEncodeError:
             raise _explain(value, error) from error
+        _refuse_merging_keys(value)
     # orjson writes NaN and infinities as null, which would come back as None.
     if b"null" in data:
         _refuse_non_finite(value)
@@ -48,6 +58,11 @@ def type_name(value_type: object) -> str:
     if isinstance(value_type, type) and not hasattr(value_type, "__args__"):
         return value_type.__qualname__
     return str(value_type).replace("typing.", "")
+
+
+def key_step(key: object) -> str:
+    """The part of a path that leads to the value of a key."""
+    return f".{key}" if isinstance(key, str) and key.isprintable() else f"[{key!r}]"
 
 
 def encode_plain(value: object) -> object:
@@ -65,20 +80,51 @@ def encode_plain(value: object) -> object:
             return dict(cast(Mapping[object, object], value))
         case _:
             pass
-    # A pydantic model, known by its method: the package need not be installed.
-    model_dump = getattr(value, "model_dump", None)
-    if model_dump is not None and not isinstance(value, type):
-        return model_dump(mode="json", by_alias=True)
+    kind = type(value)
+    if dataclasses.is_dataclass(kind):
+        return {name: getattr(value, name) for name in written_fields(kind)}
+    if is_pydantic(kind):
+        return _plain_model(value)
+    if hasattr(value, "get_secret_value"):
+        raise TypeError("a secret is not written: pass a reference to it, or get_secret_value()")
     raise TypeError(type(value).__qualname__)
+
+
+@functools.lru_cache(maxsize=4096)
+def written_fields(kind: type) -> Sequence[str]:
+    """The fields of a dataclass that are written; private ones are not."""
+    fields = dataclasses.fields(cast(Any, kind))
+    return tuple(field.name for field in fields if not field.name.startswith("_"))
+
+
+def is_pydantic(kind: type) -> bool:
+    """Whether it is a pydantic model, known by its method: the package need not be installed."""
+    return hasattr(kind, "model_validate_json")
+
+
+def _plain_model(model: Any) -> object:
+    plain = model.model_dump(mode="json", by_alias=True, round_trip=True)
+    kind: Any = type(cast(object, model))
+    try:
+        back = kind.model_validate_json(orjson.dumps(plain))
+    except Exception as error:
+        raise TypeError(f"it could not be read back: {error}") from error
+    names: Sequence[str] = [*kind.model_fields, "model_extra"]
+    lost = [name for name in names if getattr(model, name) != getattr(back, name)]
+    if lost:
+        raise TypeError(f"it would be read back with other {', '.join(lost)}")
+    return plain
 
 
 def _explain(value: object, error: orjson.JSONEncodeError) -> PayloadEncodeError:
     """Find the part that orjson refused, which it does not name."""
     for path, part in _walk(value, "$", 0):
         try:
-            orjson.dumps(part, _shallow, orjson.OPT_NON_STR_KEYS)
+            orjson.dumps(part, _shallow, _OPTIONS | orjson.OPT_NON_STR_KEYS)
         except orjson.JSONEncodeError as refusal:
-            return PayloadEncodeError(type_name(type(part)), path, str(refusal))
+            return PayloadEncodeError(
+                type_name(type(part)), path, str(refusal.__cause__ or refusal)
+            )
     return PayloadEncodeError(type_name(type(value)), "$", str(error))
 
 
@@ -91,6 +137,15 @@ def _refuse_non_finite(value: object) -> None:
     for path, part in _walk(value, "$", 0):
         if isinstance(part, float) and not math.isfinite(part):
             raise PayloadEncodeError("float", path, f"JSON has no {part}")
+
+
+def _refuse_merging_keys(value: object) -> None:
+    for path, part in _walk(value, "$", 0):
+        if isinstance(part, Mapping):
+            keys = list(cast(Mapping[object, object], part))
+            written = orjson.loads(orjson.dumps(dict.fromkeys(keys), None, orjson.OPT_NON_STR_KEYS))
+            if len(written) < len(keys):
+                raise PayloadEncodeError("dict", path, "JSON makes one of two keys")
 
 
 _MAX_WALK_DEPTH = 300
@@ -113,13 +168,13 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
                 yield f".{field.name}", getattr(value, field.name)
     elif isinstance(value, Mapping):
         for key, part in cast(Mapping[object, object], value).items():
-            yield (f".{key}" if isinstance(key, str) else f"[{key!r}]"), part
+            yield key_step(key), part
     elif isinstance(value, (list, tuple, set, frozenset)):
         for index, part in enumerate(cast("Sequence[object]", value)):
             yield f"[{index}]", part
     elif isinstance(value, Enum):
         yield "", value.value
-    elif hasattr(value, "model_dump") and not isinstance(value, type):
+    elif is_pydantic(type(value)):
         fields = cast(Any, type(value)).model_fields
         for name in fields:
             yield f".{name}", getattr(value, name)

@@ -1,7 +1,6 @@
 """Decoders of single JSON values: what json_decoding builds containers and classes from."""
 
 import base64
-import binascii
 import types
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
@@ -12,9 +11,6 @@ from typing import Any, Final, TypeAlias, cast
 from uuid import UUID
 
 Decoder: TypeAlias = Callable[[object], object]
-
-# What constructors and parsers raise for a value that they do not like.
-UNREADABLE: Final = (ValueError, TypeError, LookupError, ArithmeticError)
 
 
 class MismatchError(Exception):
@@ -29,6 +25,10 @@ class MismatchError(Exception):
     def within(self, step: str) -> "MismatchError":
         self.path.append(step)
         return self
+
+    def full_path(self) -> str:
+        """From the whole value to the part that is wrong."""
+        return "$" + "".join(reversed(self.path))
 
 
 def as_is(value: object) -> object:
@@ -60,6 +60,13 @@ def wrong(wanted: object, value: object) -> MismatchError:
     return MismatchError(wanted, f"found {kind_of(value)}")
 
 
+def unreadable(wanted: object, error: Exception) -> MismatchError:
+    """The error for what a constructor or parser raised, which may be anything; a mismatch that one
+    met inside goes on as it is.
+    """
+    return error if isinstance(error, MismatchError) else MismatchError(wanted, str(error))
+
+
 def exact(wanted: type) -> Decoder:
     """For a type that JSON has: nothing else is taken, no bool for an int."""
 
@@ -85,7 +92,8 @@ def _bytes(value: object) -> object:
     if isinstance(value, str):
         try:
             return base64.b64decode(value, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
+            # binascii.Error is one; letters beyond ASCII raise a plain one.
             raise MismatchError(bytes, f"not base64: {error}") from error
     raise wrong(bytes, value)
 
@@ -100,8 +108,8 @@ def converted(
             raise wrong(wanted, value)
         try:
             return convert(value)
-        except UNREADABLE as error:
-            raise MismatchError(wanted, str(error)) from error
+        except Exception as error:
+            raise unreadable(wanted, error) from error
 
     return decoder
 

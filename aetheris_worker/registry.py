@@ -4,9 +4,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+from aetheris_client.signatures import signature_of
 from aetheris_worker.runtime import guard
 from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefinition
-from aetheris_worker.runtime.signatures import signature_of
 
 
 def workflows_by_name(workflows: Sequence[type]) -> Mapping[str, WorkflowDefinition]:

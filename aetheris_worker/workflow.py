@@ -21,6 +21,7 @@ from aetheris_client.definition import (
     WORKFLOW_RUN,
 )
 from aetheris_client.options import check_names
+from aetheris_client.signatures import signature_of
 from aetheris_worker.retry import RetryPolicy
 from aetheris_worker.runtime import guard as _guard
 from aetheris_worker.runtime import info as _info
@@ -40,7 +41,6 @@ from aetheris_worker.runtime.info import ParentInfo, WorkflowInfo
 from aetheris_worker.runtime.loop import WorkflowLoop
 from aetheris_worker.runtime.run import WorkflowRun
 from aetheris_worker.runtime.signals import SignalHandler
-from aetheris_worker.runtime.signatures import signature_of
 
 __all__ = [
     "ActivityCancellationType",
@@ -545,12 +545,15 @@ def _start_activity(
         arguments = tuple(args)
     if options.keys() - _ACTIVITY_OPTIONS:
         check_names("activity", options, _ACTIVITY_OPTIONS, required=())
+    argument_types: Sequence[object] = ()
     if isinstance(activity, str):
         name = activity
     else:
         name = ActivityDefinition.of(activity).name
+        signature = signature_of(activity)
+        argument_types = signature.types_of(len(arguments))
         if result_type is None:
-            result_type = signature_of(activity).result_type
+            result_type = signature.result_type
     take = options.get
     at_most_once = take("at_most_once", False)
     retry_policy = take("retry_policy")
@@ -567,7 +570,9 @@ def _start_activity(
         capabilities=take("capabilities", ()),
         at_most_once=at_most_once,
     )
-    return run.start_activity(name, arguments, how, take("activity_id"), result_type)
+    return run.start_activity(
+        name, arguments, how, take("activity_id"), argument_types, result_type
+    )
 
 
 _ACTIVITY_OPTIONS: Final = StartActivityOptions.__optional_keys__

@@ -27,6 +27,7 @@ from aetheris_client.converter import (
 )
 from aetheris_client.errors import PayloadDecodeError
 from aetheris_client.failure import to_failure
+from aetheris_client.json_decoding import parse
 from aetheris_client.json_encoding import encode_plain
 from aetheris_client.times import from_duration, from_timestamp
 
@@ -36,8 +37,8 @@ class _ProtobufAsJson(ProtobufConverter):
 
     def from_payload(self, payload: Payload, hint: object) -> object:
         try:
-            return orjson.loads(payload.data)
-        except orjson.JSONDecodeError as error:
+            return parse(payload.data)
+        except (ValueError, RecursionError) as error:
             raise PayloadDecodeError("json/protobuf", "$", str(error)) from error
 
 

@@ -19,8 +19,9 @@ from aetheris.api.v1.worker_service_pb2 import (
     TaskAnswerResult,
     WorkflowTask,
 )
-from aetheris_client.errors import ApplicationError, CancelledError
+from aetheris_client.errors import ApplicationError, CancelledError, PayloadEncodeError
 from aetheris_client.failure import recordable, to_failure, trimmed
+from aetheris_client.signatures import signature_of
 from aetheris_worker.activities.attempt import CURRENT, Attempt, CancelReason
 from aetheris_worker.activities.calls import call_async, call_plain
 from aetheris_worker.activities.heartbeat import Heartbeater, interval_of
@@ -29,7 +30,6 @@ from aetheris_worker.answers import AnswerSender, is_passing_error
 from aetheris_worker.config import WorkerConfig
 from aetheris_worker.runtime.definitions import ActivityDefinition
 from aetheris_worker.runtime.entry import is_cancelled
-from aetheris_worker.runtime.signatures import signature_of
 from aetheris_worker.slots import Slots
 
 _LOGGER: Final = logging.getLogger("aetheris.worker")
@@ -210,17 +210,28 @@ class ActivityRunner:
         converter = self._config.converter
         if converter.codec is not None:
             await converter.codec.decode_message(task)
-        types = signature_of(definition.function).argument_types
+        signature = signature_of(definition.function)
+        types = signature.types_of(len(task.input.payloads))
         arguments = converter.from_payloads(task.input, types)
         # This task's context is its own: nothing else sees the variable.
         CURRENT.set(attempt)
         if definition.is_async:
             function = cast(Callable[..., Coroutine[Any, Any, object]], definition.function)
-            return converter.to_payloads([await call_async(function, arguments)])
+            return self._encode(await call_async(function, arguments), signature.result_type)
         call = functools.partial(call_plain, definition.function, arguments)
         in_context = functools.partial(contextvars.copy_context().run, call)
         loop = asyncio.get_running_loop()
-        return converter.to_payloads([await loop.run_in_executor(self._executor, in_context)])
+        result = await loop.run_in_executor(self._executor, in_context)
+        return self._encode(result, signature.result_type)
+
+    def _encode(self, result: object, result_type: object) -> Payloads | None:
+        try:
+            return self._config.converter.to_payloads([result], [result_type])
+        except PayloadEncodeError as error:
+            # Its effects are there; another attempt would have them again and come to the same.
+            raise ApplicationError(
+                f"the activity's result: {error}", type="PayloadEncodeError", non_retryable=True
+            ) from error
 
     def _answer_error(self, attempt: Attempt, answer: TaskAnswer, error: BaseException) -> None:
         """Say how it ended; nothing where nobody waits for it."""

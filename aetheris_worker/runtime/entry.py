@@ -12,6 +12,7 @@ from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_client.errors import AetherisError, CancelledError, FailureError
 from aetheris_client.failure import to_failure
+from aetheris_client.signatures import signature_of
 from aetheris_worker.runtime.closing import (
     CancelRunCommand,
     ClosingCommand,
@@ -22,7 +23,6 @@ from aetheris_worker.runtime.definitions import WorkflowDefinition
 from aetheris_worker.runtime.errors import PASSING, ForbiddenCallError
 from aetheris_worker.runtime.run import WorkflowRun
 from aetheris_worker.runtime.signals import AsyncFunction
-from aetheris_worker.runtime.signatures import signature_of
 
 
 class QueryNotFoundError(AetherisError):
@@ -93,14 +93,15 @@ class WorkflowEntry:
             raise QueryNotFoundError(name, list(self._definition.queries))
         if self._instance is None:
             raise WorkflowNotBegunError
-        types = signature_of(handler.method).argument_types
+        signature = signature_of(handler.method)
+        types = signature.types_of(len(arguments.payloads))
         loop = self._run.loop
         loop.read_only = True
         try:
             with loop.entered():
                 values = self._run.converter.from_payloads(arguments, types)
                 answer = self._context.run(handler.method, self._instance, *values)
-                return self._run.converter.to_payloads([answer])
+                return self._run.converter.to_payloads([answer], [signature.result_type])
         finally:
             loop.read_only = False
 
@@ -121,7 +122,7 @@ class WorkflowEntry:
             self._run.signals.bind(self._definition, self._instance)
 
     def _begin(self, arguments: Payloads) -> None:
-        types = signature_of(self._definition.run).argument_types
+        types = signature_of(self._definition.run).types_of(len(arguments.payloads))
         try:
             values = self._run.converter.from_payloads(arguments, types)
         except Exception as error:  # noqa: BLE001 - converters raise what they please
@@ -142,7 +143,8 @@ class WorkflowEntry:
     async def _guard_main(self, arguments: Sequence[object]) -> None:
         try:
             result = await cast(AsyncFunction, self._definition.run)(self._instance, *arguments)
-            self._close(CompleteRunCommand(self._run.converter.to_payloads([result])))
+            types = [signature_of(self._definition.run).result_type]
+            self._close(CompleteRunCommand(self._run.converter.to_payloads([result], types)))
         except PASSING:
             raise
         except BaseException as error:  # noqa: BLE001 - decided there

@@ -90,6 +90,7 @@ class WorkflowRun:
         arguments: Sequence[object],
         options: ActivityOptions,
         activity_id: str | None,
+        argument_types: Sequence[object],
         result_type: object,
     ) -> ActivityHandle[Any]:
         """Schedule it.
@@ -100,7 +101,7 @@ class WorkflowRun:
         """
         self.loop.check_writable("scheduling an activity")
         options.check(activity_type)
-        payloads = self.converter.to_payloads(arguments)
+        payloads = self.converter.to_payloads(arguments, argument_types)
         self._activity_count += 1
         machine = ActivityMachine(
             activity_id or str(self._activity_count),

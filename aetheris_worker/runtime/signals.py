@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_client.converter import DataConverter
+from aetheris_client.signatures import signature_of
 from aetheris_worker.runtime.definitions import (
     Function,
     HandlerUnfinishedPolicy,
@@ -22,7 +23,6 @@ from aetheris_worker.runtime.definitions import (
 )
 from aetheris_worker.runtime.errors import PASSING
 from aetheris_worker.runtime.loop import WorkflowLoop
-from aetheris_worker.runtime.signatures import signature_of
 
 AsyncFunction = Callable[..., Awaitable[object]]
 
@@ -55,7 +55,8 @@ class SignalHandler:
             values = converter.from_payloads(signaled.input)
             return (*self.leading, signaled.signal_name, values)
         signature = signature_of(self.function)
-        values = converter.from_payloads(signaled.input, signature.argument_types)
+        types = signature.types_of(len(signaled.input.payloads))
+        values = converter.from_payloads(signaled.input, types)
         if not signature.accepts(len(values)):
             raise TypeError(f"it came with {len(values)} arguments")
         return (*self.leading, *values)

@@ -1,5 +1,6 @@
 """API messages as plain JSON values."""
 
+import json
 from datetime import UTC, datetime
 
 from google.protobuf.duration_pb2 import Duration
@@ -86,3 +87,9 @@ def test_json_of_error_is_its_failure_chain():
 def test_plain_failure_keeps_its_kind():
     failure = Failure(message="m", application_failure_info=ApplicationFailureInfo(type="T"))
     assert plain(failure) == {"message": "m", "application_failure_info": {"type": "T"}}
+
+
+def test_json_with_integer_beyond_64_bits_is_exact():
+    payload = Payload(metadata={"encoding": b"json/plain"}, data=b"[18446744073709551617]")
+    text = to_json({"at": datetime(2026, 1, 1, tzinfo=UTC), "result": payload}, indent=False)
+    assert json.loads(text) == {"at": "2026-01-01T00:00:00+00:00", "result": [2**64 + 1]}

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeVar
 import pytest
 
 from aetheris_client.converter import DataConverter
-from aetheris_client.definition import result_type
+from aetheris_client.definition import types_of_call
 from aetheris_client.hints import hints_of
+from aetheris_client.signatures import signature_of
 from aetheris_worker import Worker, activity, workflow
-from aetheris_worker.runtime.signatures import signature_of
 
 if TYPE_CHECKING:
     from tests.unit.client.test_converter import Order
@@ -68,8 +68,7 @@ def test_hint_that_does_not_resolve_leaves_only_its_parameter_untyped() -> None:
 
 
 def test_result_that_does_not_resolve_leaves_the_parameters_typed() -> None:
-    assert result_type(_with_result) is None
-    assert signature_of(_with_result).argument_types == (Price,)
+    assert types_of_call(_with_result, 1) == ((Price,), None)
 
 
 @pytest.mark.parametrize("kind", [Line[Price], Row, Pair])

@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 
 from aetheris_client.definition import query_name, signal_name, workflow_name
+from aetheris_client.signatures import signature_of
 from aetheris_worker import RetryPolicy, Worker, activity, workflow
 from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefinition
-from aetheris_worker.runtime.signatures import signature_of
 from aetheris_worker.slots import Slots
 from aetheris_worker.tasks.cache import RunCache
 from tests.unit.worker.driver import Session, machine_of

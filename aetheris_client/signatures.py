@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,13 +17,22 @@ class Signature:
         argument_types: In order, without `self`; None where there is no annotation.
         required_count: At least this many arguments.
         takes_any_number: There is a `*args`.
+        rest_type: Of each value in `*args`; None where it has no annotation.
         result_type: None where there is no annotation; NoneType for `-> None`.
     """
 
     argument_types: tuple[object, ...]
     required_count: int
     takes_any_number: bool
+    rest_type: object
     result_type: object
+
+    def types_of(self, count: int) -> Sequence[object]:
+        """The types of this many arguments."""
+        beyond = count - len(self.argument_types)
+        if beyond <= 0:
+            return self.argument_types
+        return (*self.argument_types, *(self.rest_type for _ in range(beyond)))
 
     def accepts(self, count: int) -> bool:
         """Whether the function can be called with this many arguments."""
@@ -50,9 +59,11 @@ def _read(function: Callable[..., object]) -> Signature:
         for item in parameters
         if item.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     ]
+    rest = [item.name for item in parameters if item.kind is inspect.Parameter.VAR_POSITIONAL]
     return Signature(
         tuple(hints.get(item.name) for item in positional),
         sum(item.default is inspect.Parameter.empty for item in positional),
-        any(item.kind is inspect.Parameter.VAR_POSITIONAL for item in parameters),
+        bool(rest),
+        hints.get(rest[0]) if rest else None,
         hints.get("return"),
     )
