@@ -374,29 +374,39 @@ def field_hints(hint: object) -> dict[str, object]:
         names = [field.name for field in dataclasses.fields(kind)]
     elif is_named_tuple(kind):
         names = kind._fields
-    arguments = _type_arguments(kind, typing.get_args(hint))
-    return {name: _filled_in(hints.get(name, Any), arguments) for name in names}
+    bindings = _bindings(kind, typing.get_args(hint))
+    # A typed dict does not say which base a key is from.
+    anywhere = {key: value for binding in bindings.values() for key, value in binding.items()}
+    filled: dict[str, object] = {}
+    for name in names:
+        owner = next((c for c in kind.__mro__ if name in vars(c).get("__annotations__", {})), kind)
+        arguments = anywhere | bindings.get(owner, {})
+        filled[name] = _filled_in(hints.get(name, Any), arguments)
+    return filled
 
 
-def _type_arguments(kind: type, args: tuple[object, ...]) -> dict[object, object]:
-    arguments: dict[object, object] = {}
-    for owner in reversed(kind.__mro__):
-        # Of each base, what the class below it says.
-        for base in cast(tuple[object, ...], vars(owner).get("__orig_bases__", ())):
-            parameters = getattr(typing.get_origin(base), "__parameters__", ())
-            pairs = zip(parameters, typing.get_args(base), strict=False)
-            arguments |= {parameter: arg for parameter, arg in pairs if parameter is not arg}
-    arguments |= dict(zip(getattr(kind, "__parameters__", ()), args, strict=False))
-    return arguments
+def _bindings(kind: type, args: tuple[object, ...]) -> dict[type, dict[object, object]]:
+    """For the class and each generic base, what its type variables stand for: two bases may name
+    theirs alike and mean different types.
+    """
+    parameters: tuple[object, ...] = getattr(kind, "__parameters__", ())
+    own = dict(zip(parameters, args, strict=False))
+    found: dict[type, dict[object, object]] = {kind: own}
+    bases: tuple[object, ...] = vars(kind).get("__orig_bases__", kind.__bases__)
+    for base in bases:
+        origin = typing.get_origin(base) or base
+        if isinstance(origin, type):
+            base_args = tuple(_filled_in(arg, own) for arg in typing.get_args(base))
+            found = {**_bindings(origin, base_args), **found}
+    return found
 
 
 def _filled_in(hint: object, arguments: Mapping[object, object]) -> object:
     """A hint with the type variables that have arguments replaced."""
     if not arguments:
         return hint
-    if isinstance(hint, TypeVar) and hint in arguments:
-        rest = {key: value for key, value in arguments.items() if key is not hint}
-        return _filled_in(arguments[hint], rest)
+    if isinstance(hint, TypeVar):
+        return arguments.get(hint, hint)
     parameters = getattr(hint, "__parameters__", ())
     if not parameters or isinstance(hint, type):
         return hint

@@ -123,6 +123,24 @@ class DayBox(Pair[UUID, date]):
 
 
 @dataclass
+class Named(Generic[T]):
+    label: T
+
+
+@dataclass
+class Swapped(Box[K], Named[T], Generic[T, K]):
+    """Both bases name their type variable alike."""
+
+
+class Row(TypedDict, Generic[T]):
+    cell: T
+
+
+class DayRow(Row[date]):
+    more: int
+
+
+@dataclass
 class Tree:
     name: str
     children: list["Tree"] = field(default_factory=list["Tree"])
@@ -379,6 +397,9 @@ def test_value_of_any_type_comes_back_with_its_types_or_is_refused_with_its_path
         (Derived(base=2), Derived),
         (DayBox(date(2026, 1, 1), [], {"k": UUID(int=1)}), DayBox),
         (Pair(date(2026, 1, 1), [], {"k": 1}), Pair[int, date]),
+        (Swapped(UUID(int=1), date(2026, 1, 1), [date(2026, 1, 2)]), Swapped[UUID, date]),
+        ({"cell": date(2026, 1, 1), "more": 1}, DayRow),
+        ({"cell": date(2026, 1, 1)}, Row[date]),
         (Dog("d"), Cat | Dog),
         (Cat("c"), Dog | Cat),
         (Child(Decimal(1)), Price | Child),
