@@ -143,11 +143,22 @@ def _check_member(shape: _Shape, value: object, back: object) -> None:
             if failure is None or len(error.path) > len(failure.path):
                 failure = error
         else:
-            return
+            # Where it takes some liberty (an int for a float), no other may be the exact one.
+            if all(_is_same(m, value, back) for m in shape.members if _is_same(m, value, value)):
+                return
+            break
     if failure is None or not failure.path:
         reason = f"{_named(value)} would arrive as {_named(back)}: another member takes it first"
         raise MismatchError(shape.hint, reason)
     raise failure
+
+
+def _is_same(hint: object, value: object, back: object) -> bool:
+    try:
+        check_same(hint, value, back)
+    except MismatchError:
+        return False
+    return True
 
 
 def _check_leaf(hint: object, value: object, back: object) -> None:
