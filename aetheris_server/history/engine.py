@@ -203,6 +203,8 @@ class Engine:
             UnavailableError: Postgres does not answer, or the disk is too far behind.
         """
         wanted = {key.run_id: key for key in keys if self._can_be_loaded(key)}
+        if not wanted:
+            return
         shards = {
             run_id: self.find_shard(key.namespace_id, key.workflow_id)
             for run_id, key in wanted.items()

@@ -13,7 +13,7 @@ from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.obligations import owes_tasks
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.loops import is_cancelled
+from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.storage.executions import load_owing
 from aetheris_server.storage.log import load_open_runs_since
 from aetheris_server.telemetry import counter, get_logger
@@ -25,6 +25,7 @@ _RECOVERED = counter("recovered_runs", "Runs looked at because their shard was t
 _FAILED = counter("failed_recoveries", "Runs that could not be recovered because of a fault.")
 
 _PAGE_SIZE = 200
+_RETRY_INTERVAL = 0.5
 
 _Owing = tuple[Shard, RunKey]
 _Work = Callable[[Shard, RunKey, LoadedRun | None], None]
@@ -105,6 +106,8 @@ async def run_catching_up(engine: Engine) -> None:
         else:
             continue
         engine.dispatcher.skip(shard_ids)
+        # There is room: without this it would be tried again at once, for as long as it fails.
+        await pause(_RETRY_INTERVAL)
 
 
 async def _for_each(
