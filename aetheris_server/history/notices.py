@@ -65,7 +65,7 @@ class CancellationNotices:
             lane = self._lanes.setdefault(address, deque())
             if len(lane) >= _MAX_WAITING:
                 _log.warning("too many cancellation notices wait; heartbeats will tell")
-                return
+                continue
             lane.append(notice)
             self._wake.set()
 

@@ -11,6 +11,7 @@ from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.clock import SystemClock
 from aetheris_server.errors import StorageUnavailableError
 from aetheris_server.history import dispatch
+from aetheris_server.history import notices as notices_of_history
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.notices import CancellationNotices, Notice
 from aetheris_server.ids import shard_of
@@ -43,6 +44,20 @@ async def test_host_that_takes_no_cancellation_notice_holds_up_no_other() -> Non
     for queue in ("hung", "hung", "good", "hung", "good"):
         notices.send([Notice(task_queue=queue)])
     await wait_until(lambda: hosts.told == ["good", "good"], 2)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+async def test_notices_that_find_no_room_cost_those_of_another_host_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notices_of_history, "_MAX_WAITING", 2)
+    hosts = _Notified()
+    notices = CancellationNotices(cast("MatchingPeer", hosts), lambda _, queue, __: queue)
+    notices.send(Notice(task_queue=queue) for queue in ("hung", "hung", "hung", "good"))
+    running = asyncio.create_task(notices.run())
+    await wait_until(lambda: hosts.told == ["good"], 2)
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
