@@ -30,9 +30,9 @@ from aetheris_server.history.refusals import Refusals
 from aetheris_server.history.rows import (
     check_key,
     check_storable,
-    snapshot_row,
     to_log_row,
     to_newest,
+    try_snapshot_row,
 )
 from aetheris_server.history.run import LoadedRun, Ticket, Transition, WaitingQuery
 from aetheris_server.history.shard import Shard
@@ -392,7 +392,10 @@ class Engine:
             self._newest.put(key, to_newest(state))
         self.wakeups.follow(run, deadline)
         if run.needs_snapshot(self.settings.snapshot_interval_records):
-            commit.snapshots.append(snapshot_row(run))
+            snapshot = try_snapshot_row(run)
+            if snapshot is not None:
+                commit.snapshots.append(snapshot)
+            # Or there is a fault in it, which would be there again with the next record.
             run.note_snapshot()
 
     def _on_committed(
@@ -475,10 +478,11 @@ class Engine:
             return
         if self.committer.is_full or run.shard_id not in self.shards:
             return
-        snapshot = snapshot_row(run)
-        self.committer.enqueue(
-            Commit(run.shard_id, rows=[], on_done=lambda _: None, snapshots=[snapshot])
-        )
+        snapshot = try_snapshot_row(run)
+        if snapshot is not None:
+            self.committer.enqueue(
+                Commit(run.shard_id, rows=[], on_done=lambda _: None, snapshots=[snapshot])
+            )
 
     # Offering.
 

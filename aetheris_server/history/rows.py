@@ -14,6 +14,11 @@ from aetheris_server.storage.executions import ExecutionRow, NewestRun
 from aetheris_server.storage.log import LogRow
 from aetheris_server.storage.snapshots import SnapshotRow
 from aetheris_server.storage.uuids import is_uuid
+from aetheris_server.telemetry import counter, get_logger
+
+_log = get_logger(__name__)
+
+_FAILED_SNAPSHOTS = counter("failed_snapshots", "Snapshots that were not made because of a fault.")
 
 # What fits an entry of an index beside the ids; the frontend's own bound is lower by default.
 _MAX_KEY_BYTES = 2_000
@@ -109,12 +114,21 @@ def to_newest(state: RunState) -> NewestRun:
     )
 
 
-def snapshot_row(run: LoadedRun) -> SnapshotRow:
-    """The snapshot of a run as it is now."""
+def try_snapshot_row(run: LoadedRun) -> SnapshotRow | None:
+    """The snapshot of a run as it is now; None if there is a fault in making it.
+
+    The log has all that it says, so neither the run nor one that takes its room need fail for it.
+    """
+    try:
+        state = to_snapshot(run.state)
+    except Exception:  # noqa: BLE001 - logged whole
+        _log.exception("a run has no snapshot", run_id=run.key.run_id)
+        _FAILED_SNAPSHOTS.inc()
+        return None
     return SnapshotRow(
         shard_id=run.shard_id,
         run_id=run.key.run_id,
         run_seq=run.state.run_seq,
         hash=run.state.hash,
-        state=to_snapshot(run.state),
+        state=state,
     )

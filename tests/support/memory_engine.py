@@ -43,11 +43,15 @@ class MemoryEngine:
     def __init__(self, clock: ManualClock, **settings: Any) -> None:
         self.clock = clock
         nothing = cast("Any", None)
-        chosen = {"cache_max_runs": 10**6, "cache_max_bytes": 10**12, **settings}
+        chosen = {
+            "cache_max_runs": 10**6,
+            "cache_max_bytes": 10**12,
+            "snapshot_interval_records": 10**6,
+            **settings,
+        }
         self.engine = Engine(
             EngineSettings(
                 shard_count=1,
-                snapshot_interval_records=10**6,
                 limits=RunLimits(),
                 **chosen,
             ),

@@ -4,9 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
+from aetheris_server.history import engine, rows
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
+from tests.support.clock import ManualClock
+from tests.support.memory_engine import MemoryEngine
 from tests.support.runs import KEY, RunDriver, payloads, schedule_activity, start_timer
 
 _LARGE = "x" * 100_000
@@ -94,3 +97,22 @@ def test_state_too_large_for_the_store_has_no_snapshot() -> None:
         run.run_task(schedule_activity(f"{number}", input=large))
         run.signal(f"{number}")
     assert not _loaded(run).needs_snapshot(1)
+
+
+def _refuse(_: RunState) -> bytes:
+    raise ValueError("a fault")
+
+
+def test_fault_in_a_snapshot_fails_neither_its_run_nor_one_that_takes_its_room(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_MIN_RECORDS_FOR_SNAPSHOT", 2)
+    monkeypatch.setattr(rows, "to_snapshot", _refuse)
+    bench = MemoryEngine(clock, cache_max_runs=1, snapshot_interval_records=2)
+    old = bench.start("old")
+    bench.run_task(old, schedule_activity("a"))
+    new = bench.start("new")
+    assert list(bench.engine.shards) == [0]
+    assert bench.engine.cache.peek(old.run_id) is None
+    bench.run_task(new, schedule_activity("a"))
+    assert len(bench.events(old)) == len(bench.events(new)) > 2
