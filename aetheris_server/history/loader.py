@@ -316,7 +316,10 @@ class NewestRuns:
         found: dict[WorkflowKey, NewestRun],
     ) -> None:
         for key in keys:
-            waiter = self._wanted.pop(key)
+            waiter = self._wanted.pop(key, None)
+            if waiter is None:
+                # Answered before its look-up met a fault half-way.
+                continue
             if error is not None:
                 waiter.set_exception(error)
                 # Every waiter may have been cancelled; the error is then nobody's.

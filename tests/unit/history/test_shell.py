@@ -324,6 +324,27 @@ async def test_look_up_that_is_refused_fails_no_other() -> None:
     await _while_running(newest.run, check)
 
 
+async def test_look_ups_go_on_after_a_fault_in_the_half_of_one() -> None:
+    async def load(keys: Sequence[Any]) -> dict[Any, Any]:
+        if len(keys) > 1:
+            raise UnstorableError("postgres refuses a value")
+        if (1, "ns", "faulty") in keys:
+            raise ValueError("a fault")
+        return dict.fromkeys(keys, "run")
+
+    newest = NewestRuns(load, max_entries=10)
+
+    async def check() -> None:
+        keys = [(1, "ns", "a"), (1, "ns", "faulty")]
+        answers = await asyncio.gather(*map(newest.load, keys), return_exceptions=True)
+        assert answers[0] == "run"
+        assert isinstance(answers[1], StorageUnavailableError)
+        assert await newest.load((1, "ns", "b")) == "run"
+
+    async with asyncio.timeout(5):
+        await _while_running(newest.run, check)
+
+
 # The lease.
 
 
