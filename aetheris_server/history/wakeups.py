@@ -10,6 +10,7 @@ loaded any more; one that leaves memory keeps what its executions row does not c
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 
@@ -52,6 +53,25 @@ DUE_HORIZON = timedelta(seconds=60)
 """How far ahead the rows of runs that are not in memory are looked at, at least."""
 
 
+class _Keys(asyncio.Queue[RunKey]):
+    """A queue in which each run waits once: those that are due are scanned for again and again."""
+
+    def _init(self, maxsize: int) -> None:
+        self._waiting: OrderedDict[RunKey, None] = OrderedDict()
+
+    def _put(self, item: RunKey) -> None:
+        self._waiting[item] = None
+
+    def _get(self) -> RunKey:
+        return self._waiting.popitem(last=False)[0]
+
+    def qsize(self) -> int:
+        return len(self._waiting)
+
+    def empty(self) -> bool:
+        return not self._waiting
+
+
 class WakeUps:
     """Looks at runs when they are due. `run` does so until cancelled."""
 
@@ -73,7 +93,7 @@ class WakeUps:
         self._durable: Deadlines[datetime] = Deadlines()
         self._inflight: Deadlines[float] = Deadlines()
         self._again: Deadlines[float] = Deadlines()
-        self._to_load: asyncio.Queue[RunKey] = asyncio.Queue()
+        self._to_load = _Keys()
         self._wake = asyncio.Event()
 
     async def run(self) -> None:

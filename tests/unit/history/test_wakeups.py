@@ -140,6 +140,24 @@ def test_run_that_left_memory_is_loaded_once_for_its_deadline(clock: ManualClock
     assert not bench.load(key).state.timers
 
 
+def test_run_that_is_found_due_again_and_again_waits_once_to_be_loaded(clock: ManualClock) -> None:
+    bench = MemoryEngine(clock)
+    names = ("a", "b")
+    for name in names:
+        key = bench.start(name)
+        bench.run_task(key, start_timer("t", 3600))
+        bench.evict(key)
+    clock.advance(3600)
+    wakeups = bench.engine.wakeups
+    for _ in range(10):
+        bench.schedule_due(DUE_HORIZON)
+        wakeups.look_at_due()
+    assert wakeups._to_load.qsize() == 2
+    bench.look()
+    assert bench.loads == 2
+    assert wakeups._to_load.empty()
+
+
 def test_run_that_cannot_be_looked_at_is_looked_at_again(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
