@@ -85,6 +85,7 @@ class Cluster:
         self._live_addresses: frozenset[str] = frozenset()
         self._wanted: frozenset[int] = frozenset()
         self._is_displaced = False
+        self._is_leaving = False
         self._join_count = 0
         self._wake = asyncio.Event()
         self._taken = asyncio.Event()
@@ -98,7 +99,7 @@ class Cluster:
             self._db,
             self.host_id,
             self._settings.watermark_interval,
-            lambda shard_id: self.on_shard_failed(shard_id, True),
+            self.on_shard_failed,
         )
 
     @property
@@ -134,7 +135,7 @@ class Cluster:
         """Return when this host has all the shards that it should have."""
         await self._ready.wait()
 
-    def on_shard_failed(self, shard_id: int, is_lost: bool) -> None:
+    def on_shard_failed(self, shard_id: int) -> None:
         """A commit of a shard failed and the engine has forgotten it: take it anew if ours."""
         self._ready.clear()
         self._owner_by_shard.pop(shard_id, None)
@@ -198,6 +199,8 @@ class Cluster:
         self._join_count += 1
         for shard_id in [*self.engine.shards, *self.engine.failed_shards()]:
             self.engine.release_shard(shard_id)
+        if self._is_leaving:
+            return
         if await self._register():
             _log.error("this host was taken for dead and has joined anew")
             self._is_displaced = False
@@ -216,6 +219,9 @@ class Cluster:
             UnavailableError: Postgres does not answer; the lease will run out.
         """
         assert self._settler is not None
+        # The lease is renewed to the end; where its row is gone by then, nobody must think that
+        # this host has come back.
+        self._is_leaving = True
         if not self.lease.is_valid:
             _log.warning("the lease has run out; there is nothing to give up")
             return

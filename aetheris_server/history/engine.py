@@ -96,7 +96,7 @@ class Engine:
         dispatcher: Dispatcher,
         tokens: Tokens,
         is_leased: Callable[[], bool],
-        on_shard_failed: Callable[[int, bool], None],
+        on_shard_failed: Callable[[int], None],
     ) -> None:
         """Args:
         settings: Of the engine.
@@ -104,7 +104,7 @@ class Engine:
         db: Where the log is.
         dispatcher: Where tasks are offered.
         is_leased: Whether nobody else can have the shards of this host.
-        on_shard_failed: Called with the shard and whether another host has it.
+        on_shard_failed: Called with a shard that must be taken anew.
         """
         self.settings = settings
         self.clock = clock
@@ -470,7 +470,7 @@ class Engine:
         if shard is not None and not is_lost:
             # The last, so that a fault above leaves nothing in memory that would be trusted.
             self._failed_ranges[shard_id] = range_id
-        self._on_shard_failed(shard_id, is_lost)
+        self._on_shard_failed(shard_id)
 
     def _on_evicted(self, run: LoadedRun) -> None:
         self.wakeups.release(run)

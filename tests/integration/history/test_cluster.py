@@ -13,6 +13,7 @@ from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
 from aetheris_server.clock import SystemClock
 from aetheris_server.config import PostgresSettings
 from aetheris_server.errors import ShardNotOwnedError
+from aetheris_server.loops import end_tasks
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.hosts import load_live_hosts, register_host
 from aetheris_server.storage.shards import acquire_shards, load_shards
@@ -125,6 +126,18 @@ async def test_host_at_the_address_of_another_serves_nothing_and_says_so(
         await db.fetch("UPDATE hosts SET host_id = 'other', expire_time = now() + interval '1 h'")
         await wait_until(lambda: "address" in (bench.host.cluster.waits_for or ""))
         assert not bench.engine.shards
+
+
+async def test_host_that_has_left_does_not_come_back(
+    migrated_postgres_dsn: str, db: Database
+) -> None:
+    async with _bench(migrated_postgres_dsn) as bench:
+        # As when a host ends, but that renewals of its lease still come.
+        await end_tasks(bench.host._membership)
+        await bench.host.cluster.leave()
+        await wait_until(lambda: bench.host.cluster._join_count > 1, 3, "two more renewals")
+        assert await load_live_hosts(db) == []
+        assert {shard.host_id for shard in await load_shards(db)} == {None}
 
 
 async def test_shard_that_is_ours_by_its_row_alone_is_given_up_if_another_should_have_it(
