@@ -137,12 +137,10 @@ class Dispatcher:
             lane.queue.append(ref)
             self._wake.set()
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether matching takes tasks more slowly than they come, or not at all."""
-        return bool(self._later) or any(
-            len(lane.queue) > _MAX_BATCH for lane in self._lanes.values()
-        )
+    def is_behind(self, ref: _TaskRef) -> bool:
+        """Whether the host of a task takes tasks more slowly than they come, or not at all."""
+        lane = self._lanes.get(self._locate(ref))
+        return lane is not None and lane.task_count > _MAX_BATCH
 
     def skip(self, shard_ids: Iterable[int], address: str | None = None) -> None:
         """Have the tasks of shards derived again when a lane has room, see `wait_skipped`."""

@@ -61,9 +61,9 @@ class Sweep:
                 yield shard, key
 
     async def _look(self, shard: Shard, key: RunKey) -> int:
-        """Offer what a run owes, and say how much work that was."""
+        """Offer what a run owes to hosts that keep up, and say how much work that was."""
         is_ours = self._engine.shards.get(shard.shard_id) is shard
-        if not is_ours or key not in shard.flagged or self._engine.dispatcher.is_behind:
+        if not is_ours or key not in shard.flagged:
             return 1
         is_loaded = self._engine.cache.peek(key.run_id) is not None
         try:
@@ -81,7 +81,11 @@ class Sweep:
         run = engine.cache.peek(key.run_id)
         if run is None:
             run = await engine.load(key.namespace_id, key.workflow_id, key.run_id)
-        refs = obligations(run.state, run.inflight, engine.clock.now())
+        refs = [
+            ref
+            for ref in obligations(run.state, run.inflight, engine.clock.now())
+            if not engine.dispatcher.is_behind(ref)
+        ]
         for ref in refs:
             ref.is_repeated = True
         _OFFERED.inc(len(refs))

@@ -1,10 +1,14 @@
 """The sweep on a real Postgres: what runs owe for long is offered again."""
 
 import uuid
+from collections.abc import Sequence
 
 import pytest
 
 from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
+from aetheris.server.v1 import matching_service_pb2
+from aetheris_server.errors import StorageUnavailableError
+from aetheris_server.history import dispatch
 from aetheris_server.history.sweep import Sweep
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench
 from tests.support.raw import seconds
@@ -13,22 +17,24 @@ from tests.support.wait import wait_until
 pytestmark = pytest.mark.integration
 
 
-async def start_runs(bench: HistoryBench, count: int) -> set[str]:
+async def start_runs(bench: HistoryBench, count: int, queue: str = "queue") -> set[str]:
+    before = len(bench.matching.refs)
     for number in range(count):
         await bench.service.start_workflow(
             NAMESPACE_ID,
             workflow_service_pb2.StartWorkflowRequest(
-                workflow_id=f"w-{number}",
+                workflow_id=f"{queue}-{number}",
                 workflow_type=common_pb2.WorkflowType(name="Flow"),
-                task_queue=task_queue_pb2.TaskQueue(name="queue"),
+                task_queue=task_queue_pb2.TaskQueue(name=queue),
                 workflow_task_timeout=seconds(10),
                 request_id=str(uuid.uuid4()),
             ),
         )
-    await wait_until(lambda: len(bench.matching.refs) == count, what="all tasks to be offered")
+    refs, total = bench.matching.refs, before + count
+    await wait_until(lambda: len(refs) == total, what="all tasks to be offered")
     flagged = [shard.flagged for shard in bench.engine.shards.values()]
-    await wait_until(lambda: sum(map(len, flagged)) == count, what="all runs to be flagged")
-    return {ref.run_id for ref in bench.matching.refs}
+    await wait_until(lambda: sum(map(len, flagged)) == total, what="all runs to be flagged")
+    return {ref.run_id for ref in refs[before:]}
 
 
 @pytest.mark.parametrize("cache_max_runs", [100, 2])
@@ -62,12 +68,26 @@ async def test_sweep_of_a_host_that_owes_nothing_asks_nothing(migrated_postgres_
         assert (bench.db.row_count, bench.matching.refs) == (before, [])
 
 
-async def test_sweep_while_matching_takes_nothing_does_not_pile_up_offers(
+async def test_sweep_adds_nothing_where_tasks_are_not_taken_and_passes_by_no_other(
     migrated_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(dispatch, "_MAX_BATCH", 1)
     async with history_bench(migrated_postgres_dsn) as bench:
-        await start_runs(bench, 3)
-        bench.matching.refs.clear()
-        monkeypatch.setattr(type(bench.engine.dispatcher), "is_behind", True)
-        await Sweep(bench.engine, 60.0).sweep()
-        assert bench.matching.refs == []
+        dead_runs = await start_runs(bench, 3, "dead")
+        live_runs = await start_runs(bench, 2, "live")
+        matching, dispatcher = bench.matching, bench.engine.dispatcher
+        dispatcher._locate = lambda ref: ref.task_queue
+        add_tasks = matching.add_tasks
+
+        async def add_some(tasks: Sequence[matching_service_pb2.TaskRef]) -> None:
+            if any(ref.task_queue == "dead" for ref in tasks):
+                raise StorageUnavailableError("redis", "gone")
+            await add_tasks(tasks)
+
+        matching.add_tasks = add_some
+        matching.refs.clear()
+        for _ in range(3):
+            await Sweep(bench.engine, 60.0).sweep()
+            await wait_until(lambda: {ref.run_id for ref in matching.refs} == live_runs)
+            matching.refs.clear()
+        assert 0 < dispatcher._lanes["dead"].task_count < len(dead_runs)
