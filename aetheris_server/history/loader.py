@@ -96,6 +96,9 @@ async def _load_part(db: Database, ids: Sequence[tuple[int, str]]) -> list[Loade
     for row in rows:
         try:
             runs.append(_assemble(row, snapshots.get(row.run_id), records.get(row.run_id, [])))
+        except RunUnreadableError:
+            # Who asks for this one alone is told.
+            continue
         except Exception:  # noqa: BLE001 - logged whole
             # One run at fault must not keep the others from being loaded.
             _log.exception("a run cannot be folded", run_id=row.run_id)

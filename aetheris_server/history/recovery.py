@@ -7,7 +7,12 @@ loaded a page at a time, in a few statements each, and no faster than their task
 
 from collections.abc import Callable, Collection, Sequence
 
-from aetheris_server.errors import RunSetAsideError, UnavailableError, WorkflowNotFoundError
+from aetheris_server.errors import (
+    RunSetAsideError,
+    RunUnreadableError,
+    UnavailableError,
+    WorkflowNotFoundError,
+)
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.shard import Shard
@@ -164,9 +169,8 @@ async def _try_load(engine: Engine, key: RunKey) -> LoadedRun | None:
     """The run; None if there is a fault in it, which must not keep the others waiting."""
     try:
         return await engine.load(key.namespace_id, key.workflow_id, key.run_id)
-    except RunSetAsideError:
-        problem = "a run was set aside"
-        _log.error("a run could not be recovered", run_id=key.run_id, error=problem)
+    except (RunSetAsideError, RunUnreadableError) as error:
+        _log.error("a run could not be recovered", run_id=key.run_id, error=str(error))
     except (UnavailableError, WorkflowNotFoundError):
         raise
     except Exception:  # noqa: BLE001 - logged whole

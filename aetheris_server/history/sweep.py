@@ -8,7 +8,7 @@ those are looked at more slowly still. Where nothing is owed this costs nothing.
 import asyncio
 from collections.abc import Iterator
 
-from aetheris_server.errors import RequestError, UnavailableError
+from aetheris_server.errors import RequestError, RunUnreadableError, UnavailableError
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.obligations import obligations
@@ -68,7 +68,7 @@ class Sweep:
         is_loaded = self._engine.cache.peek(key.run_id) is not None
         try:
             await self._offer(key)
-        except (UnavailableError, RequestError) as error:
+        except (UnavailableError, RequestError, RunUnreadableError) as error:
             _log.debug("a run is not swept", run_id=key.run_id, error=str(error))
         except Exception:  # noqa: BLE001 - logged whole
             # A run at fault must not keep the others from being looked at.

@@ -16,7 +16,12 @@ from datetime import datetime, timedelta
 
 from aetheris.server.v1 import log_pb2
 from aetheris_server.clock import Clock
-from aetheris_server.errors import ShardNotOwnedError, UnavailableError, WorkflowNotFoundError
+from aetheris_server.errors import (
+    RunUnreadableError,
+    ShardNotOwnedError,
+    UnavailableError,
+    WorkflowNotFoundError,
+)
 from aetheris_server.history.cache import RunCache
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.indexing import rewrite_wake_time
@@ -256,6 +261,9 @@ class WakeUps:
             except (UnavailableError, TimeoutError) as error:
                 _log.warning("a run that is due cannot be loaded", error=str(error))
                 self._schedule_again(key, _RETRY_INTERVAL)
+            except RunUnreadableError:
+                # The engine has said so.
+                self._schedule_again(key, _FAULT_INTERVAL)
             except Exception:  # noqa: BLE001 - logged whole
                 # One run at fault must not keep the others from being woken.
                 _log.exception("a run that is due could not be loaded", run_id=key.run_id)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
-from aetheris_server.errors import RequestError, UnavailableError
+from aetheris_server.errors import RequestError, RunUnreadableError, UnavailableError
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.giving import (
     Given,
@@ -57,7 +57,9 @@ async def start_tasks(
 async def _start_or_retry(engine: Engine, ref: TaskRef, poller: Poller) -> StartedTask:
     try:
         return await _start(engine, ref, poller)
-    except RequestError:
+    except (RequestError, RunUnreadableError):
+        # A run that cannot be read is not looked at every second: who can read it one day finds
+        # out from the disk that it owes this.
         return _GONE
     except UnavailableError:
         return _RETRY

@@ -254,6 +254,7 @@ async def test_run_whose_log_is_not_whole_is_refused_once_in_a_while_and_others_
         await bench.service.start_workflow(NAMESPACE_ID, _start_request("whole"))
         for workflow_id in ("broken", "whole"):
             await _Signallers(bench, workflow_id).run(3)
+        (task,) = [ref for ref in bench.matching.refs if ref.run_id == broken.run_id]
     await _delete_record(migrated_postgres_dsn, broken.run_id, 3)
     async with history_bench(migrated_postgres_dsn) as bench:
         # Recovery and everybody who asks: all are refused, by one look at the disk.
@@ -264,6 +265,10 @@ async def test_run_whose_log_is_not_whole_is_refused_once_in_a_while_and_others_
         with pytest.raises(BrokenLogError):
             await bench.engine.load(NAMESPACE_ID, "broken")
         assert bench.db.row_count == before
+        # Nor does its task come back every second, and the sweep looks at it in a while.
+        assert (await bench.start_task(task)).HasField("gone")
+        shard = bench.engine.find_shard(NAMESPACE_ID, "broken")
+        await wait_until(lambda: broken.run_id in {key.run_id for key in shard.owing_runs()})
         await _Signallers(bench, "whole").run(1)
         assert bench.host.cluster.is_ready
 
