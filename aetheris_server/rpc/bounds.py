@@ -63,15 +63,19 @@ class _Plan:
     )
 
 
-def check_bounds(request: Message) -> None:
+def check_bounds(request: Message, *, is_envelope: bool = False) -> None:
     """Refuse a request that breaks a rule.
+
+    Args:
+        request: As it came.
+        is_envelope: It carries another request, which may be as deep as if it had come by itself.
 
     Raises:
         InvalidArgumentError: Names the field.
     """
     plan = _plan_of(request.DESCRIPTOR)
     if plan is not None:
-        _walk(request, plan, None, 1)
+        _walk(request, plan, None, 0 if is_envelope else 1)
 
 
 def _walk(message: Any, plan: _Plan, path: _Path, depth: int) -> None:

@@ -70,7 +70,8 @@ class Calls:
 
     def __init__(self, max_count: int) -> None:
         """Args:
-        max_count: Calls in flight, polls included; one more is refused.
+        max_count: Calls in flight, polls included; one more that is not of a host of this
+            cluster is refused.
         """
         self._max_count = max_count
         self._count = 0
@@ -120,7 +121,8 @@ class Calls:
             service.servicer, method.name
         )
         on_undelivered = service.on_undelivered.get(method.name)
-        parse, credentials = _parser_of(method), service.credentials
+        credentials = service.credentials
+        parse = _parser_of(method, is_envelope=credentials is not None)
         succeeded = _CALLS.labels(name, grpc.StatusCode.OK.name)
         observe_seconds = _SECONDS.labels(name).observe
 
@@ -129,8 +131,11 @@ class Calls:
             self._enter()
             try:
                 if credentials is not None:
+                    # Hosts bound what they ask each other. Polls that fill this one must not keep
+                    # them from telling it what would empty it.
                     _check_peer(credentials, context)
-                self._check_room()
+                else:
+                    self._check_room()
                 message = await handler(parse(serialized), context)
                 response = message.SerializeToString()
                 if on_undelivered is not None:
@@ -168,7 +173,7 @@ async def _deliver(
         raise asyncio.CancelledError from error
 
 
-def _parser_of(method: MethodDescriptor) -> Callable[[bytes], Message]:
+def _parser_of(method: MethodDescriptor, *, is_envelope: bool) -> Callable[[bytes], Message]:
     """Makes a request of bytes, and refuses what no handler is to see."""
     # The stubs do not know all that a message can do.
     message: Any = GetMessageClass(method.input_type)
@@ -182,7 +187,7 @@ def _parser_of(method: MethodDescriptor) -> Callable[[bytes], Message]:
             ) from None
         # What this version does not know it cannot judge, so it must not get into the log.
         request.DiscardUnknownFields()
-        check_bounds(request)
+        check_bounds(request, is_envelope=is_envelope)
         return request
 
     return parse

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from aetheris.api.v1 import operator_service_pb2, worker_service_pb2, workflow_s
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris_server.config import GrpcSettings
 from aetheris_server.errors import DrainingError, ShardNotOwnedError, WorkflowNotFoundError
+from aetheris_server.rpc.bounds import MAX_DEPTH, check_bounds
 from aetheris_server.rpc.channels import ChannelPool
 from aetheris_server.rpc.credentials import PeerCredentials
 from aetheris_server.rpc.drain import DrainGate
@@ -46,8 +48,14 @@ class OtherHost:
 
 @pytest.fixture
 async def other() -> AsyncGenerator[OtherHost]:
+    async with other_host() as host:
+        yield host
+
+
+@asynccontextmanager
+async def other_host(max_calls: int = 1_000) -> AsyncGenerator[OtherHost]:
     history, matching, gate = FakeHistory(), FakeMatching(), DrainGate()
-    settings = GrpcSettings(port=0, drain_timeout=2)
+    settings = GrpcSettings(port=0, drain_timeout=2, max_calls=max_calls)
     async with (
         serve_grpc(
             settings, internal_services(history, matching, gate, history, CREDENTIALS)
@@ -74,6 +82,31 @@ async def test_call_arrives_with_its_namespace_and_request(other: OtherHost, met
     calls: HistoryCalls = other.remote_history
     await getattr(calls, method)("the id", request)
     assert other.history.calls == [(method, "the id", request)]
+
+
+async def test_request_as_deep_as_may_be_arrives_at_another_host_too(other: OtherHost) -> None:
+    request = worker_service_pb2.RespondActivityTaskFailedRequest()
+    link = request.failure
+    for _ in range(MAX_DEPTH - 2):
+        link = link.cause
+    link.message = "the root"
+    check_bounds(request)
+    await other.remote_history.respond_activity_task_failed("n", request)
+    assert other.history.calls == [("respond_activity_task_failed", "n", request)]
+
+
+async def test_hosts_reach_each_other_however_many_polls_wait() -> None:
+    async with other_host(max_calls=2) as other:
+        polls: list[asyncio.Task[Any]] = []
+        for count in range(1, 4):
+            polls.append(
+                asyncio.create_task(other.remote_matching.poll_activity_tasks("n", a_poll()))
+            )
+            await wait_until(lambda count=count: other.matching.waiting == count)
+        await other.remote_matching.add_tasks([matching_service_pb2.TaskRef(workflow_id="w")])
+        other.matching.tasks_ready.set()
+        await asyncio.gather(*polls)
+        assert [task.workflow_id for task in other.matching.added] == ["w"]
 
 
 async def test_response_comes_back(other: OtherHost) -> None:
