@@ -36,6 +36,8 @@ LANE_MAX_TASKS = 20_000
 LANE_MAX_BYTES = 32 * 1024 * 1024
 
 _MAX_BATCH = 500
+# Well below what one message to another host may have.
+_MAX_BATCH_BYTES = 1024 * 1024
 _MAX_CONCURRENT_BATCHES = 16
 _OFFER_TIMEOUT = 10.0
 _RETRY_INITIAL_INTERVAL = 0.1
@@ -208,9 +210,7 @@ class Dispatcher:
         if lane.queue and self._locate(lane.queue[0]) != address:
             self._reroute(lane)
         while lane.queue and lane.batch_count < _MAX_CONCURRENT_BATCHES:
-            size = min(len(lane.queue), _MAX_BATCH)
-            batch = [lane.queue.popleft() for _ in range(size)]
-            self._begin(offers, address, batch, _RETRY_INITIAL_INTERVAL)
+            self._begin(offers, address, _take_batch(lane.queue), _RETRY_INITIAL_INTERVAL)
 
     def _reroute(self, lane: _Lane) -> None:
         """The hosts have changed: send what a lane has not sent yet where it belongs now."""
@@ -286,3 +286,15 @@ class Dispatcher:
         due = self._clock.monotonic() + interval
         longer = min(interval * 2, _RETRY_MAXIMUM_INTERVAL)
         heapq.heappush(self._later, _Postponed(due, next(self._tiebreak), longer, address, refs))
+
+
+def _take_batch(queue: deque[_TaskRef]) -> list[_TaskRef]:
+    """The first tasks of a queue, as many as go in one call: at least one."""
+    batch: list[_TaskRef] = []
+    byte_count = 0
+    while queue and len(batch) < _MAX_BATCH:
+        byte_count += queue[0].ByteSize()
+        if batch and byte_count > _MAX_BATCH_BYTES:
+            break
+        batch.append(queue.popleft())
+    return batch

@@ -165,6 +165,18 @@ async def test_lane_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> 
         await wait_until(lambda: len(hosts.taken) == 1)
 
 
+async def test_batch_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_MAX_BATCH_BYTES", 3_000)
+    hosts = _Hosts()
+    async with _dispatching(hosts) as dispatcher:
+        dispatcher.offer(
+            TaskRef(task_queue="a", run_id=f"{number}", capabilities=["x" * 1_000])
+            for number in range(10)
+        )
+        await wait_until(lambda: len(hosts.taken) == 10)
+    assert hosts.calls == 5
+
+
 async def test_query_finds_room_in_a_full_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "LANE_MAX_TASKS", 1)
     hosts = _Hosts()
