@@ -1,12 +1,14 @@
 """Tasks that a worker takes along with an answer, past matching, and taking back what it did not.
 
 Such a task is marked as started before the answer's record is on disk, so it must be given back
-whenever the answer does not leave: else nobody has it until it times out.
+whenever the answer does not leave: else nobody has it until it times out. Where the response is
+lost further on, the worker gives its answer again, and gets again what it was to take along.
 """
 
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from aetheris.api.v1 import worker_service_pb2
 from aetheris_server.errors import UnavailableError
@@ -15,7 +17,12 @@ from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.state import workflow_task as task_machine
 from aetheris_server.history.state.inflight import Poller, StartedActivity, StartedWorkflowTask
 from aetheris_server.history.state.obligations import activity_ref, obligations
-from aetheris_server.history.tasks import start_workflow_task, to_workflow_task
+from aetheris_server.history.tasks import (
+    start_activity,
+    start_workflow_task,
+    to_activity_task,
+    to_workflow_task,
+)
 from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -30,6 +37,11 @@ class Given:
         default_factory=list[tuple[StartedActivity, worker_service_pb2.ActivityTask]]
     )
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to take along."""
+        return self.workflow_task is None and not self.activities
+
 
 @contextmanager
 def given_back_on_failure(engine: Engine, run: LoadedRun, given: Given) -> Generator[None]:
@@ -38,10 +50,28 @@ def given_back_on_failure(engine: Engine, run: LoadedRun, given: Given) -> Gener
         yield
     except BaseException:
         for started, _ in given.activities:
-            release_activity(engine, run, started.scheduled_event_id, started.attempt)
+            release_activity(engine, run, started.scheduled_event_id, started.started_time)
         if given.workflow_task is not None:
             _give_back(engine, run, given.workflow_task)
         raise
+
+
+def take_again(engine: Engine, run: LoadedRun, poller: Poller) -> Given:
+    """What a worker was to take along with an answer that it now gives again, as far as it is still
+    out: the response must have been lost, or the worker would not ask. Never awaits.
+
+    Nothing of it where the answer is another's, or the tasks have timed out or were given back.
+    Activities start anew, so that whoever still holds the lost start cannot take them back.
+    """
+    given = Given()
+    started_task = run.inflight.workflow_task
+    if started_task is not None and started_task.poller == poller:
+        given.workflow_task = started_task
+    for lost in [s for s in run.inflight.activities.values() if s.poller == poller]:
+        activity = run.state.activities[lost.scheduled_event_id]
+        started = start_activity(engine, run, activity, poller)
+        given.activities.append((started, to_activity_task(engine, run, activity, started)))
+    return given
 
 
 def take_workflow_task(
@@ -110,10 +140,14 @@ def release_workflow_task(engine: Engine, run: LoadedRun, start_id: str) -> None
     )
 
 
-def release_activity(engine: Engine, run: LoadedRun, scheduled_event_id: int, attempt: int) -> None:
+def release_activity(
+    engine: Engine, run: LoadedRun, scheduled_event_id: int, started_time: datetime
+) -> None:
     """Take a started activity back, and offer it again.
 
-    An at-most-once activity is not taken back: its start is on disk, and the worker may have it.
+    Only the start of that time: one and the same loss may be told of twice, and the attempt have
+    been given to another worker in between. An at-most-once activity is not taken back: its start
+    is on disk, and the worker may have it.
     """
     activity = run.state.activities.get(scheduled_event_id)
     started = run.inflight.activities.get(scheduled_event_id)
@@ -122,7 +156,7 @@ def release_activity(engine: Engine, run: LoadedRun, scheduled_event_id: int, at
         or activity is None
         or activity.is_at_most_once
         or started is None
-        or started.attempt != attempt
+        or started.started_time != started_time
     ):
         return
     del run.inflight.activities[scheduled_event_id]

@@ -4,13 +4,14 @@ from datetime import datetime
 
 from aetheris.api.v1 import worker_service_pb2
 from aetheris.server.v1 import token_pb2
-from aetheris_server.errors import InvalidArgumentError
+from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError
 from aetheris_server.history.by_token import load_by_token
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.giving import (
     Given,
     build_workflow_task,
     given_back_on_failure,
+    take_again,
     take_workflow_task,
 )
 from aetheris_server.history.run import LoadedRun
@@ -35,7 +36,16 @@ async def respond_activity_task_completed(
     Raises:
         TaskNotFoundError: The attempt is over.
     """
-    run, activity, started_time = await _load(engine, namespace_id, request.task_token)
+    run, token = await _load_run(engine, namespace_id, request.task_token)
+    try:
+        activity = machine.require_attempt(run.state, token.scheduled_event_id, token.attempt)
+    except TaskNotFoundError:
+        given = take_again(engine, run, _poller_of(request))
+        response = await _respond_completed(engine, run, given)
+        if given.is_empty:
+            raise
+        return response
+    started_time = _started_time(engine, activity, token)
     record = machine.decide_completed(
         run.state, run.inflight, activity, request, started_time, engine.clock.now()
     )
@@ -44,11 +54,25 @@ async def respond_activity_task_completed(
     sticky = run.inflight.sticky
     # Only for the worker that has the run cached: another would need the whole history.
     if sticky is not None and sticky.task_queue == request.sticky_task_queue:
-        poller = Poller(request.identity, request.worker_instance_id, request.sticky_task_queue)
+        poller = _poller_of(request)
         given.workflow_task = take_workflow_task(engine, run, transition, poller)
+    return await _respond_completed(engine, run, given)
+
+
+def _poller_of(request: CompletedRequest) -> Poller:
+    return Poller(
+        identity=request.identity,
+        worker_instance_id=request.worker_instance_id,
+        sticky_task_queue=request.sticky_task_queue,
+        answered_task_token=request.task_token,
+    )
+
+
+async def _respond_completed(engine: Engine, run: LoadedRun, given: Given) -> CompletedResponse:
+    """What the worker takes along, once all that has been decided is on disk."""
     response = CompletedResponse()
     with given_back_on_failure(engine, run, given):
-        await transition.ticket.wait()
+        await run.wait_committed()
         if given.workflow_task is not None:
             task = await build_workflow_task(engine, run, given.workflow_task)
             if task is not None:
@@ -129,11 +153,23 @@ async def _load(
     engine: Engine, namespace_id: str, task_token: bytes
 ) -> tuple[LoadedRun, ActivityState, datetime]:
     """The run, the activity whose current attempt the token names, and when that was started."""
+    run, token = await _load_run(engine, namespace_id, task_token)
+    try:
+        activity = machine.require_attempt(run.state, token.scheduled_event_id, token.attempt)
+    except TaskNotFoundError:
+        # What the refusal goes by may not be on disk yet.
+        await run.wait_committed()
+        raise
+    return run, activity, _started_time(engine, activity, token)
+
+
+async def _load_run(
+    engine: Engine, namespace_id: str, task_token: bytes
+) -> tuple[LoadedRun, token_pb2.TaskToken]:
     run, token = await load_by_token(engine, namespace_id, task_token)
     if token.start_id or token.query_id:
         raise InvalidArgumentError("task_token", "the token is of a workflow task")
-    activity = machine.require_attempt(run.state, token.scheduled_event_id, token.attempt)
-    return run, activity, _started_time(engine, activity, token)
+    return run, token
 
 
 def _started_time(engine: Engine, activity: ActivityState, token: token_pb2.TaskToken) -> datetime:

@@ -1,7 +1,7 @@
 """RespondWorkflowTaskCompleted and -Failed: a decision, or word that none could be made."""
 
 from aetheris.api.v1 import worker_service_pb2
-from aetheris_server.errors import InvalidArgumentError
+from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError
 from aetheris_server.history.api.query_workflow import settle_queries
 from aetheris_server.history.by_token import load_by_token
 from aetheris_server.history.engine import Engine
@@ -9,6 +9,7 @@ from aetheris_server.history.giving import (
     Given,
     build_workflow_task,
     given_back_on_failure,
+    take_again,
     take_workflow_task,
 )
 from aetheris_server.history.notices import CancellationNotices
@@ -37,7 +38,12 @@ async def respond_workflow_task_completed(
         InvalidArgumentError: A command was refused; the workflow task has failed because of it.
     """
     run, token = await load_by_token(engine, namespace_id, request.task_token)
-    started = require_started(run.state, run.inflight, token.start_id)
+    try:
+        started = require_started(run.state, run.inflight, token.start_id)
+    except TaskNotFoundError:
+        if (repeated := await _repeat(engine, run, token.start_id, request)) is None:
+            raise
+        return repeated
     poller = started.poller
     decision = decide_completed(
         run.state,
@@ -53,7 +59,7 @@ async def respond_workflow_task_completed(
     transition = engine.commit(run, decision.record)
     given = Given()
     if decision.refused is None:
-        next_poller = _next_poller(request, poller)
+        next_poller = _next_poller(request, poller.worker_instance_id)
         given.activities = _take_eager_activities(
             engine, run, request, decision, transition, next_poller
         )
@@ -65,12 +71,40 @@ async def respond_workflow_task_completed(
         settle_queries(engine, run, query_ids, request.query_results)
         if decision.refused is not None:
             raise _to_invalid_argument(decision.refused)
-        response = Response(activity_tasks=[task for _, task in given.activities])
-        if given.workflow_task is not None:
-            task = await build_workflow_task(engine, run, given.workflow_task)
-            if task is not None:
-                response.workflow_task.CopyFrom(task)
-        return response
+        return await _to_response(engine, run, given)
+
+
+async def _repeat(
+    engine: Engine, run: LoadedRun, start_id: str, request: Request
+) -> Response | None:
+    """The response to a decision that was taken before, whose worker asks for it again; None for
+    any other, once what speaks against it is on disk.
+    """
+    is_newest = _is_newest_decision(run, start_id)
+    given = take_again(engine, run, _next_poller(request, ""))
+    with given_back_on_failure(engine, run, given):
+        await run.wait_committed()
+        if given.is_empty and not is_newest:
+            return None
+        return await _to_response(engine, run, given)
+
+
+def _is_newest_decision(run: LoadedRun, start_id: str) -> bool:
+    """As far as memory tells: it does not matter enough to read the log."""
+    event_id = run.state.previous_started_event_id
+    events = run.tail.try_slice(event_id, event_id + 1) if event_id else None
+    if not events:
+        return False
+    return events[0].workflow_task_started_event_attributes.request_id == start_id
+
+
+async def _to_response(engine: Engine, run: LoadedRun, given: Given) -> Response:
+    response = Response(activity_tasks=[task for _, task in given.activities])
+    if given.workflow_task is not None:
+        task = await build_workflow_task(engine, run, given.workflow_task)
+        if task is not None:
+            response.workflow_task.CopyFrom(task)
+    return response
 
 
 def _to_invalid_argument(refused: CommandRefusedError) -> InvalidArgumentError:
@@ -87,12 +121,13 @@ def _bind_sticky(run: LoadedRun, request: Request, decision: Decision) -> None:
     run.inflight.sticky = Sticky(sticky.worker_task_queue, timeout)
 
 
-def _next_poller(request: Request, poller: Poller) -> Poller:
+def _next_poller(request: Request, worker_instance_id: str) -> Poller:
     return Poller(
         identity=request.identity,
-        worker_instance_id=request.worker_instance_id or poller.worker_instance_id,
+        worker_instance_id=request.worker_instance_id or worker_instance_id,
         sticky_task_queue=request.sticky_attributes.worker_task_queue,
         worker_version=request.worker_version,
+        answered_task_token=request.task_token,
     )
 
 
@@ -137,7 +172,12 @@ async def respond_workflow_task_failed(
         TaskNotFoundError: The task is stale.
     """
     run, token = await load_by_token(engine, namespace_id, request.task_token)
-    started = require_started(run.state, run.inflight, token.start_id)
+    try:
+        started = require_started(run.state, run.inflight, token.start_id)
+    except TaskNotFoundError:
+        # What the refusal goes by may not be on disk yet.
+        await run.wait_committed()
+        raise
     record = decide_failed(run.state, run.inflight, request, token.start_id, engine.clock.now())
     query_ids = started.query_ids
     run.inflight.sticky = None

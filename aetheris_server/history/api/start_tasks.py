@@ -17,6 +17,7 @@ from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state import activity as activity_machine
 from aetheris_server.history.state import workflow_task as task_machine
 from aetheris_server.history.state.inflight import Poller
+from aetheris_server.history.state.times import from_timestamp
 from aetheris_server.history.tasks import (
     start_activity,
     start_workflow_task,
@@ -142,4 +143,5 @@ async def _release(engine: Engine, task_token: bytes) -> None:
         if waiting is not None and not waiting.answer.done():
             engine.offer_query(run, waiting)
     else:
-        release_activity(engine, run, token.scheduled_event_id, token.attempt)
+        started_time = from_timestamp(token.started_time)
+        release_activity(engine, run, token.scheduled_event_id, started_time)

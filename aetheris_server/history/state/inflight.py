@@ -18,12 +18,19 @@ from aetheris_server.history.state.run import RunState
 
 @dataclass(slots=True)
 class Poller:
-    """Who takes a task. `sticky_task_queue` is empty for a worker that caches nothing."""
+    """Who takes a task.
+
+    Attributes:
+        sticky_task_queue: Empty for a worker that caches nothing.
+        answered_task_token: Of the task with whose answer it takes this one along; empty for a
+            poll. So the same answer, given again, has an equal poller.
+    """
 
     identity: str
     worker_instance_id: str = ""
     sticky_task_queue: str = ""
     worker_version: str = ""
+    answered_task_token: bytes = b""
 
 
 @dataclass(slots=True)

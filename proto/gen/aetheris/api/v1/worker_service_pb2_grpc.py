@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class WorkerServiceStub(object):
     """Tasks, as workers see them. A task is named by its opaque token. A stale token answers NOT_FOUND, a corrupt one
-    INVALID_ARGUMENT; then nothing was written and the worker drops the task.
+    INVALID_ARGUMENT; then nothing was written and the worker drops the task. An answer to which no response came is given
+    again as it was: it counts once, and what it took along and is still out comes again.
     """
 
     def __init__(self, channel):
@@ -95,7 +96,8 @@ class WorkerServiceStub(object):
 
 class WorkerServiceServicer(object):
     """Tasks, as workers see them. A task is named by its opaque token. A stale token answers NOT_FOUND, a corrupt one
-    INVALID_ARGUMENT; then nothing was written and the worker drops the task.
+    INVALID_ARGUMENT; then nothing was written and the worker drops the task. An answer to which no response came is given
+    again as it was: it counts once, and what it took along and is still out comes again.
     """
 
     def PollWorkflowTasks(self, request, context):
@@ -244,7 +246,8 @@ def add_WorkerServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class WorkerService(object):
     """Tasks, as workers see them. A task is named by its opaque token. A stale token answers NOT_FOUND, a corrupt one
-    INVALID_ARGUMENT; then nothing was written and the worker drops the task.
+    INVALID_ARGUMENT; then nothing was written and the worker drops the task. An answer to which no response came is given
+    again as it was: it counts once, and what it took along and is still out comes again.
     """
 
     @staticmethod

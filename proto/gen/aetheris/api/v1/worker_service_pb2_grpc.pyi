@@ -14,7 +14,8 @@ GRPC_VERSION: str
 
 class WorkerServiceStub:
     """Tasks, as workers see them. A task is named by its opaque token. A stale token answers NOT_FOUND, a corrupt one
-    INVALID_ARGUMENT; then nothing was written and the worker drops the task.
+    INVALID_ARGUMENT; then nothing was written and the worker drops the task. An answer to which no response came is given
+    again as it was: it counts once, and what it took along and is still out comes again.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -45,7 +46,8 @@ class WorkerServiceStub:
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tasks, as workers see them. A task is named by its opaque token. A stale token answers NOT_FOUND, a corrupt one
-    INVALID_ARGUMENT; then nothing was written and the worker drops the task.
+    INVALID_ARGUMENT; then nothing was written and the worker drops the task. An answer to which no response came is given
+    again as it was: it counts once, and what it took along and is still out comes again.
     """
 
     @_abc_1.abstractmethod
