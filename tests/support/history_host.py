@@ -18,6 +18,7 @@ from aetheris_server.storage.shards import ensure_cluster
 from tests.support.clock import ManualClock
 from tests.support.raw import seconds
 from tests.support.secrets import TOKENS
+from tests.support.wait import wait_until
 
 NAMESPACE_ID = "11111111-1111-4111-8111-111111111111"
 SHARD_COUNT = 4
@@ -109,6 +110,20 @@ class HistoryBench:
         self.clock.advance(seconds)
         while self.engine.wakeups.look_at_due():
             pass
+
+    async def take_ref(
+        self, task_queue_type: "task_queue_pb2.TaskQueueType.ValueType"
+    ) -> matching_service_pb2.TaskRef:
+        """One that was offered, of that type: recovery may offer one again at any time."""
+        ref = (await wait_until(lambda: self.refs_of(task_queue_type)))[0]
+        self.matching.refs.remove(ref)
+        return ref
+
+    def refs_of(
+        self, task_queue_type: "task_queue_pb2.TaskQueueType.ValueType"
+    ) -> list[matching_service_pb2.TaskRef]:
+        """What was offered of that type and not taken."""
+        return [ref for ref in self.matching.refs if ref.task_queue_type == task_queue_type]
 
     async def start_task(
         self, ref: matching_service_pb2.TaskRef, sticky: str = ""

@@ -1,6 +1,7 @@
 """CancelWorkflow: a request that the run's code sees; asking again is no error."""
 
 from aetheris.api.v1 import workflow_service_pb2
+from aetheris_server.errors import RequestError
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.state.signal import decide_cancel_requested
 
@@ -16,7 +17,12 @@ async def cancel_workflow(
     """
     execution = request.workflow_execution
     run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
-    record = decide_cancel_requested(run.state, run.inflight, request, engine.clock.now())
+    try:
+        record = decide_cancel_requested(run.state, run.inflight, request, engine.clock.now())
+    except RequestError:
+        # What the refusal goes by may not be on disk yet.
+        await run.wait_committed()
+        raise
     if record is not None:
         engine.commit(run, record)
     await run.wait_committed()

@@ -44,11 +44,16 @@ async def query_workflow(
     """
     execution = request.workflow_execution
     run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
-    await run.wait_committed()
+    try:
+        _check_status(run.state, request.query_reject_condition)
+        _check_can_answer(run.state)
+    finally:
+        # Of this moment, be it a refusal or not; what changes meanwhile may not be on disk.
+        await run.wait_committed()
     if run.is_dropped:
         raise ShardNotOwnedError(run.shard_id)
-    _check_status(run.state, request.query_reject_condition)
-    _check_can_answer(run)
+    if len(run.queries) >= _MAX_WAITING:
+        raise UnavailableError(f"{_MAX_WAITING} queries of the run wait already")
     waiting = WaitingQuery(
         query_id=new_run_id(),
         query=worker_service_pb2.WorkflowQuery(
@@ -64,7 +69,10 @@ async def query_workflow(
         if run.state.workflow_task is None:
             engine.offer_query(run, waiting)
         async with asyncio.timeout(_ANSWER_TIMEOUT):
-            return _to_response(await waiting.answer)
+            result = await waiting.answer
+            # The worker may know a decision that is on its way to the disk.
+            await run.wait_committed()
+        return _to_response(result)
     except TimeoutError:
         raise NotReadyError(f"a worker of task queue {run.state.task_queue!r}") from None
     finally:
@@ -86,10 +94,7 @@ def _check_status(
         raise QueryRejectedError(name.removeprefix("WORKFLOW_EXECUTION_STATUS_"))
 
 
-def _check_can_answer(run: LoadedRun) -> None:
-    state = run.state
-    if len(run.queries) >= _MAX_WAITING:
-        raise UnavailableError(f"{_MAX_WAITING} queries of the run wait already")
+def _check_can_answer(state: RunState) -> None:
     if not state.is_open and state.previous_started_event_id == 0:
         raise QueryFailedError("the run closed before its code ever ran")
     if state.first_task_time is not None:

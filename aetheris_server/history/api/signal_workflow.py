@@ -1,6 +1,7 @@
 """SignalWorkflow: recorded once per request id."""
 
 from aetheris.api.v1 import workflow_service_pb2
+from aetheris_server.errors import RequestError
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.state.signal import decide_signaled
 
@@ -16,9 +17,14 @@ async def signal_workflow(
     """
     execution = request.workflow_execution
     run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
-    record = decide_signaled(
-        run.state, run.inflight, request, engine.clock.now(), engine.settings.limits
-    )
+    try:
+        record = decide_signaled(
+            run.state, run.inflight, request, engine.clock.now(), engine.settings.limits
+        )
+    except RequestError:
+        # What the refusal goes by may not be on disk yet.
+        await run.wait_committed()
+        raise
     if record is not None:
         engine.commit(run, record)
     await run.wait_committed()

@@ -1,6 +1,7 @@
 """TerminateWorkflow: the run closes at once; its workers are told."""
 
 from aetheris.api.v1 import workflow_service_pb2
+from aetheris_server.errors import RequestError
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.state.close import decide_terminated
@@ -20,15 +21,20 @@ async def terminate_workflow(
     """
     execution = request.workflow_execution
     run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
-    record = decide_terminated(
-        run.state,
-        run.inflight,
-        reason=request.reason,
-        details=request.details if request.HasField("details") else None,
-        identity=request.identity,
-        request_id=request.request_id,
-        now=engine.clock.now(),
-    )
+    try:
+        record = decide_terminated(
+            run.state,
+            run.inflight,
+            reason=request.reason,
+            details=request.details if request.HasField("details") else None,
+            identity=request.identity,
+            request_id=request.request_id,
+            now=engine.clock.now(),
+        )
+    except RequestError:
+        # What the refusal goes by may not be on disk yet.
+        await run.wait_committed()
+        raise
     running = notices.of_all(run)
     if record is not None:
         engine.commit(run, record)

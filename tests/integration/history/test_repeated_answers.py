@@ -3,11 +3,10 @@
 import pytest
 
 from aetheris.api.v1 import worker_service_pb2
-from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_WORKFLOW
+from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_ACTIVITY, TASK_QUEUE_TYPE_WORKFLOW
 from aetheris_server.errors import TaskNotFoundError
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench, start_request
 from tests.support.raw import complete_workflow, schedule_activity
-from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -35,8 +34,8 @@ def eager_decision(task_token: bytes, **fields: object) -> Decision:
 async def started_run(bench: HistoryBench) -> Decision:
     """A run whose first workflow task a worker has; returns its decision."""
     await bench.service.start_workflow(NAMESPACE_ID, start_request("w"))
-    await wait_until(lambda: bench.matching.refs)
-    task = (await bench.start_task(bench.matching.refs.pop(), "sticky")).workflow_task
+    ref = await bench.take_ref(TASK_QUEUE_TYPE_WORKFLOW)
+    task = (await bench.start_task(ref, "sticky")).workflow_task
     return eager_decision(task.task_token)
 
 
@@ -65,7 +64,7 @@ async def test_decision_given_again_gets_again_what_it_took_along(
         assert again.workflow_task == first.workflow_task
         result = result_of(again.activity_tasks[0])
         await bench.service.respond_activity_task_completed(NAMESPACE_ID, result)
-        assert not bench.matching.refs
+        assert not bench.refs_of(TASK_QUEUE_TYPE_ACTIVITY)
 
 
 async def test_result_given_again_gets_again_the_workflow_task(migrated_postgres_dsn: str) -> None:
@@ -99,9 +98,9 @@ async def test_decision_given_again_after_its_activity_timed_out_leaves_the_next
         await decide(bench, decision)
         bench.advance(LIMIT + 1)
         bench.advance(LIMIT)
-        await wait_until(lambda: bench.matching.refs)
+        ref = await bench.take_ref(TASK_QUEUE_TYPE_ACTIVITY)
         assert not (await decide(bench, decision)).activity_tasks
-        started = await bench.start_task(bench.matching.refs.pop())
+        started = await bench.start_task(ref)
         assert started.activity_task.attempt == 2
         assert not (await decide(bench, decision)).activity_tasks
 
@@ -128,9 +127,9 @@ async def test_answer_given_again_after_a_restart_takes_nothing_along_and_all_is
         decision = await started_run(bench)
         await decide(bench, decision)
     async with history_bench(migrated_postgres_dsn) as bench:
-        await wait_until(lambda: bench.matching.refs)
+        ref = await bench.take_ref(TASK_QUEUE_TYPE_ACTIVITY)
         assert not (await decide(bench, decision)).activity_tasks
-        started = await bench.start_task(bench.matching.refs.pop())
+        started = await bench.start_task(ref)
         assert started.activity_task.activity_id == "a"
 
 
@@ -144,8 +143,8 @@ async def test_start_that_was_lost_and_made_again_is_not_taken_back(
         again = (await decide(bench, decision)).activity_tasks[0]
         await bench.service.release_tasks([lost.task_token])
         await bench.service.release_tasks([again.task_token])
-        await wait_until(lambda: bench.matching.refs)
-        assert len(bench.matching.refs) == 1
+        await bench.take_ref(TASK_QUEUE_TYPE_ACTIVITY)
+        assert not bench.refs_of(TASK_QUEUE_TYPE_ACTIVITY)
 
 
 async def test_loss_that_is_told_of_twice_takes_the_attempt_from_nobody_else(
@@ -155,14 +154,13 @@ async def test_loss_that_is_told_of_twice_takes_the_attempt_from_nobody_else(
         decision = await started_run(bench)
         lost = (await decide(bench, decision)).activity_tasks[0]
         await bench.service.release_tasks([lost.task_token])
-        await wait_until(lambda: bench.matching.refs)
+        ref = await bench.take_ref(TASK_QUEUE_TYPE_ACTIVITY)
         bench.clock.advance(0.001)
-        other = (await bench.start_task(bench.matching.refs.pop())).activity_task
+        other = (await bench.start_task(ref)).activity_task
         await bench.service.release_tasks([lost.task_token])
         result = Result(task_token=other.task_token)
         await bench.service.respond_activity_task_completed(NAMESPACE_ID, result)
-        await wait_until(lambda: bench.matching.refs)
-        assert [ref.task_queue_type for ref in bench.matching.refs] == [TASK_QUEUE_TYPE_WORKFLOW]
+        assert not bench.refs_of(TASK_QUEUE_TYPE_ACTIVITY)
 
 
 async def test_decision_that_closed_its_run_is_taken_when_it_is_given_again(
