@@ -25,7 +25,7 @@ _log = get_logger(__name__)
 _LOOK_INTERVAL = 0.5
 # A server that ends so soon after its start has a reason that a start does not mend.
 _QUICK = 30.0
-_MAX_QUICK_ENDS = 5
+_MAX_QUICK_ENDS = 4
 _REVIVE_INTERVAL = 0.5
 
 
@@ -172,19 +172,24 @@ async def keep_alive(stores: EmbeddedStores) -> None:
     Raises:
         EmbeddedStartError: It ended again and again, or does not start.
     """
-    quick_ends, looked_at = 0, time.monotonic()
+    quick_ends, started_at = 0, time.monotonic()
+    problem = EmbeddedStartError("the embedded servers", "one ends again and again")
     while not is_cancelled():
         await asyncio.sleep(_LOOK_INTERVAL)
         if not stores.has_ended_server:
             continue
-        now = time.monotonic()
-        quick_ends = quick_ends + 1 if now - looked_at < _QUICK else 1
+        quick_ends = quick_ends + 1 if time.monotonic() - started_at < _QUICK else 1
         if quick_ends > _MAX_QUICK_ENDS:
-            raise EmbeddedStartError("embedded stores", "a server ends again and again")
+            raise problem
         await asyncio.sleep(_REVIVE_INTERVAL * (2 ** (quick_ends - 1) - 1))
-        revived = await _run_to_its_end(stores.revive)
-        looked_at = time.monotonic()
-        _log.error("an embedded server ended by itself and was started again", servers=revived)
+        try:
+            revived = await _run_to_its_end(stores.revive)
+            _log.error("an embedded server ended by itself and was started again", servers=revived)
+        except EmbeddedStartError as error:
+            # It may have been killed while it started.
+            _log.error("an embedded server that ended does not start; trying again")
+            problem = error
+        started_at = time.monotonic()
 
 
 async def _run_to_its_end(work: Callable[[], T]) -> T:

@@ -120,7 +120,8 @@ def test_describe_of_a_run_that_waits_for_no_task_trusts_a_poll_of_late(
     server: CannedServer, run: Run
 ):
     server.on("DescribeWorkflow", running())
-    server.on("DescribeTaskQueue", pollers({"last_access_time": NOW - timedelta(seconds=1)}))
+    just_now = datetime.now(UTC) - timedelta(seconds=1)
+    server.on("DescribeTaskQueue", pollers({"last_access_time": just_now}))
     assert "warning" not in run("workflow", "describe", "w").stdout
     server.on("DescribeTaskQueue", pollers({"last_access_time": NOW - timedelta(minutes=3)}))
     assert "warning" in run("workflow", "describe", "w").stdout
