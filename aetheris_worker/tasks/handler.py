@@ -136,7 +136,7 @@ class WorkflowTaskHandler:
         self._slots = slots
         self._threads = threads
         self._lanes = RunLanes()
-        # Bounded by the threads.
+        # By run id; those that have come back leave with the next one that hangs.
         self._hanging: dict[str, _Step] = {}
         self._take_next = take_next
         self._spawn = spawn
@@ -265,6 +265,12 @@ class WorkflowTaskHandler:
         )
 
     def _on_advanced(self, step: _Step, answer: object, error: BaseException | None) -> None:
+        try:
+            self._hand_in(step, answer, error)
+        finally:
+            self._lanes.leave(step.task.workflow_execution.run_id)
+
+    def _hand_in(self, step: _Step, answer: object, error: BaseException | None) -> None:
         task, machine = step.task, step.machine
         run_id = task.workflow_execution.run_id
         if isinstance(answer, TaskAnswer) and machine is not None:
@@ -281,9 +287,12 @@ class WorkflowTaskHandler:
             if machine is not None:
                 self._cache.forget(run_id, machine)
             if isinstance(error, DeadlockError):
-                self._hanging[run_id] = step
+                self._note_hanging(run_id, step)
             self.fail(task, error)
-        self._lanes.leave(run_id)
+
+    def _note_hanging(self, run_id: str, step: _Step) -> None:
+        hanging = {key: other for key, other in self._hanging.items() if not other.has_come_back}
+        self._hanging = {**hanging, run_id: step}
 
     def _drop(self, task: WorkflowTask, machine: RunMachine) -> None:
         run_id = task.workflow_execution.run_id

@@ -1,15 +1,15 @@
 """Runs workflow code in a thread of its own, beside the worker's event loop.
 
-There is one such thread as long as code keeps the rules: it only computes, so that a second one
+One such thread serves the queue: code that keeps the rules only computes, so that a second one
 would win nothing. Code that blocks holds up nobody for long:
 
-    after RELIEF   another thread takes over the queue
+    after RELIEF   the thread leaves: it does not go back to the queue, which another one serves
     after LIMIT    without progress: the step is given up. Its task fails as a deadlock, naming
                    the place; its thread is made to raise wherever it next runs Python code
-    at its end     a thread that was replaced ends
+    at its end     a thread that leaves cleans up after what was given up, and ends
 
 A thread that hangs in C code (a socket, a lock) cannot be stopped. MAX_THREADS bounds them; when so
-many hang, workflow code stands still until one of them comes back.
+many hang, workflow code stands still until one of them has ended.
 """
 
 import asyncio
@@ -72,14 +72,14 @@ class _Thread(threading.Thread):
     """Attributes:
     job: What it does now; None while it waits. Taken away under the lock.
     begin_time: When it began that.
-    is_replaced: Another one has its place; it ends after its job.
+    is_leaving: It ends after its job, and serves the queue no more.
     """
 
     def __init__(self, serve: "Callable[[_Thread], None]") -> None:
         super().__init__(name=NAME, daemon=True)
         self.job: _Job | None = None
         self.begin_time = 0.0
-        self.is_replaced = False
+        self.is_leaving = False
         self.lock = threading.Lock()
         self._serve = serve
 
@@ -139,8 +139,7 @@ class WorkflowThreads:
         """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        if not self._threads:
-            self._add_thread()
+        self._provide_thread()
         if self._timer is None:
             self._last_check_time = time.monotonic()
             self._timer = self._loop.call_later(_CHECK_INTERVAL, self._check)
@@ -183,10 +182,25 @@ class WorkflowThreads:
 
     # On the loop's thread.
 
-    def _add_thread(self) -> None:
-        thread = _Thread(self._serve)
-        self._threads.append(thread)
-        thread.start()
+    def _provide_thread(self) -> None:
+        """See that one serves the queue, unless so many hang that there may be no other."""
+        if any(not thread.is_leaving for thread in self._threads):
+            return
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        if len(self._threads) < self._max_threads:
+            self._has_said_full = False
+            thread = _Thread(self._serve)
+            self._threads.append(thread)
+            thread.start()
+        elif not self._has_said_full:
+            self._has_said_full = True
+            labels = sorted(thread.job.label for thread in self._threads if thread.job is not None)
+            _LOGGER.error(
+                "all %d threads for workflow code hang, so no workflow of this worker goes on "
+                "until one comes back: %s",
+                len(self._threads),
+                ", ".join(labels),
+            )
 
     def _drain(self) -> None:
         self._is_drain_due = False
@@ -212,15 +226,14 @@ class WorkflowThreads:
         # No more than that: a process that was paused is not one whose code blocks.
         since_last = min(now - self._last_check_time, 4 * _CHECK_INTERVAL)
         self._last_check_time = now
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-        for thread in list(self._threads):
+        for thread in self._threads:
             job = thread.job
             # In this order: a job that began since the first line counts as new.
             elapsed = now - thread.begin_time
             if job is None:
                 continue
-            if elapsed >= self._relief and not thread.is_replaced:
-                self._replace(thread)
+            if elapsed >= self._relief:
+                thread.is_leaving = True
             progress = job.progress()
             if progress != job.seen_progress:
                 job.seen_progress, job.stalled = progress, 0.0
@@ -228,25 +241,9 @@ class WorkflowThreads:
                 job.stalled += min(since_last, elapsed)
             if job.stalled >= self._limit:
                 self._give_up(thread, job)
+        self._provide_thread()
         if self._pending_count or any(thread.job is not None for thread in self._threads):
             self._timer = self._loop.call_later(_CHECK_INTERVAL, self._check)
-
-    def _replace(self, slow: _Thread) -> None:
-        if any(thread.job is None for thread in self._threads):
-            return
-        if len(self._threads) < self._max_threads:
-            slow.is_replaced = True
-            self._has_said_full = False
-            self._add_thread()
-        elif not self._has_said_full:
-            self._has_said_full = True
-            labels = sorted(thread.job.label for thread in self._threads if thread.job is not None)
-            _LOGGER.error(
-                "all %d threads for workflow code hang, so no workflow of this worker goes on "
-                "until one comes back: %s",
-                len(self._threads),
-                ", ".join(labels),
-            )
 
     def _give_up(self, thread: _Thread, job: _Job) -> None:
         with thread.lock:
@@ -277,7 +274,7 @@ class WorkflowThreads:
                 thread.job = None
             if job.is_given_up:
                 _clean_up(job)
-            if thread.is_replaced:
+            if thread.is_leaving:
                 return
 
     def _do(self, thread: _Thread, job: _Job) -> None:

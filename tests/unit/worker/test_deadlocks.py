@@ -1,6 +1,7 @@
 """Workflow code that blocks: its task fails, all others go on, and nothing grows without end."""
 
 import asyncio
+import gc
 import logging
 import threading
 import time
@@ -14,7 +15,7 @@ from aetheris.api.v1.worker_service_pb2 import TaskAnswer
 from aetheris_worker import activity, session, workflow
 from aetheris_worker.activities import watchdog
 from aetheris_worker.runtime.errors import DeadlockError
-from aetheris_worker.tasks import threads
+from aetheris_worker.tasks import handler, threads
 from aetheris_worker.tasks.lanes import RunLanes
 from aetheris_worker.tasks.threads import WorkflowThreads
 from tests.support.history_builder import HistoryBuilder
@@ -171,6 +172,45 @@ async def test_threads_that_hang_are_bounded_and_said_once(
     await wait_until(lambda: sorted(gates.cleaned) == ["a", "b", "c"], what="the clean-up")
     stage.stop()
     await wait_until(lambda: not workflow_threads(), what="the end of all threads")
+
+
+async def test_clean_up_that_hangs_holds_up_nobody() -> None:
+    stage = WorkflowThreads()
+    gates = Gates(stage)
+    let_go = threading.Event()
+
+    def clean_up() -> None:
+        let_go.wait(30)
+
+    stage.submit(
+        "loops", never_ends, lambda _, error: gates.ends.append(("loops", error)), clean_up
+    )
+    await wait_until(lambda: len(gates.ends) == 1, what="the deadlock")
+    # Its thread cleans up, and so does nothing that the next one that blocks could wait for.
+    gates.add("blocks", blocks=True)
+    gates.add("last", blocks=False)
+    try:
+        await wait_until(lambda: ("last", None) in gates.ends, what="the last job")
+    finally:
+        let_go.set()
+        gates.gate.set()
+        stage.stop()
+    await wait_until(lambda: not workflow_threads(), what="the end of all threads")
+
+
+async def test_runs_whose_hanging_code_came_back_are_not_kept() -> None:
+    server = TaskServer()
+    async with working(server, workflows=[Blocks]):
+        for number in range(1, 4):
+            Blocks.gate.clear()
+            task_of(server, "Blocks", number, "c")
+            await server.wait_answer(number)
+            Blocks.gate.set()
+            await wait_until(lambda: len(workflow_threads()) == 1, what="the stuck thread's end")
+        # Runs that never come again would stay in memory for good.
+        gc.collect()
+        steps = [item for item in gc.get_objects() if isinstance(item, handler._Step)]
+    assert len(steps) <= 1
 
 
 async def test_work_that_takes_long_and_gets_on_is_no_deadlock() -> None:
