@@ -49,10 +49,19 @@ class CommandLog:
     def __init__(self) -> None:
         self._produced: list[ProducedCommand] = []
         self._unrecorded: deque[ProducedCommand] = deque()
+        self._is_closed = False
 
     def add(self, command: ProducedCommand) -> None:
-        """The code asked for this."""
-        self._produced.append(command)
+        """The code asked for this; in vain, once it has ended the run."""
+        if not self._is_closed:
+            self._produced.append(command)
+
+    def close(self, command: ProducedCommand) -> None:
+        """The code ends the run with this. The step in which it does so may go on for a while: a
+        signal handler that fails has a caller.
+        """
+        self.add(command)
+        self._is_closed = True
 
     def seal(self) -> list[ProducedCommand]:
         """End the activation: its commands, without the withdrawn ones, now await their events."""

@@ -184,7 +184,7 @@ class WorkflowEntry:
     def _close(self, command: ClosingCommand) -> None:
         if not self.is_over():
             self.closing = command
-            self._run.commands.add(command)
+            self._run.commands.close(command)
             self._run.signals.warn_at_end(f"{self._definition.name} {self._run.id.workflow_id!r}")
 
 

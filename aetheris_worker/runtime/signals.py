@@ -21,7 +21,7 @@ from aetheris_worker.runtime.definitions import (
     HandlerUnfinishedPolicy,
     WorkflowDefinition,
 )
-from aetheris_worker.runtime.errors import PASSING
+from aetheris_worker.runtime.errors import PASSING, ForbiddenCallError
 from aetheris_worker.runtime.loop import WorkflowLoop
 
 AsyncFunction = Callable[..., Awaitable[object]]
@@ -134,6 +134,9 @@ class SignalBox:
         # Failing the task over a bad signal would let any client stop any run for good.
         try:
             arguments = handler.decode(event, self._converter)
+        except ForbiddenCallError:
+            # A fault of the types' code, which no other input mends.
+            raise
         except Exception as error:  # noqa: BLE001 - converters raise what they please
             self._keep(event, f"its handler cannot take it: {error!r}")
             return
@@ -176,18 +179,29 @@ class SignalBox:
     def _call(self, name: str, handler: SignalHandler, arguments: Sequence[object]) -> None:
         function = handler.function
         if _is_async(function):
-            task = self._loop.create_task(
-                self._guard(cast(AsyncFunction, function), arguments), name=f"signal {name}"
-            )
-            self._running[task] = (name, handler)
-            task.add_done_callback(self._forget)
+            self._run_beside(name, handler, cast(AsyncFunction, function), arguments)
             return
         try:
-            function(*arguments)
+            result = function(*arguments)
         except PASSING:
             raise
         except BaseException as error:  # noqa: BLE001 - decided as one of the run method's
             self._report(error)
+            return
+        if inspect.iscoroutine(result):
+            # Of an async handler behind a plain decorator or lambda.
+            self._run_beside(name, handler, lambda: result, ())
+
+    def _run_beside(
+        self,
+        name: str,
+        handler: SignalHandler,
+        function: AsyncFunction,
+        arguments: Sequence[object],
+    ) -> None:
+        task = self._loop.create_task(self._guard(function, arguments), name=f"signal {name}")
+        self._running[task] = (name, handler)
+        task.add_done_callback(self._forget)
 
     # Makes the user's coroutine itself: one that is made for a task that never begins would warn
     # that it was never awaited.

@@ -236,3 +236,49 @@ def test_override_of_a_dynamic_handler_keeps_its_part_and_policy() -> None:
     assert definition.dynamic_signal is not None
     assert definition.dynamic_signal.method is Overrides.others
     assert set(definition.signals) == {"end"}
+
+
+@workflow.defn
+class SetsLate:
+    """Sets, once it is told to, a handler for signals that wait, and goes on in the same step."""
+
+    def __init__(self) -> None:
+        self.told = False
+        self.got: list[object] = []
+
+    @workflow.signal
+    def tell(self) -> None:
+        self.told = True
+
+    @workflow.run
+    async def run(self, how: str) -> list[object]:
+        await workflow.wait_condition(lambda: self.told)
+        workflow.set_signal_handler("late", self.fail if how == "fail" else self.plain)
+        workflow.start_activity("work", start_to_close_timeout=MINUTE)
+        await workflow.wait_condition(lambda: bool(self.got))
+        return self.got
+
+    def fail(self) -> None:
+        raise ApplicationError("no")
+
+    def plain(self) -> object:
+        return self.note()
+
+    async def note(self) -> None:
+        await asyncio.sleep(0)
+        self.got.append("noted")
+
+
+def test_handler_that_ends_the_run_while_it_is_set_is_followed_by_no_command() -> None:
+    session = Session(SetsLate, "fail")
+    signal(session, ("late",), ("tell",))
+    assert session.step() == ["fail no"]
+    session.replay()
+
+
+def test_async_handler_behind_a_plain_function_runs_like_another() -> None:
+    session = Session(SetsLate, "note")
+    signal(session, ("late",), ("tell",))
+    assert session.step() == ["activity 1 work", "complete"]
+    assert session.result() == ["noted"]
+    session.replay()
