@@ -26,6 +26,7 @@ from aetheris_client.failure import from_failure
 from aetheris_client.options import wrong_kind
 from aetheris_worker.durations import check_timeout
 from aetheris_worker.retry import RetryPolicy
+from aetheris_worker.runtime import guard
 from aetheris_worker.runtime.commands import CommandLog
 from aetheris_worker.runtime.errors import HistoryError
 from aetheris_worker.runtime.futures import WorkflowFuture
@@ -229,12 +230,16 @@ class ActivityMachine:
         self.state = next_state(TRANSITIONS, self.state, cause, f"activity {self.activity_id!r}")
 
     def _complete(self, result: Payloads) -> None:
+        # Types are code too: a default that they take from the clock would be another on replay.
+        was_guarded = guard.enter()
         try:
             values = self._run.converter.from_payloads(result, [self._result_type])
         except Exception as error:  # noqa: BLE001 - converters raise what they please
             self.handle.set_exception(error)
         else:
             self.handle.set_result(values[0] if values else None)
+        finally:
+            guard.leave(was_guarded)
 
     def _fail(
         self,

@@ -3,7 +3,8 @@
 The functions of time, datetime, random, secrets, uuid and os that give such values are replaced,
 once in a process. A replacement looks whether workflow code runs on its thread. If not, it does
 what the original does. If so, it raises ForbiddenCallError with the place and with what to use
-instead. What workflow code sets off unasked stays free: logging, imports, debuggers, the SDK.
+instead. What workflow code sets off unasked stays free: logging, imports, debuggers, the SDK, and
+what the garbage collector ends for others.
 
 Three ways around are closed as far as they can be. Names that a program's own modules have imported
 (`from time import time`) are replaced in these modules. Methods of datetime and date are replaced
@@ -28,8 +29,9 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from ctypes import py_object, pythonapi
 from types import FrameType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from aetheris_worker.runtime import time_machine
 from aetheris_worker.runtime.call_site import call_site, is_of_library
 from aetheris_worker.runtime.errors import ForbiddenCallError
 
@@ -77,6 +79,7 @@ _LOOP: Final = "aetheris_worker.runtime.loop"
 
 class _ThreadState(threading.local):
     is_guarded = False
+    is_collecting = False
 
 
 _STATE: Final = _ThreadState()
@@ -84,6 +87,8 @@ _IS_UNRESTRICTED: Final = contextvars.ContextVar("aetheris_unrestricted", defaul
 _install_lock: Final = threading.Lock()
 # What was replaced by what, by the identity of the original; filled once.
 _replaced: dict[int, tuple[object, object]] = {}
+# What puts the originals back under their names, and the replacements again.
+_switches: list[Callable[[bool], None]] = []
 
 
 def enter() -> bool:
@@ -119,11 +124,15 @@ def install() -> None:
 def cover_aliases() -> None:
     """Replace what modules of the program itself, not libraries, have imported by name."""
     install()
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
+    # The type is a promise only: anything may stand there.
+    for module in cast(list[object], list(sys.modules.values())):
+        if not isinstance(module, ModuleType):
+            continue
+        # Not as others read attributes: that would load a module that loads itself when used.
+        names = cast(dict[str, object], object.__getattribute__(module, "__dict__"))
+        file = names.get("__file__")
         if not isinstance(file, str) or is_of_library(file):
             continue
-        names = vars(module)
         for name, value in list(names.items()):
             original, replacement = _replaced.get(id(value), (None, None))
             if original is value and original is not None:
@@ -173,7 +182,9 @@ def _install() -> None:
         original = getattr(module, name, None)
         if original is not None:
             replacement = make(f"{module.__name__}.{name}", original)
-            setattr(module, name, replacement)
+            _switches.append(
+                _switch(functools.partial(setattr, module, name), original, replacement)
+            )
             replaced[id(original)] = (original, replacement)
 
     for module, calls in _CALLS.items():
@@ -189,8 +200,35 @@ def _install() -> None:
     for cls, names in ((dt.datetime, ("now", "utcnow")), (dt.date, ("today",))):
         for name in names:
             _guard_class_method(cls, name)
+    for switch in _switches:
+        switch(True)
+    gc.callbacks.append(_note_collection)
+    time_machine.make_room(_originals_shown)
     # Last: whoever sees it filled may rely on the rest.
     _replaced.update(replaced)
+
+
+def _switch(
+    put: Callable[[object], None], original: object, replacement: object
+) -> Callable[[bool], None]:
+    return lambda is_guarded: put(replacement if is_guarded else original)
+
+
+@contextmanager
+def _originals_shown() -> Generator[None]:
+    """Give all names back what they stood for, for the block."""
+    for switch in _switches:
+        switch(False)
+    try:
+        yield
+    finally:
+        for switch in _switches:
+            switch(True)
+
+
+def _note_collection(phase: str, _: Mapping[str, int]) -> None:
+    """What ends in a collection may be anybody's: an activity's file, another run's generator."""
+    _STATE.is_collecting = phase == "start"
 
 
 def _make(instead: str, name: str, original: Any) -> _Guarded:
@@ -240,16 +278,22 @@ def _guard_class_method(cls: type, name: str) -> None:
 
     # A read-only view of it is all that Python gives; the view refers to nothing else.
     (names,) = gc.get_referents(vars(cls))
-    names[name] = classmethod(guarded)
-    # Else the interpreter would go on with the one that it has looked up before.
-    pythonapi.PyType_Modified(py_object(cls))
+
+    def put(method: object) -> None:
+        names[name] = method
+        # Else the interpreter would go on with the one that it has looked up before.
+        pythonapi.PyType_Modified(py_object(cls))
+
+    switch = _switch(put, original, cast(object, classmethod(guarded)))
+    switch(True)
+    _switches.append(switch)
     if getattr(getattr(cls, name), "__func__", None) is not guarded:
         _LOGGER.warning("%s.%s in workflow code goes unnoticed on this Python", cls.__name__, name)
 
 
 def _refuse(name: str, instead: str) -> None:
     """Raise, unless it is not the workflow code that calls."""
-    if _IS_UNRESTRICTED.get():
+    if _IS_UNRESTRICTED.get() or _STATE.is_collecting:
         return
     frame: FrameType | None = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
     if _module_of(frame).partition(".")[0] in _OWN:

@@ -5,11 +5,13 @@
 import asyncio
 import copy
 import datetime as dt
+import gc
 import logging
 import os
 import pickle
 import random
 import secrets
+import subprocess
 import sys
 import threading
 import time
@@ -21,10 +23,11 @@ from datetime import date, timedelta
 from datetime import datetime as aliased_datetime
 from random import randint as aliased_randint
 from time import time as aliased_time
+from typing import ClassVar, cast
 from uuid import uuid4 as aliased_uuid4
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.history_pb2 import WorkflowTaskFailedCause
@@ -291,3 +294,119 @@ def test_replacements_behave_like_what_they_replace() -> None:
     first = random.random()
     random.seed(3)
     assert random.random() == first
+
+
+class Drafted(BaseModel):
+    """Takes what is missing from the clock and from chance."""
+
+    id: uuid.UUID = Field(default_factory=lambda: uuid.uuid4())
+    at: dt.datetime = Field(default_factory=lambda: dt.datetime.now(dt.UTC))
+
+
+@workflow.defn
+class Reads:
+    """Takes a model as its activity's result, or with a signal."""
+
+    @workflow.run
+    async def run(self) -> str:
+        drafted = await workflow.execute_activity(
+            "draft", result_type=Drafted, start_to_close_timeout=timedelta(minutes=1)
+        )
+        return str(drafted.id)
+
+    @workflow.signal
+    def take(self, drafted: Drafted) -> None: ...
+
+
+@pytest.mark.parametrize("how", ["result", "signal"])
+def test_default_of_a_type_that_replay_cannot_repeat_is_refused(how: str) -> None:
+    session = Session(Reads)
+    session.step()
+    if how == "result":
+        session.history.activity_completed(5, {"at": "2020-01-01T00:00:00Z"})
+    else:
+        session.history.signaled("take", {"at": "2020-01-01T00:00:00Z"})
+    with pytest.raises(ForbiddenCallError, match=r"use workflow\.uuid4"):
+        session.step()
+    # It was all there.
+    whole = Session(Reads)
+    whole.step()
+    whole.history.activity_completed(5, {"id": str(uuid.UUID(int=1)), "at": "2020-01-01T00:00:00Z"})
+    assert whole.step() == ["complete"]
+
+
+class OfOthers:
+    """Looks at the clock when it ends, as connections and pools do."""
+
+    ends: ClassVar[list[float]] = []
+
+    def __init__(self) -> None:
+        # A circle, which only the collector ends.
+        self.itself = self
+
+    def __del__(self) -> None:
+        self.ends.append(time.monotonic())
+
+
+def test_what_the_garbage_collector_ends_is_free() -> None:
+    OfOthers.ends.clear()
+    # Nothing is collected before workflow code runs.
+    gc.disable()
+    try:
+        OfOthers()
+        TO_CALL["it"] = lambda: gc.collect()
+        assert Session(Calls, "run").step() == ["complete"]
+    finally:
+        gc.enable()
+    assert len(OfOthers.ends) == 1
+    TO_CALL["it"] = lambda: time.monotonic()
+    with pytest.raises(ForbiddenCallError):
+        Session(Calls, "run").step()
+
+
+class LoadsItself(types.ModuleType):
+    def __getattribute__(self, name: str) -> object:
+        raise ImportError(f"{name} is not to be had here")
+
+
+def test_modules_that_load_when_used_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "loads_itself", LoadsItself("loads_itself"))
+    monkeypatch.setitem(sys.modules, "no_module", cast(types.ModuleType, object()))
+    guard.cover_aliases()
+
+
+# What time-machine does, which would crash on anything but the C functions.
+MOVES_THE_CLOCK = """
+import sys, time, types, datetime
+from types import BuiltinFunctionType, ModuleType
+from importlib.machinery import ModuleSpec
+
+seen = []
+machine = ModuleType("_time_machine")
+machine.__spec__ = ModuleSpec("_time_machine", None)
+machine.patch = lambda: seen.extend(
+    (time.time, time.localtime, time.strftime, datetime.datetime.now, datetime.datetime.utcnow)
+)
+sys.modules["_time_machine"] = machine
+
+from aetheris_worker.runtime import guard
+
+guard.install()
+guarded = time.time, datetime.datetime.now
+machine.patch()
+assert len(seen) == 5
+assert all(type(function) is BuiltinFunctionType for function in seen), seen
+assert (time.time, datetime.datetime.now) == guarded
+assert type(time.time) is not BuiltinFunctionType
+"""
+
+
+def test_time_machine_gets_the_functions_that_it_writes_into() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MOVES_THE_CLOCK],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
