@@ -28,7 +28,7 @@ from aetheris_worker.durations import check_timeout
 from aetheris_worker.retry import RetryPolicy
 from aetheris_worker.runtime import guard
 from aetheris_worker.runtime.commands import CommandLog
-from aetheris_worker.runtime.errors import HistoryError
+from aetheris_worker.runtime.errors import HistoryError, fault_behind
 from aetheris_worker.runtime.futures import WorkflowFuture
 from aetheris_worker.runtime.loop import WorkflowLoop
 from aetheris_worker.runtime.transitions import next_state
@@ -235,7 +235,7 @@ class ActivityMachine:
         try:
             values = self._run.converter.from_payloads(result, [self._result_type])
         except Exception as error:  # noqa: BLE001 - converters raise what they please
-            self.handle.set_exception(error)
+            self.handle.set_exception(fault_behind(error))
         else:
             self.handle.set_result(values[0] if values else None)
         finally:

@@ -20,7 +20,7 @@ from aetheris_worker.runtime.closing import (
     FailRunCommand,
 )
 from aetheris_worker.runtime.definitions import WorkflowDefinition
-from aetheris_worker.runtime.errors import PASSING, ForbiddenCallError
+from aetheris_worker.runtime.errors import PASSING, ForbiddenCallError, fault_behind
 from aetheris_worker.runtime.run import WorkflowRun
 from aetheris_worker.runtime.signals import AsyncFunction
 
@@ -126,7 +126,7 @@ class WorkflowEntry:
         try:
             values = self._run.converter.from_payloads(arguments, types)
         except Exception as error:  # noqa: BLE001 - converters raise what they please
-            self._end(error)
+            self._end(fault_behind(error))
             return
         self._main = self._run.loop.create_task(self._guard_main(values), name="run")
         if self._run.cancel_requested:

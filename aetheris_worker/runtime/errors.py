@@ -56,6 +56,13 @@ class ForbiddenCallError(AetherisError):
         self.call_site = call_site
 
 
+def fault_behind(error: Exception) -> Exception:
+    """The code's fault that made a converter fail, where that is no fault of the value; else the
+    error itself.
+    """
+    return error.__cause__ if isinstance(error.__cause__, ForbiddenCallError) else error
+
+
 class DeadlockError(AetherisError):
     """Workflow code blocked, or computed for too long.
 

@@ -21,7 +21,7 @@ from aetheris_worker.runtime.definitions import (
     HandlerUnfinishedPolicy,
     WorkflowDefinition,
 )
-from aetheris_worker.runtime.errors import PASSING, ForbiddenCallError
+from aetheris_worker.runtime.errors import PASSING, ForbiddenCallError, fault_behind
 from aetheris_worker.runtime.loop import WorkflowLoop
 
 AsyncFunction = Callable[..., Awaitable[object]]
@@ -134,10 +134,10 @@ class SignalBox:
         # Failing the task over a bad signal would let any client stop any run for good.
         try:
             arguments = handler.decode(event, self._converter)
-        except ForbiddenCallError:
-            # A fault of the types' code, which no other input mends.
-            raise
         except Exception as error:  # noqa: BLE001 - converters raise what they please
+            if isinstance(fault_behind(error), ForbiddenCallError):
+                # A fault of the types' code, which no other input mends.
+                raise fault_behind(error) from None
             self._keep(event, f"its handler cannot take it: {error!r}")
             return
         self._call(name, handler, arguments)

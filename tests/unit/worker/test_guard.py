@@ -303,7 +303,16 @@ class Drafted(BaseModel):
     at: dt.datetime = Field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
 
-@workflow.defn
+@workflow.defn(failure_exception_types=[Exception])
+class Takes:
+    """Takes a model as its input."""
+
+    @workflow.run
+    async def run(self, drafted: Drafted) -> str:
+        return str(drafted.id)
+
+
+@workflow.defn(failure_exception_types=[Exception])
 class Reads:
     """Takes a model as its activity's result, or with a signal."""
 
@@ -318,20 +327,22 @@ class Reads:
     def take(self, drafted: Drafted) -> None: ...
 
 
-@pytest.mark.parametrize("how", ["result", "signal"])
+@pytest.mark.parametrize("how", ["input", "result", "signal"])
 def test_default_of_a_type_that_replay_cannot_repeat_is_refused(how: str) -> None:
-    session = Session(Reads)
-    session.step()
+    lacking = {"at": "2020-01-01T00:00:00Z"}
+    session = Session(Takes, lacking) if how == "input" else Session(Reads)
+    if how != "input":
+        session.step()
     if how == "result":
-        session.history.activity_completed(5, {"at": "2020-01-01T00:00:00Z"})
-    else:
-        session.history.signaled("take", {"at": "2020-01-01T00:00:00Z"})
+        session.history.activity_completed(5, lacking)
+    if how == "signal":
+        session.history.signaled("take", lacking)
     with pytest.raises(ForbiddenCallError, match=r"use workflow\.uuid4"):
         session.step()
     # It was all there.
     whole = Session(Reads)
     whole.step()
-    whole.history.activity_completed(5, {"id": str(uuid.UUID(int=1)), "at": "2020-01-01T00:00:00Z"})
+    whole.history.activity_completed(5, {"id": str(uuid.UUID(int=1)), **lacking})
     assert whole.step() == ["complete"]
 
 
