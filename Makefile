@@ -4,7 +4,7 @@
 VENV  := .venv
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-SRC   := aetheris_server aetheris_worker aetheris_client
+ROUNDS := 20
 
 # Recursive (=), so that the search only runs when the virtual environment must be made.
 PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -12,7 +12,7 @@ PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; d
 	>/dev/null 2>&1 && { command -v $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv proto proto-check buf lint types check test demo bench dev clean
+.PHONY: help venv proto proto-check buf lint types check test fault demo bench endurance dev clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -51,11 +51,18 @@ check: lint types buf proto-check ## All static checks
 test: $(STAMP) ## Set up what is missing and run the tests (ARGS='-k name' passes options on)
 	@$(PY) -m pytest $(ARGS)
 
+fault: $(STAMP) ## The tests that kill, cut and pause, again and again (ROUNDS=20)
+	@for round in $$(seq $(ROUNDS)); do \
+		echo "round $$round of $(ROUNDS)"; $(PY) -m pytest -q -x -m fault $(ARGS) || exit 1; done
+
 demo: $(STAMP) ## Watch a real job survive kill -9 of its worker and its server
 	@$(PY) -m examples.census.demo $(ARGS)
 
 bench: $(STAMP) ## Measure the simple workflow
 	@$(PY) -m tests.bench $(ARGS)
+
+endurance: $(STAMP) ## Measure a server that has run 40,000 workflows and holds 20,000 more
+	@$(PY) -m tests.bench.endurance $(ARGS)
 
 dev: $(STAMP) ## A server with its own Postgres and Redis, for development
 	@$(VENV)/bin/aetheris-server dev $(ARGS)
