@@ -16,6 +16,9 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        # The imports take a moment in which nobody else takes Ctrl-C.
+        raise SystemExit(130) from None
     run()
 
 

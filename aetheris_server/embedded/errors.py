@@ -4,6 +4,7 @@ EmbeddedError
 ├── EmbeddedMissingError   the wheel that carries the server is not installed
 ├── DataDirInUseError      another process owns the data folder
 ├── DataDirError           the data folder cannot be made or written
+├── DataDirGoneError       the data folder was deleted while it was in use
 └── EmbeddedStartError     a server did not start, or not in time
 """
 
@@ -45,6 +46,17 @@ class DataDirError(EmbeddedError):
         super().__init__(
             f"the data folder {data_dir} cannot be used: {problem}{where};"
             " name a folder that you can write with --data-dir"
+        )
+        self.data_dir = data_dir
+
+
+class DataDirGoneError(EmbeddedError):
+    """The data folder was deleted, or moved, under the servers that ran in it."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(
+            f"the data folder {data_dir} was deleted while it was in use, and its data with it;"
+            " a new start makes an empty one"
         )
         self.data_dir = data_dir
 

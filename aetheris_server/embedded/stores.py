@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 
 from aetheris_server.embedded.account import Account
 from aetheris_server.embedded.data_dir import DataDirLock, socket_dir
-from aetheris_server.embedded.errors import DataDirError, EmbeddedStartError
+from aetheris_server.embedded.errors import DataDirError, DataDirGoneError, EmbeddedStartError
 from aetheris_server.embedded.places import place_data
 from aetheris_server.embedded.postgres import EmbeddedPostgres, ignore_libpq_environment
 from aetheris_server.embedded.redis import EmbeddedRedis
@@ -93,14 +93,21 @@ class EmbeddedStores:
         """Start again whichever server has ended by itself, and name it.
 
         Raises:
+            DataDirGoneError: The data folder was deleted.
+            DataDirError: The data folder cannot be used any more.
             EmbeddedStartError: It does not start.
         """
         servers = self._started
+        if not self.postgres_folder.is_dir():
+            raise DataDirGoneError(self._data_dir)
         revived: list[str] = []
         for name, server in (("PostgreSQL", servers.postgres), ("Redis", servers.redis)):
             if not server.is_alive:
-                server.stop()
-                server.start()
+                try:
+                    server.stop()
+                    server.start()
+                except OSError as error:
+                    raise DataDirError(self._data_dir, error) from error
                 revived.append(name)
         return revived
 
@@ -170,7 +177,7 @@ async def keep_alive(stores: EmbeddedStores) -> None:
     """Start a server that has ended by itself again, until cancelled.
 
     Raises:
-        EmbeddedStartError: It ended again and again, or does not start.
+        EmbeddedError: A server ended again and again, or does not start; or the data folder is gone.
     """
     quick_ends, started_at = 0, time.monotonic()
     problem = EmbeddedStartError("the embedded servers", "one ends again and again")

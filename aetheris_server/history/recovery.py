@@ -93,7 +93,8 @@ async def offer_all_again(engine: Engine) -> None:
     Raises:
         UnavailableError: Some runs could not be loaded; call again.
     """
-    _log.warning("the backlog was lost; offering all tasks again")
+    # Whether this is a loss, or the first start, is said by matching, which found it out.
+    _log.info("the backlog holds nothing; offering again all tasks that are owed")
     await offer_again(engine, list(engine.shards.values()))
 
 

@@ -29,6 +29,15 @@ async def test_dev_server_keeps_its_runs_over_kill_and_stop(open_tmp_path: Path)
         assert await process.terminate() == 0, process.output
 
 
+async def test_dev_server_warns_of_nothing_at_a_first_start(open_tmp_path: Path) -> None:
+    process = ServerProcess(open_tmp_path, ["dev", "--data-dir", str(open_tmp_path / "data")], {})
+    async with running(process):
+        await wait_until(
+            lambda: "offering again" in process.output, 30.0, "the first round over the backlog"
+        )
+        assert "warning" not in process.output
+
+
 @pytest.mark.parametrize("name, folder", [("postgres", "postgres/data"), ("redis-server", "redis")])
 async def test_dev_server_starts_a_store_that_was_killed_again_and_loses_no_run(
     open_tmp_path: Path, name: str, folder: str
@@ -65,6 +74,21 @@ async def test_dev_server_whose_store_cannot_be_started_again_ends_and_says_so(
         _servers("postgres", data_dir / "postgres" / "data")[0].send_signal(signal.SIGKILL)
         assert await process.wait_exit() == 1
         assert "is of version 9" in process.output
+
+
+async def test_dev_server_whose_data_folder_is_deleted_ends_and_says_so_in_a_line(
+    open_tmp_path: Path,
+) -> None:
+    data_dir = open_tmp_path / "data"
+    process = ServerProcess(open_tmp_path, ["dev", "--data-dir", str(data_dir)], {})
+    async with running(process):
+        # As a deletion, but whole: Postgres makes files while a tree is removed.
+        (store, *_) = _servers("postgres", data_dir / "postgres" / "data")
+        data_dir.rename(open_tmp_path / "elsewhere")
+        store.send_signal(signal.SIGKILL)
+        assert await process.wait_exit() == 1
+        assert f"the data folder {data_dir.resolve()} was deleted" in process.output
+        assert "Traceback" not in process.output
 
 
 def _servers(name: str, folder: Path) -> list[psutil.Process]:

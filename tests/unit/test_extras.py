@@ -51,6 +51,20 @@ def test_command_without_its_extra_says_in_a_line_what_to_install(
     assert extra in line
 
 
+@pytest.mark.parametrize("module", ["aetheris_server", "aetheris_client.admin"])
+def test_command_interrupted_while_it_is_imported_ends_without_a_traceback(module: str) -> None:
+    done = _run_without(
+        (),
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == '{module}.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        f"from {module}.__main__ import main\nmain()\n",
+    )
+
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_client_and_worker_need_no_extra() -> None:
     done = _run_without(
         (*_SERVER, *_ADMIN, *_EMBEDDED), "import aetheris_client, aetheris_worker\n"
