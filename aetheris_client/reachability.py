@@ -24,7 +24,10 @@ _NO_PROXY_VARIABLES: Final = ("no_grpc_proxy", "no_proxy")
 
 def split_address(address: str) -> tuple[str, int] | None:
     """Host and port; None for what is not `host:port`, with or without gRPC's `dns:///` before."""
-    host, _, port = address.rpartition("/")[2].rpartition(":")
+    scheme, _, rest = address.rpartition("/")
+    host, _, port = rest.rpartition(":")
+    if scheme in ("http:/", "https:/"):
+        return None
     if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         return None
     return host.removeprefix("[").removesuffix("]"), int(port)

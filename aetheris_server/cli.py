@@ -23,6 +23,7 @@ app = typer.Typer(
     help="The Aetheris server: durable workflows on Postgres and Redis.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
 )
 
@@ -36,18 +37,33 @@ _END_TIMEOUT = 15.0
 DEV_SHARD_COUNT = 64
 PRODUCTION_SHARD_COUNT = 512
 
+# What is said to hold if an option is absent.
+_DEFAULTS = Settings()
+
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Settings file: YAML, TOML or JSON.")
 ]
-HostOption = Annotated[str | None, typer.Option("--host", help="Address to listen at.")]
-PortOption = Annotated[int | None, typer.Option("--port", help="gRPC port; 0 picks one.")]
+HostOption = Annotated[
+    str | None,
+    typer.Option("--host", help=f"Address to listen at; {_DEFAULTS.grpc.host} if absent."),
+]
+PortOption = Annotated[
+    int | None,
+    typer.Option("--port", help=f"gRPC port; {_DEFAULTS.grpc.port} if absent, 0 picks one."),
+]
 HttpPortOption = Annotated[
-    int | None, typer.Option("--http-port", help="Port for metrics and health; -1 is off.")
+    int | None,
+    typer.Option(
+        "--http-port",
+        help=f"Port for metrics and health; {_DEFAULTS.http.port} if absent, -1 is off.",
+    ),
 ]
 LogLevelOption = Annotated[
-    str | None, typer.Option("--log-level", help="debug, info, warning or error.")
+    str | None, typer.Option("--log-level", help="debug, info, warning or error; info if absent.")
 ]
-LogFormatOption = Annotated[str | None, typer.Option("--log-format", help="console or json.")]
+LogFormatOption = Annotated[
+    str | None, typer.Option("--log-format", help="console or json; console if absent.")
+]
 LogFileOption = Annotated[Path | None, typer.Option("--log-file", help="Log here, not to stderr.")]
 PostgresOption = Annotated[
     str | None, typer.Option("--postgres-dsn", help="Postgres connection string.")
@@ -74,7 +90,10 @@ def take_shared_options(
 def dev(
     config: ConfigOption = None,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Where Postgres keeps its data.")
+        Path | None,
+        typer.Option(
+            "--data-dir", help=f"Where Postgres keeps its data; {_DEFAULTS.data_dir} if absent."
+        ),
     ] = None,
     host: HostOption = None,
     port: PortOption = None,

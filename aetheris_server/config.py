@@ -251,11 +251,15 @@ class Settings(_Section):
         Raises:
             ConfigError: `postgres.dsn` or `redis.url` is empty.
         """
-        for key, value in (("postgres.dsn", self.postgres.dsn), ("redis.url", self.redis.url)):
+        for key, value, flag in (
+            ("postgres.dsn", self.postgres.dsn, "--postgres-dsn"),
+            ("redis.url", self.redis.url, "--redis-url"),
+        ):
             if not value:
                 raise ConfigError(
                     key,
-                    f"expected a value, found none; set {_variable_of(key)} or the file's key",
+                    f"expected a value, found none; give {flag}, or set {_variable_of(key)} or the"
+                    " file's key",
                 )
 
 

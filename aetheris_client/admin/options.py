@@ -1,9 +1,27 @@
 """Arguments and options that several workflow commands take."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+_UNSPECIFIED = "UNSPECIFIED"
+
+
+def choice(kind: type[StrEnum], help_text: str, *names: str) -> Any:
+    """An option whose values are an enum's members, which its help names: the column for types is
+    so narrow that it breaks them.
+
+    Args:
+        kind: The enum.
+        help_text: What it is about, without a full stop.
+        names: The option's; made of the parameter's where absent.
+    """
+    members = ", ".join(member.lower() for member in kind if member.value != _UNSPECIFIED)
+    text = f"{help_text}: {members}."
+    return typer.Option(*names, case_sensitive=False, metavar="NAME", help=text)
+
 
 WorkflowId = Annotated[str, typer.Argument(metavar="WORKFLOW_ID", help="The workflow id.")]
 RunId = Annotated[

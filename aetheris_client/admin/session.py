@@ -77,7 +77,9 @@ OutputChoice = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="For people, or for programs: jsonl is a line per item. Table if absent.",
+        metavar="FORMAT",
+        help="table (if absent) for people; json, or jsonl with a line per item, for programs.",
+        case_sensitive=False,
         show_default=False,
     ),
 ]

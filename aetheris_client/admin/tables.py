@@ -104,11 +104,13 @@ def description_fields(described: Described) -> Fields:
         ("Task queue", info.task_queue),
         ("Started", time_text(info.start_time)),
         ("Closed", time_text(info.close_time)),
-        ("History", f"{info.history_length} events, {info.history_bytes} bytes"),
+        ("History", f"{_count(info.history_length, 'event')}, {info.history_bytes} bytes"),
         ("Execution timeout", duration_text(description.execution_timeout)),
         ("Run timeout", duration_text(description.run_timeout)),
         ("Task timeout", duration_text(description.task_timeout)),
     ]
+    if info.execution_time and info.start_time and info.execution_time > info.start_time:
+        rows.append(("Start delay", f"its code begins {time_text(info.execution_time)}"))
     if info.parent is not None:
         rows.append(("Parent", f"{info.parent.workflow_id} ({info.parent.run_id})"))
     if info.memo:
@@ -309,6 +311,10 @@ def _or_none(grid: Grid, what: str) -> Block:
 
 def _status(status: WorkflowStatus) -> Text:
     return styled(status, _STATUS_STYLES.get(status, ""))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _health(cluster: ClusterHealth) -> Text:

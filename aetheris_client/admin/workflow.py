@@ -8,7 +8,7 @@ import typer
 
 from aetheris_client.admin.inputs import parse_duration, parse_inputs, parse_object
 from aetheris_client.admin.layout import Fields
-from aetheris_client.admin.options import InputFiles, Inputs, Reason, RunId, WorkflowId
+from aetheris_client.admin.options import InputFiles, Inputs, Reason, RunId, WorkflowId, choice
 from aetheris_client.admin.session import Session, command
 from aetheris_client.enums import WorkflowIdConflictPolicy, WorkflowIdReusePolicy
 
@@ -36,11 +36,11 @@ async def start(
     start_delay: Annotated[timedelta | None, _limit("How long its code waits first.")] = None,
     id_reuse_policy: Annotated[
         WorkflowIdReusePolicy | None,
-        typer.Option(case_sensitive=False, help="If a closed run has the id."),
+        choice(WorkflowIdReusePolicy, "If a closed run has the id"),
     ] = None,
     id_conflict_policy: Annotated[
         WorkflowIdConflictPolicy | None,
-        typer.Option(case_sensitive=False, help="If an open run has the id."),
+        choice(WorkflowIdConflictPolicy, "If an open run has the id"),
     ] = None,
     memo: Annotated[
         list[str] | None, typer.Option(metavar="NAME=JSON", help="A note on the run; repeatable.")

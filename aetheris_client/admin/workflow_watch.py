@@ -14,7 +14,7 @@ from aetheris_client.admin import tables
 from aetheris_client.admin.described import describe_run
 from aetheris_client.admin.inputs import parse_duration, parse_inputs, parse_time
 from aetheris_client.admin.layout import Block, RowStream, Sentence
-from aetheris_client.admin.options import InputFiles, Inputs, RunId, WorkflowId
+from aetheris_client.admin.options import InputFiles, Inputs, RunId, WorkflowId, choice
 from aetheris_client.admin.output import Output
 from aetheris_client.admin.plain import plain
 from aetheris_client.admin.session import Session, command
@@ -36,7 +36,7 @@ async def query(
     input_files: InputFiles = None,
     reject_condition: Annotated[
         QueryRejectCondition | None,
-        typer.Option(case_sensitive=False, help="Refuse for a run of such a status."),
+        choice(QueryRejectCondition, "Refuse for a run of such a status"),
     ] = None,
 ) -> None:
     """Ask a run's code, and print its answer; closed runs answer too."""
@@ -75,7 +75,7 @@ async def list_workflows(
     ] = None,
     status: Annotated[
         list[WorkflowStatus] | None,
-        typer.Option("--status", "-s", case_sensitive=False, help="Such runs; repeatable."),
+        choice(WorkflowStatus, "Such runs; repeatable", "--status", "-s"),
     ] = None,
     since: Annotated[
         datetime | None,

@@ -177,7 +177,7 @@ async def keep_alive(stores: EmbeddedStores) -> None:
     """Start a server that has ended by itself again, until cancelled.
 
     Raises:
-        EmbeddedError: A server ended again and again, or does not start; or the data folder is gone.
+        EmbeddedError: A server ended again and again or does not start, or the data is gone.
     """
     quick_ends, started_at = 0, time.monotonic()
     problem = EmbeddedStartError("the embedded servers", "one ends again and again")

@@ -128,7 +128,8 @@ def _bind(server: grpc.aio.Server, settings: GrpcSettings) -> int:
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise ConfigError("grpc.port", f"{address} cannot be bound: {error}") from error
+        why = f"{address} cannot be bound: {error}; --port and --host name another address"
+        raise ConfigError("grpc.port", why) from error
     if port == 0:
         raise ConfigError("grpc.port", f"{address} cannot be bound")
     return port

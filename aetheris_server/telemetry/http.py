@@ -68,7 +68,8 @@ async def serve_http(
     except OSError as error:
         raise ConfigError(
             "http.port",
-            f"{settings.host}:{settings.port} cannot be bound: {error.strerror or error}",
+            f"{settings.host}:{settings.port} cannot be bound: {error.strerror or error};"
+            " --http-port names another port, or -1 for none",
         ) from error
     host, port = server.sockets[0].getsockname()[:2]
     try:

@@ -180,7 +180,7 @@ def test_settings_are_frozen() -> None:
 
 
 def test_settings_require_stores_without_them_names_the_key() -> None:
-    with pytest.raises(ConfigError, match=r"redis\.url: .*AETHERIS_REDIS__URL"):
+    with pytest.raises(ConfigError, match=r"redis\.url: .*--redis-url.*AETHERIS_REDIS__URL"):
         Settings().with_stores("postgresql://", "").require_stores()
 
 

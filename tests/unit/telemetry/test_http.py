@@ -74,7 +74,7 @@ async def test_serve_http_turned_off_yields_none() -> None:
 async def test_serve_http_port_in_use_names_the_key() -> None:
     async with serve_http(HttpSettings(port=0), lambda: None) as endpoint:
         assert endpoint is not None
-        with pytest.raises(ConfigError, match=r"http\.port: .*cannot be bound"):
+        with pytest.raises(ConfigError, match=r"http\.port: .*cannot be bound.*--http-port"):
             async with serve_http(HttpSettings(port=endpoint.port), lambda: None):
                 pass
 
