@@ -8,15 +8,14 @@ from typing import Any, Protocol
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from aetheris.api.v1 import common_pb2, failure_pb2
 from aetheris_server.config import LimitSettings
 from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.rpc.json_values import parse_json
 
-MAX_DURATION_SECONDS = 100 * 366 * 86_400
-"""A century: no deadline of a run may leave the calendar."""
+MAX_DURATION_SECONDS = 36_525 * 86_400
+"""A hundred years, as history has it: longer ones it would cut."""
 
 MAX_CAPABILITIES = 100
 MAX_PRIORITY_KEY = 5
@@ -26,9 +25,6 @@ MAX_SEARCH_ATTRIBUTES_BYTES = 64 * 1024
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _TYPE_NAME = re.compile(rb"[A-Za-z0-9_]{0,64}")
-_NANOS = 999_999_999
-_MIN_TIMESTAMP = -62_135_596_800
-_MAX_TIMESTAMP = 253_402_300_799
 
 
 class EnumType(Protocol):
@@ -122,10 +118,6 @@ def check_size(field: str, value: Message, limits: LimitSettings) -> None:
 def check_duration(field: str, value: Duration, max_seconds: float = MAX_DURATION_SECONDS) -> None:
     """Zero or more; unset is zero."""
     seconds, nanos = value.seconds, value.nanos
-    if not -_NANOS <= nanos <= _NANOS or seconds * nanos < 0:
-        raise InvalidArgumentError(
-            field, f"expected nanos of at most {_NANOS} and the sign of the seconds, found {nanos}"
-        )
     if seconds < 0 or nanos < 0:
         raise InvalidArgumentError(field, f"expected zero or more, found {seconds + nanos / 1e9} s")
     if seconds > max_seconds or (seconds == max_seconds and nanos):
@@ -147,15 +139,6 @@ def check_set_duration(
     check_duration(field, value, max_seconds)
     if not value.seconds and not value.nanos:
         raise InvalidArgumentError(field, "expected more than zero; leave it unset for the default")
-
-
-def check_timestamp(field: str, value: Timestamp) -> None:
-    """A time from year 1 to 9999."""
-    if not (_MIN_TIMESTAMP <= value.seconds <= _MAX_TIMESTAMP and 0 <= value.nanos <= _NANOS):
-        raise InvalidArgumentError(
-            field,
-            f"expected a time from year 1 to 9999, found {value.seconds} s and {value.nanos} ns",
-        )
 
 
 def check_enum(field: str, value: int, known: frozenset[int]) -> None:

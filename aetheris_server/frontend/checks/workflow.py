@@ -19,7 +19,6 @@ from aetheris_server.frontend.checks.fields import (
     check_set_duration,
     check_size,
     check_text,
-    check_timestamp,
     set_values_of,
     values_of,
 )
@@ -127,8 +126,6 @@ def check_list_workflows(
     check_text("filter.workflow_type", wanted.workflow_type, limits)
     for index, status in enumerate(wanted.statuses):
         check_enum(f"filter.statuses[{index}]", status, _STATUSES)
-    check_timestamp("filter.earliest_start_time", wanted.earliest_start_time)
-    check_timestamp("filter.latest_start_time", wanted.latest_start_time)
 
 
 def check_workflows_page(
@@ -138,7 +135,6 @@ def check_workflows_page(
     query = workflows_query(request, namespace_id)
     token = tokens.open_page(request.page_token, frozenset({LISTING_WORKFLOWS}), *query)
     if token is not None:
-        check_timestamp("page_token", token.start_time)
         if not token.last_key:
             raise InvalidArgumentError("page_token", "the token names no run")
         check_run_id("page_token", token.last_key)
