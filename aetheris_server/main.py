@@ -16,6 +16,7 @@ from aetheris_server.frontend.catalog import PostgresCatalog
 from aetheris_server.frontend.services import build_frontend
 from aetheris_server.history.host import HistoryHost
 from aetheris_server.ids import new_run_id
+from aetheris_server.loops import end_tasks
 from aetheris_server.matching.service import MatchingService
 from aetheris_server.rpc.channels import ChannelPool
 from aetheris_server.rpc.credentials import PeerCredentials
@@ -170,8 +171,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
                 yield RunningServer(rpc.address, f"{http.host}:{http.port}" if http else None)
             finally:
                 _log.info("draining")
-                following.cancel()
-                await asyncio.wait([following])
+                await end_tasks([following])
                 await rpc.begin_drain()
                 gate.begin_drain()
                 matching.begin_drain()

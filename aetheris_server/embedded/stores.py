@@ -15,7 +15,7 @@ from aetheris_server.embedded.errors import DataDirError, DataDirGoneError, Embe
 from aetheris_server.embedded.places import place_data
 from aetheris_server.embedded.postgres import EmbeddedPostgres, ignore_libpq_environment
 from aetheris_server.embedded.redis import EmbeddedRedis
-from aetheris_server.loops import is_cancelled
+from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.telemetry import get_logger
 
 T = TypeVar("T")
@@ -182,13 +182,13 @@ async def keep_alive(stores: EmbeddedStores) -> None:
     quick_ends, started_at = 0, time.monotonic()
     problem = EmbeddedStartError("the embedded servers", "one ends again and again")
     while not is_cancelled():
-        await asyncio.sleep(_LOOK_INTERVAL)
+        await pause(_LOOK_INTERVAL)
         if not stores.has_ended_server:
             continue
         quick_ends = quick_ends + 1 if time.monotonic() - started_at < _QUICK else 1
         if quick_ends > _MAX_QUICK_ENDS:
             raise problem
-        await asyncio.sleep(_REVIVE_INTERVAL * (2 ** (quick_ends - 1) - 1))
+        await pause(_REVIVE_INTERVAL * (2 ** (quick_ends - 1) - 1))
         try:
             revived = await _run_to_its_end(stores.revive)
             _log.error("an embedded server ended by itself and was started again", servers=revived)

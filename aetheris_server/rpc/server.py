@@ -14,6 +14,7 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
 from aetheris_server.config import ConfigError, GrpcSettings
+from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.rpc.handlers import Calls, RpcService
 from aetheris_server.telemetry import get_logger
 
@@ -59,13 +60,13 @@ class RpcServer:
         await self._set_health(is_serving=True)
 
     async def follow(self, is_ready: Callable[[], bool]) -> None:
-        """After `begin_serving`: answer health checks with what `is_ready` says; never ends."""
+        """After `begin_serving`: answer health checks with what `is_ready` says until cancelled."""
         was_ready = True
-        while True:
+        while not is_cancelled():
             if (is_serving := is_ready()) != was_ready:
                 await self._set_health(is_serving=is_serving)
                 was_ready = is_serving
-            await asyncio.sleep(_FOLLOW_INTERVAL)
+            await pause(_FOLLOW_INTERVAL)
 
     async def _set_health(self, *, is_serving: bool) -> None:
         response = health_pb2.HealthCheckResponse
