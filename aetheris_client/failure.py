@@ -4,14 +4,19 @@ The errors of `errors.py` travel without loss, with their causes and stack trace
 exception becomes an application failure whose type is the name of its class. A chain is cut where
 it closes a circle or grows too long.
 
+A failure has one cause, an exception group has many: its message tells them all, and the first is
+its cause. It is not worth another attempt if one of them is not. What was noted on an exception
+(`add_note`) stands behind its message.
+
 Recording a failure never fails itself: what a message or a type hold that cannot be recorded is
 replaced or left out. So are details, where the caller does not want to hear of them.
 """
 
 import asyncio
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final, TypeVar, cast
 
 from aetheris.api.v1 import failure_pb2
 from aetheris.api.v1.common_pb2 import (
@@ -50,6 +55,7 @@ MAX_STACK_TRACE_BYTES: Final = 16_384
 # What the server takes leaves room for the rest of the answer.
 MAX_FAILURE_BYTES: Final = 256 * 1024
 _MAX_NAME_BYTES: Final = 1_024
+_MAX_GROUP_MEMBERS: Final = 20
 _CUT: Final = "..."
 
 
@@ -58,8 +64,8 @@ def to_failure(
 ) -> Failure:
     """The exception and its causes as a failure that can be recorded.
 
-    The cause of an exception is its `__cause__`, else what was being handled when it was raised:
-    what a traceback would show.
+    The cause of an exception is its `__cause__`, else, of a group, the first of its members, else
+    what was being handled when it was raised: what a traceback would show.
 
     Args:
         exception: Of any kind.
@@ -98,11 +104,52 @@ def _chain(exception: BaseException) -> list[BaseException]:
     while link is not None and len(chain) < MAX_CHAIN_LENGTH and id(link) not in seen:
         chain.append(link)
         seen.add(id(link))
-        if link.__cause__ is not None:
-            link = link.__cause__
-        else:
-            link = None if link.__suppress_context__ else link.__context__
+        link = _cause(link)
     return chain
+
+
+def _cause(exception: BaseException) -> BaseException | None:
+    if exception.__cause__ is not None:
+        return exception.__cause__
+    if isinstance(exception, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", exception).exceptions[0]
+    return None if exception.__suppress_context__ else exception.__context__
+
+
+def _leaves(exception: BaseException) -> Iterator[BaseException]:
+    """What a group comes down to, in order; not more than a reader can take in."""
+    rest = [exception]
+    while rest:
+        link = rest.pop()
+        if isinstance(link, BaseExceptionGroup):
+            rest += reversed(cast("BaseExceptionGroup[BaseException]", link).exceptions)
+        else:
+            yield link
+
+
+def _text(exception: BaseException) -> str:
+    """What it says: its message, the members of a group, its notes."""
+    text = recordable(exception)
+    if isinstance(exception, BaseExceptionGroup):
+        leaves = _leaves(cast("BaseExceptionGroup[BaseException]", exception))
+        told = [_title(leaf) for leaf in islice(leaves, _MAX_GROUP_MEMBERS)]
+        is_cut = next(leaves, None) is not None
+        text = "; ".join([f"{text}: {told[0]}", *told[1:], *([_CUT] if is_cut else [])])
+    return text
+
+
+def _title(exception: BaseException) -> str:
+    name = type(exception).__name__
+    text = recordable(exception, _MAX_NAME_BYTES)
+    return f"{name}: {text}" if text else name
+
+
+def _with_notes(text: str, exception: BaseException) -> str:
+    # Anything may stand there: it is an attribute like others.
+    notes: Any = getattr(exception, "__notes__", None)
+    if not isinstance(notes, list):
+        return text
+    return "\n".join([text, *map(recordable, cast("list[object]", notes))])
 
 
 def from_failure(failure: Failure, converter: DataConverter) -> FailureError:
@@ -125,12 +172,13 @@ def _written(exception: BaseException, encode: "_DetailEncoder") -> Failure:
     failure = Failure(source=SOURCE)
     if isinstance(exception, FailureError):
         # A subclass may have left its base's constructor out.
-        failure.message = recordable(getattr(exception, "message", ""))
+        text = recordable(getattr(exception, "message", ""))
+        failure.message = recordable(_with_notes(text, exception))
         failure.source = recordable(getattr(exception, "source", ""), _MAX_NAME_BYTES) or SOURCE
         recorded = str(getattr(exception, "stack_trace", ""))
         failure.stack_trace = _innermost(recorded) or _stack_trace(exception)
     else:
-        failure.message = recordable(exception)
+        failure.message = recordable(_with_notes(_text(exception), exception))
         failure.stack_trace = _stack_trace(exception)
     try:
         _write_info(exception, failure, encode)
@@ -237,8 +285,15 @@ def _write_info(exception: BaseException, failure: Failure, encode: _DetailEncod
         case ChildWorkflowError():
             failure.child_workflow_failure_info.CopyFrom(_child_info(exception))
         case _:
-            name = recordable(type(exception).__name__, _MAX_NAME_BYTES)
-            failure.application_failure_info.type = name
+            info = failure.application_failure_info
+            info.type = recordable(type(exception).__name__, _MAX_NAME_BYTES)
+            info.non_retryable = any(map(_is_non_retryable, _leaves(exception)))
+
+
+def _is_non_retryable(exception: BaseException) -> bool:
+    # A subclass may have left its base's constructor out.
+    is_application_error = isinstance(exception, ApplicationError)
+    return is_application_error and getattr(exception, "non_retryable", False) is True
 
 
 def _application_info(

@@ -171,11 +171,7 @@ class WorkflowEntry:
         """Whether it, or everything in its group, is an error that ends runs."""
         if isinstance(error, BaseExceptionGroup):
             leaves = cast("BaseExceptionGroup[BaseException]", error).exceptions
-            if not all(self._fails_the_run(leaf) for leaf in leaves):
-                return False
-            # Else the failure would show that there were some, but not what.
-            error.__cause__ = error.__cause__ or leaves[0]
-            return True
+            return all(self._fails_the_run(leaf) for leaf in leaves)
         if isinstance(error, ForbiddenCallError):
             # A fault of the code, however wide the failure types are: nothing is decided yet.
             return False

@@ -255,3 +255,60 @@ def test_failure_with_too_large_details_says_that_they_are_left_out():
 def test_failure_whose_details_do_not_encode_raises_where_that_is_wanted():
     with pytest.raises(PayloadEncodeError):
         to_failure(any_error("m", object()), CONVERTER)
+
+
+def test_failure_of_a_group_tells_every_member_and_the_first_is_its_cause():
+    first = ValueError("bad page")
+    first.__cause__ = KeyError("page")
+    inner = ExceptionGroup("inner", [ApplicationError("no such tool"), RuntimeError()])
+    failure = to_failure(ExceptionGroup("tools failed", [first, inner]), CONVERTER)
+    assert failure.message == (
+        "tools failed (2 sub-exceptions): ValueError: bad page; ApplicationError: no such tool; "
+        "RuntimeError"
+    )
+    assert failure.application_failure_info.type == "ExceptionGroup"
+    assert failure.cause.message == "bad page"
+    assert failure.cause.application_failure_info.type == "ValueError"
+    assert failure.cause.cause.application_failure_info.type == "KeyError"
+
+
+def test_failure_of_a_group_that_was_raised_from_something_keeps_that_cause():
+    group = ExceptionGroup("both", [ValueError("one"), ValueError("two")])
+    group.__cause__ = OSError("the cause")
+    assert to_failure(group, CONVERTER).cause.message == "the cause"
+
+
+@pytest.mark.parametrize("is_final", [True, False])
+def test_failure_of_a_group_is_as_final_as_its_most_final_member(is_final: bool):
+    members = [ValueError("one"), ApplicationError("two", non_retryable=is_final)]
+    group = ExceptionGroup("outer", [ExceptionGroup("inner", members)])
+    info = to_failure(group, CONVERTER).application_failure_info
+    assert info.non_retryable is is_final
+
+
+def test_failure_of_a_huge_group_is_bounded():
+    deep: Exception = ValueError("at the bottom")
+    for _ in range(2_000):
+        members: list[Exception] = [deep]
+        deep = ExceptionGroup("level", members)
+    assert to_failure(deep, CONVERTER).message.endswith("ValueError: at the bottom")
+    wide = to_failure(ExceptionGroup("wide", [ValueError("x" * 9_000)] * 3_000), CONVERTER)
+    assert wide.message.endswith("...")
+    assert wide.ByteSize() <= MAX_FAILURE_BYTES
+    many = to_failure(ExceptionGroup("many", [ValueError(i) for i in range(21)]), CONVERTER)
+    assert many.message.endswith("ValueError: 19; ...")
+
+
+@pytest.mark.parametrize("kind", [ValueError, ApplicationError])
+def test_failure_tells_what_was_noted_on_the_exception(kind: type[Exception]):
+    error = kind("broken")
+    error.add_note("while reading page 3")
+    error.add_note("of report.pdf")
+    assert to_failure(error, CONVERTER).message == ("broken\nwhile reading page 3\nof report.pdf")
+
+
+@pytest.mark.parametrize("notes", ["text", [b"bytes"], [object], None, 5])
+def test_failure_with_notes_of_a_wrong_type_is_recorded(notes: object):
+    error = ValueError("broken")
+    error.__notes__ = notes  # pyright: ignore[reportAttributeAccessIssue]
+    assert to_failure(error, CONVERTER).message.startswith("broken")
