@@ -33,15 +33,26 @@ async def call_async(
         Exception: What it raised.
         RuntimeError: It raised what would end the worker.
     """
+    own_task = asyncio.current_task()
     try:
         return await function(*arguments)
-    except (Exception, asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
-        # The last two are not the activity's: the loop goes away, and somebody pressed Ctrl-C.
+    except (Exception, asyncio.CancelledError, KeyboardInterrupt):
+        # The last is not the activity's: somebody pressed Ctrl-C.
         raise
     except BaseException as error:
+        if isinstance(error, GeneratorExit) and _is_being_closed(own_task):
+            raise
         if is_cancelled(error):
             raise asyncio.CancelledError from error
         raise _stray(error) from error
+
+
+def _is_being_closed(own_task: "asyncio.Task[object] | None") -> bool:
+    """Whether it is not the task that runs: its loop went away, and its coroutine is closed."""
+    try:
+        return asyncio.current_task() is not own_task
+    except RuntimeError:
+        return True
 
 
 def _stray(error: BaseException) -> RuntimeError:

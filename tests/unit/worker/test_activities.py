@@ -20,6 +20,7 @@ from aetheris.api.v1.worker_service_pb2 import (
 )
 from aetheris_client.errors import ApplicationError, CancelledError
 from aetheris_worker import Worker, activity, session
+from aetheris_worker.activities.calls import call_async
 from aetheris_worker.testing import ActivityEnvironment
 from tests.support.wait import wait_until
 from tests.unit.worker.task_server import TaskServer, value_of, working
@@ -219,13 +220,23 @@ async def exit_async() -> None:
 
 
 @activity.defn
+async def exit_generator() -> None:
+    raise GeneratorExit
+
+
+@activity.defn
 async def fail_unspeakably() -> None:
     raise ApplicationError("\udc80", object(), type="Odd", non_retryable=True)
 
 
 @pytest.mark.parametrize(
     "function, cause",
-    [(stop_iteration, "StopIteration"), (exit_plain, "SystemExit"), (exit_async, "SystemExit")],
+    [
+        (stop_iteration, "StopIteration"),
+        (exit_plain, "SystemExit"),
+        (exit_async, "SystemExit"),
+        (exit_generator, "GeneratorExit"),
+    ],
 )
 async def test_activity_that_raises_no_plain_exception_fails_and_frees_its_slot(
     function: Callable[..., Any], cause: str
@@ -239,6 +250,36 @@ async def test_activity_that_raises_no_plain_exception_fails_and_frees_its_slot(
     assert failure.message == f"the activity raised {cause}"
     assert failure.application_failure_info.type == "RuntimeError"
     assert failure.cause.application_failure_info.type == cause
+
+
+@activity.defn
+async def fail_in_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fail_unspeakably())
+
+
+async def test_activity_whose_group_has_a_final_error_says_so_and_what_it_was() -> None:
+    server = TaskServer()
+    server.add_activity("fail_in_group")
+    async with working(server, activities=[fail_in_group]):
+        failure = (await server.wait_answer()).activity_task_failed.failure
+    assert "ApplicationError: Odd: \\udc80" in failure.message
+    assert failure.application_failure_info.non_retryable
+    assert failure.cause.application_failure_info.type == "Odd"
+
+
+def test_activity_whose_loop_went_away_is_closed_and_answers_nothing() -> None:
+    waits = call_async(asyncio.Event().wait, [])
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(waits)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert not task.done()
+    waits.close()
+    assert waits.cr_frame is None
+    task.cancel()
+    loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+    loop.close()
 
 
 async def test_failure_that_cannot_be_recorded_as_it_is_keeps_type_and_retryability() -> None:
