@@ -13,6 +13,7 @@ the client that reads them. The client never imports the worker SDK: it asks for
 import inspect
 from collections.abc import Callable, Sequence
 
+from aetheris_client.options import check_text
 from aetheris_client.signatures import signature_of
 
 WORKFLOW_DEFINITION = "__aetheris_workflow_definition__"
@@ -28,6 +29,7 @@ def workflow_name(workflow: NameReference) -> str:
 
     Raises:
         TypeError: It is none of them.
+        ValueError: It is a name that UTF-8 cannot tell.
     """
     return _name(workflow, WORKFLOW_DEFINITION, "a workflow", "@workflow.defn")
 
@@ -66,6 +68,7 @@ def types_of_call(
 
 def _name(reference: NameReference, attribute: str, noun: str, decorator: str) -> str:
     if isinstance(reference, str):
+        check_text(f"the name of {noun}", reference)
         return reference
     definition = (
         vars(reference).get(attribute)

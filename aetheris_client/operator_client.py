@@ -127,7 +127,13 @@ class OperatorClient:
         Raises:
             NamespaceAlreadyExistsError: There is one of the name.
         """
-        check_options("create_namespace", retention_interval=retention_interval)
+        check_options(
+            "create_namespace",
+            name=name,
+            description=description,
+            retention_interval=retention_interval,
+            request_id=request_id,
+        )
         request = CreateNamespaceRequest(
             namespace=name,
             description=description,
@@ -142,6 +148,7 @@ class OperatorClient:
 
     async def describe_namespace(self, name: str | None = None) -> NamespaceInfo:
         """One namespace; the client's own where None is given."""
+        check_options("describe_namespace", name=name)
         request = DescribeNamespaceRequest(namespace=name or self._config.namespace)
         response = await self._connection.call(
             self._connection.operator_service.DescribeNamespace, request, self._timeout

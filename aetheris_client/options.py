@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 import reprlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -76,18 +76,31 @@ _MOMENT: Final = _Kind(
     lambda value: isinstance(value, datetime) and value.tzinfo is not None,
     lambda value: f"{value!r}.replace(tzinfo=UTC)" if isinstance(value, datetime) else "",
 )
+
+
+def _are_words(value: object) -> bool:
+    # A string is a sequence of strings as well, one for each letter.
+    return (
+        isinstance(value, Sequence | AbstractSet)
+        and not isinstance(value, str | bytes)
+        and all(isinstance(item, str) for item in value)  # pyright: ignore[reportUnknownVariableType]
+    )
+
+
 _WORDS: Final = _Kind(
     "a sequence of strings",
-    lambda value: isinstance(value, Sequence | AbstractSet) and not isinstance(value, str | bytes),
+    _are_words,
     lambda value: repr([value]) if isinstance(value, str) else "",
 )
 
 # An option means the same in every call that has it.
 _KINDS: Final[Mapping[str, _Kind]] = {
+    "activity_id": _TEXT,
     "address": _TEXT,
     "capabilities": _WORDS,
     "codec_timeout": _DURATION,
     "connect_timeout": _DURATION,
+    "description": _TEXT,
     "earliest_start_time": _MOMENT,
     "execution_timeout": _DURATION,
     "graceful_shutdown_timeout": _DURATION,
@@ -100,6 +113,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "latest_start_time": _MOMENT,
     "maximum_interval": _DURATION,
     "memo": _VALUES,
+    "name": _TEXT,
     "namespace": _TEXT,
     "non_retryable_error_types": _WORDS,
     "page_size": _COUNT,
@@ -142,7 +156,7 @@ def check_options(call: str, **given: object) -> None:
 
     Raises:
         TypeError: Names the option, what was found, and what to write.
-        ValueError: A duration is longer than any the API can carry.
+        ValueError: A duration is longer than any the API can carry, or a text has no UTF-8.
     """
     for name, value in given.items():
         kind = _KINDS.get(name)
@@ -152,6 +166,29 @@ def check_options(call: str, **given: object) -> None:
             raise wrong_kind(call, name, value)
         if isinstance(value, timedelta) and abs(value) > MAX_DURATION:
             raise ValueError(f"{call}: option {name!r}: {value} is longer than {MAX_DURATION}")
+        for text in _texts(value):
+            check_text(f"{call}: option {name!r}", text)
+
+
+def _texts(value: object) -> Iterable[object]:
+    """It, if it is a text; those that it holds, as names or items."""
+    if isinstance(value, str):
+        return (value,)
+    return value if isinstance(value, Mapping | Sequence | AbstractSet) else ()  # pyright: ignore[reportUnknownVariableType]
+
+
+def check_text(what: str, text: object) -> None:
+    """Refuse a text that no message can carry: names of files that are not in UTF-8 come like that.
+
+    Raises:
+        ValueError: Says what it is, and shows it.
+    """
+    if not isinstance(text, str) or text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what}: expected text that UTF-8 can tell, found {text!a}") from None
 
 
 def wrong_kind(call: str, name: str, value: object) -> TypeError:

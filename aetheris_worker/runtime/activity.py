@@ -23,7 +23,7 @@ from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris.api.v1.workflow_pb2 import ActivityDelivery
 from aetheris_client.converter import DataConverter
 from aetheris_client.failure import from_failure
-from aetheris_client.options import wrong_kind
+from aetheris_client.options import check_options, check_text
 from aetheris_worker.durations import check_timeout
 from aetheris_worker.retry import RetryPolicy
 from aetheris_worker.runtime import guard
@@ -66,9 +66,10 @@ class ActivityOptions:
 
         Raises:
             TypeError: An option is of the wrong kind.
-            ValueError: A timeout is out of range, or neither schedule_to_close nor start_to_close
-                is set.
+            ValueError: A timeout is out of range, neither schedule_to_close nor start_to_close is
+                set, or a text is none that UTF-8 can tell.
         """
+        check_text("the name of an activity", activity_type)
         if self.start_to_close_timeout is None and self.schedule_to_close_timeout is None:
             raise ValueError(
                 f"activity {activity_type!r}: expected start_to_close_timeout or "
@@ -78,13 +79,9 @@ class ActivityOptions:
         check_timeout("schedule_to_start_timeout", self.schedule_to_start_timeout)
         check_timeout("start_to_close_timeout", self.start_to_close_timeout)
         check_timeout("heartbeat_timeout", self.heartbeat_timeout)
-        if isinstance(self.capabilities, str):
-            # A sequence of strings as well, one for each letter, which no worker has.
-            raise wrong_kind("activity", "capabilities", self.capabilities)
         # Whatever type checkers think: what is not checked here fails the task again and again.
-        task_queue, policy = cast(object, self.task_queue), cast(object, self.retry_policy)
-        if not isinstance(task_queue, str):
-            raise wrong_kind("activity", "task_queue", task_queue)
+        check_options("activity", task_queue=self.task_queue, capabilities=self.capabilities)
+        policy = cast(object, self.retry_policy)
         if policy is not None and not isinstance(policy, RetryPolicy):
             raise TypeError(
                 f"activity: option 'retry_policy': expected a RetryPolicy, found {policy!r}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_client.converter import DataConverter
+from aetheris_client.options import check_options
 from aetheris_worker.runtime.activity import (
     ActivityHandle,
     ActivityMachine,
@@ -101,6 +102,7 @@ class WorkflowRun:
         """
         self.loop.check_writable("scheduling an activity")
         options.check(activity_type)
+        check_options("activity", activity_id=activity_id)
         payloads = self.converter.to_payloads(arguments, argument_types)
         self._activity_count += 1
         machine = ActivityMachine(

@@ -1,5 +1,6 @@
 """What callers say by keyword: mistakes name the call, the option and the remedy."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -84,6 +85,33 @@ def test_filter_with_a_wrong_condition_names_it(wrong: dict[str, Any]):
     (name,) = wrong
     with pytest.raises(TypeError, match=f"ListFilter: option '{name}': expected"):
         ListFilter(**wrong)
+
+
+async def test_text_that_no_message_can_carry_is_refused_and_named(
+    server: CannedServer, client: Client
+):
+    odd = "a\udcff"
+    handle, operator = client.get_workflow_handle("w"), client.operator
+    calls: dict[str, Callable[[], Any]] = {
+        "option 'id'": lambda: client.start_workflow("w", id=odd, task_queue="q"),
+        "option 'task_queue'": lambda: client.start_workflow("w", id="w", task_queue=odd),
+        "option 'memo'": lambda: client.start_workflow("w", id="w", task_queue="q", memo={odd: 1}),
+        "the name of a workflow": lambda: client.start_workflow(odd, id="w", task_queue="q"),
+        "the name of a signal": lambda: handle.signal(odd),
+        "the name of a query": lambda: handle.query(odd),
+        "option 'reason'": lambda: handle.cancel(reason=odd),
+        "option 'request_id'": lambda: handle.terminate(request_id=odd),
+        "option 'name'": lambda: operator.create_namespace(odd),
+        "option 'description'": lambda: operator.create_namespace("n", description=odd),
+    }
+    for field, call in calls.items():
+        with pytest.raises(ValueError, match=rf"{field}: expected text .*found 'a\\udcff'"):
+            await call()
+    with pytest.raises(ValueError, match=r"'workflow_id': expected text"):
+        client.get_workflow_handle(odd)
+    with pytest.raises(ValueError, match=r"'workflow_type': expected text"):
+        ListFilter(workflow_type=odd)
+    assert server.requests == []
 
 
 def test_every_option_of_a_start_is_checked():

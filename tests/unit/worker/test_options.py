@@ -66,10 +66,21 @@ def test_string_in_place_of_strings_is_refused_and_not_taken_letter_by_letter():
         ActivityOptions(**options).check("greet")
 
 
-@pytest.mark.parametrize("option", [{"task_queue": 7}, {"retry_policy": 3}])
+@pytest.mark.parametrize("option", [{"task_queue": 7}, {"retry_policy": 3}, {"capabilities": [5]}])
 def test_activity_option_of_the_wrong_kind_is_refused_where_it_is_said(option: dict[str, Any]):
     options: dict[str, Any] = dict.fromkeys(OPTIONS)
     options |= {"task_queue": "q", "start_to_close_timeout": MINUTE, "capabilities": (), **option}
     (name,) = option
     with pytest.raises(TypeError, match=f"option '{name}': expected a"):
+        ActivityOptions(**options).check("greet")
+
+
+@pytest.mark.parametrize("option", [{"task_queue": "a\udcff"}, {"capabilities": ["a\udcff"]}])
+def test_activity_option_that_no_message_can_carry_is_refused_where_it_is_said(
+    option: dict[str, Any],
+):
+    options: dict[str, Any] = dict.fromkeys(OPTIONS)
+    options |= {"task_queue": "q", "start_to_close_timeout": MINUTE, "capabilities": (), **option}
+    (name,) = option
+    with pytest.raises(ValueError, match=f"option '{name}': expected text"):
         ActivityOptions(**options).check("greet")
