@@ -22,6 +22,12 @@ from aetheris_server.history.state.retry import decide_retry
 from aetheris_server.history.state.run import ActivityState, RunState
 from aetheris_server.history.state.times import from_duration, to_timestamp
 
+# Deadlines of the activity, not of one attempt.
+_FINAL_TIMEOUTS = (
+    failure_pb2.TIMEOUT_TYPE_SCHEDULE_TO_START,
+    failure_pb2.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE,
+)
+
 
 def is_startable(
     state: RunState, inflight: Inflight, scheduled_event_id: int, attempt: int, now: datetime
@@ -251,7 +257,7 @@ def append_timed_out(
         activity.cancel_requested_event_id != 0,
         draft.now,
     )
-    retry_state = failure_pb2.RETRY_STATE_NON_RETRYABLE_FAILURE if lost else decision.state
+    retry_state = _retry_state(decision.state, timeout_type, lost)
     if decision.next_attempt_time is not None and not lost:
         assert started is not None
         _append_attempt_failed(
@@ -264,7 +270,7 @@ def append_timed_out(
             None,
         )
         return
-    if retry_state == failure_pb2.RETRY_STATE_TIMEOUT:
+    if retry_state == failure_pb2.RETRY_STATE_TIMEOUT and timeout_type not in _FINAL_TIMEOUTS:
         outer = _timeout_failure(activity, failure_pb2.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE)
         outer.message += ": no time is left for another attempt"
         outer.cause.CopyFrom(failure)
@@ -286,6 +292,22 @@ def append_timed_out(
         ),
     )
     draft.ensure_workflow_task()
+
+
+def _retry_state(
+    decided: "failure_pb2.RetryState.ValueType",
+    timeout_type: "failure_pb2.TimeoutType.ValueType",
+    lost: bool,
+) -> "failure_pb2.RetryState.ValueType":
+    """Why there is no other attempt, the same whether the last one ran into a deadline of the whole
+    activity or the next one would have.
+    """
+    if lost:
+        return failure_pb2.RETRY_STATE_NON_RETRYABLE_FAILURE
+    is_over = decided == failure_pb2.RETRY_STATE_NON_RETRYABLE_FAILURE
+    if is_over and timeout_type in _FINAL_TIMEOUTS:
+        return failure_pb2.RETRY_STATE_TIMEOUT
+    return decided
 
 
 def decide_heartbeat(

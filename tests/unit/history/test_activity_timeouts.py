@@ -94,7 +94,7 @@ def test_activity_schedule_to_start_timeout_closes() -> None:
     assert run.wake_time == run.now + timedelta(seconds=3)
     run.advance(3)
     assert _timeout(run).timeout_type == failure_pb2.TIMEOUT_TYPE_SCHEDULE_TO_START
-    assert _retry_state(run) == failure_pb2.RETRY_STATE_NON_RETRYABLE_FAILURE
+    assert _retry_state(run) == failure_pb2.RETRY_STATE_TIMEOUT
     event = run.last_event("ACTIVITY_TASK_TIMED_OUT")
     assert event.activity_task_timed_out_event_attributes.started_event_id == 0
     assert "ACTIVITY_TASK_STARTED" not in run.names()
@@ -137,7 +137,7 @@ def test_activity_schedule_to_close_timeout_closes(is_started: bool) -> None:
         run.start_activity()
     run.advance(20)
     assert _timeout(run).timeout_type == failure_pb2.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE
-    assert _retry_state(run) == failure_pb2.RETRY_STATE_NON_RETRYABLE_FAILURE
+    assert _retry_state(run) == failure_pb2.RETRY_STATE_TIMEOUT
     assert ("ACTIVITY_TASK_STARTED" in run.names()) is is_started
 
 
