@@ -19,6 +19,7 @@ from aetheris.api.v1.operator_service_pb2 import (
 )
 from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_ACTIVITY, TASK_QUEUE_TYPE_WORKFLOW
 from aetheris.api.v1.worker_service_pb2 import (
+    ActivityCancellation,
     PollActivityTasksRequest,
     PollActivityTasksResponse,
     PollWorkflowTasksRequest,
@@ -183,8 +184,9 @@ class MatchingService:
         queue = self._open_for_poll(key)
         if queue is not None:
             poll = _poll(request, request.sticky_task_queue)
-            for task in await self._serve(queue, poll, request):
-                response.tasks.append(task.workflow_task)
+            started = await self._serve(queue, poll, request)
+            response.tasks.extend(task.workflow_task for task in started)
+            self._note_answer(queue, poll, started, ())
         return response
 
     async def poll_activity_tasks(
@@ -196,11 +198,12 @@ class MatchingService:
         queue = self._open_for_poll(key)
         if queue is not None:
             poll = _poll(request, "")
-            for task in await self._serve(queue, poll, request):
-                response.tasks.append(task.activity_task)
+            started = await self._serve(queue, poll, request)
+            response.tasks.extend(task.activity_task for task in started)
             if queue.mailboxes.has_mail(poll.worker_instance_id):
                 now = self._clock.monotonic()
                 response.cancellations.extend(queue.mailboxes.take(poll.worker_instance_id, now))
+            self._note_answer(queue, poll, started, response.cancellations)
         return response
 
     async def notify_cancellation(self, request: NotifyCancellationRequest) -> None:
@@ -223,7 +226,9 @@ class MatchingService:
             else worker.received_activity_poll_number
         )
         queue.dismiss(worker.worker_instance_id, worker.sticky_task_queue if is_workflow else "")
-        self._starter.release(queue.answered.take_lost(worker.worker_instance_id, received_number))
+        lost = queue.answered.take_lost(worker.worker_instance_id, received_number)
+        if lost is not None:
+            self._starter.release(lost.task_tokens)
 
     async def describe_task_queue(
         self, namespace_id: str, request: DescribeTaskQueueRequest
@@ -262,16 +267,9 @@ class MatchingService:
         timer = asyncio.get_running_loop().call_later(self._poll_timeout(request), poll.end)
         try:
             if poll.number and not poll.is_abandoned:
-                lost = queue.answered.take_lost(
-                    poll.worker_instance_id, request.received_poll_number
-                )
-                self._starter.release(lost)
+                self._return_lost(queue, poll, request.received_poll_number)
             while tasks := await queue.take_tasks(poll):
-                started = await self._starter.start(queue, poll, tasks)
-                if started:
-                    if poll.number:
-                        tokens = [task_token(task) for task in started]
-                        queue.answered.note(poll, tokens, self._clock.monotonic())
+                if started := await self._starter.start(queue, poll, tasks):
                     return started
             return ()
         finally:
@@ -279,6 +277,25 @@ class MatchingService:
             queue.end(poll)
             if self._is_draining:
                 self._has_poll_ended.set()
+
+    def _note_answer(
+        self,
+        queue: TaskQueue,
+        poll: Poll,
+        started: Sequence[StartedTask],
+        cancellations: Sequence[ActivityCancellation],
+    ) -> None:
+        if poll.number:
+            tokens = [task_token(task) for task in started]
+            queue.answered.note(poll, tokens, tuple(cancellations), self._clock.monotonic())
+
+    def _return_lost(self, queue: TaskQueue, poll: Poll, received_number: int) -> None:
+        """Give to others, or again to the worker, what a poll before this one did not bring it."""
+        lost = queue.answered.take_lost(poll.worker_instance_id, received_number)
+        if lost is not None:
+            self._starter.release(lost.task_tokens)
+            for cancellation in lost.cancellations:
+                queue.post(poll.worker_instance_id, cancellation)
 
     async def _advance(self, offer: Offer) -> None:
         """Wait for something to happen to an offer, and push what no poller came for."""

@@ -5,8 +5,12 @@ import asyncio
 import pytest
 
 from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_ACTIVITY, TASK_QUEUE_TYPE_WORKFLOW
+from aetheris.api.v1.worker_service_pb2 import ActivityCancellation
 from aetheris.api.v1.worker_service_pb2 import ShutdownWorkerRequest as ShutdownWorker
-from aetheris.server.v1.matching_service_pb2 import ShutdownWorkerRequest
+from aetheris.server.v1.matching_service_pb2 import (
+    NotifyCancellationRequest,
+    ShutdownWorkerRequest,
+)
 from tests.support.matching import (
     NAMESPACE_ID,
     activity_poll,
@@ -123,3 +127,17 @@ async def test_sticky_tasks_of_a_worker_that_shuts_down_are_open_to_all_at_once(
     async with asyncio.timeout(1.0):
         assert await other == ["a"]
     await held
+
+
+async def test_request_to_cancel_in_an_answer_that_did_not_come_is_told_again(host: Host) -> None:
+    notice = NotifyCancellationRequest(
+        namespace_id=NAMESPACE_ID,
+        task_queue="q",
+        worker_instance_id="worker",
+        cancellation=ActivityCancellation(activity_id="a", attempt=1),
+    )
+    await host.service.notify_cancellation(notice)
+    for number, received_number, activity_ids in [(1, 0, ["a"]), (2, 0, ["a"]), (3, 2, [])]:
+        request = activity_poll(number=number, received_number=received_number, poll_timeout=0.01)
+        response = await host.service.poll_activity_tasks(NAMESPACE_ID, request)
+        assert [told.activity_id for told in response.cancellations] == activity_ids
