@@ -247,8 +247,9 @@ class StartActivityOptions(TypedDict, total=False):
     retry_policy: How failures are tried again; the server's default where absent.
     cancellation_type: What becomes of it when the code cancels it; TRY_CANCEL where absent.
     capabilities: What its worker must be able to do.
-    at_most_once: Never hand an attempt out twice. An attempt that is lost ends with a TimeoutError
-        whose outcome is unknown; unless retry_policy says otherwise, there is no second one.
+    at_most_once: Never run an attempt twice. An attempt that a worker may have had, and that is
+        lost, ends with a TimeoutError whose outcome is unknown; unless retry_policy says otherwise,
+        there is no second one.
     """
 
     activity_id: str | None

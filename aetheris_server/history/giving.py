@@ -15,6 +15,7 @@ from aetheris_server.errors import UnavailableError
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.state import workflow_task as task_machine
+from aetheris_server.history.state.activity import decide_not_delivered
 from aetheris_server.history.state.inflight import Poller, StartedActivity, StartedWorkflowTask
 from aetheris_server.history.state.obligations import activity_ref, obligations
 from aetheris_server.history.tasks import (
@@ -49,10 +50,7 @@ def given_back_on_failure(engine: Engine, run: LoadedRun, given: Given) -> Gener
     try:
         yield
     except BaseException:
-        for started, _ in given.activities:
-            release_activity(engine, run, started.scheduled_event_id, started.started_time)
-        if given.workflow_task is not None:
-            _give_back(engine, run, given.workflow_task)
+        _give_back(engine, run, given)
         raise
 
 
@@ -102,16 +100,19 @@ async def build_workflow_task(
         return await to_workflow_task(engine, run, started)
     except UnavailableError as error:
         _log.warning("a workflow task is offered instead of taken along", error=str(error))
-        _give_back(engine, run, started)
+        _give_back(engine, run, Given(started))
         return None
 
 
-def _give_back(engine: Engine, run: LoadedRun, started: StartedWorkflowTask) -> None:
-    """Release a workflow task where a failure to do so must not hide what came before."""
+def _give_back(engine: Engine, run: LoadedRun, given: Given) -> None:
+    """Release tasks where a failure to do so must not hide what came before."""
     try:
-        release_workflow_task(engine, run, started.start_id)
+        for started, _ in given.activities:
+            release_activity(engine, run, started.scheduled_event_id, started.started_time)
+        if given.workflow_task is not None:
+            release_workflow_task(engine, run, given.workflow_task.start_id)
     except UnavailableError as error:
-        _log.warning("a workflow task is out until it times out", error=str(error))
+        _log.warning("tasks are out until they time out", error=str(error))
 
 
 def release_workflow_task(engine: Engine, run: LoadedRun, start_id: str) -> None:
@@ -143,21 +144,26 @@ def release_workflow_task(engine: Engine, run: LoadedRun, start_id: str) -> None
 def release_activity(
     engine: Engine, run: LoadedRun, scheduled_event_id: int, started_time: datetime
 ) -> None:
-    """Take a started activity back, and offer it again.
+    """Take a started activity back, whose worker certainly did not get it, and offer it again.
 
     Only the start of that time: one and the same loss may be told of twice, and the attempt have
-    been given to another worker in between. An at-most-once activity is not taken back: its start
-    is on disk, and the worker may have it.
+    been given to another worker in between.
+
+    Raises:
+        UnavailableError: The disk is too far behind; an at-most-once activity stays started.
     """
     activity = run.state.activities.get(scheduled_event_id)
     started = run.inflight.activities.get(scheduled_event_id)
     if (
         run.is_dropped
         or activity is None
-        or activity.is_at_most_once
         or started is None
         or started.started_time != started_time
     ):
+        return
+    if activity.is_at_most_once:
+        now = engine.clock.now()
+        engine.commit(run, decide_not_delivered(run.state, run.inflight, activity, now))
         return
     del run.inflight.activities[scheduled_event_id]
     engine.dispatcher.offer([activity_ref(run.state, activity)])

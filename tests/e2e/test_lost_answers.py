@@ -95,5 +95,40 @@ async def test_tasks_taken_along_with_a_response_that_is_lost_go_on_at_once(
     assert [call for call in calls if call.startswith(name)] == [f"{name}-1", f"{name}-2"]
 
 
+@workflow.defn
+class Once:
+    @workflow.run
+    async def run(self, name: str) -> str:
+        decides.come()
+        return await workflow.execute_activity(
+            note, name, start_to_close_timeout=LONG, at_most_once=True
+        )
+
+
+async def test_at_most_once_task_in_an_answer_that_is_lost_runs_once(
+    shared_server: ServerProcess, client: Client
+) -> None:
+    name = f"w-{secrets.token_hex(4)}"
+    async with (
+        grpc_proxy(shared_server.address) as (proxy, address),
+        await Client.connect(address) as through_proxy,
+        Worker(through_proxy, task_queue=name, workflows=[Once], activities=[note]),
+    ):
+        decides.act = lambda: lose_responses(proxy)
+        handle = await client.start_workflow(Once.run, name, id=name, task_queue=name)
+
+        async def is_given_out() -> bool:
+            pending = (await handle.describe()).pending_activities
+            return any(item.last_started_time is not None for item in pending)
+
+        await wait_until(is_given_out)
+        assert name not in calls
+        proxy.holds_replies = False
+        proxy.cut()
+        async with asyncio.timeout(SOON):
+            assert await handle.result() == name
+    assert calls.count(name) == 1
+
+
 def lose_responses(proxy: CuttingProxy) -> None:
     proxy.holds_replies = True

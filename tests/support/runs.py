@@ -336,6 +336,16 @@ class RunDriver:
             )
         return activity_machine.start_activity(activity, self.inflight, poller, self.now, self.at)
 
+    def lose_activity(self, activity_id: str = "a") -> None:
+        """A worker certainly did not get what it was given."""
+        activity = self.activity(activity_id)
+        if not activity.is_at_most_once:
+            del self.inflight.activities[activity.scheduled_event_id]
+            return
+        self.commit(
+            activity_machine.decide_not_delivered(self.state, self.inflight, activity, self.now)
+        )
+
     def complete_activity(self, activity_id: str = "a", result: str = "42") -> log_pb2.LogRecord:
         """A worker gives a result."""
         activity = self.activity(activity_id)

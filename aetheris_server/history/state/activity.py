@@ -8,7 +8,8 @@
         └── failed, timed out: another attempt is left (a fact, not an event)
 
 *Started* is in `Inflight`; an at-most-once activity's start is also a fact, on disk before its
-worker gets the task. The started event is written right before the event that closes the activity.
+worker gets the task. Only another fact, that the worker certainly did not get it, takes that back.
+The started event is written right before the event that closes the activity.
 """
 
 from datetime import datetime
@@ -84,6 +85,17 @@ def decide_attempt_started(
     fact.scheduled_event_id = activity.scheduled_event_id
     fact.attempt = activity.attempt
     fact.identity = poller.identity
+    return draft.record
+
+
+def decide_not_delivered(
+    state: RunState, inflight: Inflight, activity: ActivityState, now: datetime
+) -> log_pb2.LogRecord:
+    """An at-most-once attempt that was given out certainly did not reach its worker."""
+    draft = Draft(state, inflight, now)
+    fact = draft.record.facts.add().activity_attempt_not_delivered
+    fact.scheduled_event_id = activity.scheduled_event_id
+    fact.attempt = activity.attempt
     return draft.record
 
 

@@ -319,6 +319,14 @@ def _attempt_started(state: RunState, fact: log_pb2.Fact, time: timestamp_pb2.Ti
     activity.started_time = from_timestamp(time)
 
 
+def _attempt_not_delivered(
+    state: RunState, fact: log_pb2.Fact, _time: timestamp_pb2.Timestamp
+) -> None:
+    activity = state.activities[fact.activity_attempt_not_delivered.scheduled_event_id]
+    activity.started_identity = ""
+    activity.started_time = None
+
+
 def _heartbeat_recorded(
     state: RunState, fact: log_pb2.Fact, _time: timestamp_pb2.Timestamp
 ) -> None:
@@ -343,6 +351,7 @@ _FACTS: dict[str, Callable[[RunState, log_pb2.Fact, timestamp_pb2.Timestamp], No
     "buffer_flushed": _buffer_flushed,
     "activity_attempt_failed": _attempt_failed,
     "activity_attempt_started": _attempt_started,
+    "activity_attempt_not_delivered": _attempt_not_delivered,
     "activity_heartbeat_recorded": _heartbeat_recorded,
     "workflow_task_retry_scheduled": _workflow_task_retry_scheduled,
 }

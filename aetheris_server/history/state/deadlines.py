@@ -187,10 +187,19 @@ def new_deadline(state: RunState, record: log_pb2.LogRecord) -> datetime | None:
             case _:
                 pass
     for fact in record.facts:
-        if fact.HasField("activity_attempt_failed"):
-            activity = state.activities.get(fact.activity_attempt_failed.scheduled_event_id)
-            if activity is not None:
-                moments.extend(_activity_deadlines(activity))
-        elif fact.HasField("workflow_task_retry_scheduled") and state.workflow_task is not None:
-            moments.append(state.workflow_task.scheduled_time)
+        moments.extend(_fact_deadlines(state, fact))
     return min(moments, default=None)
+
+
+def _fact_deadlines(state: RunState, fact: log_pb2.Fact) -> Iterator[datetime]:
+    if fact.HasField("activity_attempt_failed"):
+        activity = state.activities.get(fact.activity_attempt_failed.scheduled_event_id)
+        if activity is not None:
+            yield from _activity_deadlines(activity)
+    elif fact.HasField("activity_attempt_not_delivered"):
+        activity = state.activities[fact.activity_attempt_not_delivered.scheduled_event_id]
+        # Met, or passed by, while a worker might have had it.
+        if (start := schedule_to_start_time(activity)) is not None:
+            yield start
+    elif fact.HasField("workflow_task_retry_scheduled") and state.workflow_task is not None:
+        yield state.workflow_task.scheduled_time

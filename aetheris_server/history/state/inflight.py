@@ -131,6 +131,9 @@ class Inflight:
                 scheduled_id = fact.activity_attempt_failed.scheduled_event_id
                 self.activities.pop(scheduled_id, None)
                 self.backing_off.add(scheduled_id)
+            elif fact.HasField("activity_attempt_not_delivered"):
+                scheduled_id = fact.activity_attempt_not_delivered.scheduled_event_id
+                self.activities.pop(scheduled_id, None)
             elif fact.HasField("workflow_task_retry_scheduled"):
                 self._lose_workflow_task()
                 self.is_task_backing_off = True

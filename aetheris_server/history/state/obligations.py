@@ -64,6 +64,9 @@ def new_obligations(
             if activity is not None and is_owed(activity, inflight, now):
                 refs.append(activity_ref(state, activity))
                 inflight.backing_off.discard(activity.scheduled_event_id)
+        elif fact.HasField("activity_attempt_not_delivered"):
+            scheduled_id = fact.activity_attempt_not_delivered.scheduled_event_id
+            refs.append(activity_ref(state, state.activities[scheduled_id]))
     if task_is_new and (task_refs := list(_workflow_task_refs(state, inflight, now))):
         refs.extend(task_refs)
         inflight.is_task_backing_off = False

@@ -8,13 +8,18 @@ from aetheris.api.v1 import (
     common_pb2,
     task_queue_pb2,
     worker_service_pb2,
+    workflow_pb2,
     workflow_service_pb2,
 )
-from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench
-from tests.support.raw import seconds
+from aetheris.server.v1 import log_pb2
+from aetheris_server.storage.log import load_run
+from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench, start_request
+from tests.support.raw import schedule_activity, seconds
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.integration
+
+ACTIVITY = task_queue_pb2.TASK_QUEUE_TYPE_ACTIVITY
 
 
 async def idle_run(bench: HistoryBench) -> None:
@@ -53,3 +58,77 @@ async def test_query_that_did_not_reach_its_worker_is_asked_again(
         assert [ref.query_id for ref in bench.matching.refs] == [lost.query_id]
         query.cancel()
         await asyncio.wait([query])
+
+
+async def at_most_once_task(bench: HistoryBench) -> worker_service_pb2.ActivityTask:
+    """One that a worker was given."""
+    await bench.service.start_workflow(NAMESPACE_ID, start_request("w"))
+    ref = await bench.take_ref(task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW)
+    task = (await bench.start_task(ref)).workflow_task
+    command = schedule_activity(
+        delivery=workflow_pb2.ACTIVITY_DELIVERY_AT_MOST_ONCE, request_eager_execution=True
+    )
+    decision = worker_service_pb2.RespondWorkflowTaskCompletedRequest(
+        task_token=task.task_token, commands=[command]
+    )
+    await bench.service.respond_workflow_task_completed(NAMESPACE_ID, decision)
+    return (await bench.start_task(await bench.take_ref(ACTIVITY))).activity_task
+
+
+async def is_offered_again_and_on_disk(bench: HistoryBench) -> bool:
+    ref = await bench.take_ref(ACTIVITY)
+    run = await bench.engine.load(NAMESPACE_ID, "w")
+    records = await load_run(bench.db, run.shard_id, run.key.run_id)
+    return ref.attempt == 1 and any(
+        fact.HasField("activity_attempt_not_delivered")
+        for fact in log_pb2.LogRecord.FromString(records[-1].record).facts
+    )
+
+
+async def test_at_most_once_task_that_did_not_reach_its_worker_is_offered_again(
+    migrated_postgres_dsn: str,
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        lost = await at_most_once_task(bench)
+        await bench.service.release_tasks([lost.task_token])
+        assert await is_offered_again_and_on_disk(bench)
+
+
+async def test_at_most_once_task_that_did_not_reach_its_worker_is_offered_again_after_a_restart(
+    migrated_postgres_dsn: str,
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        lost = await at_most_once_task(bench)
+    async with history_bench(migrated_postgres_dsn) as bench:
+        await bench.service.release_tasks([lost.task_token])
+        assert await is_offered_again_and_on_disk(bench)
+
+
+async def test_at_most_once_task_whose_loss_is_told_of_twice_is_started_once_more_only(
+    migrated_postgres_dsn: str,
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        lost = await at_most_once_task(bench)
+        await bench.service.release_tasks([lost.task_token, lost.task_token])
+        ref = await bench.take_ref(ACTIVITY)
+        bench.clock.advance(0.001)
+        assert (await bench.start_task(ref)).HasField("activity_task")
+        await bench.service.release_tasks([lost.task_token])
+        assert (await bench.start_task(ref)).HasField("gone")
+        assert not bench.refs_of(ACTIVITY)
+
+
+async def test_at_most_once_start_whose_poll_went_away_meanwhile_is_offered_again(
+    migrated_postgres_dsn: str,
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        lost = await at_most_once_task(bench)
+        await bench.service.release_tasks([lost.task_token])
+        ref = await bench.take_ref(ACTIVITY)
+        run = await bench.engine.load(NAMESPACE_ID, "w")
+        async with bench.engine.writer._turn:
+            starting = asyncio.create_task(bench.start_task(ref))
+            await wait_until(lambda: run.inflight.activities)
+            starting.cancel()
+            await asyncio.wait([starting])
+        assert await is_offered_again_and_on_disk(bench)

@@ -208,6 +208,30 @@ def test_at_most_once_lost_attempt_ends_as_outcome_unknown(
     assert run.state.activities == {}
 
 
+@pytest.mark.parametrize("loses_host", [True, False])
+def test_at_most_once_start_that_certainly_did_not_come_is_offered_again(loses_host: bool) -> None:
+    run = _run(delivery=_AT_MOST_ONCE)
+    run.start_activity()
+    if loses_host:
+        run.lose_host()
+    run.lose_activity()
+    assert [(ref.scheduled_event_id, ref.attempt) for ref in run.refs[-1:]] == [(5, 1)]
+    assert obligations(run.fold(), run.inflight, run.now) == run.refs[-1:]
+    run.start_activity()
+    run.complete_activity()
+    assert run.state.activities == {}
+
+
+def test_at_most_once_start_that_did_not_come_waits_for_a_worker_no_longer_than_before() -> None:
+    run = _run(delivery=_AT_MOST_ONCE, schedule_to_start_timeout=seconds(5))
+    run.start_activity()
+    run.advance(4)
+    run.lose_activity()
+    run.advance(1)
+    assert _timeout(run).timeout_type == failure_pb2.TIMEOUT_TYPE_SCHEDULE_TO_START
+    assert not _timeout(run).outcome_unknown
+
+
 def test_at_most_once_that_nobody_had_times_out_with_known_outcome() -> None:
     run = _run(delivery=_AT_MOST_ONCE, schedule_to_close_timeout=seconds(5))
     run.advance(5)

@@ -88,7 +88,9 @@ class PollWorkflowTasksRequest(_message.Message):
     counts has one such poll at a time: a poll ends those before it.
     """
     received_poll_number: _builtins.int
-    """The last of them whose answer came; 0 for none. What later ones were answered with is given to others."""
+    """The last of them whose answer came; 0 for none. What later ones were answered with is given to others: the worker
+    must not run it, should it come after all.
+    """
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What this worker can do; it gets tasks that require no more than this."""
@@ -599,7 +601,9 @@ class PollActivityTasksRequest(_message.Message):
     counts has one such poll at a time: a poll ends those before it.
     """
     received_poll_number: _builtins.int
-    """The last of them whose answer came; 0 for none. What later ones were answered with is given to others."""
+    """The last of them whose answer came; 0 for none. What later ones were answered with is given to others: the worker
+    must not run it, should it come after all.
+    """
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What this worker can do; it gets tasks that require no more than this."""

@@ -71,6 +71,7 @@ class Fact(_message.Message):
     WORKFLOW_TASK_RETRY_SCHEDULED_FIELD_NUMBER: _builtins.int
     SHARD_ACQUIRED_FIELD_NUMBER: _builtins.int
     BUFFER_FLUSHED_FIELD_NUMBER: _builtins.int
+    ACTIVITY_ATTEMPT_NOT_DELIVERED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event_buffered(self) -> _history_pb2.HistoryEvent:
         """An event waits for the workflow task in flight to close; its id is 0."""
@@ -99,6 +100,10 @@ class Fact(_message.Message):
     def buffer_flushed(self) -> Global___BufferFlushed:
         """The buffered events were written: those among this record's events, the others were withdrawn."""
 
+    @_builtins.property
+    def activity_attempt_not_delivered(self) -> Global___ActivityAttemptNotDelivered:
+        """An at-most-once attempt that was given out certainly did not reach its worker."""
+
     def __init__(
         self,
         *,
@@ -109,12 +114,13 @@ class Fact(_message.Message):
         workflow_task_retry_scheduled: Global___WorkflowTaskRetryScheduled | None = ...,
         shard_acquired: Global___ShardAcquired | None = ...,
         buffer_flushed: Global___BufferFlushed | None = ...,
+        activity_attempt_not_delivered: Global___ActivityAttemptNotDelivered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "buffer_flushed", b"buffer_flushed", "event_buffered", b"event_buffered", "fact", b"fact", "shard_acquired", b"shard_acquired", "workflow_task_retry_scheduled", b"workflow_task_retry_scheduled"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_not_delivered", b"activity_attempt_not_delivered", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "buffer_flushed", b"buffer_flushed", "event_buffered", b"event_buffered", "fact", b"fact", "shard_acquired", b"shard_acquired", "workflow_task_retry_scheduled", b"workflow_task_retry_scheduled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "buffer_flushed", b"buffer_flushed", "event_buffered", b"event_buffered", "fact", b"fact", "shard_acquired", b"shard_acquired", "workflow_task_retry_scheduled", b"workflow_task_retry_scheduled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_not_delivered", b"activity_attempt_not_delivered", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "buffer_flushed", b"buffer_flushed", "event_buffered", b"event_buffered", "fact", b"fact", "shard_acquired", b"shard_acquired", "workflow_task_retry_scheduled", b"workflow_task_retry_scheduled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["event_buffered", "activity_attempt_failed", "activity_attempt_started", "activity_heartbeat_recorded", "workflow_task_retry_scheduled", "shard_acquired", "buffer_flushed"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["event_buffered", "activity_attempt_failed", "activity_attempt_started", "activity_heartbeat_recorded", "workflow_task_retry_scheduled", "shard_acquired", "buffer_flushed", "activity_attempt_not_delivered"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 
@@ -203,6 +209,32 @@ class ActivityAttemptStarted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ActivityAttemptStarted: _TypeAlias = ActivityAttemptStarted  # noqa: Y015
+
+@_typing.final
+class ActivityAttemptNotDelivered(_message.Message):
+    """An at-most-once attempt that was given out certainly did not reach its worker: it may be given out again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULED_EVENT_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    scheduled_event_id: _builtins.int
+    """The event that scheduled it."""
+    attempt: _builtins.int
+    """The attempt."""
+    def __init__(
+        self,
+        *,
+        scheduled_event_id: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "scheduled_event_id", b"scheduled_event_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivityAttemptNotDelivered: _TypeAlias = ActivityAttemptNotDelivered  # noqa: Y015
 
 @_typing.final
 class ActivityHeartbeatRecorded(_message.Message):
