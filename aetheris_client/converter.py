@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from aetheris.api.v1.common_pb2 import Payload, Payloads
 from aetheris_client import json_decoding, json_encoding, round_trip
 from aetheris_client.codec import DEFAULT_CODEC_TIMEOUT, BoundedCodec, PayloadCodec
-from aetheris_client.errors import PayloadDecodeError, PayloadEncodeError
+from aetheris_client.errors import PayloadConversionError, PayloadDecodeError, PayloadEncodeError
 from aetheris_client.json_encoding import type_name
 
 ENCODING: Final = "encoding"
@@ -211,7 +211,7 @@ class DataConverter:
         self, payloads: Payloads | None, types: Sequence[object] | None = None
     ) -> list[Any]:
         """Values decoded in order, the nth as the nth hint asks; values beyond the hints as they
-        come.
+        come. The path in an error begins with the value's number.
 
         Fewer values than hints give fewer results: defaults are the caller's affair.
         """
@@ -219,7 +219,7 @@ class DataConverter:
             return []
         hints = tuple(types) if types is not None else ()
         return [
-            self.from_payload(payload, hints[index] if index < len(hints) else None)
+            self._read_numbered(index, payload, hints[index] if index < len(hints) else None)
             for index, payload in enumerate(payloads.payloads)
         ]
 
@@ -245,8 +245,9 @@ class DataConverter:
             back = self.from_payload(payload, hint)
             round_trip.check_same(hint, value, back)
         except PayloadDecodeError as error:
-            reason = f"could not be decoded: {error.reason}"
-            raise PayloadEncodeError(error.type_name, error.path, reason) from error
+            # It says the same: what this side would write, the other could not read.
+            cause = error.__cause__
+            raise PayloadEncodeError(error.type_name, error.path, error.reason) from cause
         except json_decoding.MismatchError as error:
             name = type_name(error.wanted)
             raise PayloadEncodeError(name, error.full_path(), error.reason) from error.__cause__
@@ -257,8 +258,19 @@ class DataConverter:
         try:
             return self.to_payload(value, hint)
         except PayloadEncodeError as error:
-            path = f"[{index}]{error.path.removeprefix('$')}"
-            raise PayloadEncodeError(error.type_name, path, error.reason) from error
+            path = _path_in(index, error)
+            raise PayloadEncodeError(error.type_name, path, error.reason) from error.__cause__
+
+    def _read_numbered(self, index: int, payload: Payload, hint: object) -> Any:
+        try:
+            return self.from_payload(payload, hint)
+        except PayloadDecodeError as error:
+            path = _path_in(index, error)
+            raise PayloadDecodeError(error.type_name, path, error.reason) from error.__cause__
+
+
+def _path_in(index: int, error: PayloadConversionError) -> str:
+    return f"[{index}]{error.path.removeprefix('$')}"
 
 
 @functools.cache

@@ -231,7 +231,7 @@ class ActivityRunner:
             # Its effects are there; another attempt would have them again and come to the same.
             raise ApplicationError(
                 f"the activity's result: {error}", type="PayloadEncodeError", non_retryable=True
-            ) from error
+            ) from error.__cause__
 
     def _answer_error(self, attempt: Attempt, answer: TaskAnswer, error: BaseException) -> None:
         """Say how it ended; nothing where nobody waits for it."""

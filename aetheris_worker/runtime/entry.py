@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.history_pb2 import HistoryEvent
-from aetheris_client.errors import AetherisError, CancelledError, FailureError
+from aetheris_client.errors import AetherisError, CancelledError, FailureError, PayloadEncodeError
 from aetheris_client.failure import to_failure
 from aetheris_client.signatures import signature_of
 from aetheris_worker.runtime.closing import (
@@ -143,12 +143,20 @@ class WorkflowEntry:
     async def _guard_main(self, arguments: Sequence[object]) -> None:
         try:
             result = await cast(AsyncFunction, self._definition.run)(self._instance, *arguments)
-            types = [signature_of(self._definition.run).result_type]
-            self._close(CompleteRunCommand(self._run.converter.to_payloads([result], types)))
+            self._close(CompleteRunCommand(self._encode_result(result)))
         except PASSING:
             raise
         except BaseException as error:  # noqa: BLE001 - decided there
             self._end(error)
+
+    def _encode_result(self, result: object) -> Payloads | None:
+        types = [signature_of(self._definition.run).result_type]
+        try:
+            return self._run.converter.to_payloads([result], types)
+        except PayloadEncodeError as error:
+            # By its number it would look like an argument.
+            path = f"result{error.path.removeprefix('[0]')}"
+            raise PayloadEncodeError(error.type_name, path, error.reason) from error.__cause__
 
     def _end(self, error: BaseException) -> None:
         if self._run.cancel_requested and is_cancelled(error):
