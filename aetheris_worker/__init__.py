@@ -1,6 +1,9 @@
 """The Aetheris worker SDK: write workflows and activities, and run them.
 
 from aetheris_worker import Worker, activity, workflow
+
+What workflows and activities raise and catch (ApplicationError, ActivityError) is in
+`aetheris_client.errors`; what tests of them need is in `aetheris_worker.testing`.
 """
 
 from aetheris_worker import activity, workflow
