@@ -112,6 +112,10 @@ def command(
             except BrokenPipeError:
                 output.discard()
                 raise typer.Exit(_BROKEN_PIPE_EXIT_CODE) from None
+            except OSError as error:
+                output.discard()
+                output.error(f"the answer cannot be written: {error.strerror or error}")
+                raise typer.Exit(1) from None
 
         _declare(run, function)
         app.command(name)(run)

@@ -199,3 +199,20 @@ def test_argument_that_is_not_utf_8_is_a_usage_error(
     )
     assert done.returncode == 2
     assert b"which is not UTF-8" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_answer_that_finds_no_room_is_one_clear_line_and_exit_1(
+    server: CannedServer, form: str
+) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [ADMIN, "workflow", "list", "-o", form],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(server),
+            timeout=TIMEOUT,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"error: the answer cannot be written: No space left on device\n"
