@@ -61,7 +61,7 @@ class RunOptions(TypedDict, total=False):
     execution_timeout, run_timeout: Limits on its chain of runs and on one run; none where absent.
     task_timeout: Limit on one workflow task; the server's default where absent.
     id_reuse_policy, id_conflict_policy: What to do where a closed or an open run has the id.
-    memo, search_attributes: Notes on the run; only the latter can be searched.
+    memo, search_attributes: Notes on the run; the latter are for searches, which are to come.
     start_delay: How long its code waits before it first runs.
     request_id: Makes the start idempotent across calls; a new one where absent.
     """
@@ -80,7 +80,9 @@ class RunOptions(TypedDict, total=False):
 
 
 class StartOptions(RunOptions, total=False):
-    """RunOptions, and `result_type`: a hint for the result of a workflow that is given by name."""
+    """What `aetheris_client.client.RunOptions` has, and `result_type`: a hint for the result of a
+    workflow that is given by name.
+    """
 
     result_type: object
 

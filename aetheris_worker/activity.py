@@ -70,8 +70,8 @@ def heartbeat(*details: Any) -> None:
     the newest details in its `info().heartbeat_details`.
 
     Raises:
-        CancelledError: The attempt should stop, and its code is not async (async code is cancelled
-            as asyncio cancels).
+        CancelledError: The attempt should stop, and its code is not async: that of
+            `aetheris_client.errors` (async code is cancelled as asyncio cancels).
     """
     _current("heartbeat").heartbeat(details)
 

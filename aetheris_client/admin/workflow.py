@@ -46,7 +46,10 @@ async def start(
         list[str] | None, typer.Option(metavar="NAME=JSON", help="A note on the run; repeatable.")
     ] = None,
     search_attribute: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=JSON", help="A searchable note; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=JSON", help="A note for searches, which are to come; repeatable."
+        ),
     ] = None,
     request_id: Annotated[
         str | None, typer.Option(help="Makes the start idempotent; a new one if absent.")
