@@ -44,11 +44,11 @@ class BoundedCodec:
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """What the codec makes of them; CodecError where it does not."""
-        return await self._bounded("encode", self._codec.encode(payloads))
+        return await self._bounded("encode", lambda: self._codec.encode(payloads))
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """What the codec makes of them; CodecError where it does not."""
-        return await self._bounded("decode", self._codec.decode(payloads))
+        return await self._bounded("decode", lambda: self._codec.decode(payloads))
 
     async def encode_message(self, message: Message) -> None:
         """Encode, in place, every payload inside a message, however deep.
@@ -56,7 +56,7 @@ class BoundedCodec:
         Raises:
             CodecError: The codec failed, or took too long over them together.
         """
-        await self._bounded("encode", _replace_all(message, self._codec.encode))
+        await self._bounded("encode", lambda: _replace_all(message, self._codec.encode))
 
     async def decode_message(self, message: Message) -> None:
         """Decode, in place, every payload inside a message, however deep.
@@ -64,13 +64,13 @@ class BoundedCodec:
         Raises:
             CodecError: The codec failed, or took too long over them together.
         """
-        await self._bounded("decode", _replace_all(message, self._codec.decode))
+        await self._bounded("decode", lambda: _replace_all(message, self._codec.decode))
 
-    async def _bounded(self, action: str, work: Awaitable[Result]) -> Result:
+    async def _bounded(self, action: str, begin: Callable[[], Awaitable[Result]]) -> Result:
         deadline = asyncio.timeout(self._timeout)
         try:
             async with deadline:
-                return await work
+                return await begin()
         except Exception as error:
             if deadline.expired():
                 reason = f"no answer within its {self._timeout:g} s"

@@ -142,12 +142,19 @@ class Connection:
         try:
             await asyncio.wait_for(self._here().channel.channel_ready(), timeout)
         except TimeoutError:
-            context = None if self._tls is None else _ssl_context(self._tls)
-            domain = None if self._tls is None else self._tls.domain
-            why = await why_unreachable(self.address, context, domain)
+            why = await self._why_unreachable()
             raise UnavailableError(
                 f"no server answers at {self.address} within {timeout:g} s: {why}"
             ) from None
+
+    async def _why_unreachable(self) -> str:
+        if self._tls is None:
+            return await why_unreachable(self.address, None, None)
+        try:
+            context = _ssl_context(self._tls)
+        except (ssl.SSLError, UnicodeDecodeError) as error:
+            return f"server_root_ca_cert holds no certificates in PEM: {error}"
+        return await why_unreachable(self.address, context, self._tls.domain)
 
     async def call(
         self,
@@ -206,7 +213,8 @@ class Connection:
             raise ConnectionClosedError(self.address)
         for other in list(self._channels):
             if other.is_closed():
-                del self._channels[other]
+                # Another thread's loop may look as well.
+                self._channels.pop(other, None)
         channel = _open_channel(self.address, self._tls)
         self._channels[loop] = _Channel(
             channel,
@@ -242,6 +250,11 @@ def _open_channel(address: str, tls: TlsConfig | None) -> grpc.aio.Channel:
 
 
 def _ssl_context(tls: TlsConfig) -> ssl.SSLContext:
-    """What finds out why the server's side of the encryption does not fit."""
+    """What finds out why the server's side of the encryption does not fit.
+
+    Raises:
+        ssl.SSLError: The roots are no certificates.
+        UnicodeDecodeError: They are not even text.
+    """
     roots = tls.server_root_ca_cert
     return ssl.create_default_context(cadata=None if roots is None else roots.decode())

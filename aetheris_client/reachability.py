@@ -7,6 +7,7 @@ connection, the encryption. And it knows what gRPC does with proxies.
 import asyncio
 import ipaddress
 import os
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -22,11 +23,14 @@ _PROXY_VARIABLES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
 _NO_PROXY_VARIABLES: Final = ("no_grpc_proxy", "no_proxy")
 
 
+_WITHOUT_SCHEME: Final = re.compile(r"^(dns:(//[^/]*/)?|ipv4:|ipv6:)", re.IGNORECASE)
+
+
 def split_address(address: str) -> tuple[str, int] | None:
-    """Host and port; None for what is not `host:port`, with or without gRPC's `dns:///` before."""
-    scheme, _, rest = address.rpartition("/")
-    host, _, port = rest.rpartition(":")
-    if scheme in ("http:/", "https:/"):
+    """Host and port; None for what is not `host:port`, with or without gRPC's `dns:` before."""
+    host, _, port = _WITHOUT_SCHEME.sub("", address).rpartition(":")
+    if "/" in host:
+        # Another scheme, such as that of a web page.
         return None
     if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         return None

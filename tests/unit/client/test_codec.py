@@ -46,6 +46,15 @@ class Hanging:
         return await asyncio.get_running_loop().create_future()
 
 
+class Plain:
+    """One that forgot `async`, and fails at once."""
+
+    def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        raise KeyError("no key")
+
+    decode = encode
+
+
 async def take(events: Any) -> list[Any]:
     return [event async for event in events]
 
@@ -70,7 +79,11 @@ CALLS: dict[str, Callable[[Client], Awaitable[object]]] = {
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(
     "codec,words",
-    [(TimingOut(), "TimeoutError: no key in time"), (Hanging(), "no answer within its 0.05 s")],
+    [
+        (TimingOut(), "TimeoutError: no key in time"),
+        (Hanging(), "no answer within its 0.05 s"),
+        (Plain(), "KeyError: 'no key'"),
+    ],
 )
 async def test_codec_that_fails_or_hangs_is_a_codec_error(
     server: CannedServer, codec: Any, words: str, call: str

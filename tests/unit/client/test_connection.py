@@ -85,6 +85,20 @@ async def test_address_without_port_says_what_is_expected():
     assert "the address is not host:port" in await why("localhost")
 
 
+@pytest.mark.parametrize("written", ["dns:{}", "dns:///{}", "ipv4:{}", "{}"])
+async def test_address_is_looked_into_however_grpc_lets_it_be_written(written: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    found = await why(written.format(f"127.0.0.1:{port}"))
+    assert found.endswith("connection refused: nothing listens there")
+
+
+@pytest.mark.parametrize("roots", [b"garbage", b"\xff\xfe"])
+async def test_roots_that_are_no_certificates_are_named(roots: bytes) -> None:
+    found = await why("localhost:1", TlsConfig(server_root_ca_cert=roots))
+    assert "server_root_ca_cert holds no certificates in PEM" in found
+
+
 async def test_plain_client_of_a_tls_server_is_told_to_encrypt(certificate: tuple[Path, Path]):
     async with tls_server(certificate) as address:
         assert "the server expects TLS: connect with tls=True" in await why(address)
