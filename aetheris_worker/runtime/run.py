@@ -118,7 +118,8 @@ class WorkflowRun:
     async def wait_condition(
         self, predicate: Callable[[], bool], timeout_seconds: float | None
     ) -> None:
-        """Return once the predicate holds; asked now and whenever the run has moved.
+        """Return once the predicate holds; asked now, whenever the run has moved, and when the time
+        is up: what came before that in the same activation has moved the run.
 
         Raises:
             TimeoutError: The time was up first.
@@ -129,11 +130,24 @@ class WorkflowRun:
         if timeout_seconds is None:
             await future
             return
-        timer = self.loop.call_later(timeout_seconds, _time_out, future)
+        timer = self.loop.call_later(timeout_seconds, self._time_out, predicate, future)
         try:
             await future
         finally:
             timer.cancel()
+
+    def _time_out(self, predicate: Callable[[], bool], future: "asyncio.Future[None]") -> None:
+        if future.done():
+            return
+        try:
+            holds = self.loop.holds(predicate)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised where it is awaited
+            future.set_exception(error)
+            return
+        if holds:
+            future.set_result(None)
+        else:
+            future.set_exception(TimeoutError("the condition did not hold in time"))
 
     # For replay.
 
@@ -165,8 +179,3 @@ class WorkflowRun:
         if self.first_event is None:
             raise HistoryError("the history does not begin with WORKFLOW_EXECUTION_STARTED")
         return self.first_event
-
-
-def _time_out(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_exception(TimeoutError("the condition did not hold in time"))

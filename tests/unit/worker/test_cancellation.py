@@ -268,3 +268,38 @@ def test_delay_that_is_no_number_is_refused() -> None:
 def test_retry_policy_beyond_its_range_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RetryPolicy(**fields)
+
+
+@workflow.defn
+class Approved:
+    """Waits for an approval, not for ever."""
+
+    def __init__(self) -> None:
+        self.is_approved = False
+
+    @workflow.signal
+    def approve(self) -> None:
+        self.is_approved = True
+
+    @workflow.run
+    async def run(self) -> bool:
+        try:
+            await workflow.wait_condition(lambda: self.is_approved, timeout=60)
+        except TimeoutError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("approved_first", [True, False])
+def test_condition_that_held_before_the_time_was_up_is_no_timeout(approved_first: bool) -> None:
+    session = Session(Approved)
+    session.step()
+    # Both before the worker came to look.
+    if approved_first:
+        session.history.signaled("approve")
+    session.history.timer_fired("1")
+    if not approved_first:
+        session.history.signaled("approve")
+    assert session.step() == ["complete"]
+    assert session.result() is approved_first
+    session.replay()
