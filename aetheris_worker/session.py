@@ -132,12 +132,19 @@ class WorkerSession:
                 sending.cancel()
                 watching.cancel()
         finally:
-            await self._abandon()
-            await self._take_runs_down()
-            self._watchdog.stop()
-            self._saturation.stop()
-            if self._own_executor is not None:
-                self._own_executor.shutdown(wait=False, cancel_futures=True)
+            try:
+                await self._abandon()
+                await self._take_runs_down()
+            finally:
+                # Also where the end is cancelled in its turn.
+                self._stop_threads()
+
+    def _stop_threads(self) -> None:
+        self._threads.stop()
+        self._watchdog.stop()
+        self._saturation.stop()
+        if self._own_executor is not None:
+            self._own_executor.shutdown(wait=False)
 
     def _log_start(self) -> None:
         config = self._config
@@ -234,7 +241,6 @@ class WorkerSession:
                 await self._threads.wait_idle()
         except TimeoutError:
             _LOGGER.error("workflow code that hangs keeps cached runs from being taken down")
-        self._threads.stop()
 
     async def _raise_crash(self) -> None:
         """What a spawned task raised by mistake ends the worker, rather than pass unnoticed."""

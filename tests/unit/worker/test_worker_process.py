@@ -5,6 +5,7 @@ import logging
 import sys
 import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from aetheris.api.v1.worker_service_pb2 import (
     PollActivityTasksRequest,
     ShutdownWorkerRequest,
 )
-from aetheris_worker import activity, workflow
+from aetheris_worker import Worker, activity, workflow
 from aetheris_worker.activities import saturation
 from aetheris_worker.activities.threads import ActivityThreads
 from aetheris_worker.session import CANCEL_GRACE
@@ -152,3 +153,41 @@ def test_activity_threads_are_as_many_as_are_needed_and_no_more() -> None:
     threads.shutdown()
     with pytest.raises(RuntimeError):
         threads.submit(gate.wait)
+
+
+class Stays:
+    """An activity that swallows its cancellation until it is let go."""
+
+    def __init__(self) -> None:
+        self.is_running = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    @activity.defn
+    async def stays(self) -> None:
+        self.is_running.set()
+        while not self.let_go.is_set():
+            with suppress(asyncio.CancelledError):
+                await self.let_go.wait()
+
+
+def own_threads() -> list[str]:
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith("aetheris")]
+
+
+async def test_worker_that_is_cancelled_twice_leaves_no_thread_of_its_own() -> None:
+    server, stubborn = TaskServer(), Stays()
+    server.add_activity("stays")
+    async with server.canned:
+        worker = Worker(server.canned.address, task_queue="queue", activities=[stubborn.stays])
+        running = asyncio.create_task(worker.run())
+        await asyncio.wait_for(stubborn.is_running.wait(), MARGIN)
+        running.cancel()
+        # It waits for the activity now, which it has cancelled too.
+        await asyncio.wait([running], timeout=0.5)
+        assert not running.done()
+        running.cancel()
+        await asyncio.wait([running], timeout=MARGIN)
+        stubborn.let_go.set()
+        assert running.done()
+        await wait_until(lambda: not own_threads(), what="the end of all threads")
