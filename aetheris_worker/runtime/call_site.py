@@ -1,13 +1,15 @@
 """Finds the place in user code that led to the current call."""
 
+import os
 import sys
 import sysconfig
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
-_STANDARD_LIBRARY: Final = sysconfig.get_path("stdlib")
-_WORKER: Final = str(Path(__file__).parent.parent)
+# With what ends a folder's name: a project beside it may be called `aetheris_worker_app`.
+_STANDARD_LIBRARY: Final = sysconfig.get_path("stdlib") + os.sep
+_WORKER: Final = str(Path(__file__).parent.parent) + os.sep
 _INSTALLED: Final = ("site-packages", "dist-packages")
 
 

@@ -28,7 +28,7 @@ class WorkflowFuture(asyncio.Future[T]):
 
 
 class WorkflowTask(asyncio.Task[T]):
-    """A task; the loop counts the hashes."""
+    """A task; the loop counts the hashes. `context` is where its coroutine runs."""
 
     def __init__(
         self,
@@ -41,8 +41,9 @@ class WorkflowTask(asyncio.Task[T]):
     ) -> None:
         # The base class already hashes itself, into asyncio's set of all tasks.
         self._hash = hash_value
+        self.context = contextvars.copy_context() if context is None else context
         # asyncio's own default name counts over the whole process.
-        super().__init__(cast(Any, coro), loop=loop, name=name or "task", context=context)
+        super().__init__(cast(Any, coro), loop=loop, name=name or "task", context=self.context)
         # An evicted run's tasks end pending, on purpose.
         self._log_destroy_pending = False
 

@@ -287,7 +287,8 @@ def _take_down(task: WorkflowTask[Any]) -> None:
     coroutine = cast(Coroutine[Any, Any, Any], task.get_coro())
     for _ in range(_EVICTION_TRIES):
         try:
-            coroutine.throw(RunEvictedError())
+            # Where it has run: elsewhere, its context variables could not be reset.
+            task.context.run(coroutine.throw, RunEvictedError())
         except BaseException:  # noqa: BLE001 - whatever it ends with, it has ended
             return
     _LOGGER.warning("evicted workflow code goes on awaiting; it stays in memory: %r", coroutine)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from aetheris.api.v1.worker_service_pb2 import TaskAnswer
 from aetheris_worker import activity, session, workflow
 from aetheris_worker.activities import watchdog
+from aetheris_worker.runtime import call_site
 from aetheris_worker.runtime.errors import DeadlockError
 from aetheris_worker.tasks import handler, threads
 from aetheris_worker.tasks.lanes import RunLanes
@@ -299,3 +301,11 @@ async def test_async_activity_that_blocks_the_loop_is_named_once(
             await asyncio.sleep(0)
     assert caplog.text.count("activity 'blocks_the_loop' blocks the event loop") == 1
     assert "time.sleep(0.6)" in caplog.text
+
+
+def test_project_whose_name_begins_with_the_workers_is_not_the_worker() -> None:
+    own = call_site.__file__
+    folder = Path(own).parents[1]
+    assert call_site.is_of_worker(own)
+    assert not call_site.is_of_worker(f"{folder}_app/orders.py")
+    assert call_site.is_of_user(f"{folder}_app/orders.py")

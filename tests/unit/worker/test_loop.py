@@ -1,9 +1,11 @@
 import asyncio
+import contextvars
 import gc
 import socket
 import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import ClassVar
 
 import pytest
 
@@ -195,6 +197,32 @@ class NeverLeaves:
                 await stuck
             except BaseException:  # noqa: BLE001 - what it is about
                 continue
+
+
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+@workflow.defn
+class Resets:
+    """Sets a context variable for as long as it waits, as loggers and tracers do."""
+
+    ends: ClassVar[list[str]] = []
+
+    @workflow.run
+    async def run(self) -> None:
+        token = VARIABLE.set("set")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            VARIABLE.reset(token)
+            self.ends.append(VARIABLE.get())
+
+
+def test_evicted_code_can_reset_its_context_variables() -> None:
+    session = Session(Resets)
+    session.step()
+    session.machine.evict()
+    assert Resets.ends == ["unset"]
 
 
 def test_code_that_swallows_eviction_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
