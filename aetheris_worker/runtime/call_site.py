@@ -1,4 +1,4 @@
-"""Finds the place in user code that led to the current call."""
+"""Whose code it is that runs: finds the place in user code that led to a call."""
 
 import os
 import sys
@@ -11,6 +11,8 @@ from typing import Final
 _STANDARD_LIBRARY: Final = sysconfig.get_path("stdlib") + os.sep
 _WORKER: Final = str(Path(__file__).parent.parent) + os.sep
 _INSTALLED: Final = ("site-packages", "dist-packages")
+# Where a debugger keeps a program waiting; what it starts threads with is another package.
+DEBUGGERS: Final = frozenset({"bdb", "pdb", "pydevd", "_pydevd_bundle", "debugpy"})
 
 
 def call_site() -> str:
@@ -26,6 +28,21 @@ def call_site() -> str:
             return f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
         frame = frame.f_back
     return "unknown"
+
+
+def module_of(frame: FrameType | None) -> str:
+    """The name of the module whose code it is; empty where there is none."""
+    name = None if frame is None else frame.f_globals.get("__name__")
+    return name if isinstance(name, str) else ""
+
+
+def is_in_debugger(frame: FrameType | None) -> bool:
+    """Whether somebody looks at the program just there: a debugger's code is on the stack."""
+    while frame is not None:
+        if module_of(frame).partition(".")[0] in DEBUGGERS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def is_of_user(file: str) -> bool:

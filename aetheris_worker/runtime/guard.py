@@ -32,7 +32,7 @@ from types import FrameType, ModuleType
 from typing import Any, Final, cast
 
 from aetheris_worker.runtime import time_machine
-from aetheris_worker.runtime.call_site import call_site, is_of_library
+from aetheris_worker.runtime.call_site import DEBUGGERS, call_site, is_of_library, module_of
 from aetheris_worker.runtime.errors import ForbiddenCallError
 
 _LOGGER: Final = logging.getLogger("aetheris.worker")
@@ -69,7 +69,8 @@ _TIME_BY_DEFAULT: Final = {"localtime": 1, "gmtime": 1, "ctime": 1, "asctime": 1
 _FREE: Final = frozenset(
     {
         *("logging", "structlog", "loguru", "warnings", "importlib"),
-        *("bdb", "pdb", "pydevd", "_pydevd_bundle", "debugpy", "coverage"),
+        *DEBUGGERS,
+        "coverage",
     }
 )
 _OWN: Final = frozenset({"aetheris_worker", "aetheris_client", "asyncio"})
@@ -296,17 +297,10 @@ def _refuse(name: str, instead: str) -> None:
     if _IS_UNRESTRICTED.get() or _STATE.is_collecting:
         return
     frame: FrameType | None = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
-    if _module_of(frame).partition(".")[0] in _OWN:
+    if module_of(frame).partition(".")[0] in _OWN:
         return
-    while frame is not None and _module_of(frame) != _LOOP:
-        if _module_of(frame).partition(".")[0] in _FREE:
+    while frame is not None and module_of(frame) != _LOOP:
+        if module_of(frame).partition(".")[0] in _FREE:
             return
         frame = frame.f_back
     raise ForbiddenCallError(name, call_site(), instead)
-
-
-def _module_of(frame: FrameType | None) -> str:
-    if frame is None:
-        return ""
-    name = frame.f_globals.get("__name__")
-    return name if isinstance(name, str) else ""

@@ -8,8 +8,9 @@ would win nothing. Code that blocks holds up nobody for long:
                    the place; its thread is made to raise wherever it next runs Python code
     at its end     a thread that leaves cleans up after what was given up, and ends
 
-A thread that hangs in C code (a socket, a lock) cannot be stopped. MAX_THREADS bounds them; when so
-many hang, workflow code stands still until one of them has ended.
+Nothing is given up while a debugger holds it. A thread that hangs in C code (a socket, a lock)
+cannot be stopped. MAX_THREADS bounds them; when so many hang, workflow code stands still until one
+of them has ended.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final, TypeVar, cast
 
-from aetheris_worker.runtime.call_site import is_of_user, is_of_worker
+from aetheris_worker.runtime.call_site import is_in_debugger, is_of_user, is_of_worker
 from aetheris_worker.runtime.errors import DeadlockError, RunEvictedError
 
 T = TypeVar("T")
@@ -239,7 +240,7 @@ class WorkflowThreads:
                 job.seen_progress, job.stalled = progress, 0.0
             else:
                 job.stalled += min(since_last, elapsed)
-            if job.stalled >= self._limit:
+            if job.stalled >= self._limit and not is_in_debugger(_frame_of(thread)):
                 self._give_up(thread, job)
         self._provide_thread()
         if self._pending_count or any(thread.job is not None for thread in self._threads):
@@ -311,10 +312,14 @@ def _clean_up(job: _Job) -> None:
         _LOGGER.warning("taking down %s failed", job.label, exc_info=True)
 
 
+def _frame_of(thread: threading.Thread) -> FrameType | None:
+    frames: dict[int, FrameType] = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+    return frames.get(thread.ident or 0)
+
+
 def _stack_of(thread: threading.Thread) -> str:
     """Where it is: the user's innermost line, then how it came there and what that has called."""
-    frames: dict[int, FrameType] = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
-    frame = frames.get(thread.ident or 0)
+    frame = _frame_of(thread)
     if frame is None:
         return "unknown"
     shown = [

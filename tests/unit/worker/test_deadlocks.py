@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import io
 import logging
+import os
+import pdb  # noqa: T100 - the debugger of the test
 import threading
 import time
 from collections.abc import Callable
@@ -227,6 +230,28 @@ async def test_work_that_takes_long_and_gets_on_is_no_deadlock() -> None:
         return done[0]
 
     assert await stage.run("long", work, lambda: None, lambda: done[0]) == 8
+    stage.stop()
+
+
+async def test_code_at_a_breakpoint_is_not_given_up() -> None:
+    stage = WorkflowThreads()
+    reader, writer = os.pipe()
+
+    def stops() -> str:
+        with open(reader) as typed:
+            pdb.Pdb(stdin=typed, stdout=io.StringIO(), nosigint=True, readrc=False).set_trace()
+        return "went on"
+
+    running = asyncio.create_task(stage.run("debugged", stops, lambda: None))
+    try:
+        # Others go on meanwhile; nobody is hurried.
+        assert await stage.run("other", lambda: 1, lambda: None) == 1
+        await asyncio.wait([running], timeout=3 * threads.LIMIT)
+        assert not running.done()
+    finally:
+        os.write(writer, b"continue\n")
+        os.close(writer)
+    assert await asyncio.wait_for(running, 10) == "went on"
     stage.stop()
 
 
