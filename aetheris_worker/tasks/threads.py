@@ -5,7 +5,8 @@ would win nothing. Code that blocks holds up nobody for long:
 
     after RELIEF   the thread leaves: it does not go back to the queue, which another one serves
     after LIMIT    without progress: the step is given up. Its task fails as a deadlock, naming
-                   the place; its thread is made to raise wherever it next runs Python code
+                   the place; its thread is made to raise as soon as it is seen in code that is
+                   neither Python's nor the worker's: there it might hold a lock of all threads
     at its end     a thread that leaves cleans up after what was given up, and ends
 
 Nothing is given up while a debugger holds it. A thread that hangs in C code (a socket, a lock)
@@ -249,15 +250,17 @@ class WorkflowThreads:
     def _give_up(self, thread: _Thread, job: _Job) -> None:
         with thread.lock:
             # The lock: nothing may be raised in the thread once it has ended the job.
-            if thread.job is not job or (job.is_given_up and time.monotonic() < job.raise_time):
+            if thread.job is not job:
                 return
             is_first = not job.is_given_up
             stack = _stack_of(thread) if is_first else ""
             job.is_given_up = True
-            job.raise_time = time.monotonic() + _RAISE_INTERVAL
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(thread.ident or 0), ctypes.py_object(RunEvictedError)
-            )
+            now = time.monotonic()
+            if now >= job.raise_time and _is_in_user_code(thread):
+                job.raise_time = now + _RAISE_INTERVAL
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(thread.ident or 0), ctypes.py_object(RunEvictedError)
+                )
         if is_first:
             self._deliver(job, None, DeadlockError(job.label, job.stalled, stack))
 
@@ -315,6 +318,11 @@ def _clean_up(job: _Job) -> None:
 def _frame_of(thread: threading.Thread) -> FrameType | None:
     frames: dict[int, FrameType] = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
     return frames.get(thread.ident or 0)
+
+
+def _is_in_user_code(thread: threading.Thread) -> bool:
+    frame = _frame_of(thread)
+    return frame is not None and is_of_user(frame.f_code.co_filename)
 
 
 def _stack_of(thread: threading.Thread) -> str:

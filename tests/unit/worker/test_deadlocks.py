@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import pdb  # noqa: T100 - the debugger of the test
+import sysconfig
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from aetheris.api.v1.worker_service_pb2 import TaskAnswer
 from aetheris_worker import activity, session, workflow
 from aetheris_worker.activities import watchdog
 from aetheris_worker.runtime import call_site
-from aetheris_worker.runtime.errors import DeadlockError
+from aetheris_worker.runtime.errors import DeadlockError, RunEvictedError
 from aetheris_worker.tasks import handler, threads
 from aetheris_worker.tasks.lanes import RunLanes
 from aetheris_worker.tasks.threads import WorkflowThreads
@@ -230,6 +231,37 @@ async def test_work_that_takes_long_and_gets_on_is_no_deadlock() -> None:
         return done[0]
 
     assert await stage.run("long", work, lambda: None, lambda: done[0]) == 8
+    stage.stop()
+
+
+async def test_nothing_is_raised_into_code_of_python_itself() -> None:
+    # As logging is while it holds its lock, which all threads want.
+    names: dict[str, Any] = {}
+    source = "def wait_busily(over):\n    while not over: pass"
+    exec(compile(source, f"{sysconfig.get_path('stdlib')}/logging/x.py", "exec"), names)
+    over, places, cleaned = list[bool](), list[str](), threading.Event()
+
+    def work() -> None:
+        try:
+            names["wait_busily"](over)
+        except RunEvictedError:
+            places.append("library")
+            raise
+        try:
+            never_ends()
+        except RunEvictedError:
+            places.append("own")
+            raise
+
+    stage = WorkflowThreads()
+    running = asyncio.create_task(stage.run("locks", work, cleaned.set))
+    with pytest.raises(DeadlockError):
+        await asyncio.wait_for(running, 10)
+    # It has been seen there several times more.
+    await asyncio.wait([asyncio.create_task(asyncio.to_thread(cleaned.wait, threads.LIMIT))])
+    over.append(True)
+    await wait_until(cleaned.is_set, what="the end of the job")
+    assert places == ["own"]
     stage.stop()
 
 
