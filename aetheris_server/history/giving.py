@@ -50,8 +50,20 @@ def given_back_on_failure(engine: Engine, run: LoadedRun, given: Given) -> Gener
     try:
         yield
     except BaseException:
-        _give_back(engine, run, given)
+        give_back(engine, run, given)
         raise
+
+
+def give_back(engine: Engine, run: LoadedRun, given: Given) -> None:
+    """Release tasks where a failure to do so must not hide what came before."""
+    try:
+        for started, _ in given.activities:
+            if run.inflight.activities.get(started.scheduled_event_id) is started:
+                release_activity(engine, run, started.scheduled_event_id, started.started_time)
+        if given.workflow_task is not None:
+            release_workflow_task(engine, run, given.workflow_task.start_id)
+    except UnavailableError as error:
+        _log.warning("tasks are out until they time out", error=str(error))
 
 
 def take_again(engine: Engine, run: LoadedRun, poller: Poller) -> Given:
@@ -63,9 +75,10 @@ def take_again(engine: Engine, run: LoadedRun, poller: Poller) -> Given:
     """
     given = Given()
     started_task = run.inflight.workflow_task
-    if started_task is not None and started_task.poller == poller:
+    if started_task is not None and started_task.poller.is_repeated_by(poller):
         given.workflow_task = started_task
-    for lost in [s for s in run.inflight.activities.values() if s.poller == poller]:
+    started_activities = list(run.inflight.activities.values())
+    for lost in (s for s in started_activities if s.poller.is_repeated_by(poller)):
         activity = run.state.activities[lost.scheduled_event_id]
         started = start_activity(engine, run, activity, poller)
         given.activities.append((started, to_activity_task(engine, run, activity, started)))
@@ -100,19 +113,8 @@ async def build_workflow_task(
         return await to_workflow_task(engine, run, started)
     except UnavailableError as error:
         _log.warning("a workflow task is offered instead of taken along", error=str(error))
-        _give_back(engine, run, Given(started))
+        give_back(engine, run, Given(started))
         return None
-
-
-def _give_back(engine: Engine, run: LoadedRun, given: Given) -> None:
-    """Release tasks where a failure to do so must not hide what came before."""
-    try:
-        for started, _ in given.activities:
-            release_activity(engine, run, started.scheduled_event_id, started.started_time)
-        if given.workflow_task is not None:
-            release_workflow_task(engine, run, given.workflow_task.start_id)
-    except UnavailableError as error:
-        _log.warning("tasks are out until they time out", error=str(error))
 
 
 def release_workflow_task(engine: Engine, run: LoadedRun, start_id: str) -> None:

@@ -23,7 +23,7 @@ from aetheris_server.errors import (
     ShardNotOwnedError,
     UnavailableError,
 )
-from aetheris_server.ids import shard_of
+from aetheris_server.ids import new_run_id, shard_of
 from aetheris_server.loops import pause
 from aetheris_server.rpc.channels import ChannelPool
 from aetheris_server.rpc.errors import PeerFaultError, PeerUnavailableError
@@ -48,6 +48,7 @@ LocateQueue = Callable[[str, str, task_queue_pb2.TaskQueueType.ValueType], str |
 _RETRY_SECONDS = 10.0
 _FIRST_DELAY = 0.02
 _MAX_DELAY = 0.5
+_START_DELAYS = (0.02, 0.1, 0.3)
 # The request was not acted upon, or repeating it does no harm.
 _ELSEWHERE = (ShardNotOwnedError, ShardLostError, DrainingError, PeerUnavailableError)
 
@@ -117,13 +118,33 @@ class RoutedHistory(HistoryCalls):
         del part.tasks[:]
         part.tasks.extend(request.tasks[position] for position in positions)
         try:
-            started = (await self._at(address).start_tasks(part)).tasks
+            if address is None:
+                response = await self._local.start_tasks(part)
+            else:
+                part.request_id = new_run_id()
+                response = await self._start_remote(address, part)
+            started = response.tasks
         except (UnavailableError, PeerFaultError) as error:
             _log.info("tasks not started", address=address, problem=str(error))
             retry = history_service_pb2.StartedTask(retry=history_service_pb2.TaskRetry())
             tasks.update(dict.fromkeys(positions, retry))
             return
         tasks.update(zip(positions, started, strict=True))
+
+    async def _start_remote(
+        self, address: str, part: history_service_pb2.StartTasksRequest
+    ) -> history_service_pb2.StartTasksResponse:
+        """Start tasks at another host. Where the response was lost it has started them, and would
+        call them gone when they are offered again; so the call itself is repeated, for a moment:
+        what else the poll gets waits for it.
+        """
+        for delay in _START_DELAYS:
+            try:
+                return await self._at(address).start_tasks(part)
+            except PeerUnavailableError as error:
+                _RETRIES.labels(type(error).__name__).inc()
+            await pause(delay)
+        return await self._at(address).start_tasks(part)
 
     async def _release_at(self, shard_id: int, task_tokens: Sequence[bytes]) -> None:
         await _retry(lambda: self._at(self._locate(shard_id)).release_tasks(task_tokens))

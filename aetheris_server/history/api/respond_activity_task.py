@@ -64,7 +64,7 @@ def _poller_of(request: CompletedRequest) -> Poller:
         identity=request.identity,
         worker_instance_id=request.worker_instance_id,
         sticky_task_queue=request.sticky_task_queue,
-        answered_task_token=request.task_token,
+        call_id=request.task_token,
     )
 
 

@@ -127,7 +127,7 @@ def _next_poller(request: Request, worker_instance_id: str) -> Poller:
         worker_instance_id=request.worker_instance_id or worker_instance_id,
         sticky_task_queue=request.sticky_attributes.worker_task_queue,
         worker_version=request.worker_version,
-        answered_task_token=request.task_token,
+        call_id=request.task_token,
     )
 
 

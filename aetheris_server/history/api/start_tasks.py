@@ -9,6 +9,7 @@ from aetheris_server.errors import RequestError, RunUnreadableError, Unavailable
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.giving import (
     Given,
+    give_back,
     given_back_on_failure,
     release_activity,
     release_workflow_task,
@@ -32,6 +33,9 @@ _log = get_logger(__name__)
 StartedTask = history_service_pb2.StartedTask
 TaskRef = matching_service_pb2.TaskRef
 
+_AllGiven = list[tuple[LoadedRun, Given]]
+"""What one call has started so far, of all runs."""
+
 _GONE = StartedTask(gone=history_service_pb2.TaskGone())
 _RETRY = StartedTask(retry=history_service_pb2.TaskRetry())
 
@@ -45,19 +49,31 @@ async def start_tasks(
         worker_instance_id=request.worker_instance_id,
         sticky_task_queue=request.sticky_task_queue,
         worker_version=request.worker_version,
+        call_id=request.request_id.encode(),
     )
+    given: _AllGiven = []
     if len(request.tasks) == 1:
-        outcomes: Iterable[StartedTask] = [await _start_or_retry(engine, request.tasks[0], poller)]
+        outcomes: Iterable[StartedTask] = [
+            await _start_or_retry(engine, request.tasks[0], poller, given)
+        ]
     else:
-        outcomes = await asyncio.gather(
-            *(_start_or_retry(engine, ref, poller) for ref in request.tasks)
-        )
+        try:
+            outcomes = await asyncio.gather(
+                *(_start_or_retry(engine, ref, poller, given) for ref in request.tasks)
+            )
+        except BaseException:
+            # Those that were ready are not answered either.
+            for run, of_run in given:
+                give_back(engine, run, of_run)
+            raise
     return history_service_pb2.StartTasksResponse(tasks=outcomes)
 
 
-async def _start_or_retry(engine: Engine, ref: TaskRef, poller: Poller) -> StartedTask:
+async def _start_or_retry(
+    engine: Engine, ref: TaskRef, poller: Poller, given: _AllGiven
+) -> StartedTask:
     try:
-        return await _start(engine, ref, poller)
+        return await _start(engine, ref, poller, given)
     except (RequestError, RunUnreadableError):
         # A run that cannot be read is not looked at every second: who can read it one day finds
         # out from the disk that it owes this.
@@ -70,20 +86,36 @@ async def _start_or_retry(engine: Engine, ref: TaskRef, poller: Poller) -> Start
         return _RETRY
 
 
-async def _start(engine: Engine, ref: TaskRef, poller: Poller) -> StartedTask:
+async def _start(engine: Engine, ref: TaskRef, poller: Poller, given: _AllGiven) -> StartedTask:
     run = await engine.load(ref.namespace_id, ref.workflow_id, ref.run_id)
     if ref.query_id:
         waiting = run.queries.get(ref.query_id)
         if waiting is None or waiting.answer.done():
             return _GONE
         return StartedTask(workflow_task=await to_query_task(engine, run, waiting, poller))
+    if poller.call_id:
+        _release_repeated(engine, run, ref, poller)
     if ref.task_queue_type == task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW:
-        return await _start_workflow_task(engine, run, ref, poller)
-    return await _start_activity(engine, run, ref, poller)
+        return await _start_workflow_task(engine, run, ref, poller, given)
+    return await _start_activity(engine, run, ref, poller, given)
+
+
+def _release_repeated(engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poller) -> None:
+    """Take back what this very call started before, when its response was lost, so that it is
+    started anew: the first try, should it still be under way, takes back only what it started.
+    """
+    if ref.task_queue_type == task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW:
+        task = run.inflight.workflow_task
+        if task is not None and task.poller.is_repeated_by(poller):
+            release_workflow_task(engine, run, task.start_id)
+        return
+    activity = run.inflight.activities.get(ref.scheduled_event_id)
+    if activity is not None and activity.poller.is_repeated_by(poller):
+        release_activity(engine, run, activity.scheduled_event_id, activity.started_time)
 
 
 async def _start_workflow_task(
-    engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poller
+    engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poller, given: _AllGiven
 ) -> StartedTask:
     now = engine.clock.now()
     if not task_machine.is_startable(
@@ -94,12 +126,15 @@ async def _start_workflow_task(
     if sticky is not None and sticky.task_queue != poller.sticky_task_queue:
         run.inflight.sticky = None
     started = start_workflow_task(engine, run, poller)
-    with given_back_on_failure(engine, run, Given(workflow_task=started)):
-        return StartedTask(workflow_task=await to_workflow_task(engine, run, started))
+    of_run = Given(workflow_task=started)
+    with given_back_on_failure(engine, run, of_run):
+        task = await to_workflow_task(engine, run, started)
+    given.append((run, of_run))
+    return StartedTask(workflow_task=task)
 
 
 async def _start_activity(
-    engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poller
+    engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poller, given: _AllGiven
 ) -> StartedTask:
     now = engine.clock.now()
     if not activity_machine.is_startable(
@@ -109,8 +144,10 @@ async def _start_activity(
     activity = run.state.activities[ref.scheduled_event_id]
     started = start_activity(engine, run, activity, poller)
     task = to_activity_task(engine, run, activity, started)
-    with given_back_on_failure(engine, run, Given(activities=[(started, task)])):
+    of_run = Given(activities=[(started, task)])
+    with given_back_on_failure(engine, run, of_run):
         await run.wait_committed()
+    given.append((run, of_run))
     return StartedTask(activity_task=task)
 
 

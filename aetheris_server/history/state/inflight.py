@@ -22,15 +22,20 @@ class Poller:
 
     Attributes:
         sticky_task_queue: Empty for a worker that caches nothing.
-        answered_task_token: Of the task with whose answer it takes this one along; empty for a
-            poll. So the same answer, given again, has an equal poller.
+        call_id: Of the call that takes the task, the same where it is repeated for want of a
+            response: the token of the task that is answered, or what StartTasks has for it. Empty
+            where nobody repeats.
     """
 
     identity: str
     worker_instance_id: str = ""
     sticky_task_queue: str = ""
     worker_version: str = ""
-    answered_task_token: bytes = b""
+    call_id: bytes = b""
+
+    def is_repeated_by(self, other: "Poller") -> bool:
+        """Whether the other is the same call again, which had no response."""
+        return self.call_id != b"" and self == other
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from aetheris_server.rpc.remote import RemoteHistory, RemoteMatching
 from aetheris_server.rpc.routing import RoutedHistory
 from aetheris_server.rpc.server import RpcServer, serve_grpc
 from aetheris_server.rpc.servicers import internal_services
+from tests.support.cutting_proxy import grpc_proxy
 from tests.support.peers import FakeHistory, FakeMatching, answering, refusing
 from tests.support.secrets import CREDENTIALS
 from tests.support.wait import wait_until
@@ -228,3 +229,21 @@ async def test_channel_out_of_use_is_closed_when_another_is_opened(
     monkeypatch.setattr("aetheris_server.rpc.channels._IDLE_SECONDS", 0.0)
     await other.pool.stubs(other.server.address)
     assert other.pool.addresses == {other.server.address}
+
+
+async def test_start_whose_response_is_lost_is_repeated_as_the_same_call(other: OtherHost) -> None:
+    async with grpc_proxy(other.server.address) as (proxy, address):
+        routed = RoutedHistory(lambda _: address, FakeHistory(), other.pool, 1)
+        request = history_service_pb2.StartTasksRequest(
+            tasks=[matching_service_pb2.TaskRef(namespace_id="n", workflow_id="w")]
+        )
+        await routed.start_tasks(request)
+        proxy.holds_replies = True
+        starting = asyncio.create_task(routed.start_tasks(request))
+        await wait_until(lambda: len(other.history.started) == 2)
+        proxy.holds_replies = False
+        proxy.cut()
+        (task,) = (await starting).tasks
+        assert task.activity_task.activity_id == "w"
+        first, lost, again = [started.request_id for started in other.history.started]
+        assert lost == again != first

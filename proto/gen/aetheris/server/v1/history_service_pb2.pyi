@@ -256,6 +256,7 @@ class StartTasksRequest(_message.Message):
     WORKER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     STICKY_TASK_QUEUE_FIELD_NUMBER: _builtins.int
     WORKER_VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     identity: _builtins.str
     """Who polls."""
     worker_instance_id: _builtins.str
@@ -264,6 +265,10 @@ class StartTasksRequest(_message.Message):
     """The sticky queue it polls, if any; decides between partial and full history."""
     worker_version: _builtins.str
     """The build it runs."""
+    request_id: _builtins.str
+    """Names the call where it is repeated for want of a response: what the first try has started is started anew. Empty
+    where nobody repeats it.
+    """
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_matching_service_pb2.TaskRef]:
         """Which; all of runs whose shards the receiving host owns."""
@@ -276,10 +281,11 @@ class StartTasksRequest(_message.Message):
         worker_instance_id: _builtins.str = ...,
         sticky_task_queue: _builtins.str = ...,
         worker_version: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "sticky_task_queue", b"sticky_task_queue", "tasks", b"tasks", "worker_instance_id", b"worker_instance_id", "worker_version", b"worker_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "request_id", b"request_id", "sticky_task_queue", b"sticky_task_queue", "tasks", b"tasks", "worker_instance_id", b"worker_instance_id", "worker_version", b"worker_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
