@@ -39,6 +39,14 @@ class ReadyCallback(asyncio.Handle):
     def cancelled(self) -> bool:
         return self.is_cancelled
 
+    def repeats(self, other: "ReadyCallback") -> bool:
+        """Whether it calls the same with the same."""
+        return (
+            self.callback == other.callback
+            and len(self.args) == len(other.args)
+            and all(mine is its for mine, its in zip(self.args, other.args, strict=True))
+        )
+
     def __repr__(self) -> str:
         return f"<ReadyCallback {self.callback!r}>"
 

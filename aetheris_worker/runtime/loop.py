@@ -1,10 +1,10 @@
 """The event loop that workflow code runs on.
 
 Invariant: what runs next depends only on what was scheduled before: a FIFO of ready callbacks, and
-conditions checked in the order they were set whenever the FIFO is empty. Time stands still while
-the loop runs and is set from outside; a timer is not waited for here but handed to the run, which
-turns it into a command. Everything that needs threads, sockets, files or signals raises
-ForbiddenCallError naming the place in user code.
+conditions checked in the order they were set whenever the FIFO is empty, or as good as empty. Time
+stands still while the loop runs and is set from outside; a timer is not waited for here but handed
+to the run, which turns it into a command. Everything that needs threads, sockets, files or signals
+raises ForbiddenCallError naming the place in user code.
 """
 
 import asyncio
@@ -38,6 +38,8 @@ _EVICTION_TRIES: Final = 100
 # So often an evicted run is told that it can do nothing; then its calls seem to succeed, without
 # effect: code that repeats a call for as long as it raises would never come back.
 _REFUSALS: Final = 100
+# Counted, not timed: a replay must come to the same.
+_PATIENCE: Final = 1_000
 _FIRST_PRUNE: Final = 64
 _HASH_BITS: Final = 20
 
@@ -78,17 +80,33 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def run_until_idle(self, is_over: Callable[[], bool]) -> None:
         """Run ready callbacks and satisfied conditions until there are none, or is_over().
 
+        Callbacks that do nothing but call for themselves again count as none, once each has had
+        _PATIENCE turns in a row: so does a cancel scope of anyio pester a task that waits for an
+        activity to be cancelled. They go on in the next activation.
+
         An exception of a callback ends the activation: it passes through.
         """
         ready = self._ready
+        repeat_count = 0
         with self.entered():
             while not is_over():
-                if ready:
-                    handle = ready.popleft()
-                    if not handle.is_cancelled:
-                        handle.context.run(handle.callback, *handle.args)
-                elif not self._satisfy_conditions():
-                    return
+                if not ready:
+                    if not self._satisfy_conditions():
+                        return
+                    continue
+                count = len(ready)
+                handle = ready.popleft()
+                if handle.is_cancelled:
+                    continue
+                handle.context.run(handle.callback, *handle.args)
+                if len(ready) != count or not ready[-1].repeats(handle):
+                    repeat_count = 0
+                    continue
+                repeat_count += 1
+                if repeat_count > _PATIENCE * count:
+                    if not self._satisfy_conditions():
+                        return
+                    repeat_count = 0
 
     @contextmanager
     def entered(self) -> Generator[None]:

@@ -62,6 +62,33 @@ async def under_a_scope(how: str) -> None:
         deadline.cancel()
 
 
+async def under_a_scope_that_pesters(how: str) -> None:
+    """As anyio's scopes do it in truth: again and again, until the code has left."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    count, has_left = 0, False
+
+    def deliver(task: asyncio.Task[None]) -> None:
+        nonlocal count
+        if not has_left:
+            count += 1
+            task.cancel("scope")
+            loop.call_soon(deliver, task)
+
+    deadline = loop.call_later(5, deliver, task)
+    try:
+        await start(how)
+    except asyncio.CancelledError as error:
+        if error.args != ("scope",):
+            raise
+        for _ in range(count):
+            task.uncancel()
+        raise TimeoutError from error
+    finally:
+        has_left = True
+        deadline.cancel()
+
+
 @workflow.defn
 class Waits:
     """Says what came out of a wait, and of a cancelled task that waits."""
@@ -74,6 +101,7 @@ class Waits:
             under_wait_for_of_a_coroutine,
             in_a_group_under_timeout,
             under_a_scope,
+            under_a_scope_that_pesters,
         )
     }
 
@@ -99,7 +127,15 @@ def test_timeout_around_an_activity_is_a_timeout_error(way: str, how: str) -> No
     session.replay()
 
 
-@pytest.mark.parametrize("way", ["under_timeout", "under_a_scope", "under_wait_for_of_a_coroutine"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "under_timeout",
+        "under_a_scope",
+        "under_a_scope_that_pesters",
+        "under_wait_for_of_a_coroutine",
+    ],
+)
 def test_timeout_around_an_activity_that_is_waited_for_comes_when_it_has_cancelled(
     way: str,
 ) -> None:

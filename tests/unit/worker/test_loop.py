@@ -321,3 +321,39 @@ def test_as_completed_and_wait_keep_the_given_order() -> None:
     assert session.step() == ["complete"]
     assert session.result() == [1, 2, 3]
     session.replay()
+
+
+@workflow.defn
+class CallsItselfAgain:
+    """Two callbacks that only call for themselves, beside a condition and one that counts."""
+
+    @workflow.run
+    async def run(self) -> list[str]:
+        loop, stopped, turns, said = asyncio.get_running_loop(), [False], [0], list[str]()
+
+        def repeat(name: str) -> None:
+            turns[0] += 1
+            if not stopped[0]:
+                loop.call_soon(repeat, name)
+
+        def once() -> None:
+            said.append("once")
+
+        for name in ("a", "b"):
+            loop.call_soon(repeat, name)
+        for _ in range(3_000):
+            loop.call_soon(once)
+        await workflow.wait_condition(lambda: turns[0] > 1_500)
+        said.append("condition")
+        await workflow.sleep(1)
+        stopped[0] = True
+        return said
+
+
+def test_callbacks_that_only_call_for_themselves_leave_the_loop_idle() -> None:
+    session = Session(CallsItselfAgain)
+    assert session.step() == ["timer 1 1s"]
+    session.history.timer_fired("1")
+    assert session.step() == ["complete"]
+    assert session.result() == ["once"] * 3_000 + ["condition"]
+    session.replay()
