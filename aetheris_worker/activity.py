@@ -1,6 +1,7 @@
 """What activity code uses: the decorator, and what an attempt may know and say."""
 
 import asyncio
+import inspect
 import logging
 import threading
 from collections.abc import Callable
@@ -47,7 +48,12 @@ def defn(function: Any = None, *, name: str | None = None) -> Any:
     """
 
     def decorate(function: Any) -> Any:
-        setattr(function, ACTIVITY_DEFINITION, name or function.__name__)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"{function!r}: @activity.defn expects a function that does not yield")
+        known_as = name or getattr(function, "__name__", None)
+        if known_as is None:
+            raise TypeError(f"{function!r} has no name of its own: write @activity.defn(name=...)")
+        setattr(function, ACTIVITY_DEFINITION, known_as)
         return function
 
     return decorate if function is None else decorate(function)

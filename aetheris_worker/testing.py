@@ -5,7 +5,6 @@ flight fails the test. `ActivityEnvironment` calls an activity as a worker would
 """
 
 import asyncio
-import inspect
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
@@ -21,6 +20,7 @@ from aetheris.api.v1.worker_service_pb2 import ActivityTask
 from aetheris_client.converter import DataConverter
 from aetheris_worker.activities.attempt import CURRENT, Attempt, CancelReason
 from aetheris_worker.registry import workflows_by_name
+from aetheris_worker.runtime.definitions import is_async
 from aetheris_worker.runtime.errors import HistoryError, NondeterminismError
 from aetheris_worker.runtime.info import RunId
 from aetheris_worker.runtime.replay import RunMachine
@@ -106,15 +106,15 @@ class ActivityEnvironment:
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call it; a plain function gives its result, an async one an awaitable of it."""
-        is_async = inspect.iscoroutinefunction(function)
+        awaits = is_async(function)
         heartbeats = _KeptHeartbeats(self.heartbeats, self._converter)
         attempt = Attempt(
-            self.task, "default", "queue", self._converter, heartbeats, is_async=is_async
+            self.task, "default", "queue", self._converter, heartbeats, is_async=awaits
         )
         self._attempt = attempt
         context = copy_context()
         context.run(CURRENT.set, attempt)
-        if not is_async:
+        if not awaits:
             return context.run(function, *arguments)
         return self._run_async(attempt, partial(function, *arguments))
 

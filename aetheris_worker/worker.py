@@ -9,7 +9,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -76,6 +76,12 @@ class Worker:
             identity=identity,
             graceful_shutdown_timeout=graceful_shutdown_timeout,
         )
+        if isinstance(activity_executor, ProcessPoolExecutor):
+            raise TypeError(
+                "Worker: option 'activity_executor': expected an executor of threads, found a "
+                "ProcessPoolExecutor; write ThreadPoolExecutor(...), and let the activity use a "
+                "process pool of its own"
+            )
         if not workflows and not activities:
             raise ValueError("a worker needs at least one workflow or activity")
         known = client.config if isinstance(client, Client) else None

@@ -1,9 +1,11 @@
 """Calls activity code: whatever that does, it ends in a way that an answer can tell."""
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from aetheris_client.errors import ApplicationError
 from aetheris_worker.runtime.entry import is_cancelled
 
 
@@ -12,16 +14,27 @@ def call_plain(function: Callable[..., object], arguments: Sequence[object]) -> 
 
     Raises:
         Exception: What it raised.
+        ApplicationError: It left a coroutine that nobody awaits; another attempt would as well.
         RuntimeError: It raised what would end the worker, or what no future can hold.
     """
     try:
-        return function(*arguments)
+        result = function(*arguments)
     except StopIteration as error:
         raise _stray(error) from error
     except (Exception, asyncio.CancelledError):
         raise
     except BaseException as error:
         raise _stray(error) from error
+    if inspect.iscoroutine(result):
+        result.close()
+        raise ApplicationError(
+            f"a plain function returned the coroutine {result.__qualname__}, which did not run: "
+            "where a decorator wraps an async activity, its wrapper has to be `async def` and "
+            "await it",
+            type="CoroutineReturned",
+            non_retryable=True,
+        )
+    return result
 
 
 async def call_async(

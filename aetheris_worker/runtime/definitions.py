@@ -139,8 +139,13 @@ class ActivityDefinition:
                 f"{function!r} is not an activity: expected a function under @activity.defn"
                 f"{_overridden_activity(function)}"
             )
-        called = function if inspect.isroutine(function) else type(function).__call__
-        return ActivityDefinition(name, function, inspect.iscoroutinefunction(called))
+        return ActivityDefinition(name, function, is_async(function))
+
+
+def is_async(function: Function) -> bool:
+    """Whether calling it makes a coroutine: also of a partial, and of an object with `__call__`."""
+    called: object = function if inspect.isroutine(function) else type(function).__call__
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 # The parts that methods of a class play.

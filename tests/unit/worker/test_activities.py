@@ -1,6 +1,7 @@
 """Attempts of activities, against a server that gives the tasks that a test has put there."""
 
 import asyncio
+import functools
 import logging
 import sys
 import threading
@@ -250,6 +251,38 @@ async def test_activity_that_raises_no_plain_exception_fails_and_frees_its_slot(
     assert failure.message == f"the activity raised {cause}"
     assert failure.application_failure_info.type == "RuntimeError"
     assert failure.cause.application_failure_info.type == cause
+
+
+async def behind_a_decorator() -> int:
+    return 1
+
+
+class Called:
+    async def __call__(self, number: int) -> int:
+        return number
+
+
+@pytest.mark.parametrize("function", [Called(), functools.partial(Called().__call__)])
+async def test_environment_knows_every_async_callable_as_the_worker_does(
+    function: Callable[..., Any],
+) -> None:
+    assert await ActivityEnvironment().run(function, 5) == 5
+
+
+@activity.defn
+@functools.wraps(behind_a_decorator)
+def wrap_plainly() -> object:
+    return behind_a_decorator()
+
+
+async def test_plain_activity_that_leaves_a_coroutine_says_so_and_is_not_tried_again() -> None:
+    server = TaskServer()
+    server.add_activity("behind_a_decorator")
+    async with working(server, activities=[wrap_plainly]):
+        failure = (await server.wait_answer()).activity_task_failed.failure
+    assert "its wrapper has to be `async def`" in failure.message
+    assert failure.application_failure_info.type == "CoroutineReturned"
+    assert failure.application_failure_info.non_retryable
 
 
 @activity.defn

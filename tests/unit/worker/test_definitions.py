@@ -1,5 +1,8 @@
 import asyncio
+import functools
 import re
+from collections.abc import AsyncIterator
+from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -95,6 +98,8 @@ def test_plain_run_method_and_async_query_are_refused() -> None:
         (coroutine, "other", True),
         (Toolbox().tool, "tool", True),
         (Called(), "called", True),
+        (activity.defn(name="partial")(functools.partial(coroutine)), "partial", True),
+        (activity.defn(name="partial")(functools.partial(plain, 1)), "partial", False),
     ],
 )
 def test_definition_of_an_activity_tells_name_and_kind(
@@ -102,6 +107,28 @@ def test_definition_of_an_activity_tells_name_and_kind(
 ) -> None:
     definition = ActivityDefinition.of(function)  # pyright: ignore[reportArgumentType]
     assert (definition.name, definition.is_async) == (name, is_async)
+
+
+async def several() -> AsyncIterator[int]:
+    yield 1
+
+
+def test_activity_that_yields_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"several.*does not yield"):
+        activity.defn(several)
+
+
+def test_activity_without_a_name_of_its_own_is_told_to_have_one() -> None:
+    with pytest.raises(TypeError, match=r"write @activity\.defn\(name="):
+        activity.defn(functools.partial(plain, 1))
+
+
+def test_worker_with_an_executor_of_processes_is_refused() -> None:
+    with (
+        ProcessPoolExecutor(1) as executor,
+        pytest.raises(TypeError, match=r"'activity_executor': .* write ThreadPoolExecutor"),
+    ):
+        Worker("127.0.0.1:1", task_queue="q", activities=[plain], activity_executor=executor)
 
 
 def test_function_without_a_decorator_is_no_activity() -> None:
