@@ -176,6 +176,7 @@ class ActivityRunner:
             own_task = asyncio.current_task()
             assert own_task is not None
             attempt.on_cancel(own_task.cancel)
+        time_up = self._cancel_when_time_is_up(attempt)
         try:
             result = await self._call(attempt, definition)
             completed = answer.activity_task_completed
@@ -188,6 +189,8 @@ class ActivityRunner:
                 completed.result.CopyFrom(result)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the answer says it
             self._answer_error(attempt, answer, error)
+        if time_up is not None:
+            time_up.cancel()
         attempt.close()
         self._ended_count += 1
         if self._attempts.get(_key(task)) is attempt:
@@ -196,6 +199,17 @@ class ActivityRunner:
             self._slots.give_back()
             return
         self._sender.send_nowait(answer, functools.partial(self._on_answered, attempt, answer))
+
+    def _cancel_when_time_is_up(self, attempt: Attempt) -> asyncio.TimerHandle | None:
+        # Code that sends no heartbeat hears nothing of the server's timeout: it would go on beside
+        # the next attempt, in a slot that others need. The server's time began earlier than this.
+        task = attempt.task
+        limits = (task.start_to_close_timeout, task.schedule_to_close_timeout)
+        limit = min(filter(None, map(timeout_of, limits)), default=None)
+        if limit is None:
+            return None
+        loop = asyncio.get_running_loop()
+        return loop.call_later(limit.total_seconds(), attempt.cancel, CancelReason.GONE)
 
     async def _call(
         self, attempt: Attempt, definition: ActivityDefinition | None

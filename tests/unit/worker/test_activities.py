@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from aetheris.api.v1.worker_service_pb2 import (
     ActivityCancellation,
@@ -251,6 +252,32 @@ async def test_activity_that_raises_no_plain_exception_fails_and_frees_its_slot(
     assert failure.message == f"the activity raised {cause}"
     assert failure.application_failure_info.type == "RuntimeError"
     assert failure.cause.application_failure_info.type == cause
+
+
+@activity.defn
+async def outstay() -> None:
+    await asyncio.Event().wait()
+
+
+@activity.defn
+def outstay_in_a_thread() -> None:
+    assert activity.wait_for_cancelled_sync(30)
+    assert activity.cancel_reason() is activity.CancelReason.GONE
+    activity.heartbeat()
+
+
+@pytest.mark.parametrize("limit", ["start_to_close_timeout", "schedule_to_close_timeout"])
+@pytest.mark.parametrize("function", [outstay, outstay_in_a_thread])
+async def test_attempt_whose_time_is_up_stops_and_frees_its_slot_though_it_sends_no_heartbeat(
+    function: Callable[..., Any], limit: str
+) -> None:
+    server = TaskServer()
+    server.add_activity(function.__name__, **{limit: Duration(nanos=50_000_000)})
+    server.add_activity("add", 1, 2, scheduled_event_id=6)
+    async with working(server, activities=[function, add], max_concurrent_activities=1):
+        answer = await server.wait_answer()
+    assert value_of(answer.activity_task_completed.result) == 3
+    assert len(server.answers) == 1
 
 
 async def behind_a_decorator() -> int:
