@@ -1,9 +1,10 @@
 """`aetheris-admin workflow`: the commands that read runs."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from google.protobuf import json_format
@@ -24,6 +25,9 @@ from aetheris_client.errors import WorkflowFailedError
 from aetheris_client.views import ListFilter, WorkflowInfo
 
 __all__ = ["app"]
+
+PATIENCE: Final = 5.0
+"""Seconds that `result` waits before it says where to look."""
 
 
 @command(app, "query")
@@ -138,11 +142,16 @@ async def result(
 ) -> None:
     """Wait for a run to close, and print its result, or why there is none (exit 1)."""
     handle = session.client.get_workflow_handle(workflow_id, run_id, result_type=Payload)
+    # A run that nobody serves, or whose code fails on and on, is as silent as one at work.
+    advice = f"still open; `aetheris-admin workflow describe {workflow_id}` says what it waits for"
+    reminder = asyncio.get_running_loop().call_later(PATIENCE, session.output.note, advice)
     try:
         value = _shown(await handle.result(timeout=timeout))
     except WorkflowFailedError as error:
         _show_failure(session, error)
         raise typer.Exit(1) from None
+    finally:
+        reminder.cancel()
     if not session.output.is_for_people:
         value = {"workflow_id": workflow_id, "status": WorkflowStatus.COMPLETED, "result": value}
     session.output.document(value)

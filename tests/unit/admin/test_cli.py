@@ -303,6 +303,17 @@ def test_result_after_timeout_exits_1(server: CannedServer, run: Run):
     assert "still open" in done.stderr
 
 
+def test_result_that_takes_long_says_where_to_look(
+    server: CannedServer, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("aetheris_client.admin.workflow_watch.PATIENCE", 0.0)
+    server.on("PollWorkflowResult", service.PollWorkflowResultResponse(run_id="r"))
+    done = run("workflow", "result", "w", "--timeout", "50ms")
+    assert done.stderr.startswith("still open; `aetheris-admin workflow describe w`")
+    done = run("workflow", "result", "w", "--timeout", "50ms", "-o", "json")
+    assert "describe" not in done.stderr
+
+
 # -- the other groups
 
 
