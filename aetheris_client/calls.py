@@ -21,7 +21,12 @@ from aetheris.api.v1.workflow_service_pb2 import (
 from aetheris_client import enums
 from aetheris_client.connection import Connection
 from aetheris_client.converter import DataConverter
-from aetheris_client.errors import DeadlineExceededError, NotReadyError, RpcError
+from aetheris_client.errors import (
+    DeadlineExceededError,
+    NotReadyError,
+    PayloadEncodeError,
+    RpcError,
+)
 from aetheris_client.interceptor import (
     CancelWorkflowInput,
     ClientOutbound,
@@ -221,7 +226,10 @@ class RpcCalls(ClientOutbound):
         converter = self._config.converter
         fields: dict[str, Payload] = {}
         for name, value in values.items():
-            payload = converter.to_payload(value)
+            try:
+                payload = converter.to_payload(value)
+            except PayloadEncodeError as error:
+                raise error.within(f"memo {name!r}") from error.__cause__
             if converter.codec is not None:
                 (payload,) = await converter.codec.encode([payload])
             fields[name] = payload

@@ -263,6 +263,10 @@ class PayloadEncodeError(PayloadConversionError):
     def __init__(self, type_name: str, path: str, reason: str) -> None:
         super().__init__("cannot encode", type_name, path, reason)
 
+    def within(self, place: str) -> "PayloadEncodeError":
+        """The same error of a value that stands in a place with a name of its own."""
+        return PayloadEncodeError(self.type_name, place + self.path.removeprefix("$"), self.reason)
+
 
 class PayloadDecodeError(PayloadConversionError):
     """A payload is not what the type hint says."""

@@ -43,8 +43,11 @@ def kind_of(value: object) -> str:
             return "null"
         case bool():
             return "a boolean"
-        case int() | float():
+        case int():
             return "a number"
+        case float():
+            # Not "a number": where an int is wanted, that would be what was asked for.
+            return "a number with a fraction or an exponent"
         case str():
             return "a string"
         case list():

@@ -17,8 +17,7 @@ def to_search_attributes(values: Mapping[str, object]) -> SearchAttributes | Non
 
     Raises:
         PayloadEncodeError: A value is not of an indexed type: str, int, float, bool, an aware
-        datetime or a list
-            of str.
+            datetime or a list of str; or JSON cannot hold it. Names the attribute.
     """
     if not values:
         return None
@@ -34,7 +33,10 @@ def from_search_attributes(attributes: SearchAttributes) -> dict[str, object]:
 
 def _to_payload(name: str, value: object) -> Payload:
     metadata = {ENCODING: b"json/plain", TYPE: _indexed_type(name, value)}
-    return Payload(metadata=metadata, data=encode(value))
+    try:
+        return Payload(metadata=metadata, data=encode(value))
+    except PayloadEncodeError as error:
+        raise error.within(f"search attribute {name!r}") from error.__cause__
 
 
 def _from_payload(payload: Payload) -> object:

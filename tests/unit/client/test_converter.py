@@ -232,6 +232,7 @@ def test_encode_value_that_contains_itself_is_an_error():
         ("x", int, "$", "found a string"),
         (True, int, "$", "found a boolean"),
         (1, bool, "$", "found a number"),
+        (1.5, int, "$", "found a number with a fraction or an exponent"),
         (None, int, "$", "found null"),
         (b"x", int, "$", "found bytes"),
         (1, bytes, "$", "found a number"),

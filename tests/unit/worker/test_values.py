@@ -112,5 +112,9 @@ async def test_client_refuses_arguments_that_would_not_come_back() -> None:
         handle = client.get_workflow_handle("w")
         with pytest.raises(PayloadEncodeError, match=r"at \[0\]: a dict would arrive as an Item"):
             await handle.signal(Caller.give, item)
+        for notes in ("memo", "search_attributes"):
+            options: Any = {notes: {"size": 1 << 80}}
+            with pytest.raises(PayloadEncodeError, match=r"(memo|search attribute) 'size': "):
+                await client.start_workflow("any", id="w", task_queue="q", **options)
         with pytest.raises(PayloadEncodeError, match=r"at \[0\]: found a number"):
             await client.start_workflow(Caller.run, number, id="w", task_queue="q")
