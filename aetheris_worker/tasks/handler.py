@@ -265,12 +265,17 @@ class WorkflowTaskHandler:
         )
 
     def _on_advanced(self, step: _Step, answer: object, error: BaseException | None) -> None:
+        is_handed_in = False
         try:
-            self._hand_in(step, answer, error)
+            is_handed_in = self._try_hand_in(step, answer, error)
         finally:
-            self._lanes.leave(step.task.workflow_execution.run_id)
+            if not is_handed_in:
+                self._lanes.leave(step.task.workflow_execution.run_id)
 
-    def _hand_in(self, step: _Step, answer: object, error: BaseException | None) -> None:
+    def _try_hand_in(self, step: _Step, answer: object, error: BaseException | None) -> bool:
+        """Send the decision, and keep the lane until the server has it: a query must not be asked
+        of a state that may never be. False where there is no decision.
+        """
         task, machine = step.task, step.machine
         run_id = task.workflow_execution.run_id
         if isinstance(answer, TaskAnswer) and machine is not None:
@@ -283,12 +288,13 @@ class WorkflowTaskHandler:
             self._sender.send_nowait(
                 answer, functools.partial(self._on_decided, task, machine, reserved)
             )
-        else:
-            if machine is not None:
-                self._cache.forget(run_id, machine)
-            if isinstance(error, DeadlockError):
-                self._note_hanging(run_id, step)
-            self.fail(task, error)
+            return True
+        if machine is not None:
+            self._cache.forget(run_id, machine)
+        if isinstance(error, DeadlockError):
+            self._note_hanging(run_id, step)
+        self.fail(task, error)
+        return False
 
     def _note_hanging(self, run_id: str, step: _Step) -> None:
         hanging = {key: other for key, other in self._hanging.items() if not other.has_come_back}
@@ -382,6 +388,14 @@ class WorkflowTaskHandler:
         return reserved
 
     def _on_decided(
+        self, task: WorkflowTask, machine: RunMachine, reserved: int, result: TaskAnswerResult
+    ) -> None:
+        try:
+            self._take_result(task, machine, reserved, result)
+        finally:
+            self._lanes.leave(task.workflow_execution.run_id)
+
+    def _take_result(
         self, task: WorkflowTask, machine: RunMachine, reserved: int, result: TaskAnswerResult
     ) -> None:
         if result.HasField("error"):

@@ -43,7 +43,7 @@ class TaskServer:
         self.histories: dict[str, HistoryBuilder] = {}
         self.canned.on("PollWorkflowTasks", self._poll_workflow_tasks)
         self.canned.on("PollActivityTasks", self._poll_activity_tasks)
-        self.canned.on("RespondTasks", self._respond)
+        self.canned.on("RespondTasks", self.respond)
         self.canned.on("ShutdownWorker", ShutdownWorkerResponse())
         self.canned.on("GetWorkflowHistory", self._get_history)
 
@@ -93,7 +93,8 @@ class TaskServer:
     async def _poll_activity_tasks(self, _: PollActivityTasksRequest) -> PollActivityTasksResponse:
         return await self.activity_polls.get()
 
-    async def _respond(self, request: RespondTasksRequest) -> RespondTasksResponse:
+    async def respond(self, request: RespondTasksRequest) -> RespondTasksResponse:
+        """Keep the answers, and take them."""
         response = RespondTasksResponse()
         for answer in request.answers:
             kind = answer.WhichOneof("answer")

@@ -62,7 +62,7 @@ async def test_decision_larger_than_a_message_fails_the_task_saying_so() -> None
 
 async def test_decision_that_is_refused_as_too_large_fails_the_task() -> None:
     server = TaskServer()
-    respond: Any = server._respond
+    respond: Any = server.respond
     refusal = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max")
     server.canned.on("RespondTasks", refusal, respond)
     answer = await answer_of(server, begin(1))

@@ -1,5 +1,6 @@
 """Workflow tasks, against a server that gives the tasks that a test has put there."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -10,9 +11,12 @@ from aetheris.api.v1.worker_service_pb2 import (
     ActivityTask,
     QueryResultType,
     RespondActivityTaskCompletedResponse,
+    RespondTasksRequest,
+    RespondTasksResponse,
     RespondWorkflowTaskCompletedRequest,
     RespondWorkflowTaskCompletedResponse,
     TaskAnswerError,
+    TaskAnswerResult,
     WorkflowTask,
 )
 from aetheris.api.v1.workflow_service_pb2 import GetWorkflowHistoryRequest
@@ -302,6 +306,36 @@ async def test_query_is_answered_from_the_cache_or_by_replay(cached: bool) -> No
     assert result.result_type == QueryResultType.QUERY_RESULT_TYPE_ANSWERED
     assert value_of(result.answer) == [0]
     assert answer.query_task_completed.task_token == b"query"
+
+
+async def test_query_is_not_asked_of_a_decision_that_the_server_may_not_take() -> None:
+    server, history = TaskServer(), begin()
+    other = HistoryBuilder("Doubles", 1, run_id="run-2")
+    other.task_started()
+    asked = query_task(server, begin(), "so_far")
+    taking = asyncio.Event()
+
+    async def respond(request: RespondTasksRequest) -> RespondTasksResponse:
+        if request.answers[0].workflow_task_completed.task_token != b"refused":
+            return await server.respond(request)
+        # In this order: the code of the other run has its turn behind the query.
+        server.workflow_tasks.put_nowait(asked)
+        server.workflow_tasks.put_nowait(server.task_of(other))
+        await taking.wait()
+        stale = TaskAnswerError(code=5, message="stale")
+        return RespondTasksResponse(results=[TaskAnswerResult(error=stale)])
+
+    server.canned.on("RespondTasks", respond)
+    server.workflow_tasks.put_nowait(server.task_of(history))
+    async with working(server, **options()):
+        await decision(server, 1)
+        refused = server.task_of(history, proceed(history, 1))
+        refused.task_token = b"refused"
+        server.workflow_tasks.put_nowait(refused)
+        await decision(server, 2)
+        taking.set()
+        answer = await server.wait_answer(3)
+    assert value_of(answer.query_task_completed.result.answer) == []
 
 
 @pytest.mark.parametrize(
