@@ -2,9 +2,10 @@
 
 from aetheris.api.v1 import history_pb2
 from aetheris.server.v1 import log_pb2
+from aetheris_server.errors import BrokenLogError
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.storage.database import Database
-from aetheris_server.storage.log import load_run_events
+from aetheris_server.storage.log import RunRecord, load_run_events
 
 PAGE_SIZE = 256
 _MAX_PAGE_BYTES = 4 * 1024 * 1024
@@ -20,6 +21,7 @@ async def read_events(
     one. All of them are on disk: the caller has waited for that.
 
     Raises:
+        BrokenLogError: A record is missing, or is not the one that its row says.
         StorageUnavailableError: Postgres does not answer.
     """
     until_event_id = min(until_event_id, from_event_id + limit)
@@ -34,16 +36,33 @@ async def read_events(
         rows = min(limit, _rows_per_read(run))
         records = await load_run_events(db, run.shard_id, run.key.run_id, next_id, rows)
         if not records:
-            break
-        size += sum(len(record.record) for record in records)
-        events += [
-            event
-            for record in records
-            for event in log_pb2.LogRecord.FromString(record.record).events
-            if next_id <= event.event_id < until_event_id
-        ]
-        next_id = records[-1].first_event_id + records[-1].event_count
+            raise BrokenLogError(
+                run.key.run_id, run.state.run_seq, f"event {next_id} in it or before it", "none"
+            )
+        for record in records:
+            size += len(record.record)
+            found = _events_from(run.key.run_id, record, next_id)
+            events += [event for event in found if event.event_id < until_event_id]
+            next_id = record.first_event_id + record.event_count
     return _cut(events)
+
+
+def _events_from(run_id: str, record: RunRecord, next_id: int) -> list[history_pb2.HistoryEvent]:
+    """The events of a record from `next_id` on, which it must have.
+
+    A hole would be taken by a worker for the run's history, and by its code for what happened.
+    """
+    events = log_pb2.LogRecord.FromString(record.record).events
+    found = [event for event in events if event.event_id >= next_id]
+    until_id = record.first_event_id + record.event_count
+    if [event.event_id for event in found] != list(range(next_id, max(until_id, next_id + 1))):
+        raise BrokenLogError(
+            run_id,
+            record.run_seq,
+            f"events from {next_id} on",
+            f"those from {record.first_event_id} up to {until_id - 1}",
+        )
+    return found
 
 
 def _rows_per_read(run: LoadedRun) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from aetheris.api.v1 import worker_service_pb2
-from aetheris_server.errors import UnavailableError
+from aetheris_server.errors import RunUnreadableError, UnavailableError
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.state import workflow_task as task_machine
@@ -34,9 +34,15 @@ class Given:
     """What one answer takes along of one run."""
 
     workflow_task: StartedWorkflowTask | None = None
-    activities: list[tuple[StartedActivity, worker_service_pb2.ActivityTask]] = field(
-        default_factory=list[tuple[StartedActivity, worker_service_pb2.ActivityTask]]
+    activities: list[StartedActivity] = field(default_factory=list[StartedActivity])
+    activity_tasks: list[worker_service_pb2.ActivityTask] = field(
+        default_factory=list[worker_service_pb2.ActivityTask]
     )
+
+    def add_activity(self, started: StartedActivity, task: worker_service_pb2.ActivityTask) -> None:
+        """One more activity, and the message for it."""
+        self.activities.append(started)
+        self.activity_tasks.append(task)
 
     @property
     def is_empty(self) -> bool:
@@ -45,23 +51,34 @@ class Given:
 
 
 @contextmanager
-def given_back_on_failure(engine: Engine, run: LoadedRun, given: Given) -> Generator[None]:
-    """Give all of it back if the block fails or is cancelled."""
+def given_back_on_failure(
+    engine: Engine, run: LoadedRun, given: Given, *, offers_on_fault: bool = True
+) -> Generator[None]:
+    """Give all of it back if the block fails or is cancelled, and offer it.
+
+    Without `offers_on_fault` it is not offered if the block fails. That is for matching, which
+    holds a task until it is told what became of it, and tries again in its own time: a fault that
+    always returns would else be met at once, for ever.
+    """
     try:
         yield
+    except Exception:
+        give_back(engine, run, given, offers=offers_on_fault)
+        raise
     except BaseException:
         give_back(engine, run, given)
         raise
 
 
-def give_back(engine: Engine, run: LoadedRun, given: Given) -> None:
+def give_back(engine: Engine, run: LoadedRun, given: Given, *, offers: bool = True) -> None:
     """Release tasks where a failure to do so must not hide what came before."""
     try:
-        for started, _ in given.activities:
-            if run.inflight.activities.get(started.scheduled_event_id) is started:
-                release_activity(engine, run, started.scheduled_event_id, started.started_time)
+        for started in given.activities:
+            event_id = started.scheduled_event_id
+            if run.inflight.activities.get(event_id) is started:
+                release_activity(engine, run, event_id, started.started_time, offers=offers)
         if given.workflow_task is not None:
-            release_workflow_task(engine, run, given.workflow_task.start_id)
+            release_workflow_task(engine, run, given.workflow_task.start_id, offers=offers)
     except UnavailableError as error:
         _log.warning("tasks are out until they time out", error=str(error))
 
@@ -71,7 +88,8 @@ def take_again(engine: Engine, run: LoadedRun, poller: Poller) -> Given:
     out: the response must have been lost, or the worker would not ask. Never awaits.
 
     Nothing of it where the answer is another's, or the tasks have timed out or were given back.
-    Activities start anew, so that whoever still holds the lost start cannot take them back.
+    Activities start anew, so that whoever still holds the lost start cannot take them back. None of
+    them is at-most-once: such a one never goes along with an answer.
     """
     given = Given()
     started_task = run.inflight.workflow_task
@@ -81,7 +99,7 @@ def take_again(engine: Engine, run: LoadedRun, poller: Poller) -> Given:
     for lost in (s for s in started_activities if s.poller.is_repeated_by(poller)):
         activity = run.state.activities[lost.scheduled_event_id]
         started = start_activity(engine, run, activity, poller)
-        given.activities.append((started, to_activity_task(engine, run, activity, started)))
+        given.add_activity(started, to_activity_task(engine, run, activity, started))
     return given
 
 
@@ -111,14 +129,18 @@ async def build_workflow_task(
     """
     try:
         return await to_workflow_task(engine, run, started)
-    except UnavailableError as error:
+    except (UnavailableError, RunUnreadableError) as error:
         _log.warning("a workflow task is offered instead of taken along", error=str(error))
-        give_back(engine, run, Given(started))
-        return None
+    except Exception:  # noqa: BLE001 - logged whole
+        _log.exception("a workflow task cannot be taken along", run_id=run.key.run_id)
+    give_back(engine, run, Given(started))
+    return None
 
 
-def release_workflow_task(engine: Engine, run: LoadedRun, start_id: str) -> None:
-    """Take a started workflow task back, and offer it again.
+def release_workflow_task(
+    engine: Engine, run: LoadedRun, start_id: str, *, offers: bool = True
+) -> None:
+    """Take a started workflow task back, and offer it again unless others do.
 
     Raises:
         UnavailableError: The disk is too far behind; the task stays started.
@@ -135,6 +157,8 @@ def release_workflow_task(engine: Engine, run: LoadedRun, start_id: str) -> None
         except UnavailableError:
             run.inflight.workflow_task, run.inflight.sticky = started, sticky
             raise
+    if not offers:
+        return
     scheduled_event_id = started.scheduled_event_id
     engine.dispatcher.offer(
         ref
@@ -144,9 +168,15 @@ def release_workflow_task(engine: Engine, run: LoadedRun, start_id: str) -> None
 
 
 def release_activity(
-    engine: Engine, run: LoadedRun, scheduled_event_id: int, started_time: datetime
+    engine: Engine,
+    run: LoadedRun,
+    scheduled_event_id: int,
+    started_time: datetime,
+    *,
+    offers: bool = True,
 ) -> None:
-    """Take a started activity back, whose worker certainly did not get it, and offer it again.
+    """Take a started activity back, whose worker certainly did not get it, and offer it again
+    unless others do.
 
     Only the start of that time: one and the same loss may be told of twice, and the attempt have
     been given to another worker in between.
@@ -165,7 +195,11 @@ def release_activity(
         return
     if activity.is_at_most_once:
         now = engine.clock.now()
-        engine.commit(run, decide_not_delivered(run.state, run.inflight, activity, now))
+        record = decide_not_delivered(run.state, run.inflight, activity, now)
+        transition = engine.commit(run, record)
+        if not offers:
+            transition.refs.clear()
         return
     del run.inflight.activities[scheduled_event_id]
-    engine.dispatcher.offer([activity_ref(run.state, activity)])
+    if offers:
+        engine.dispatcher.offer([activity_ref(run.state, activity)])

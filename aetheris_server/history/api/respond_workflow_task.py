@@ -15,7 +15,7 @@ from aetheris_server.history.giving import (
 from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.state.commands import CommandRefusedError, Decision, decide_completed
-from aetheris_server.history.state.inflight import Poller, StartedActivity, Sticky
+from aetheris_server.history.state.inflight import Poller, Sticky
 from aetheris_server.history.state.obligations import STICKY_TIMEOUT
 from aetheris_server.history.state.times import from_duration
 from aetheris_server.history.state.workflow_task import decide_failed, require_started
@@ -60,9 +60,7 @@ async def respond_workflow_task_completed(
     given = Given()
     if decision.refused is None:
         next_poller = _next_poller(request, poller.worker_instance_id)
-        given.activities = _take_eager_activities(
-            engine, run, request, decision, transition, next_poller
-        )
+        _take_eager_activities(engine, run, request, decision, transition, next_poller, given)
         if request.return_new_workflow_task:
             given.workflow_task = take_workflow_task(engine, run, transition, next_poller)
     with given_back_on_failure(engine, run, given):
@@ -99,7 +97,7 @@ def _is_newest_decision(run: LoadedRun, start_id: str) -> bool:
 
 
 async def _to_response(engine: Engine, run: LoadedRun, given: Given) -> Response:
-    response = Response(activity_tasks=[task for _, task in given.activities])
+    response = Response(activity_tasks=given.activity_tasks)
     if given.workflow_task is not None:
         task = await build_workflow_task(engine, run, given.workflow_task)
         if task is not None:
@@ -138,13 +136,13 @@ def _take_eager_activities(
     decision: Decision,
     transition: Transition,
     poller: Poller,
-) -> list[tuple[StartedActivity, worker_service_pb2.ActivityTask]]:
+    given: Given,
+) -> None:
     """Start, for the worker that decided, the activities that it would take along.
 
     An at-most-once activity is left to the queue: its start must be on disk first.
     """
     offered = set(request.capabilities)
-    taken: list[tuple[StartedActivity, worker_service_pb2.ActivityTask]] = []
     for event_id in decision.eager_event_ids:
         activity = run.state.activities.get(event_id)
         if (
@@ -155,10 +153,9 @@ def _take_eager_activities(
         ):
             continue
         started = start_activity(engine, run, activity, poller)
-        taken.append((started, to_activity_task(engine, run, activity, started)))
-    event_ids = {started.scheduled_event_id for started, _ in taken}
+        given.add_activity(started, to_activity_task(engine, run, activity, started))
+    event_ids = {started.scheduled_event_id for started in given.activities}
     transition.refs[:] = [ref for ref in transition.refs if ref.scheduled_event_id not in event_ids]
-    return taken
 
 
 async def respond_workflow_task_failed(

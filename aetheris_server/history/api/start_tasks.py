@@ -127,7 +127,7 @@ async def _start_workflow_task(
         run.inflight.sticky = None
     started = start_workflow_task(engine, run, poller)
     of_run = Given(workflow_task=started)
-    with given_back_on_failure(engine, run, of_run):
+    with given_back_on_failure(engine, run, of_run, offers_on_fault=False):
         task = await to_workflow_task(engine, run, started)
     given.append((run, of_run))
     return StartedTask(workflow_task=task)
@@ -143,9 +143,9 @@ async def _start_activity(
         return _GONE
     activity = run.state.activities[ref.scheduled_event_id]
     started = start_activity(engine, run, activity, poller)
-    task = to_activity_task(engine, run, activity, started)
-    of_run = Given(activities=[(started, task)])
-    with given_back_on_failure(engine, run, of_run):
+    of_run = Given(activities=[started])
+    with given_back_on_failure(engine, run, of_run, offers_on_fault=False):
+        task = to_activity_task(engine, run, activity, started)
         await run.wait_committed()
     given.append((run, of_run))
     return StartedTask(activity_task=task)

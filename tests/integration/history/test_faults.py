@@ -17,6 +17,7 @@ from aetheris.api.v1 import (
     workflow_pb2,
     workflow_service_pb2,
 )
+from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_ACTIVITY, TASK_QUEUE_TYPE_WORKFLOW
 from aetheris_server.errors import (
     BrokenLogError,
     InvalidArgumentError,
@@ -25,7 +26,8 @@ from aetheris_server.errors import (
     UnavailableError,
 )
 from aetheris_server.history import engine as engine_module
-from aetheris_server.history import rows
+from aetheris_server.history import rows, tasks
+from aetheris_server.history.api import start_tasks
 from aetheris_server.history.refusals import REFUSAL_INTERVAL
 from aetheris_worker import workflow
 from aetheris_worker.testing import Replayer
@@ -37,6 +39,7 @@ from tests.support.history_host import (
     start_request,
 )
 from tests.support.log_audit import audit_log
+from tests.support.raw import schedule_activity
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
@@ -293,3 +296,71 @@ async def _delete_record(dsn: str, run_id: str, run_seq: int) -> None:
         await connection.execute(
             "DELETE FROM log WHERE run_id = %s AND run_seq = %s", (run_id, run_seq)
         )
+
+
+async def _cannot_read(*_: Any) -> None:
+    raise _FaultError("a fault of ours")
+
+
+async def test_task_whose_message_cannot_be_built_is_not_offered_at_once(
+    migrated_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        await bench.service.start_workflow(NAMESPACE_ID, _start_request("w", _BAD))
+        (bad,) = await wait_until(lambda: bench.matching.refs)
+        bench.matching.refs.clear()
+        monkeypatch.setattr(tasks, "read_events", _cannot_read)
+        assert (await bench.start_task(bad)).HasField("retry")
+        # What is offered goes in order.
+        whole = await bench.service.start_workflow(NAMESPACE_ID, _start_request("whole"))
+        await wait_until(lambda: whole.run_id in {ref.run_id for ref in bench.matching.refs})
+        assert bad.run_id not in {ref.run_id for ref in bench.matching.refs}
+        monkeypatch.undo()
+        assert (await bench.start_task(bad)).HasField("workflow_task")
+
+
+async def test_activity_whose_message_cannot_be_built_is_not_kept_from_others(
+    migrated_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        await bench.service.start_workflow(NAMESPACE_ID, _start_request("w"))
+        task = (
+            await bench.start_task(await bench.take_ref(TASK_QUEUE_TYPE_WORKFLOW))
+        ).workflow_task
+        decision = worker_service_pb2.RespondWorkflowTaskCompletedRequest(
+            task_token=task.task_token, commands=[schedule_activity()]
+        )
+        await bench.service.respond_workflow_task_completed(NAMESPACE_ID, decision)
+        ref = await bench.take_ref(TASK_QUEUE_TYPE_ACTIVITY)
+        monkeypatch.setattr(
+            start_tasks,
+            "to_activity_task",
+            _fails_on_bad_runs(tasks.to_activity_task, lambda *_: _BAD),
+        )
+        assert (await bench.start_task(ref)).HasField("retry")
+        monkeypatch.undo()
+        assert (await bench.start_task(ref)).HasField("activity_task")
+
+
+async def test_history_with_a_hole_before_its_snapshot_is_refused(
+    migrated_postgres_dsn: str,
+) -> None:
+    settings: dict[str, Any] = {"snapshot_interval_records": 6}
+    async with history_bench(migrated_postgres_dsn, **settings) as bench:
+        broken = await bench.service.start_workflow(NAMESPACE_ID, _start_request("broken"))
+        await _Signallers(bench, "broken").run(10)
+        (task,) = bench.matching.refs
+    await _delete_record(migrated_postgres_dsn, broken.run_id, 3)
+    async with history_bench(migrated_postgres_dsn, **settings) as bench:
+        await bench.engine.load(NAMESPACE_ID, "broken")
+        with pytest.raises(BrokenLogError, match=f"{broken.run_id}' record 4: expected"):
+            await bench.service.get_workflow_history(
+                NAMESPACE_ID,
+                workflow_service_pb2.GetWorkflowHistoryRequest(
+                    workflow_execution=common_pb2.WorkflowExecution(workflow_id="broken")
+                ),
+            )
+        # Nor does a worker get a part of it, again and again.
+        assert (await bench.start_task(task)).HasField("gone")
+        run = await bench.engine.load(NAMESPACE_ID, "broken")
+        assert run.inflight.workflow_task is None
