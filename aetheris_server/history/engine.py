@@ -64,6 +64,7 @@ _TRANSITIONS = counter("transitions", "Transitions of runs decided.")
 _DROPPED_RUNS = counter("dropped_runs", "Runs whose memory was dropped because a commit failed.")
 _UNREADABLE = counter("unreadable_runs", "Loads of runs that were refused for what is stored.")
 _FAULTS = counter("failed_transitions", "Transitions that failed because of a fault.")
+_SET_ASIDE = counter("set_aside_runs", "Times that a run was set aside for a while after a fault.")
 
 # A shorter log is read back as fast as a snapshot.
 _MIN_RECORDS_FOR_SNAPSHOT = 32
@@ -366,7 +367,10 @@ class Engine:
 
     def _set_aside(self, run: LoadedRun) -> None:
         """Keep a run at fault from taking its shard away from all others again at once."""
-        self._refusals.add(run.key.run_id, RunSetAsideError(run.key.run_id))
+        run_id = run.key.run_id
+        seconds = self._refusals.add(run_id, RunSetAsideError(run_id))
+        _SET_ASIDE.inc()
+        _log.error("a run is set aside after a fault", run_id=run_id, seconds=seconds)
 
     def _apply(
         self,
@@ -411,6 +415,7 @@ class Engine:
             shard.committed_seq = commit.rows[-1].shard_seq
             for run, row in zip(runs, commit.rows, strict=True):
                 run.committed_event_id = row.first_event_id + row.event_count
+                self._refusals.note_success(run.key.run_id)
         elif isinstance(error, RequestError):
             for run in runs:
                 self._set_aside(run)

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from aetheris.server.v1 import log_pb2
 from aetheris_server.clock import Clock
 from aetheris_server.errors import (
+    RunSetAsideError,
     RunUnreadableError,
     ShardNotOwnedError,
     UnavailableError,
@@ -258,12 +259,12 @@ class WakeUps:
                     self._schedule_again(key, _RETRY_INTERVAL)
             except WorkflowNotFoundError:
                 _log.error("a run that is due is not in the log", run_id=key.run_id)
+            except (RunUnreadableError, RunSetAsideError):
+                # The engine has said so.
+                self._schedule_again(key, _FAULT_INTERVAL)
             except (UnavailableError, TimeoutError) as error:
                 _log.warning("a run that is due cannot be loaded", error=str(error))
                 self._schedule_again(key, _RETRY_INTERVAL)
-            except RunUnreadableError:
-                # The engine has said so.
-                self._schedule_again(key, _FAULT_INTERVAL)
             except Exception:  # noqa: BLE001 - logged whole
                 # One run at fault must not keep the others from being woken.
                 _log.exception("a run that is due could not be loaded", run_id=key.run_id)
