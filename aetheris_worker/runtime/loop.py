@@ -54,12 +54,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         owner: The run, for code that finds its way from the running loop.
         now: Seconds since the epoch; what `time` answers.
         read_only: Set while a query handler runs: whatever would change the run raises.
+        turn_count: How often control came back from the code in this activation.
     """
 
     def __init__(self, owner: object, start_timer: StartTimer, salt: str = "") -> None:
         self.owner = owner
         self.now = 0.0
         self.read_only = False
+        self.turn_count = 0
         self._start_timer = start_timer
         self._ready: deque[ReadyCallback] = deque()
         self._conditions: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -87,9 +89,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         An exception of a callback ends the activation: it passes through.
         """
         ready = self._ready
-        repeat_count = 0
+        repeat_count = self.turn_count = 0
         with self.entered():
             while not is_over():
+                self.turn_count += 1
                 if not ready:
                     if not self._satisfy_conditions():
                         return

@@ -22,6 +22,10 @@ from aetheris_worker.runtime.errors import HistoryError, ReadOnlyError, StrayErr
 from aetheris_worker.runtime.info import RunId
 from aetheris_worker.runtime.run import WorkflowRun
 
+# So many turns of the loop count as progress in one workflow task. Enough to begin ten thousand
+# activities at once; code that wakes itself for ever has as many within seconds.
+_MAX_TURNS: Final = 100_000
+
 
 class RunMachine:
     """One run in memory.
@@ -43,6 +47,13 @@ class RunMachine:
         self.is_tainted = False
         self._entry = WorkflowEntry(definition, self.run)
         self._last_event_id = 0
+
+    @property
+    def progress(self) -> int:
+        """Changes as long as the code gives control back: with every event that it is told of, and
+        every turn of its loop. Not for ever where it only wakes itself. May be asked in any thread.
+        """
+        return self._last_event_id + min(self.run.loop.turn_count, _MAX_TURNS)
 
     @property
     def is_closed(self) -> bool:

@@ -96,8 +96,8 @@ class _Step:
     has_come_back: bool = False
 
     def progress(self) -> int:
-        """How far in the history it is."""
-        return 0 if self.machine is None else self.machine.started_event_id
+        """See RunMachine.progress."""
+        return 0 if self.machine is None else self.machine.progress
 
     def come_back(self) -> None:
         """Its code was given up, and has ended after all."""

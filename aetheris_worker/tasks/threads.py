@@ -137,7 +137,7 @@ class WorkflowThreads:
             work: What to do.
             deliver: Called on the loop's thread; with DeadlockError where the work was given up.
             clean_up: Called in the thread when work that was given up ends after all.
-            progress: How far the work is: a long history is no deadlock as long as that changes.
+            progress: How far the work is: what takes long is no deadlock as long as that changes.
         """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()

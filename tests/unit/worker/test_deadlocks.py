@@ -58,6 +58,35 @@ class Quick:
     async def run(self) -> None: ...
 
 
+@workflow.defn
+class Follows:
+    """Gives control back after every moment of work, if it can."""
+
+    @workflow.signal
+    def moment(self) -> None:
+        spend_a_moment()
+
+    @workflow.run
+    async def run(self, count: int) -> None:
+        async def turn() -> None:
+            spend_a_moment()
+
+        await asyncio.gather(*(turn() for _ in range(count)))
+
+
+@workflow.defn
+class WakesItself:
+    @workflow.run
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(0)
+
+
+def spend_a_moment() -> None:
+    with workflow.unsafe.sandbox_unrestricted():
+        time.sleep(0.06)
+
+
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "LIMIT", 0.5)
@@ -100,6 +129,29 @@ async def test_code_that_blocks_fails_its_task_and_holds_up_no_other_run(
     assert ("the user's line" if how == "c" else "never_ends") in place
     assert "aetheris_worker" not in message.replace(__file__, "")
     assert message in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["signals", "turns"])
+async def test_one_task_that_takes_long_and_gets_on_is_no_deadlock(kind: str) -> None:
+    server = TaskServer()
+    # In all 1.2 s, and the limit is 0.5.
+    history = HistoryBuilder("Follows", 20 if kind == "turns" else 0)
+    for _ in range(20 if kind == "signals" else 0):
+        history.signaled("moment")
+    history.task_started()
+    server.workflow_tasks.put_nowait(server.task_of(history))
+    async with working(server, workflows=[Follows]):
+        answer = await server.wait_answer(1)
+    assert answer.HasField("workflow_task_completed"), failure_message(answer)
+
+
+async def test_code_that_only_wakes_itself_is_a_deadlock() -> None:
+    server = TaskServer()
+    task_of(server, "WakesItself", 1)
+    task_of(server, "Quick", 2)
+    async with working(server, workflows=[WakesItself, Quick]):
+        assert (await server.wait_answer(1)).HasField("workflow_task_completed")
+        assert "potential deadlock" in failure_message(await server.wait_answer(2))
 
 
 async def test_code_that_loops_for_ever_is_taken_out_of_its_thread() -> None:
