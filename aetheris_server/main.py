@@ -163,7 +163,8 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
             serve_http(settings.http, lambda: _not_ready(peers.host, gate)) as http,
             serve_grpc(settings.grpc, services) as rpc,
         ):
-            await peers.host.join(_advertised_address(settings.grpc, rpc))
+            address = _advertised_address(settings.grpc, rpc)
+            await peers.host.join(address, is_reached=await rpc.is_reached_at(address))
             await _wait_ready(peers.host)
             await rpc.begin_serving()
             following = asyncio.create_task(rpc.follow(lambda: peers.host.cluster.is_ready))

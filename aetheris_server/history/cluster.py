@@ -170,20 +170,37 @@ class Cluster:
 
     # Coming and going.
 
-    async def join(self, address: str) -> None:
-        """Take over from whoever was at this host's address before; called once, before `loops`.
+    async def join(self, address: str, *, is_reached: bool = True) -> None:
+        """Take this host's place in the cluster; called once, before `loops`.
+
+        Args:
+            address: Where peers reach this host.
+            is_reached: Who calls there has been seen to come here: then whoever was there before is
+                dead. Else it may live, and this waits for as long as its lease may last.
 
         Raises:
-            ConfigError: Another host joined at the same address at the same time.
+            ConfigError: Another host is at that address.
             UnavailableError: Postgres does not answer.
         """
         self.address = address
-        await host_storage.replace_host(self._db, self.host_id, self.address)
-        if not await self._register():
+        if is_reached:
+            await host_storage.replace_host(self._db, self.host_id, self.address)
+        if not await self._register() and (is_reached or not await self._outlast()):
             raise ConfigError(
                 "grpc.advertised_address",
                 f"{address} is that of another live host; each host needs one of its own",
             )
+
+    async def _outlast(self) -> bool:
+        """Wait until the lease of whoever has this host's address has run out, and take its place;
+        whether it did not go on.
+        """
+        deadline = self._clock.monotonic() + 2 * self._settings.lease_timeout
+        while self._clock.monotonic() < deadline:
+            await asyncio.sleep(self._settings.heartbeat_interval)
+            if await self._register():
+                return True
+        return False
 
     async def _register(self) -> bool:
         sent_at = self._clock.monotonic()

@@ -101,14 +101,9 @@ class HistoryHost:
             self._loops.append(self._group.create_task(loop(), name=loop.__qualname__))
         return self
 
-    async def join(self, address: str) -> None:
-        """Take shards from now on; `address` is where peers reach this host.
-
-        Raises:
-            ConfigError: Another host joined at the same address at the same time.
-            UnavailableError: Postgres does not answer.
-        """
-        await self.cluster.join(address)
+    async def join(self, address: str, *, is_reached: bool = True) -> None:
+        """Take shards from now on; see Cluster.join."""
+        await self.cluster.join(address, is_reached=is_reached)
         lease = self._group.create_task(self.cluster.lease.run(), name="Lease.run")
         self._loops.append(lease)
         self._membership += [

@@ -4,6 +4,7 @@ Plain text: TLS is for a proxy in front, until it has its own settings.
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -23,6 +24,7 @@ __all__ = ["RpcServer", "serve_grpc"]
 # A handler's last response leaves after the handler does.
 _FLUSH_TIMEOUT = 0.25
 _FOLLOW_INTERVAL = 0.25
+_REACH_TIMEOUT = 1.0
 
 _log = get_logger(__name__)
 
@@ -50,6 +52,29 @@ class RpcServer:
     def address(self) -> str:
         """Where it listens: `host:port`."""
         return _join(self.host, self.port)
+
+    async def is_reached_at(self, address: str) -> bool:
+        """Whether who calls `host:port` comes to this very server; False if nobody answers there.
+
+        Asks there for the health of a service that only this server has heard of.
+        """
+        if address == self.address:
+            return True
+        name = f"reached-{secrets.token_hex(16)}"
+        response = health_pb2.HealthCheckResponse
+        await self._health.set(name, response.SERVING)
+        try:
+            async with grpc.aio.insecure_channel(address) as channel:
+                answer = await health_pb2_grpc.HealthStub(channel).Check(
+                    health_pb2.HealthCheckRequest(service=name),
+                    timeout=_REACH_TIMEOUT,
+                    wait_for_ready=True,
+                )
+        except grpc.aio.AioRpcError:
+            return False
+        finally:
+            await self._health.set(name, response.SERVICE_UNKNOWN)
+        return answer.status == response.SERVING
 
     async def mark_starting(self) -> None:
         """Answer health checks with NOT_SERVING until `begin_serving`."""

@@ -141,7 +141,7 @@ async def register_host(db: Database, host_id: str, address: str, lease_timeout:
 async def replace_host(db: Database, host_id: str, address: str) -> None:
     """Bury whoever was at an address before, whether its lease has run out or not.
 
-    Only for a host that listens at the address: no two processes can.
+    Only for a host that is reached at the address: no two processes are.
 
     Raises:
         StorageUnavailableError: Postgres does not answer.

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import uuid
 
 import grpc
@@ -212,3 +213,40 @@ async def test_timer_of_a_host_that_died_fires_at_the_other(
             woken.add(task.workflow_execution.run_id)
     audited = await asyncio.to_thread(audit_log, migrated_postgres_dsn)
     assert all(types(audited[run.run_id].events).count("TIMER_FIRED") == 1 for run in runs)
+
+
+async def test_host_with_the_address_of_a_live_one_ends_and_harms_no_run(
+    new_server: NewServer, migrated_postgres_dsn: str
+) -> None:
+    first = new_server()
+    async with running(first), Raw(first.address) as server:
+        second = new_server(AETHERIS_GRPC__ADVERTISED_ADDRESS=first.address)
+        second.launch()
+        try:
+            while second.is_running:
+                driven = await drive_simple_workflow(server)
+                assert driven.result.status == COMPLETED
+            assert await second.wait_exit() == 2, second.output
+        finally:
+            await second.kill()
+        assert "grpc.advertised_address" in second.output
+        assert "another host has this host's address" not in first.output
+    await asyncio.to_thread(audit_log, migrated_postgres_dsn)
+
+
+async def test_host_that_is_reached_through_another_address_is_back_at_once(
+    new_server: NewServer,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    # A lease that would have to run out first if nothing told that the old process is gone.
+    settings = {"AETHERIS_HISTORY__LEASE_TIMEOUT": "60s"}
+    process = new_server(AETHERIS_GRPC__ADVERTISED_ADDRESS=f"localhost:{port}", **settings)
+    process.address = f"127.0.0.1:{port}"
+    async with running(process), Raw(process.address) as server:
+        run = await server.start_run()
+        await process.kill()
+        watch = Stopwatch()
+        await process.start()
+        assert (await server.describe(run)).workflow_execution_info.execution == run
+        assert watch.seconds < 30
