@@ -78,8 +78,11 @@ class Follows:
 class WakesItself:
     @workflow.run
     async def run(self) -> None:
-        while True:
+        async def turn() -> None:
             await asyncio.sleep(0)
+
+        while True:
+            await turn()
 
 
 def spend_a_moment() -> None:
