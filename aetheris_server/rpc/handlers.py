@@ -40,6 +40,12 @@ _IN_FLIGHT = gauge("grpc_calls_in_flight", "gRPC calls being answered.")
 
 _log = get_logger(__name__)
 
+# Bytes of requests being answered. All but a few of those wait for the disk, which would take
+# longer than callers wait: nothing gets done any more where there is no bound.
+_MAX_BYTES = 64 * 1024 * 1024
+# These are let in all the same: they add little, and should not pay for others' large ones.
+_SMALL_BYTES = 16 * 1024
+
 
 OnUndelivered = Callable[[Any], Awaitable[None]]
 """Told of a response that did not reach the caller. Raises nothing, and does not take long."""
@@ -71,10 +77,11 @@ class Calls:
     def __init__(self, max_count: int) -> None:
         """Args:
         max_count: Calls in flight, polls included; one more that is not of a host of this
-            cluster is refused.
+            cluster is refused. So is a large request where many large ones are in flight.
         """
         self._max_count = max_count
         self._count = 0
+        self._bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
         _IN_FLIGHT.set_function(lambda: self._count)
@@ -97,19 +104,27 @@ class Calls:
         """Wait until no handler runs."""
         await self._idle.wait()
 
-    def _enter(self) -> None:
+    def _enter(self, size: int) -> None:
         self._count += 1
+        self._bytes += size
         self._idle.clear()
 
-    def _check_room(self) -> None:
+    def _check_room(self, size: int) -> None:
+        others = self._bytes - size
+        if others > _MAX_BYTES and size > _SMALL_BYTES:
+            # Not Exhausted: nothing that the caller could do better would help.
+            raise UnavailableError(
+                f"requests of {others} bytes are being answered; {_MAX_BYTES} is the limit"
+            )
         if self._count > self._max_count:
             raise ExhaustedError(
                 f"{self._max_count} calls are being answered; use fewer workers that poll for more"
                 " tasks at once (max_tasks), or more servers"
             )
 
-    def _leave(self) -> None:
+    def _leave(self, size: int) -> None:
         self._count -= 1
+        self._bytes -= size
         if not self._count:
             self._idle.set()
 
@@ -128,14 +143,15 @@ class Calls:
 
         async def answer(serialized: bytes, context: CallContext) -> bytes:
             start = time.perf_counter()
-            self._enter()
+            size = len(serialized)
+            self._enter(size)
             try:
                 if credentials is not None:
                     # Hosts bound what they ask each other. Polls that fill this one must not keep
                     # them from telling it what would empty it.
                     _check_peer(credentials, context)
                 else:
-                    self._check_room()
+                    self._check_room(size)
                 message = await handler(parse(serialized), context)
                 response = message.SerializeToString()
                 if on_undelivered is not None:
@@ -149,7 +165,7 @@ class Calls:
             except Exception as error:  # noqa: BLE001 - every fault becomes a status
                 await _refuse(name, error, context)
             finally:
-                self._leave()
+                self._leave(size)
                 observe_seconds(time.perf_counter() - start)
 
         return answer
