@@ -37,6 +37,7 @@ from aetheris_worker.tasks.outcomes import (
     MAX_DECISION_BYTES,
     MAX_QUERIES_BYTES,
     MAX_QUERY_BYTES,
+    DecisionRefusedError,
     DecisionTooLargeError,
     answer_query,
     cause_of,
@@ -51,6 +52,7 @@ _LOGGER: Final = logging.getLogger("aetheris.worker")
 # the workers: so only a few of each decision.
 MAX_EAGER_ACTIVITIES: Final = 4
 
+_INVALID_ARGUMENT: Final = 3
 _NOT_FOUND: Final = 5
 _RESOURCE_EXHAUSTED: Final = 8
 # Room for what is said of queries that failed.
@@ -404,6 +406,11 @@ class WorkflowTaskHandler:
             self._eager.release(reserved)
             if result.error.code == _RESOURCE_EXHAUSTED:
                 self.fail(task, DecisionTooLargeError(result.error.message))
+            elif result.error.code == _INVALID_ARGUMENT:
+                _log_refused(task, result)
+                # History knows of it only where it has looked at the decision itself. Else the task
+                # would time out, again and again, and nobody would be told why.
+                self._send_failure(task, DecisionRefusedError(result.error.message))
             else:
                 _log_refused(task, result)
                 self._slots.give_back()
@@ -424,6 +431,9 @@ class WorkflowTaskHandler:
             self._send_query_result(task, query_failed(error, self._config.converter))
             return
         _LOGGER.error("workflow task of %s failed", _label(task), exc_info=error)
+        self._send_failure(task, error)
+
+    def _send_failure(self, task: WorkflowTask, error: Exception) -> None:
         answer = TaskAnswer()
         failed = answer.workflow_task_failed
         failed.task_token = task.task_token

@@ -31,6 +31,13 @@ class DecisionTooLargeError(AetherisError):
         super().__init__(f"the decision is too large to be sent: {reason}")
 
 
+class DecisionRefusedError(AetherisError):
+    """The server takes no such decision; the message names the field."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the server refused the decision: {reason}")
+
+
 class QueryResultTooLargeError(AetherisError):
     """A query's answer does not fit into a message."""
 

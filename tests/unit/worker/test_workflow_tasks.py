@@ -184,6 +184,17 @@ async def test_decision_that_is_not_taken_evicts_the_run() -> None:
     assert fetch_count(server) > 0
 
 
+async def test_decision_that_the_border_refuses_fails_its_task_and_says_why() -> None:
+    server = TaskServer()
+    refusal = TaskAnswerError(code=3, message="commands: expected at most 10000, found 12000")
+    server.result_of("workflow_task_completed", error=refusal)
+    server.workflow_tasks.put_nowait(server.task_of(begin()))
+    async with working(server, **options()):
+        answer = await server.wait_answer(2)
+    assert answer.HasField("workflow_task_failed"), answer
+    assert refusal.message in answer.workflow_task_failed.failure.message
+
+
 async def test_activity_of_a_decision_is_run_at_once_where_it_can_be() -> None:
     server, history = TaskServer(), begin()
     eager = ActivityTask(task_token=b"eager", attempt=1, scheduled_event_id=5)
