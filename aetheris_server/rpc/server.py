@@ -7,6 +7,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -65,7 +66,9 @@ class RpcServer:
         await self._health.set(name, response.SERVING)
         try:
             async with grpc.aio.insecure_channel(address) as channel:
-                answer = await health_pb2_grpc.HealthStub(channel).Check(
+                # The package has no types for its stub.
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                answer: health_pb2.HealthCheckResponse = await stub.Check(
                     health_pb2.HealthCheckRequest(service=name),
                     timeout=_REACH_TIMEOUT,
                     wait_for_ready=True,
