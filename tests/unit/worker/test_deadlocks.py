@@ -155,6 +155,7 @@ async def test_code_that_only_wakes_itself_is_a_deadlock() -> None:
     async with working(server, workflows=[WakesItself, Quick]):
         assert (await server.wait_answer(1)).HasField("workflow_task_completed")
         assert "potential deadlock" in failure_message(await server.wait_answer(2))
+        await wait_until(lambda: len(workflow_threads()) == 1, what="the stuck thread's end")
 
 
 async def test_code_that_loops_for_ever_is_taken_out_of_its_thread() -> None:
