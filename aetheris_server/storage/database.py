@@ -29,7 +29,8 @@ Row = tuple[Any, ...]
 Parameters = Sequence[object] | Mapping[str, object]
 Connection = psycopg.AsyncConnection[Row]
 
-_CONNECT_TIMEOUT = 10
+# Of an attempt that meets silence; the next one may be answered, and all writes wait for it.
+_CONNECT_TIMEOUT = 3
 # A connection that is being made to a server that is silent does not hold up the end.
 _CLOSE_TIMEOUT = 1.0
 # Over the server's own deadline, so that its error, which says more, comes first.

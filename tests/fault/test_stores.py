@@ -163,6 +163,26 @@ async def test_writes_without_postgres_are_unavailable_and_then_go_on(
     assert types(audited[run.run_id].events).count("WORKFLOW_EXECUTION_SIGNALED") == 1
 
 
+async def test_attempt_to_connect_that_meets_silence_holds_up_writes_for_a_moment_only(
+    new_server: NewServer, migrated_postgres_dsn: str
+) -> None:
+    async with postgres_proxy(migrated_postgres_dsn) as (proxy, dsn):
+        process = new_server(dsn)
+        async with running(process), Raw(process.address) as server:
+            run = await server.start_run()
+            seen = proxy.connection_count
+            proxy.is_ignoring = True
+            proxy.cut()
+            signalling = asyncio.create_task(persist(lambda: server.signal(run, request_id="once")))
+            # The one for writes is among them.
+            await wait_until(lambda: proxy.connection_count >= seen + 3)
+            proxy.is_ignoring = False
+            async with asyncio.timeout(8.0):
+                await signalling
+    audited = await asyncio.to_thread(audit_log, migrated_postgres_dsn)
+    assert types(audited[run.run_id].events).count("WORKFLOW_EXECUTION_SIGNALED") == 1
+
+
 async def test_host_that_was_cut_off_forgets_what_another_has_written(
     new_server: NewServer, migrated_postgres_dsn: str
 ) -> None:

@@ -16,6 +16,7 @@ class CuttingProxy:
 
     Attributes:
         is_refusing: New connections are closed at once.
+        is_ignoring: New connections are accepted, and nothing ever comes back on them.
         drops_next_reply: The server's next bytes are lost, and the connection that they were for is
             cut on both sides. Reset once that has happened.
         holds_replies: What the server sends does not come to its client, on a connection that
@@ -27,6 +28,7 @@ class CuttingProxy:
         self._connect = connect
         self._writers: set[asyncio.StreamWriter] = set()
         self.is_refusing = False
+        self.is_ignoring = False
         self.drops_next_reply = False
         self.holds_replies = False
         self.connection_count = 0
@@ -58,6 +60,11 @@ class CuttingProxy:
             writer.transport.abort()
             return
         self.connection_count += 1
+        if self.is_ignoring:
+            while await reader.read(65536):
+                pass
+            writer.transport.abort()
+            return
         server_reader, server_writer = await self._connect()
         pair = {writer, server_writer}
         self._writers |= pair
