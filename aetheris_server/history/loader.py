@@ -1,6 +1,7 @@
 """Reading runs back: a snapshot and the log behind it, folded, and checked as it is.
 
-A log that is not whole, or that a newer program has written, is refused and never guessed at.
+A log that is not whole, or that a newer program has written, is refused and never guessed at. A
+snapshot is only a cache: one that cannot be used is deleted, and the log folded from its start.
 
 Each id is looked up once at a time. Look-ups of workflow ids that come while one is under way go
 together in the next statement.
@@ -35,10 +36,14 @@ from aetheris_server.storage.executions import (
     weigh_runs,
 )
 from aetheris_server.storage.log import RunRecord, load_run, load_runs
-from aetheris_server.storage.snapshots import SnapshotRow, load_snapshots
-from aetheris_server.telemetry import get_logger
+from aetheris_server.storage.snapshots import SnapshotRow, delete_snapshot, load_snapshots
+from aetheris_server.telemetry import counter, get_logger
 
 _log = get_logger(__name__)
+
+_REFUSED_SNAPSHOTS = counter(
+    "refused_snapshots", "Snapshots that could not be used, though the log behind them was whole."
+)
 
 _MAX_LOOKUPS = 500
 _MAX_PART_BYTES = 16 * 1024 * 1024
@@ -58,7 +63,7 @@ async def load_run_state(db: Database, shard_id: int, namespace_id: str, run_id:
         raise WorkflowNotFoundError("", run_id)
     snapshot = next(iter(await load_snapshots(db, [(shard_id, run_id)])), None)
     records = await load_run(db, shard_id, run_id, _after_seq(snapshot))
-    return _assemble(row, snapshot, records)
+    return await _assemble(db, row, snapshot, records)
 
 
 async def load_run_states(
@@ -95,10 +100,13 @@ async def _load_part(db: Database, ids: Sequence[tuple[int, str]]) -> list[Loade
     runs: list[LoadedRun] = []
     for row in rows:
         try:
-            runs.append(_assemble(row, snapshots.get(row.run_id), records.get(row.run_id, [])))
+            snapshot = snapshots.get(row.run_id)
+            runs.append(await _assemble(db, row, snapshot, records.get(row.run_id, [])))
         except RunUnreadableError:
             # Who asks for this one alone is told.
             continue
+        except StorageUnavailableError:
+            raise
         except Exception:  # noqa: BLE001 - logged whole
             # One run at fault must not keep the others from being loaded.
             _log.exception("a run cannot be folded", run_id=row.run_id)
@@ -110,7 +118,35 @@ def _after_seq(snapshot: SnapshotRow | None) -> int:
     return snapshot.run_seq - 1 if snapshot is not None else 0
 
 
-def _assemble(
+async def _assemble(
+    db: Database, row: ExecutionRow, snapshot: SnapshotRow | None, records: Sequence[RunRecord]
+) -> LoadedRun:
+    """Fold a run; where its snapshot is at fault, from the start of the log.
+
+    A snapshot made at a record that the log does not have is no such fault: it tells that records
+    have been lost.
+    """
+    if snapshot is None:
+        return _fold_row(row, None, records)
+    try:
+        return _fold_row(row, snapshot, records)
+    except Exception as error:
+        run = _fold_row(row, None, await load_run(db, row.shard_id, row.run_id))
+        if run.state.run_seq < snapshot.run_seq:
+            raise
+        _log.warning(
+            "a snapshot is refused, and its run folded from the start of the log",
+            run_id=row.run_id,
+            run_seq=snapshot.run_seq,
+            exc_info=error,
+        )
+    _REFUSED_SNAPSHOTS.inc()
+    # Otherwise it would be refused at every load until a newer one took its place.
+    await delete_snapshot(db, snapshot)
+    return run
+
+
+def _fold_row(
     row: ExecutionRow, snapshot: SnapshotRow | None, records: Sequence[RunRecord]
 ) -> LoadedRun:
     key = RunKey(row.namespace_id, row.workflow_id, row.run_id)

@@ -28,6 +28,8 @@ FROM unnest(%s::integer[], %s::uuid[]) AS w (shard_id, run_id)
 JOIN snapshots s ON s.shard_id = w.shard_id AND s.run_id = w.run_id
 """
 
+_DELETE = "DELETE FROM snapshots WHERE shard_id = %s AND run_id = %s AND run_seq = %s"
+
 
 async def load_snapshots(db: Database, runs: Sequence[tuple[int, str]]) -> list[SnapshotRow]:
     """The snapshots of runs, given as (shard_id, run_id); those that have none are left out.
@@ -38,3 +40,12 @@ async def load_snapshots(db: Database, runs: Sequence[tuple[int, str]]) -> list[
     known = [(shard_id, run_id) for shard_id, run_id in runs if is_uuid(run_id)]
     rows = await db.fetch(_LOAD, ([run[0] for run in known], [run[1] for run in known]))
     return [SnapshotRow(*row) for row in rows]
+
+
+async def delete_snapshot(db: Database, snapshot: SnapshotRow) -> None:
+    """Delete a snapshot; one that has taken its place meanwhile is kept.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    await db.fetch(_DELETE, (snapshot.shard_id, snapshot.run_id, snapshot.run_seq))

@@ -5,9 +5,10 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, LiteralString
 
 import pytest
+from prometheus_client import REGISTRY
 
 from aetheris.api.v1 import (
     command_pb2,
@@ -18,12 +19,15 @@ from aetheris.api.v1 import (
     workflow_service_pb2,
 )
 from aetheris.server.v1 import log_pb2, matching_service_pb2
-from aetheris_server.errors import RequestError, UnavailableError
+from aetheris_server.errors import BrokenLogError, RequestError, UnavailableError
+from aetheris_server.history.loader import load_run_state, load_run_states
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state.apply import apply, new_state
 from aetheris_server.history.state.obligations import obligations
+from aetheris_server.history.state.run import RunState
 from aetheris_server.storage.log import load_run
 from aetheris_server.storage.shards import acquire_shards
+from aetheris_server.storage.snapshots import load_snapshots
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench
 from tests.support.log_audit import audit_log
 from tests.support.raw import (
@@ -132,6 +136,69 @@ async def test_evicted_run_leaves_a_snapshot(migrated_postgres_dsn: str) -> None
         assert run.snapshot_seq == 41
 
 
+@pytest.mark.parametrize("loads_alone", [True, False], ids=["alone", "with-others"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param("state = '\\xff'", id="bytes"),
+        pytest.param("state = substr(state, 1, length(state) - 4)", id="cut-off"),
+        pytest.param("state = state || '\\x980102'", id="version"),
+        pytest.param("state = ''", id="empty"),
+        pytest.param("hash = '\\x00'", id="hash"),
+        pytest.param("run_seq = run_seq - 1", id="place"),
+    ],
+)
+async def test_snapshot_at_fault_is_refused_and_its_run_loaded_from_the_log(
+    migrated_postgres_dsn: str, fault: LiteralString, loads_alone: bool
+) -> None:
+    async with history_bench(migrated_postgres_dsn, snapshot_interval_records=6) as bench:
+        run, state = await _damage_snapshot(bench, fault)
+        before = _refused_count()
+        (again,) = (
+            [await load_run_state(bench.db, run.shard_id, NAMESPACE_ID, run.key.run_id)]
+            if loads_alone
+            else [
+                loaded
+                async for part in load_run_states(bench.db, [(run.shard_id, run.key)])
+                for loaded in part
+            ]
+        )
+        assert again.state == state
+        assert _refused_count() == before + 1
+        assert await load_snapshots(bench.db, [(run.shard_id, run.key.run_id)]) == []
+
+
+async def test_snapshot_ahead_of_its_log_is_believed(migrated_postgres_dsn: str) -> None:
+    async with history_bench(migrated_postgres_dsn, snapshot_interval_records=6) as bench:
+        run, state = await _damage_snapshot(bench, "run_seq = run_seq")
+        ids = run.shard_id, run.key.run_id
+        (snapshot,) = await load_snapshots(bench.db, [ids])
+        await bench.db.fetch(
+            "DELETE FROM log WHERE shard_id = %s AND run_id = %s AND run_seq >= %s",
+            (*ids, snapshot.run_seq),
+        )
+        with pytest.raises(BrokenLogError, match=f"record {snapshot.run_seq}: .* its snapshot"):
+            await load_run_state(bench.db, run.shard_id, NAMESPACE_ID, run.key.run_id)
+        assert await load_snapshots(bench.db, [ids]) == [snapshot]
+        assert state.run_seq > snapshot.run_seq
+
+
+async def _damage_snapshot(bench: HistoryBench, fault: LiteralString) -> tuple[LoadedRun, RunState]:
+    """A run with records behind a snapshot at fault, and its state."""
+    request = _start_request()
+    started = await bench.service.start_workflow(NAMESPACE_ID, request)
+    for _ in range(10):
+        await _signal(bench, request.workflow_id)
+    run = bench.engine.cache.find(started.run_id)
+    assert run is not None
+    await bench.db.fetch(f"UPDATE snapshots SET {fault}")
+    return run, run.state
+
+
+def _refused_count() -> float:
+    return REGISTRY.get_sample_value("aetheris_refused_snapshots_total") or 0.0
+
+
 async def _signal(bench: HistoryBench, workflow_id: str, request_id: str = "") -> None:
     await bench.service.signal_workflow(
         NAMESPACE_ID,
@@ -233,11 +300,7 @@ async def test_run_that_cannot_be_read_keeps_no_other_from_being_recovered(
     async with history_bench(migrated_postgres_dsn) as bench:
         bad = await bench.service.start_workflow(NAMESPACE_ID, _start_request())
         good = await bench.service.start_workflow(NAMESPACE_ID, _start_request())
-        await bench.db.fetch(
-            "INSERT INTO snapshots SELECT shard_id, run_id, 1, 'x', '\\xff' FROM executions"
-            " WHERE run_id = %s",
-            [bad.run_id],
-        )
+        await bench.db.fetch("UPDATE log SET record = '\\xff' WHERE run_id = %s", [bad.run_id])
     async with history_bench(migrated_postgres_dsn) as bench:
         assert (await _take_ref(bench)).run_id == good.run_id
         assert bench.host.cluster.is_ready
