@@ -33,12 +33,13 @@ from aetheris.server.v1.matching_service_pb2 import (
 )
 from aetheris_server.clock import Clock
 from aetheris_server.config import MatchingSettings, RedisSettings
-from aetheris_server.errors import UnavailableError
+from aetheris_server.errors import StorageUnavailableError, UnavailableError
 from aetheris_server.loops import end_tasks
 from aetheris_server.matching.backlog import Backlog, Counts
 from aetheris_server.matching.describe import describe
 from aetheris_server.matching.match import NO_CAPABILITIES
 from aetheris_server.matching.polls import Poll
+from aetheris_server.matching.pusher import Pusher
 from aetheris_server.matching.queue import TaskQueue
 from aetheris_server.matching.settler import Settler
 from aetheris_server.matching.starter import Starter, TaskStarter, task_token
@@ -89,6 +90,7 @@ class MatchingService:
         self._group = asyncio.TaskGroup()
         self._loops: list[asyncio.Task[None]] = []
         self._backlog = Backlog(redis_settings, settings.lease_timeout, clock)
+        self._pusher = Pusher(self._backlog, self._group)
         self._settler = Settler(self._backlog, self._learn)
         self._starter = Starter(history, self._group)
         self._upkeep = Upkeep(self._queues, self._backlog, on_backlog_lost)
@@ -319,7 +321,12 @@ class MatchingService:
             key = queue_key(task.ref)
             self._open(key).withdraw(task)
             by_queue[key].append(task)
-        pushed = await self._backlog.push(by_queue)
+        try:
+            pushed = await self._pusher.push(by_queue)
+        except StorageUnavailableError as error:
+            for task in tasks:
+                offer.lose(task, error)
+            return
         for task in tasks:
             offer.settle(task)
         for key, of_queue in pushed.items():

@@ -42,7 +42,7 @@ class Offer:
         is_abandoned: The call has ended without seeing all through, and its caller knows.
     """
 
-    __slots__ = ("_error", "_is_lingering", "_open", "_waiter", "_waiting", "is_abandoned")
+    __slots__ = ("_error", "_is_lingering", "_loss", "_open", "_waiter", "_waiting", "is_abandoned")
 
     def __init__(self) -> None:
         self.is_abandoned = False
@@ -51,6 +51,7 @@ class Offer:
         self._waiter: asyncio.Future[None] | None = None
         self._is_lingering = False
         self._error: UnavailableError | None = None
+        self._loss: UnavailableError | None = None
 
     @property
     def is_settled(self) -> bool:
@@ -61,6 +62,8 @@ class Offer:
         """
         if self._error is not None:
             raise self._error
+        if self._open == 0 and self._loss is not None:
+            raise self._loss
         return self._open == 0
 
     @property
@@ -88,6 +91,11 @@ class Offer:
         self._open -= 1
         if self._open == 0:
             self._wake()
+
+    def lose(self, task: "QueuedTask", error: UnavailableError) -> None:
+        """The backlog did not take a task; the others, which may need none, are seen through."""
+        self._loss = error
+        self.settle(task)
 
     def fail(self, error: UnavailableError) -> None:
         """A task could not be brought to safety, and is forgotten here."""
