@@ -99,7 +99,12 @@ class Settler:
         row_count = 0
         while shards and row_count < _MAX_ROWS:
             shard = shards.popleft()
-            settlement = shard.plan_settlement(_FLAG_LAG)
+            try:
+                settlement = shard.plan_settlement(_FLAG_LAG)
+            except Exception:  # noqa: BLE001 - logged whole
+                # What is planned of the others must be written, or it would be forgotten.
+                _log.exception("a watermark could not be moved", shard_id=shard.shard_id)
+                continue
             if settlement.is_worth_writing(shard.watermark):
                 planned.append((shard, settlement))
                 row_count += settlement.row_count

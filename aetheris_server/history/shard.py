@@ -169,19 +169,21 @@ class Shard:
                 watermark = min(watermark, seq - 1)
                 break
             flag.append(key)
-        self._flagging = set(flag)
         # A run that owes tasks again while its flag is being cleared counts as never flagged.
-        self._unflagging = self.stale_flags | {
+        unflag = self.stale_flags | {
             key for key in self._unsure if key not in self.owing and key not in self.flagged
         }
-        self.stale_flags, self._unsure = set(), set()
-        return Settlement(
+        settlement = Settlement(
             watermark=max(watermark, self.watermark),
             flag=flag,
-            unflag=self._unflagging,
+            unflag=unflag,
             wake_rewrites=dict(self.wake_rewrites),
             ticket=self.last_ticket,
         )
+        # From here on nothing can fail, so that no flag is taken from the shard in vain.
+        self._flagging, self._unflagging = set(flag), unflag
+        self.stale_flags, self._unsure = set(), set()
+        return settlement
 
     def settle(self, settlement: Settlement) -> None:
         """Take note that a settlement is on disk."""

@@ -3,11 +3,17 @@
 import random
 from collections import deque
 from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
 
 from aetheris_server.errors import CommitFailedError
 from aetheris_server.history.run import Ticket
+from aetheris_server.history.settling import Settler
 from aetheris_server.history.shard import Settlement, Shard, WakeRewrite
 from aetheris_server.history.state.run import RunKey
+from tests.support.clock import ManualClock
+from tests.support.memory_engine import MemoryEngine
 
 _LAG = 1
 
@@ -267,3 +273,29 @@ class _Life:
         if self.planned is not None:
             self.shard.unsettle(self.planned)
             self.planned = None
+
+
+def test_fault_in_a_plan_takes_no_flag_from_the_shard() -> None:
+    shard = _shard()
+    shard.flagged.add(_key("a"))
+    _commit(shard, _key("a"), owes=False)
+    shard.wake_rewrites = cast("Any", None)
+    with pytest.raises(TypeError):
+        shard.plan_settlement(_LAG)
+    shard.wake_rewrites = {}
+    assert shard.plan_settlement(_LAG).unflag == {_key("a")}
+
+
+def test_fault_in_one_shard_takes_no_flag_from_those_before_it() -> None:
+    engine = MemoryEngine(ManualClock()).engine
+    settler = Settler(engine, cast("Any", None), "host", 1.0, lambda _: None)
+    first, bad, last = _shard(), _shard(), _shard()
+    for shard in (first, last):
+        shard.flagged.add(_key("a"))
+        _commit(shard, _key("a"), owes=False)
+    bad.wake_rewrites = cast("Any", None)
+    planned = settler._plan(deque([first, bad, last]))
+    assert [(shard, plan.unflag) for shard, plan in planned] == [
+        (first, {_key("a")}),
+        (last, {_key("a")}),
+    ]
