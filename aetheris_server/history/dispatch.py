@@ -235,7 +235,8 @@ class Dispatcher:
             if lane.batch_count < _MAX_CONCURRENT_BATCHES:
                 self._begin(offers, address, again.refs, again.interval)
             else:
-                self._push(address, again.refs, again.interval)
+                # Not tried, so no reason to wait longer the next time.
+                self._keep(address, again.refs, _RETRY_INITIAL_INTERVAL, again.interval)
 
     def _begin(
         self,
@@ -283,9 +284,13 @@ class Dispatcher:
 
     def _push(self, address: str | None, refs: list[_TaskRef], interval: float) -> None:
         """Try again after the interval; the next one is longer."""
-        due = self._clock.monotonic() + interval
-        longer = min(interval * 2, _RETRY_MAXIMUM_INTERVAL)
-        heapq.heappush(self._later, _Postponed(due, next(self._tiebreak), longer, address, refs))
+        self._keep(address, refs, interval, min(interval * 2, _RETRY_MAXIMUM_INTERVAL))
+
+    def _keep(
+        self, address: str | None, refs: list[_TaskRef], wait: float, interval: float
+    ) -> None:
+        due = self._clock.monotonic() + wait
+        heapq.heappush(self._later, _Postponed(due, next(self._tiebreak), interval, address, refs))
 
 
 def _take_batch(queue: deque[_TaskRef]) -> list[_TaskRef]:

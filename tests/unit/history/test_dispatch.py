@@ -16,6 +16,7 @@ from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.notices import CancellationNotices, Notice
 from aetheris_server.ids import shard_of
 from aetheris_server.rpc.peers import MatchingPeer
+from tests.support.clock import ManualClock
 from tests.support.wait import wait_until
 
 TaskRef = matching_service_pb2.TaskRef
@@ -196,3 +197,20 @@ async def test_room_is_waited_for_only_in_lanes_that_move(
     async with _dispatching(hosts) as dispatcher:
         dispatcher.offer(_refs("bad", range(10)))
         await asyncio.wait_for(dispatcher.wait_room(), 5)
+
+
+async def test_batch_that_found_no_slot_waits_no_longer_for_it() -> None:
+    clock, hosts = ManualClock(), _Hosts()
+    dispatcher = Dispatcher(cast("MatchingPeer", hosts), clock, hosts.locate, shard_count=_SHARDS)
+    refs = _refs("bad", ["a"])
+    lane = dispatcher._lane_to("bad")
+    lane.count_in(refs[0])
+    lane.batch_count = dispatch._MAX_CONCURRENT_BATCHES
+    dispatcher._push("bad", refs, 0.1)
+    async with asyncio.TaskGroup() as offers:
+        for _ in range(10):
+            before = clock.monotonic()
+            clock.advance(dispatcher._later[0].due - before)
+            dispatcher._take_due(offers)
+            assert clock.monotonic() - before < 0.11
+    assert dispatcher._later[0].interval == 0.2
