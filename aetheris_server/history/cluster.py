@@ -45,6 +45,8 @@ _CLOCK_LOOK_INTERVAL = 1.0
 _DUE_PAGE_SIZE = 5_000
 _RELEASE_TIMEOUT = 5.0
 _RECOVERY_RETRY_INTERVAL = 0.5
+# For so long a host that misses less than half of its shards counts as ready.
+_MISSING_GRACE = 5.0
 
 
 class Cluster:
@@ -74,6 +76,8 @@ class Cluster:
             self._rejoin,
         )
         self._ready = asyncio.Event()
+        # Of a host that had all of its shards and lacks some.
+        self._missing_since: float | None = None
         self._settings = settings
         self._shard_count = shard_count
         self._db = db
@@ -116,20 +120,39 @@ class Cluster:
 
     @property
     def waits_for(self) -> str | None:
-        """What keeps this host from serving all the shards that it should; None is nothing.
+        """What keeps this host from serving the shards that it should; None is nothing.
 
-        They are served while they are being recovered: what they owe takes a moment longer.
+        They are served while they are being recovered: what they owe takes a moment longer. Some
+        that are being taken anew, after a fault say, are no reason to send callers elsewhere: every
+        host has them wait for the one that takes them.
         """
         if self._is_displaced:
             return "an address of its own: another host has grpc.advertised_address"
         if not self.lease.is_valid:
             return "its lease, which postgres has not renewed"
-        return None if self._ready.is_set() else "its shards"
+        return None if self._ready.is_set() or self._misses_few() else "its shards"
 
     @property
     def is_ready(self) -> bool:
         """Whether `waits_for` is nothing."""
         return self.waits_for is None
+
+    def _misses_few(self) -> bool:
+        """Whether shards are missing that will be back in a moment, and not too many."""
+        since = self._missing_since
+        if since is None or self._clock.monotonic() - since > _MISSING_GRACE:
+            return False
+        missing = self._wanted - self.engine.shards.keys()
+        return 2 * len(missing) < len(self._wanted)
+
+    def _note_missing(self) -> None:
+        if self._ready.is_set():
+            self._missing_since = self._clock.monotonic()
+        self._ready.clear()
+
+    def _note_complete(self) -> None:
+        self._missing_since = None
+        self._ready.set()
 
     async def wait_ready(self) -> None:
         """Return when this host has all the shards that it should have."""
@@ -137,7 +160,7 @@ class Cluster:
 
     def on_shard_failed(self, shard_id: int) -> None:
         """A commit of a shard failed and the engine has forgotten it: take it anew if ours."""
-        self._ready.clear()
+        self._note_missing()
         self._owner_by_shard.pop(shard_id, None)
         self._wake.set()
 
@@ -213,6 +236,7 @@ class Cluster:
     async def _rejoin(self) -> None:
         """This host was buried: whatever it had may be another's by now."""
         self._ready.clear()
+        self._missing_since = None
         self._join_count += 1
         for shard_id in [*self.engine.shards, *self.engine.failed_shards()]:
             self.engine.release_shard(shard_id)
@@ -282,9 +306,9 @@ class Cluster:
         _OWNED.set(len(self.engine.shards))
         if self._wanted <= self.engine.shards.keys() and not self.engine.failed_shards():
             self._sight = sight
-            self._ready.set()
+            self._note_complete()
         else:
-            self._ready.clear()
+            self._note_missing()
 
     async def _bury(self) -> bool:
         """Free the shards of hosts whose leases have run out; whether there were any."""
@@ -402,21 +426,48 @@ class Cluster:
     # What taken shards call for.
 
     async def run_recovery(self) -> None:
-        """Recover the shards that are taken until cancelled."""
-        while not is_cancelled():
-            await self._taken.wait()
-            self._taken.clear()
-            shards = [shard for shard in self.engine.shards.values() if not shard.is_recovered]
-            try:
-                await recover_shards(self.engine, shards)
-            except (UnavailableError, TimeoutError) as error:
-                _log.error("shards could not be recovered; trying again", error=str(error))
-            except Exception:  # noqa: BLE001 - logged whole
-                _log.exception("shards could not be recovered; trying again")
-            else:
-                continue
-            await pause(_RECOVERY_RETRY_INTERVAL)
-            self._taken.set()
+        """Recover the shards that are taken until cancelled.
+
+        Those that were taken together are recovered together; those taken meanwhile do not wait.
+        """
+        under_way: set[tuple[int, int]] = set()
+        async with asyncio.TaskGroup() as rounds:
+            while not is_cancelled():
+                await self._taken.wait()
+                self._taken.clear()
+                shards = [
+                    shard
+                    for shard in self.engine.shards.values()
+                    if not shard.is_recovered and shard.owner not in under_way
+                ]
+                if shards:
+                    under_way |= {shard.owner for shard in shards}
+                    rounds.create_task(self._recover(shards, under_way))
+            # Or the group would wait for them.
+            raise asyncio.CancelledError
+
+    async def _recover(self, shards: Sequence[Shard], under_way: set[tuple[int, int]]) -> None:
+        """Recover some shards, again until they are or are lost; never raises."""
+        owners = {shard.owner for shard in shards}
+        try:
+            while not is_cancelled():
+                left = [shard for shard in shards if self._is_to_recover(shard)]
+                if not left:
+                    return
+                try:
+                    await recover_shards(self.engine, left)
+                except (UnavailableError, TimeoutError) as error:
+                    _log.error("shards could not be recovered; trying again", error=str(error))
+                except Exception:  # noqa: BLE001 - logged whole
+                    _log.exception("shards could not be recovered; trying again")
+                else:
+                    continue
+                await pause(_RECOVERY_RETRY_INTERVAL)
+        finally:
+            under_way -= owners
+
+    def _is_to_recover(self, shard: Shard) -> bool:
+        return self.engine.shards.get(shard.shard_id) is shard and not shard.is_recovered
 
     async def run_catching_up(self) -> None:
         """Offer again what found no room, until cancelled."""

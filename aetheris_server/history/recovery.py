@@ -5,6 +5,7 @@ follows from its state. Everything is offered again; whoever receives it is idem
 loaded a page at a time, in a few statements each, and no faster than their tasks are taken.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from aetheris_server.errors import (
@@ -39,8 +40,10 @@ _Work = Callable[[Shard, RunKey, LoadedRun | None], None]
 async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
     """Offer again what the runs of some shards owe. Ends early for a shard that is lost meanwhile.
 
+    A shard counts as recovered as soon as its own runs are done, whatever becomes of the others.
+
     Raises:
-        UnavailableError: Postgres does not answer; call again.
+        UnavailableError: Postgres does not answer; call again for those that are not recovered.
     """
     by_id = {shard.shard_id: shard for shard in shards}
     flagged = {
@@ -57,6 +60,12 @@ async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
         if (shard_id, run_id) not in flagged
     ]
 
+    # In order of shards, so that one is done after the other.
+    owing.sort(key=lambda each: each[0].shard_id)
+    left = Counter(shard.shard_id for shard, _ in owing)
+    for shard in shards:
+        shard.is_recovered = not left[shard.shard_id]
+
     def recover(shard: Shard, key: RunKey, run: LoadedRun | None) -> None:
         is_flagged = (shard.shard_id, key.run_id) in flagged
         # One at fault still owes.
@@ -66,9 +75,11 @@ async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
             _RECOVERED.inc()
             engine.offer_obligations(run)
 
-    await _for_each(engine, owing, recover)
-    for shard in shards:
-        shard.is_recovered = True
+    def note_done(shard: Shard) -> None:
+        left[shard.shard_id] -= 1
+        shard.is_recovered = not left[shard.shard_id]
+
+    await _for_each(engine, owing, recover, note_done)
     _log.info("shards recovered", shards=len(shards), runs=len(owing))
 
 
@@ -120,8 +131,10 @@ async def _for_each(
     engine: Engine,
     owing: Sequence[_Owing],
     work: _Work,
+    on_done: Callable[[Shard], None] = lambda _: None,
 ) -> None:
-    """Do what is to be done for runs, with None for one at fault.
+    """Do what is to be done for runs, with None for one at fault; call `on_done` after each that
+    need not be tried again.
 
     What is lost meanwhile, or was never there, is passed over.
 
@@ -140,6 +153,7 @@ async def _for_each(
                 run = await _try_load(engine, key)
             except WorkflowNotFoundError:
                 _log.error("a run that owes tasks is not there", run_id=key.run_id)
+                on_done(shard)
                 continue
             except UnavailableError as error:
                 # A lease that has run out is renewed in a moment. A shard that is gone is
@@ -149,6 +163,7 @@ async def _for_each(
                 continue
             if _is_ours(engine, shard):
                 _do(work, shard, key, run)
+                on_done(shard)
     if problem is not None:
         raise problem
 

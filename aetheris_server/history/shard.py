@@ -95,6 +95,11 @@ class Shard:
     _unsure: set[RunKey] = field(default_factory=set[RunKey])
     _marks: deque[int] = field(default_factory=deque[int])
 
+    @property
+    def owner(self) -> tuple[int, int]:
+        """The shard and the range: this span of ownership."""
+        return (self.shard_id, self.range_id)
+
     def take_seq(self) -> int:
         """The number of the next log row, which the caller writes."""
         seq = self.next_seq

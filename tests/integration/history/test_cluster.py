@@ -13,6 +13,7 @@ from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
 from aetheris_server.clock import SystemClock
 from aetheris_server.config import PostgresSettings
 from aetheris_server.errors import ShardNotOwnedError
+from aetheris_server.history import cluster
 from aetheris_server.loops import end_tasks
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.hosts import load_live_hosts, register_host
@@ -156,3 +157,30 @@ async def test_shard_that_is_ours_by_its_row_alone_is_given_up_if_another_should
             return (await load_shards(db))[given_up].host_id is None
 
         await wait_until(is_free)
+
+
+def _fail(bench: HistoryBench, *shard_ids: int) -> None:
+    """What a fault in a transition does to a shard."""
+    for shard_id in shard_ids:
+        bench.engine.committer.fail_shard(bench.engine.shards[shard_id].owner)
+
+
+async def test_host_that_misses_a_shard_is_ready_for_a_moment_only(
+    migrated_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with _bench(migrated_postgres_dsn) as bench:
+        async with _locked(migrated_postgres_dsn, "shards"):
+            _fail(bench, 0)
+            assert bench.host.cluster.is_ready
+            monkeypatch.setattr(cluster, "_MISSING_GRACE", 0.1)
+            await wait_until(lambda: bench.host.cluster.waits_for == "its shards")
+        await wait_until(lambda: bench.host.cluster.is_ready)
+
+
+async def test_host_that_misses_many_of_its_shards_is_not_ready(
+    migrated_postgres_dsn: str,
+) -> None:
+    async with _bench(migrated_postgres_dsn) as bench:
+        _fail(bench, 0, 1)
+        assert bench.host.cluster.waits_for == "its shards"
+        await wait_until(lambda: bench.host.cluster.is_ready)

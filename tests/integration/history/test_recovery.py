@@ -9,7 +9,10 @@ import pytest
 
 from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
 from aetheris.server.v1 import matching_service_pb2
+from aetheris_server.errors import StorageUnavailableError
 from aetheris_server.history import dispatch, loader
+from aetheris_server.history.run import LoadedRun
+from aetheris_server.history.state.run import RunKey
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench
 from tests.support.raw import seconds
 from tests.support.wait import wait_until
@@ -81,3 +84,59 @@ async def test_tasks_that_found_no_room_are_offered_when_there_is_some(
         assert bench.matching.refs == []
         is_open.set()
         await _wait_offered(bench, run_ids)
+
+
+async def _one_in_each(bench: HistoryBench) -> dict[int, RunKey]:
+    """By shard, a run that owes a task and is not in memory."""
+    await _start(bench, 30)
+    runs = {run.shard_id: run for run in bench.engine.cache}
+    for run in runs.values():
+        await wait_until(lambda run=run: run.is_evictable)
+        bench.engine.cache.drop(run)
+    return {shard_id: run.key for shard_id, run in runs.items()}
+
+
+def _fail(bench: HistoryBench, *shard_ids: int) -> None:
+    for shard_id in shard_ids:
+        bench.engine.committer.fail_shard(bench.engine.shards[shard_id].owner)
+
+
+def _is_recovered(bench: HistoryBench, shard_id: int) -> bool:
+    return shard_id in bench.engine.shards and bench.engine.shards[shard_id].is_recovered
+
+
+async def test_shard_that_is_taken_while_another_is_recovered_does_not_wait_for_it(
+    migrated_postgres_dsn: str,
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        keys = await _one_in_each(bench)
+        # Whoever loads it never ends.
+        hung = bench.engine._loading[keys[0].run_id] = asyncio.get_running_loop().create_future()
+        _fail(bench, 0)
+        await wait_until(lambda: 0 in bench.engine.shards)
+        _fail(bench, 1)
+        await wait_until(lambda: _is_recovered(bench, 1))
+        assert not _is_recovered(bench, 0)
+        del bench.engine._loading[keys[0].run_id]
+        hung.set_result(None)
+        await wait_until(lambda: _is_recovered(bench, 0))
+
+
+async def test_shard_is_recovered_though_a_run_of_another_is_unavailable(
+    migrated_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        keys = await _one_in_each(bench)
+        load = bench.engine.load
+
+        async def load_others(namespace_id: str, workflow_id: str, run_id: str = "") -> LoadedRun:
+            if run_id == keys[0].run_id:
+                raise StorageUnavailableError("postgres", "not this one")
+            return await load(namespace_id, workflow_id, run_id)
+
+        monkeypatch.setattr(bench.engine, "load", load_others)
+        _fail(bench, *keys)
+        await wait_until(lambda: all(_is_recovered(bench, shard_id) for shard_id in (1, 2, 3)))
+        assert not _is_recovered(bench, 0)
+        monkeypatch.undo()
+        await wait_until(lambda: _is_recovered(bench, 0))
