@@ -20,6 +20,7 @@ from grpc.aio import ServicerContext
 from aetheris_server.errors import (
     ExhaustedError,
     InvalidArgumentError,
+    MessageTooLargeError,
     NotAPeerError,
     UnavailableError,
 )
@@ -74,12 +75,14 @@ class RpcService:
 class Calls:
     """The calls of one server: wraps their handlers and knows how many are in flight."""
 
-    def __init__(self, max_count: int) -> None:
+    def __init__(self, max_count: int, max_message_bytes: int) -> None:
         """Args:
         max_count: Calls in flight, polls included; one more that is not of a host of this
             cluster is refused. So is a large request where many large ones are in flight.
+        max_message_bytes: Of a request that is not of a host of this cluster.
         """
         self._max_count = max_count
+        self._max_message_bytes = max_message_bytes
         self._count = 0
         self._bytes = 0
         self._idle = asyncio.Event()
@@ -110,6 +113,8 @@ class Calls:
         self._idle.clear()
 
     def _check_room(self, size: int) -> None:
+        if size > self._max_message_bytes:
+            raise MessageTooLargeError(size, self._max_message_bytes)
         others = self._bytes - size
         if others > _MAX_BYTES and size > _SMALL_BYTES:
             # Not Exhausted: nothing that the caller could do better would help.

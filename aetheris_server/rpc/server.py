@@ -25,6 +25,8 @@ __all__ = ["RpcServer", "serve_grpc"]
 # A handler's last response leaves after the handler does.
 _FLUSH_TIMEOUT = 0.25
 _FOLLOW_INTERVAL = 0.25
+# What a host may add to a request that it passes on to another one.
+_ENVELOPE_BYTES = 64 * 1024
 _REACH_TIMEOUT = 1.0
 
 _log = get_logger(__name__)
@@ -128,7 +130,7 @@ async def serve_grpc(
     Raises:
         ConfigError: The address cannot be bound.
     """
-    calls = Calls(settings.max_calls)
+    calls = Calls(settings.max_calls, int(settings.max_message_bytes))
     server = grpc.aio.server(options=_options(settings))
     server.add_generic_rpc_handlers([calls.handlers_of(service) for service in services])
     health_servicer = health.HealthServicer()
@@ -172,7 +174,7 @@ def _options(settings: GrpcSettings) -> list[tuple[str, int]]:
     streams = settings.max_streams
     return [
         *([("grpc.max_concurrent_streams", streams)] if streams is not None else []),
-        ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
+        ("grpc.max_receive_message_length", int(settings.max_message_bytes) + _ENVELOPE_BYTES),
         ("grpc.max_send_message_length", -1),
         # Calls that came and that this program has not taken yet. By default gRPC cancels some of
         # them from 1,000 on, which a worker cannot tell from a broken connection.

@@ -343,3 +343,15 @@ async def test_port_in_use_is_a_config_error(frontend: RunningFrontend) -> None:
 
 async def _poll(frontend: RunningFrontend) -> worker_service_pb2.PollActivityTasksResponse:
     return await frontend.workers.PollActivityTasks(a_poll(), timeout=20)
+
+
+@pytest.mark.parametrize("excess", [1, 2**16 + 2**10])
+async def test_request_that_is_too_large_is_refused_as_by_grpc(
+    frontend: RunningFrontend, excess: int
+) -> None:
+    size = GrpcSettings().max_message_bytes + excess
+    call = frontend.channel.unary_unary("/aetheris.api.v1.WorkflowService/StartWorkflow")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await cast("Any", call)(bytes(size))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max" in (caught.value.details() or "")

@@ -96,6 +96,16 @@ async def test_request_as_deep_as_may_be_arrives_at_another_host_too(other: Othe
     assert other.history.calls == [("respond_activity_task_failed", "n", request)]
 
 
+async def test_request_as_large_as_may_be_arrives_at_another_host_too(other: OtherHost) -> None:
+    request = workflow_service_pb2.StartWorkflowRequest()
+    limit = int(GrpcSettings().max_message_bytes)
+    payload = request.input.payloads.add(data=bytes(limit))
+    payload.data = bytes(2 * limit - request.ByteSize())
+    assert request.ByteSize() == limit
+    await other.remote_history.start_workflow("n", request)
+    assert other.history.calls == [("start_workflow", "n", request)]
+
+
 async def test_hosts_reach_each_other_however_many_polls_wait() -> None:
     async with other_host(max_calls=2) as other:
         polls: list[asyncio.Task[Any]] = []
