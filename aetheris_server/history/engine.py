@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import datetime
 
 from aetheris.server.v1 import log_pb2
 from aetheris_server.clock import Clock
@@ -279,7 +280,8 @@ class Engine:
             self._refusals.add(run_id, error)
 
     def _admit(self, run: LoadedRun) -> None:
-        now = self.clock.now()
+        self.wakeups.set_time(run)
+        now = self.time_of(run)
         taken_at = self.shards[run.shard_id].taken_at
         restore_inflight(run.state, run.inflight, now, self.clock.monotonic(), taken_at)
         self.cache.put(run)
@@ -293,6 +295,10 @@ class Engine:
                 raise
 
     # Changing runs.
+
+    def time_of(self, run: LoadedRun) -> datetime:
+        """A run's own time now: what happens to it goes by that, not by the wall clock."""
+        return run.time.read(self.clock)
 
     def create(
         self, key: RunKey, record: log_pb2.LogRecord, *, repeats_id: bool = False
@@ -312,6 +318,7 @@ class Engine:
         check_storable(state)
         run = LoadedRun(shard.shard_id, state)
         run.repeats_id = repeats_id
+        self.time_of(run)
         return run
 
     def commit(self, run: LoadedRun, record: log_pb2.LogRecord) -> Transition:
@@ -389,9 +396,10 @@ class Engine:
         run.last_ticket = transition.ticket
         row = to_log_row(shard, state, first_event_id, record, stored)
         commit.rows.append(row)
-        transition.refs.extend(new_obligations(state, run.inflight, record, self.clock.now()))
+        now = self.time_of(run)
+        transition.refs.extend(new_obligations(state, run.inflight, record, now))
         deadline = new_deadline(state, record)
-        if index_record(shard, run, commit, deadline, row.shard_seq, self.clock.now()):
+        if index_record(shard, run, commit, deadline, row.shard_seq, now):
             key = (shard.shard_id, run.key.namespace_id, run.key.workflow_id)
             self._newest.put(key, to_newest(state))
         self.wakeups.follow(run, deadline)
@@ -507,4 +515,4 @@ class Engine:
 
     def offer_obligations(self, run: LoadedRun) -> None:
         """Offer to matching every task that is due and that nobody has."""
-        self.dispatcher.offer(obligations(run.state, run.inflight, self.clock.now()))
+        self.dispatcher.offer(obligations(run.state, run.inflight, self.time_of(run)))

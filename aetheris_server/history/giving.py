@@ -150,7 +150,7 @@ def release_workflow_task(
         return
     run.inflight.workflow_task = None
     run.inflight.sticky = None
-    record = task_machine.decide_flush(run.state, run.inflight, engine.clock.now())
+    record = task_machine.decide_flush(run.state, run.inflight, engine.time_of(run))
     if record is not None:
         try:
             engine.commit(run, record)
@@ -162,7 +162,7 @@ def release_workflow_task(
     scheduled_event_id = started.scheduled_event_id
     engine.dispatcher.offer(
         ref
-        for ref in obligations(run.state, run.inflight, engine.clock.now())
+        for ref in obligations(run.state, run.inflight, engine.time_of(run))
         if ref.scheduled_event_id == scheduled_event_id
     )
 
@@ -194,7 +194,7 @@ def release_activity(
     ):
         return
     if activity.is_at_most_once:
-        now = engine.clock.now()
+        now = engine.time_of(run)
         record = decide_not_delivered(run.state, run.inflight, activity, now)
         transition = engine.commit(run, record)
         if not offers:

@@ -21,10 +21,12 @@ from aetheris_server.errors import (
     WorkflowNotFoundError,
 )
 from aetheris_server.history.run import LoadedRun
+from aetheris_server.history.run_time import RunTime
 from aetheris_server.history.state.apply import apply, new_state
 from aetheris_server.history.state.records import decode_record
 from aetheris_server.history.state.run import RunKey, RunState
 from aetheris_server.history.state.snapshot import from_snapshot
+from aetheris_server.history.state.times import from_timestamp
 from aetheris_server.loops import is_cancelled
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import (
@@ -173,15 +175,19 @@ def fold(
         BrokenLogError: A record is missing, altered or out of place.
         UnknownRecordError: A newer program wrote one.
     """
+    newest: log_pb2.LogRecord | None = None
     if snapshot is not None:
         state = _restore(key, snapshot, records)
+        newest = decode_record(key.run_id, snapshot.run_seq, records[0].record)
         records = records[1:]
     else:
         state = _begin(key, records)
     run = LoadedRun(shard_id, state)
     run.note_snapshot()
     for record in records:
-        _fold_record(run, record)
+        newest = _fold_record(run, record)
+    if newest is not None:
+        run.time = RunTime(from_timestamp(newest.time))
     run.committed_event_id = state.next_event_id
     return run
 
@@ -210,7 +216,7 @@ def _begin(key: RunKey, records: Sequence[RunRecord]) -> RunState:
     return new_state(key, events[0])
 
 
-def _fold_record(run: LoadedRun, stored: RunRecord) -> None:
+def _fold_record(run: LoadedRun, stored: RunRecord) -> log_pb2.LogRecord:
     state, run_id, run_seq = run.state, run.key.run_id, run.state.run_seq + 1
     if stored.run_seq != run_seq:
         raise BrokenLogError(run_id, run_seq, f"record {run_seq}", f"record {stored.run_seq}")
@@ -228,6 +234,7 @@ def _fold_record(run: LoadedRun, stored: RunRecord) -> None:
             run_id, run_seq, f"hash {state.hash.hex()}", f"hash {stored.hash.hex()}"
         )
     run.tail.extend(list(record.events))
+    return record
 
 
 def _check_events(

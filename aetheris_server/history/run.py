@@ -12,6 +12,7 @@ from datetime import datetime
 from aetheris.api.v1 import history_pb2, worker_service_pb2
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.errors import AetherisError, ShardNotOwnedError
+from aetheris_server.history.run_time import RunTime
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.run import RunKey, RunState
 
@@ -135,6 +136,7 @@ class LoadedRun:
     """One run in the cache of the host that has its shard.
 
     Attributes:
+        time: The run's own, which all that happens to it goes by.
         tail: The newest events; those from `committed_event_id` on are not on disk yet.
         committed_event_id: The next event id, as far as the disk has it.
         wake_time: The executions row's, as far as is known: never later than the truth calls for.
@@ -160,6 +162,7 @@ class LoadedRun:
         "snapshot_seq",
         "state",
         "tail",
+        "time",
         "wake_time",
         "weight",
     )
@@ -168,6 +171,7 @@ class LoadedRun:
         self.shard_id = shard_id
         self.key: RunKey = state.key
         self.state = state
+        self.time = RunTime(state.start_time)
         self.inflight = Inflight()
         self._started_bytes = state.started.ByteSize()
         self.tail = EventTail(state.next_event_id)

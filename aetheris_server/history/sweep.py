@@ -83,7 +83,7 @@ class Sweep:
             run = await engine.load(key.namespace_id, key.workflow_id, key.run_id)
         refs = [
             ref
-            for ref in obligations(run.state, run.inflight, engine.clock.now())
+            for ref in obligations(run.state, run.inflight, engine.time_of(run))
             if not engine.dispatcher.is_behind(ref)
         ]
         for ref in refs:

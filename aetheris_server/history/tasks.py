@@ -19,7 +19,7 @@ def start_workflow_task(engine: Engine, run: LoadedRun, poller: Poller) -> Start
 
     Never awaits; the caller has checked that it is startable.
     """
-    now = engine.clock.now()
+    now = engine.time_of(run)
     started = task_machine.start_workflow_task(
         run.state,
         run.inflight,
@@ -148,7 +148,7 @@ def start_activity(
     Raises:
         UnavailableError: The disk is too far behind; nothing was marked.
     """
-    now = engine.clock.now()
+    now = engine.time_of(run)
     if activity.is_at_most_once:
         engine.commit(
             run,

@@ -2,27 +2,25 @@
 
 import heapq
 import itertools
+from collections.abc import Callable
 from datetime import datetime
-from typing import Generic, TypeVar
 
 from aetheris_server.history.state.run import RunKey
-
-T = TypeVar("T", datetime, float)
 
 # Below this many, what has been superseded may stay.
 _MIN_LENGTH = 64
 
 
-class Deadlines(Generic[T]):
-    """The deadlines of runs by one clock.
+class Deadlines:
+    """The deadlines of runs by the clock for intervals.
 
     What is superseded or discarded stays in the heap until it comes up, or until it is half of it:
     so the heap is bounded by the number of runs, and each call costs a step or a few.
     """
 
     def __init__(self) -> None:
-        self._by_run: dict[str, T] = {}
-        self._heap: list[tuple[T, int, RunKey]] = []
+        self._by_run: dict[str, float] = {}
+        self._heap: list[tuple[float, int, RunKey]] = []
         self._tiebreak = itertools.count()
 
     def __len__(self) -> int:
@@ -34,11 +32,11 @@ class Deadlines(Generic[T]):
         """How many entries are kept for them."""
         return len(self._heap)
 
-    def find(self, run_id: str) -> T | None:
+    def find(self, run_id: str) -> float | None:
         """A run's; None if it has none."""
         return self._by_run.get(run_id)
 
-    def put(self, key: RunKey, deadline: T) -> bool:
+    def put(self, key: RunKey, deadline: float) -> bool:
         """Give a run a deadline, unless it has an earlier one.
 
         Returns:
@@ -57,12 +55,19 @@ class Deadlines(Generic[T]):
         """Forget a run's deadline, if it has one."""
         self._by_run.pop(run_id, None)
 
-    def first(self) -> T | None:
+    def move(self, to: Callable[[str, float], float]) -> None:
+        """Put all of them anew: `to` says of a run, and its deadline until now, when it is."""
+        live = [entry for entry in self._heap if self._is_live(entry)]
+        self._heap = [(to(key.run_id, at), number, key) for at, number, key in live]
+        self._by_run = {key.run_id: at for at, _, key in self._heap}
+        heapq.heapify(self._heap)
+
+    def first(self) -> float | None:
         """The first of all; None if there is none."""
         self._drop_stale()
         return self._heap[0][0] if self._heap else None
 
-    def pop_due(self, now: T) -> RunKey | None:
+    def pop_due(self, now: float) -> RunKey | None:
         """The run whose deadline is the first to have come, and that has none from here on."""
         self._drop_stale()
         if not self._heap or self._heap[0][0] > now:
@@ -79,5 +84,65 @@ class Deadlines(Generic[T]):
         self._heap = [entry for entry in self._heap if self._is_live(entry)]
         heapq.heapify(self._heap)
 
-    def _is_live(self, entry: tuple[T, int, RunKey]) -> bool:
+    def _is_live(self, entry: tuple[float, int, RunKey]) -> bool:
         return self._by_run.get(entry[2].run_id) == entry[0]
+
+
+class DurableDeadlines:
+    """Wall-clock times of runs, each with the moment at which the clock for intervals gets there.
+
+    A run is due at that moment. A step of the wall clock backwards changes nothing, one forwards
+    brings the moments forward: see `step_forward`.
+    """
+
+    def __init__(self) -> None:
+        self._moments = Deadlines()
+        self._times: dict[str, datetime] = {}
+
+    def __len__(self) -> int:
+        """How many runs have one."""
+        return len(self._moments)
+
+    @property
+    def heap_length(self) -> int:
+        """How many entries are kept for them."""
+        return self._moments.heap_length
+
+    def find(self, run_id: str) -> tuple[datetime, float] | None:
+        """A run's, and its moment; None if it has none."""
+        moment = self._moments.find(run_id)
+        return (self._times[run_id], moment) if moment is not None else None
+
+    def put(self, key: RunKey, time: datetime, moment: float) -> bool:
+        """Give a run a deadline, unless it has one with an earlier moment.
+
+        Returns:
+            Whether it is now the first of all.
+        """
+        known = self._moments.find(key.run_id)
+        if known is not None and known <= moment:
+            return False
+        self._times[key.run_id] = time
+        return self._moments.put(key, moment)
+
+    def discard(self, run_id: str) -> None:
+        """Forget a run's deadline, if it has one."""
+        self._moments.discard(run_id)
+        self._times.pop(run_id, None)
+
+    def first(self) -> float | None:
+        """The first moment of all; None if there is none."""
+        return self._moments.first()
+
+    def pop_due(self, at: float) -> tuple[RunKey, datetime] | None:
+        """The run whose moment is the first to have come, and its time, which it is done with."""
+        key = self._moments.pop_due(at)
+        return (key, self._times.pop(key.run_id)) if key is not None else None
+
+    def step_forward(self, now: datetime, at: float) -> None:
+        """The wall clock has stepped to `now` at the moment `at`: some moments are earlier now."""
+
+        def earlier(run_id: str, moment: float) -> float:
+            return min(moment, at + (self._times[run_id] - now).total_seconds())
+
+        self._moments.move(earlier)

@@ -1,9 +1,12 @@
 """What time brings to runs: each is looked at when one of its deadlines has come, and only then.
 
     kind       clock           whose
-    durable    wall            runs in memory; others that are due soon, see `schedule`
+    durable    both            runs in memory; others that are due soon, see `schedule`
     in flight  for intervals   runs of which a worker has something, or may have had
     again      for intervals   runs that could not be looked at
+
+A durable deadline is a wall-clock time that is waited for by the clock for intervals; a step of the
+wall clock forwards brings it nearer, one backwards does not put it off. See `run_time`.
 
 A run has at most one deadline of a kind. One that closes has none, so it is neither looked at nor
 loaded any more; one that leaves memory keeps what its executions row does not cover.
@@ -35,7 +38,7 @@ from aetheris_server.history.state.deadlines import (
 )
 from aetheris_server.history.state.obligations import take_due_retries
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.history.timers import Deadlines
+from aetheris_server.history.timers import Deadlines, DurableDeadlines
 from aetheris_server.loops import is_cancelled, run_loops
 from aetheris_server.telemetry import counter, gauge, get_logger
 
@@ -52,6 +55,10 @@ _RETRY_INTERVAL = 1.0
 _FAULT_INTERVAL = 30.0
 # asyncio waits by the clock for intervals: a step of the wall clock is noticed this late.
 _LONGEST_WAIT = 1.0
+# Two clocks cannot be read at once: what they seem to differ by less is no step.
+_LEAST_STEP = 0.05
+# Wall-clock times have microseconds: less than half of one is what floats are out by.
+_ROUNDING = 0.5e-6
 # What else the event loop has to do comes in between.
 _MAX_LOOKS_AT_ONCE = 200
 
@@ -96,9 +103,12 @@ class WakeUps:
         self._dispatcher = dispatcher
         self._load = load
         self._commit = commit
-        self._durable: Deadlines[datetime] = Deadlines()
-        self._inflight: Deadlines[float] = Deadlines()
-        self._again: Deadlines[float] = Deadlines()
+        self._durable = DurableDeadlines()
+        self._inflight = Deadlines()
+        self._again = Deadlines()
+        # Of runs that are due and have not been looked at: the durable deadline that has come.
+        self._come: dict[str, datetime] = {}
+        self._wall_lead = clock.now().timestamp() - clock.monotonic()
         self._to_load = _Keys()
         self._wake = asyncio.Event()
 
@@ -113,8 +123,16 @@ class WakeUps:
     # What is to be looked at, and when.
 
     def schedule(self, key: RunKey, deadline: datetime) -> None:
-        """Look at a run that need not be in memory at, or soon after, a durable deadline."""
-        if self._durable.put(key, deadline):
+        """Look at a run that is not in memory at, or soon after, a durable deadline."""
+        now, at = self._clock.now(), self._clock.monotonic()
+        self._put_durable(key, deadline, at + (deadline - now).total_seconds())
+
+    def _schedule_durable(self, run: LoadedRun, deadline: datetime | None) -> None:
+        if deadline is not None:
+            self._put_durable(run.key, deadline, run.time.to_monotonic(deadline))
+
+    def _put_durable(self, key: RunKey, deadline: datetime, moment: float) -> None:
+        if self._durable.put(key, deadline, moment):
             self._wake.set()
 
     def schedule_inflight(self, run: LoadedRun, deadline: float | None) -> None:
@@ -127,27 +145,42 @@ class WakeUps:
         if not run.state.is_open:
             self._forget(run.key.run_id)
             return
-        if deadline is not None:
-            self.schedule(run.key, deadline)
+        self._schedule_durable(run, deadline)
         if run.inflight.is_idle and run.inflight.taken_at is None:
             self._inflight.discard(run.key.run_id)
 
+    def set_time(self, run: LoadedRun) -> None:
+        """Have the time of a run that is being loaded go on from where its deadline was counted."""
+        self._reach_come(run)
+        found = self._durable.find(run.key.run_id)
+        if found is not None:
+            deadline, moment = found
+            left = max(moment - self._clock.monotonic(), 0.0)
+            run.time.reach(deadline - timedelta(seconds=left), self._clock)
+
+    def _reach_come(self, run: LoadedRun) -> None:
+        come = self._come.pop(run.key.run_id, None)
+        if come is not None:
+            run.time.reach(come, self._clock)
+
     def admit(self, run: LoadedRun) -> None:
         """Take note of a run that has just been loaded."""
-        deadline = next_deadline(run.state, run.inflight, self._clock.now())
-        if deadline is not None:
-            self.schedule(run.key, deadline)
-        at = self._clock.monotonic()
+        now, at = run.time.read(self._clock), self._clock.monotonic()
+        self._schedule_durable(run, next_deadline(run.state, run.inflight, now))
         self.schedule_inflight(run, next_inflight_deadline(run.state, run.inflight, at))
 
     def release(self, run: LoadedRun) -> None:
         """Take note of a run that has left memory: keep what would else be missed."""
         if run.inflight.taken_at is None:
             self._inflight.discard(run.key.run_id)
-        deadline = self._durable.find(run.key.run_id)
-        if deadline is None or deadline <= self._clock.now() + DUE_HORIZON:
+        found = self._durable.find(run.key.run_id)
+        if found is None or run.wake_time is None:
             return
-        if run.wake_time is not None and run.wake_time <= deadline:
+        deadline, moment = found
+        now, at = self._clock.now(), self._clock.monotonic()
+        if deadline <= now + DUE_HORIZON or run.wake_time > deadline:
+            return
+        if (deadline - now).total_seconds() <= moment - at + _LEAST_STEP:
             # Its row has it, and is looked at before the deadline comes.
             self._durable.discard(run.key.run_id)
 
@@ -155,6 +188,7 @@ class WakeUps:
         self._durable.discard(run_id)
         self._inflight.discard(run_id)
         self._again.discard(run_id)
+        self._come.pop(run_id, None)
 
     def _schedule_again(self, key: RunKey, interval: float) -> None:
         if self._again.put(key, self._clock.monotonic() + interval):
@@ -178,16 +212,15 @@ class WakeUps:
     def _wait(self) -> float | None:
         """Seconds until the first deadline, at most those until a step must be noticed."""
         at = self._clock.monotonic()
-        firsts = (self._inflight.first(), self._again.first())
+        firsts = (self._inflight.first(), self._again.first(), self._durable.first())
         waits = [deadline - at for deadline in firsts if deadline is not None]
-        durable = self._durable.first()
-        if durable is not None:
-            until = (durable - self._clock.now()).total_seconds()
-            waits.append(min(until, _LONGEST_WAIT))
+        if len(self._durable):
+            waits.append(_LONGEST_WAIT)
         return max(min(waits), 0.0) if waits else None
 
     def look_at_due(self) -> int:
         """Look at some of the runs that are due, or have them loaded; how many it was."""
+        self._notice_step()
         for count in range(_MAX_LOOKS_AT_ONCE):
             key = self._pop_due()
             if key is None:
@@ -199,13 +232,23 @@ class WakeUps:
                 self._try_look_at(run)
         return _MAX_LOOKS_AT_ONCE
 
+    def _notice_step(self) -> None:
+        now = self._clock.now()
+        lead = now.timestamp() - self._clock.monotonic()
+        if lead > self._wall_lead + _LEAST_STEP:
+            self._durable.step_forward(now, self._clock.monotonic())
+        elif lead >= self._wall_lead:
+            return
+        self._wall_lead = lead
+
     def _pop_due(self) -> RunKey | None:
         at = self._clock.monotonic()
-        return (
-            self._durable.pop_due(self._clock.now())
-            or self._inflight.pop_due(at)
-            or self._again.pop_due(at)
-        )
+        durable = self._durable.pop_due(at + _ROUNDING)
+        if durable is None:
+            return self._inflight.pop_due(at) or self._again.pop_due(at)
+        key, deadline = durable
+        self._come[key.run_id] = deadline
+        return key
 
     def _try_look_at(self, run: LoadedRun) -> None:
         try:
@@ -229,7 +272,8 @@ class WakeUps:
         if shard is None:
             raise ShardNotOwnedError(run.shard_id)
         _LOOKS.inc()
-        now, at = self._clock.now(), self._clock.monotonic()
+        self._reach_come(run)
+        now, at = run.time.read(self._clock), self._clock.monotonic()
         record = decide_due(run.state, run.inflight, now, at)
         if record is not None:
             self._commit(run, record)
@@ -240,9 +284,7 @@ class WakeUps:
 
     def _rearm(self, run: LoadedRun, now: datetime, at: float) -> None:
         self._forget(run.key.run_id)
-        deadline = next_deadline(run.state, run.inflight, now)
-        if deadline is not None:
-            self.schedule(run.key, deadline)
+        self._schedule_durable(run, next_deadline(run.state, run.inflight, now))
         self.schedule_inflight(run, next_inflight_deadline(run.state, run.inflight, at))
 
     async def _load_due(self) -> None:
@@ -257,7 +299,10 @@ class WakeUps:
                 # Another host's, unless only the lease has run out, which is renewed in a moment.
                 if error.shard_id in self._shards:
                     self._schedule_again(key, _RETRY_INTERVAL)
+                else:
+                    self._forget(key.run_id)
             except WorkflowNotFoundError:
+                self._forget(key.run_id)
                 _log.error("a run that is due is not in the log", run_id=key.run_id)
             except (RunUnreadableError, RunSetAsideError):
                 # The engine has said so.

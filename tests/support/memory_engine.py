@@ -22,6 +22,7 @@ from aetheris_server.history.state.commands import decide_completed
 from aetheris_server.history.state.inflight import Poller, StartedWorkflowTask
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.run import RunKey
+from aetheris_server.history.state.signal import decide_signaled
 from aetheris_server.history.state.start import decide_started
 from aetheris_server.history.tasks import arm_activity, start_activity, start_workflow_task
 from aetheris_server.storage.log import RunRecord
@@ -165,6 +166,17 @@ class MemoryEngine:
                 key = RunKey("namespace", f"workflow-{run_id}", run_id)
                 self.engine.wakeups.schedule(key, wake_time)
 
+    def signal(self, key: RunKey) -> None:
+        """Signal a run."""
+        run = self.load(key)
+        request = workflow_service_pb2.SignalWorkflowRequest(
+            signal_name="wake", request_id=f"{run.state.run_seq}"
+        )
+        now, limits = self.engine.time_of(run), self.engine.settings.limits
+        record = decide_signaled(run.state, run.inflight, request, now, limits)
+        assert record is not None
+        self._commit(run, record)
+
     # Workers.
 
     def start_task(self, key: RunKey) -> StartedWorkflowTask:
@@ -183,7 +195,7 @@ class MemoryEngine:
             run.inflight,
             request,
             started.start_id,
-            self.clock.now(),
+            self.engine.time_of(run),
             self.engine.settings.limits,
         )
         self._commit(run, decision.record)
@@ -194,7 +206,7 @@ class MemoryEngine:
         is_activity = ref.task_queue_type == task_queue_pb2.TASK_QUEUE_TYPE_ACTIVITY
         machine = activity_machine if is_activity else task_machine
         return machine.is_startable(
-            run.state, run.inflight, ref.scheduled_event_id, ref.attempt, self.clock.now()
+            run.state, run.inflight, ref.scheduled_event_id, ref.attempt, self.engine.time_of(run)
         )
 
     def start_activity(self, key: RunKey, scheduled_event_id: int) -> None:
@@ -207,7 +219,7 @@ class MemoryEngine:
         """The worker of an activity lives."""
         run = self.load(key)
         started = run.inflight.activities[scheduled_event_id]
-        started.note_heartbeat(self.clock.now(), self.clock.monotonic())
+        started.note_heartbeat(self.engine.time_of(run), self.clock.monotonic())
         arm_activity(self.engine, run, run.state.activities[scheduled_event_id], started)
 
     def fail_activity(self, key: RunKey, scheduled_event_id: int) -> None:
@@ -221,7 +233,7 @@ class MemoryEngine:
                 failure=application_failure(), identity="worker"
             ),
             run.inflight.activities[scheduled_event_id].started_time,
-            self.clock.now(),
+            self.engine.time_of(run),
         )
         self._commit(run, record)
 
@@ -234,7 +246,7 @@ class MemoryEngine:
             run.state.activities[scheduled_event_id],
             worker_service_pb2.RespondActivityTaskCompletedRequest(identity="worker"),
             run.inflight.activities[scheduled_event_id].started_time,
-            self.clock.now(),
+            self.engine.time_of(run),
         )
         self._commit(run, record)
 

@@ -18,7 +18,7 @@ async def cancel_workflow(
     execution = request.workflow_execution
     run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
     try:
-        record = decide_cancel_requested(run.state, run.inflight, request, engine.clock.now())
+        record = decide_cancel_requested(run.state, run.inflight, request, engine.time_of(run))
     except RequestError:
         # What the refusal goes by may not be on disk yet.
         await run.wait_committed()

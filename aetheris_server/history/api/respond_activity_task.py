@@ -45,9 +45,9 @@ async def respond_activity_task_completed(
         if given.is_empty:
             raise
         return response
-    started_time = _started_time(engine, activity, token)
+    started_time = _started_time(engine, run, activity, token)
     record = machine.decide_completed(
-        run.state, run.inflight, activity, request, started_time, engine.clock.now()
+        run.state, run.inflight, activity, request, started_time, engine.time_of(run)
     )
     transition = engine.commit(run, record)
     given = Given()
@@ -92,7 +92,7 @@ async def respond_activity_task_failed(
     """
     run, activity, started_time = await _load(engine, namespace_id, request.task_token)
     record = machine.decide_failed(
-        run.state, run.inflight, activity, request, started_time, engine.clock.now()
+        run.state, run.inflight, activity, request, started_time, engine.time_of(run)
     )
     transition = engine.commit(run, record)
     await transition.ticket.wait()
@@ -112,7 +112,7 @@ async def respond_activity_task_cancelled(
     """
     run, activity, started_time = await _load(engine, namespace_id, request.task_token)
     record = machine.decide_cancelled(
-        run.state, run.inflight, activity, request, started_time, engine.clock.now()
+        run.state, run.inflight, activity, request, started_time, engine.time_of(run)
     )
     transition = engine.commit(run, record)
     await transition.ticket.wait()
@@ -133,7 +133,7 @@ async def record_activity_task_heartbeat(
         TaskNotFoundError: The attempt is over.
     """
     run, activity, started_time = await _load(engine, namespace_id, request.task_token)
-    now, at = engine.clock.now(), engine.clock.monotonic()
+    now, at = engine.time_of(run), engine.clock.monotonic()
     started = run.inflight.activities.get(activity.scheduled_event_id)
     if started is None:
         started = start_activity(engine, run, activity, Poller(request.identity))
@@ -160,7 +160,7 @@ async def _load(
         # What the refusal goes by may not be on disk yet.
         await run.wait_committed()
         raise
-    return run, activity, _started_time(engine, activity, token)
+    return run, activity, _started_time(engine, run, activity, token)
 
 
 async def _load_run(
@@ -172,9 +172,11 @@ async def _load_run(
     return run, token
 
 
-def _started_time(engine: Engine, activity: ActivityState, token: token_pb2.TaskToken) -> datetime:
-    """Deadlines count from it, so it is never ahead of this host's clock, nor from before the
+def _started_time(
+    engine: Engine, run: LoadedRun, activity: ActivityState, token: token_pb2.TaskToken
+) -> datetime:
+    """Deadlines count from it, so it is never ahead of the run's time, nor from before the
     attempt was due, whatever the clock of the host was that gave the task out.
     """
     given = from_timestamp(token.started_time)
-    return min(max(given, activity.attempt_scheduled_time), engine.clock.now())
+    return min(max(given, activity.attempt_scheduled_time), engine.time_of(run))

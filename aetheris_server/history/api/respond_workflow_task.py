@@ -50,7 +50,7 @@ async def respond_workflow_task_completed(
         run.inflight,
         request,
         token.start_id,
-        engine.clock.now(),
+        engine.time_of(run),
         engine.settings.limits,
     )
     cancelled = notices.of(run, decision.cancelled_event_ids)
@@ -175,7 +175,7 @@ async def respond_workflow_task_failed(
         # What the refusal goes by may not be on disk yet.
         await run.wait_committed()
         raise
-    record = decide_failed(run.state, run.inflight, request, token.start_id, engine.clock.now())
+    record = decide_failed(run.state, run.inflight, request, token.start_id, engine.time_of(run))
     query_ids = started.query_ids
     run.inflight.sticky = None
     transition = engine.commit(run, record)

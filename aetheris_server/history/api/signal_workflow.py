@@ -19,7 +19,7 @@ async def signal_workflow(
     run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
     try:
         record = decide_signaled(
-            run.state, run.inflight, request, engine.clock.now(), engine.settings.limits
+            run.state, run.inflight, request, engine.time_of(run), engine.settings.limits
         )
     except RequestError:
         # What the refusal goes by may not be on disk yet.

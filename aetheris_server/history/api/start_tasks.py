@@ -117,7 +117,7 @@ def _release_repeated(engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poll
 async def _start_workflow_task(
     engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poller, given: _AllGiven
 ) -> StartedTask:
-    now = engine.clock.now()
+    now = engine.time_of(run)
     if not task_machine.is_startable(
         run.state, run.inflight, ref.scheduled_event_id, ref.attempt, now
     ):
@@ -136,7 +136,7 @@ async def _start_workflow_task(
 async def _start_activity(
     engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poller, given: _AllGiven
 ) -> StartedTask:
-    now = engine.clock.now()
+    now = engine.time_of(run)
     if not activity_machine.is_startable(
         run.state, run.inflight, ref.scheduled_event_id, ref.attempt, now
     ):

@@ -129,7 +129,7 @@ async def _replace(
     old = await engine.load(namespace_id, request.workflow_id, newest.run_id)
     if not old.state.is_open:
         return await start_workflow(engine, notices, namespace_id, request)
-    now = _start_time(engine, newest)
+    now = max(_start_time(engine, newest), engine.time_of(old))
     key = RunKey(namespace_id, request.workflow_id, new_run_id())
     terminated = decide_terminated(
         old.state,

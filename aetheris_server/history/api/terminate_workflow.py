@@ -29,7 +29,7 @@ async def terminate_workflow(
             details=request.details if request.HasField("details") else None,
             identity=request.identity,
             request_id=request.request_id,
-            now=engine.clock.now(),
+            now=engine.time_of(run),
         )
     except RequestError:
         # What the refusal goes by may not be on disk yet.

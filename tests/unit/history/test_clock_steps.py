@@ -1,6 +1,9 @@
-"""The wall clock steps by seconds or hours: nothing is skipped, and nothing is early."""
+"""The wall clock steps by seconds or hours: nothing is skipped, late or early.
 
-from datetime import UTC, timedelta
+A step back delays nothing that is waited for in memory; a step forward may be time that has passed.
+"""
+
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -35,7 +38,7 @@ def _fail_once(bench: MemoryEngine) -> RunKey:
 
 
 @pytest.mark.parametrize("step", _STEPS)
-def test_retry_is_offered_once_when_the_wall_clock_reaches_its_time(
+def test_retry_is_offered_once_when_either_clock_reaches_its_time(
     clock: ManualClock, step: float
 ) -> None:
     bench = MemoryEngine(clock)
@@ -44,10 +47,130 @@ def test_retry_is_offered_once_when_the_wall_clock_reaches_its_time(
     bench.look()
     offered = len(bench.take_refs())
     assert offered == (step >= 2)
-    for _ in range(int(abs(step)) + 4):
-        bench.advance(1)
-        offered += len(bench.take_refs())
+    bench.advance(0.9)
+    offered += len(bench.take_refs())
+    assert offered == (step >= 1.1)
+    bench.advance(1.1)
+    offered += len(bench.take_refs())
     assert offered == 1
+    bench.advance(2 * 3600)
+    assert not bench.take_refs()
+
+
+@pytest.mark.parametrize("step", [step for step in _STEPS if step < 0])
+def test_timer_is_not_delayed_by_a_step_back(clock: ManualClock, step: float) -> None:
+    bench = MemoryEngine(clock)
+    key = bench.start("a")
+    bench.run_task(key, start_timer("t", 5), start_timer("next", 6))
+    bench.advance(1)
+    _step(clock, step)
+    bench.advance(3.9)
+    assert len(bench.load(key).state.timers) == 2
+    bench.advance(0.1)
+    assert list(bench.load(key).state.timers) == ["next"]
+    bench.advance(1)
+    assert not bench.load(key).state.timers
+
+
+@pytest.mark.parametrize("step", [step for step in _STEPS if step < 0])
+def test_steps_back_one_after_the_other_add_up_to_no_delay(clock: ManualClock, step: float) -> None:
+    bench = MemoryEngine(clock)
+    key = bench.start("a")
+    bench.run_task(key, start_timer("t", 5))
+    for _ in range(4):
+        _step(clock, step)
+        bench.advance(1)
+    assert bench.load(key).state.timers
+    bench.advance(1)
+    assert not bench.load(key).state.timers
+
+
+@pytest.mark.parametrize("step", [step for step in _STEPS if step < 0])
+def test_wait_that_begins_after_a_step_back_is_neither_late_nor_early(
+    clock: ManualClock, step: float
+) -> None:
+    bench = MemoryEngine(clock)
+    key = bench.start("a")
+    bench.run_task(key, start_timer("before", 4000))
+    bench.advance(3998)
+    _step(clock, step)
+    bench.signal(key)
+    bench.run_task(key, start_timer("after", 3))
+    bench.advance(2)
+    assert list(bench.load(key).state.timers) == ["after"]
+    bench.advance(1)
+    assert not bench.load(key).state.timers
+
+
+@pytest.mark.parametrize("step", [step for step in _STEPS if step < 0])
+def test_step_that_is_taken_back_leaves_no_wait_longer(clock: ManualClock, step: float) -> None:
+    bench = MemoryEngine(clock)
+    key = bench.start("a")
+    _step(clock, -step)
+    bench.run_task(key, start_timer("t", 5))
+    _step(clock, step)
+    bench.advance(4.9)
+    assert bench.load(key).state.timers
+    bench.advance(0.1)
+    assert not bench.load(key).state.timers
+
+
+@pytest.mark.parametrize("step", [step for step in _STEPS if step < 0])
+def test_start_delay_and_run_timeout_are_not_delayed_by_a_step_back(
+    clock: ManualClock, step: float
+) -> None:
+    bench = MemoryEngine(clock)
+    key = bench.start("a", start_delay=seconds(5), workflow_run_timeout=seconds(10))
+    _step(clock, step)
+    bench.advance(5)
+    assert bench.load(key).state.workflow_task is not None
+    bench.advance(10)
+    assert not bench.load(key).state.is_open
+
+
+@pytest.mark.parametrize("step", [step for step in _STEPS if step < 0])
+def test_run_that_leaves_memory_after_a_step_back_is_due_no_later(
+    clock: ManualClock, step: float
+) -> None:
+    bench = MemoryEngine(clock)
+    key = bench.start("a")
+    bench.run_task(key, start_timer("t", 300), start_timer("next", 310))
+    _step(clock, step)
+    bench.load(key)
+    bench.evict(key)
+    bench.advance(299)
+    assert bench.loads == 0
+    bench.advance(1)
+    assert list(bench.load(key).state.timers) == ["next"]
+    bench.advance(10)
+    assert not bench.load(key).state.timers
+
+
+@pytest.mark.parametrize("step", [step for step in _STEPS if step < 0])
+def test_run_loaded_after_a_step_back_waits_no_longer_than_at_its_newest_record(
+    clock: ManualClock, step: float
+) -> None:
+    bench = MemoryEngine(clock)
+    key = bench.start("a")
+    bench.run_task(key, start_timer("t", 300))
+    bench.evict(key)
+    _step(clock, step)
+    bench.load(key)
+    bench.advance(300)
+    assert not bench.load(key).state.timers
+
+
+@pytest.mark.parametrize("step", _STEPS)
+def test_times_in_a_history_never_go_back(clock: ManualClock, step: float) -> None:
+    bench = MemoryEngine(clock)
+    key = bench.start("a")
+    for _ in range(3):
+        bench.run_task(key)
+        _step(clock, step)
+        bench.evict(key)
+        bench.signal(key)
+    times = [event.event_time.ToDatetime(UTC) for event in bench.events(key)]
+    assert times == sorted(times)
 
 
 @pytest.mark.parametrize("step", _STEPS)
@@ -153,6 +276,9 @@ class _Life:
         self.bench.take_refs()
         self.held: list[TaskRef] = []
         self.fired: set[int] = set()
+        # What is waited for, with the moment when it must come, and the steps forward until then.
+        self.awaited: dict[tuple[int, int], tuple[float, int]] = {}
+        self.forward_count = 0
         self.seen = 0
         attributes: dict[str, Any] = {
             "start_to_close_timeout": seconds(8),
@@ -166,12 +292,24 @@ class _Life:
             schedule_activity("c", schedule_to_start_timeout=seconds(20), **attributes),
             schedule_activity("d", schedule_to_close_timeout=seconds(90), **attributes),
         )
+        self.is_whole = True
+        for timer in self.bench.load(self.key).state.timers.values():
+            self._await((timer.started_event_id, 0), timer.fire_time)
         self.look()
+
+    def _await(self, what: tuple[int, int], time: datetime) -> None:
+        left = (time - self.bench.engine.time_of(self.bench.load(self.key))).total_seconds()
+        self.awaited[what] = (self.clock.monotonic() + left, self.forward_count)
+
+    def _has_come(self, what: tuple[int, int]) -> None:
+        moment, forward_count = self.awaited.pop(what)
+        assert self.clock.monotonic() > moment - 1e-6 or forward_count < self.forward_count
 
     def do(self, name: str, value: float) -> None:
         match name:
             case "step":
                 _step(self.clock, value)
+                self.forward_count += value > 0
             case "advance":
                 self.clock.advance(value)
             case "take":
@@ -179,11 +317,14 @@ class _Life:
                     self._start(self.held.pop(int(value) % len(self.held)))
             case "evict":
                 self.bench.evict(self.key)
+                # A deadline that is further ahead than rows are looked at follows the wall clock.
+                self.is_whole = False
             case _:
                 started = sorted(self.bench.load(self.key).inflight.activities)
                 if started:
                     act = getattr(self.bench, {"heartbeat": name}.get(name, f"{name}_activity"))
                     act(self.key, started[int(value) % len(started)])
+                    self._await_retries()
         self.bench.schedule_due(DUE_HORIZON)
         self.look()
 
@@ -195,11 +336,19 @@ class _Life:
         else:
             self.bench.run_task(self.key)
 
+    def _await_retries(self) -> None:
+        run = self.bench.load(self.key)
+        for event_id in run.inflight.backing_off:
+            activity = run.state.activities[event_id]
+            if (event_id, activity.attempt) not in self.awaited:
+                self._await((event_id, activity.attempt), activity.attempt_scheduled_time)
+
     def look(self) -> None:
-        """What is due happens; none of it may be early, and no timer may fire twice."""
+        """What is due happens; none of it may be early or late, and no timer may fire twice."""
         self.bench.look()
         for ref in self.bench.take_refs():
-            assert ref.attempt == 1 or ref.scheduled_time.ToDatetime(UTC) <= self.clock.now()
+            if (ref.scheduled_event_id, ref.attempt) in self.awaited:
+                self._has_come((ref.scheduled_event_id, ref.attempt))
             self.held.append(ref)
         events = self.bench.events(self.key)
         for event in events[self.seen :]:
@@ -211,7 +360,18 @@ class _Life:
                 assert fire_time <= event.event_time.ToDatetime(UTC)
                 assert started_id not in self.fired
                 self.fired.add(started_id)
+                self._has_come((started_id, 0))
         self.seen = len(events)
+        self._check_nothing_is_late()
+
+    def _check_nothing_is_late(self) -> None:
+        state = self.bench.load(self.key).state
+        open_ids = {timer.started_event_id for timer in state.timers.values()} | set(
+            state.activities
+        )
+        for (event_id, _), (moment, _) in self.awaited.items():
+            if self.is_whole and event_id in open_ids:
+                assert moment > self.clock.monotonic() - 1e-6
 
     def finish(self) -> None:
         """The clock goes on evenly, and a worker does all that it gets."""

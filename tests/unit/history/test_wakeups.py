@@ -40,7 +40,7 @@ def _run_simple(bench: MemoryEngine, name: str) -> RunKey:
 
 
 def test_deadlines_come_in_order_and_never_early() -> None:
-    deadlines: Deadlines[float] = Deadlines()
+    deadlines = Deadlines()
     for name, deadline in (("c", 3.0), ("a", 1.0), ("b", 2.0)):
         deadlines.put(_key(name), deadline)
     assert deadlines.pop_due(0.9) is None
@@ -49,7 +49,7 @@ def test_deadlines_come_in_order_and_never_early() -> None:
 
 
 def test_earliest_deadline_of_a_run_is_kept_until_it_is_met() -> None:
-    deadlines: Deadlines[float] = Deadlines()
+    deadlines = Deadlines()
     assert deadlines.put(_key("a"), 2.0)
     assert not deadlines.put(_key("a"), 3.0)
     assert deadlines.put(_key("a"), 1.0)
@@ -58,7 +58,7 @@ def test_earliest_deadline_of_a_run_is_kept_until_it_is_met() -> None:
 
 
 def test_deadline_discarded_never_comes() -> None:
-    deadlines: Deadlines[float] = Deadlines()
+    deadlines = Deadlines()
     deadlines.put(_key("a"), 1.0)
     deadlines.discard("a")
     assert deadlines.first() is None
@@ -67,7 +67,7 @@ def test_deadline_discarded_never_comes() -> None:
 
 
 def test_superseded_deadlines_do_not_pile_up() -> None:
-    deadlines: Deadlines[float] = Deadlines()
+    deadlines = Deadlines()
     for number in range(20_000):
         key = _key(f"{number % 10}")
         deadlines.discard(key.run_id)
