@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.clock import Clock
@@ -115,6 +116,8 @@ class Dispatcher:
         self._lanes: dict[str | None, _Lane] = {}
         self._later: list[_Postponed] = []
         self._tiebreak = itertools.count()
+        # Until when a query is waited for, by the clock for intervals.
+        self._query_deadlines: dict[str, float] = {}
         self._skipped: dict[str | None, set[int]] = {}
         self._wake = asyncio.Event()
         self._skipping = asyncio.Event()
@@ -135,6 +138,10 @@ class Dispatcher:
                 _SKIPPED.inc()
                 self.skip([shard_of(ref.namespace_id, ref.workflow_id, self._shard_count)], address)
                 continue
+            if ref.query_id:
+                left = from_timestamp(ref.expire_time) - self._clock.now()
+                deadline = self._clock.monotonic() + left.total_seconds()
+                self._query_deadlines[ref.query_id] = deadline
             lane.count_in(ref)
             lane.queue.append(ref)
             self._wake.set()
@@ -263,6 +270,8 @@ class Dispatcher:
         else:
             _OFFERED.inc(len(batch))
             lane.count_out(batch)
+            for ref in batch:
+                self._query_deadlines.pop(ref.query_id, None)
             lane.last_taken_at = self._clock.monotonic()
             self._moved.set()
         finally:
@@ -271,10 +280,11 @@ class Dispatcher:
 
     def _postpone(self, address: str | None, batch: list[_TaskRef], interval: float) -> None:
         _FAILED.inc(len(batch))
-        now = self._clock.now()
+        at = self._clock.monotonic()
         by_queue: dict[tuple[str, str, int], list[_TaskRef]] = {}
         for ref in batch:
-            if ref.query_id and from_timestamp(ref.expire_time) <= now:
+            if ref.query_id and self._query_deadlines.get(ref.query_id, inf) <= at:
+                self._query_deadlines.pop(ref.query_id, None)
                 self._lanes[address].count_out([ref])
                 continue
             key = (ref.namespace_id, ref.task_queue, ref.task_queue_type)

@@ -235,6 +235,25 @@ async def test_query_that_nobody_waits_for_any_more_is_not_offered_again() -> No
     assert matching.added == ["a"]
 
 
+async def test_query_is_offered_again_though_the_wall_clock_has_stepped_forward(
+    clock: ManualClock,
+) -> None:
+    matching = _Matching(StorageUnavailableError("redis", "gone"))
+    dispatcher = Dispatcher(cast("MatchingPeer", matching), clock)
+    query = TaskRef(run_id="q", query_id="q")
+    query.expire_time.FromDatetime(clock.now() + timedelta(seconds=20))
+    dispatcher.offer([query])
+    clock.set_wall_clock(clock.now() + timedelta(hours=1))
+
+    async def check() -> None:
+        await wait_until(lambda: bool(dispatcher._later), 5)
+        clock.advance(1)
+        await wait_until(lambda: matching.added == ["q"], 5)
+
+    await _while_running(dispatcher.run, check)
+    assert not dispatcher._query_deadlines
+
+
 # Look-ups of workflow ids.
 
 
