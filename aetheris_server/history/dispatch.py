@@ -199,12 +199,13 @@ class Dispatcher:
                 _WAITING.set(sum(lane.task_count for lane in self._lanes.values()))
 
     async def _wait_for_work(self) -> None:
-        wait = None
-        if self._later:
+        if not self._later:
+            await self._wake.wait()
+        else:
             wait = max(self._later[0].due - self._clock.monotonic(), 0.0)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(wait):
-                await self._wake.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
         self._wake.clear()
 
     def _lane_to(self, address: str | None) -> _Lane:

@@ -9,6 +9,7 @@ It is checked by itself all the same; whether it fits the run's state is for who
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from hmac import compare_digest
 from typing import TypeVar
 
@@ -36,6 +37,8 @@ LISTING_WORKFLOWS = "workflows"
 T = TypeVar("T", bound=Message)
 
 _MAC_END = 1 + MAC_BYTES
+# On its way to its run a token is opened more than once, within moments.
+_KEPT_TOKENS = 1024
 _MAX_SECONDS = 253_402_300_799
 _MAX_NANOS = 999_999_999
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -47,17 +50,21 @@ class Tokens:
     def __init__(self, secrets: ClusterSecrets) -> None:
         self._task = _Seal(secrets, "task token")
         self._page = _Seal(secrets, "page token")
+        self._open_task = lru_cache(_KEPT_TOKENS)(self._open_task_anew)
 
     def seal_task(self, token: TaskToken) -> bytes:
         """The bytes that a worker carries."""
         return self._task.seal(token.SerializeToString())
 
     def open_task(self, data: bytes, field: str = "task_token") -> TaskToken:
-        """What `seal_task` was given.
+        """What `seal_task` was given; the same object for the same bytes, not to be changed.
 
         Raises:
             InvalidArgumentError: Not sealed by this cluster, or it names no task; names `field`.
         """
+        return self._open_task(data, field)
+
+    def _open_task_anew(self, data: bytes, field: str) -> TaskToken:
         token = _parse(TaskToken, self._task.open(data, field), field)
         if not (_names_a_task(token) and _is_time(token.started_time)):
             raise InvalidArgumentError(field, "the token names no task")

@@ -7,7 +7,6 @@ when it ends; or later, when the one before has been answered.
 import asyncio
 import threading
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Final
 
 from aetheris.api.v1.common_pb2 import Payloads
@@ -18,11 +17,11 @@ _MAX_INTERVAL: Final = 60.0
 _INTERVAL_WITHOUT_TIMEOUT: Final = 30.0
 
 
-def interval_of(heartbeat_timeout: timedelta | None) -> float:
-    """Seconds between two heartbeats of one attempt."""
-    if heartbeat_timeout is None:
+def interval_of(heartbeat_timeout: float) -> float:
+    """Seconds between two heartbeats of one attempt, given its timeout; 0 is none."""
+    if not heartbeat_timeout:
         return _INTERVAL_WITHOUT_TIMEOUT
-    return min(_MAX_INTERVAL, heartbeat_timeout.total_seconds() * _SHARE)
+    return min(_MAX_INTERVAL, heartbeat_timeout * _SHARE)
 
 
 class Heartbeater:

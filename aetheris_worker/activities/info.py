@@ -61,15 +61,19 @@ def read_info(
         scheduled_time=_time(task.scheduled_time),
         attempt_scheduled_time=_time(task.current_attempt_scheduled_time),
         started_time=_time(task.started_time),
-        schedule_to_close_timeout=timeout_of(task.schedule_to_close_timeout),
-        start_to_close_timeout=timeout_of(task.start_to_close_timeout),
-        heartbeat_timeout=timeout_of(task.heartbeat_timeout),
+        schedule_to_close_timeout=_timeout(task.schedule_to_close_timeout),
+        start_to_close_timeout=_timeout(task.start_to_close_timeout),
+        heartbeat_timeout=_timeout(task.heartbeat_timeout),
         is_at_most_once=task.delivery == workflow_pb2.ACTIVITY_DELIVERY_AT_MOST_ONCE,
     )
 
 
-def timeout_of(duration: Duration) -> timedelta | None:
-    """None where it is unset."""
+def seconds_of(duration: Duration) -> float:
+    """A timeout; 0 where it is unset. Each attempt asks for some, and `ToTimedelta` takes long."""
+    return duration.seconds + duration.nanos * 1e-9
+
+
+def _timeout(duration: Duration) -> timedelta | None:
     return duration.ToTimedelta() or None
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import functools
 import logging
+import math
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from typing import Any, Final, cast
@@ -25,7 +26,7 @@ from aetheris_client.signatures import signature_of
 from aetheris_worker.activities.attempt import CURRENT, Attempt, CancelReason
 from aetheris_worker.activities.calls import call_async, call_plain
 from aetheris_worker.activities.heartbeat import Heartbeater, interval_of
-from aetheris_worker.activities.info import timeout_of
+from aetheris_worker.activities.info import seconds_of
 from aetheris_worker.answers import AnswerSender, is_passing_error
 from aetheris_worker.config import WorkerConfig
 from aetheris_worker.runtime.definitions import ActivityDefinition
@@ -156,7 +157,7 @@ class ActivityRunner:
     def _new_attempt(self, task: ActivityTask, *, is_async: bool) -> Attempt:
         heartbeats = Heartbeater(
             asyncio.get_running_loop(),
-            interval_of(timeout_of(task.heartbeat_timeout)),
+            interval_of(seconds_of(task.heartbeat_timeout)),
             functools.partial(self._send_heartbeat, task),
         )
         return Attempt(
@@ -204,12 +205,14 @@ class ActivityRunner:
         # Code that sends no heartbeat hears nothing of the server's timeout: it would go on beside
         # the next attempt, in a slot that others need. The server's time began earlier than this.
         task = attempt.task
-        limits = (task.start_to_close_timeout, task.schedule_to_close_timeout)
-        limit = min(filter(None, map(timeout_of, limits)), default=None)
-        if limit is None:
+        limits = (
+            seconds_of(task.start_to_close_timeout) or math.inf,
+            seconds_of(task.schedule_to_close_timeout) or math.inf,
+        )
+        limit = min(limits)
+        if limit == math.inf:
             return None
-        loop = asyncio.get_running_loop()
-        return loop.call_later(limit.total_seconds(), attempt.cancel, CancelReason.GONE)
+        return asyncio.get_running_loop().call_later(limit, attempt.cancel, CancelReason.GONE)
 
     async def _call(
         self, attempt: Attempt, definition: ActivityDefinition | None
