@@ -5,6 +5,9 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 ROUNDS := 20
+SECONDS := 60
+SHARDS := 8
+CACHE := 0
 
 # Recursive (=), so that the search only runs when the virtual environment must be made.
 PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -12,7 +15,7 @@ PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; d
 	>/dev/null 2>&1 && { command -v $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv proto proto-check buf lint types check test fault demo bench endurance dev clean
+.PHONY: help venv proto proto-check buf lint types check test fault chaos demo bench endurance dev clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +57,10 @@ test: $(STAMP) ## Set up what is missing and run the tests (ARGS='-k name' passe
 fault: $(STAMP) ## The tests that kill, cut and pause, again and again (ROUNDS=20)
 	@for round in $$(seq $(ROUNDS)); do \
 		echo "round $$round of $(ROUNDS)"; $(PY) -m pytest -q -x -m fault $(ARGS) || exit 1; done
+
+chaos: $(STAMP) ## Load while everything fails, then an audit (SEED=n repeats; SECONDS, SHARDS, CACHE)
+	@$(PY) -m tests.fault.chaos --seed=$(SEED) --seconds=$(SECONDS) --shards=$(SHARDS) \
+		--cache=$(CACHE) $(ARGS)
 
 demo: $(STAMP) ## Watch a real job survive kill -9 of its worker and its server
 	@$(PY) -m examples.census.demo $(ARGS)

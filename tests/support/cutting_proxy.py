@@ -49,13 +49,14 @@ class CuttingProxy:
             self._flowing.set()
 
     def cut(self) -> None:
-        """Cut every connection now."""
+        """Cut every connection now; those made from here on stay."""
         self._cut.set()
+        self._cut = asyncio.Event()
         for writer in self._writers:
             writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass one client's connection on until either side ends it."""
+        """Pass one client's connection on until either side ends it, or there is no server."""
         if self.is_refusing:
             writer.transport.abort()
             return
@@ -65,7 +66,11 @@ class CuttingProxy:
                 pass
             writer.transport.abort()
             return
-        server_reader, server_writer = await self._connect()
+        try:
+            server_reader, server_writer = await self._connect()
+        except OSError:
+            writer.transport.abort()
+            return
         pair = {writer, server_writer}
         self._writers |= pair
         try:
@@ -85,6 +90,7 @@ class CuttingProxy:
         *,
         is_reply: bool,
     ) -> None:
+        cut = self._cut
         try:
             while data := await source.read(65536):
                 await self._flowing.wait()
@@ -92,7 +98,7 @@ class CuttingProxy:
                     self.drops_next_reply = False
                     break
                 if is_reply and self.holds_replies:
-                    await self._cut.wait()
+                    await cut.wait()
                     break
                 target.write(data)
                 await target.drain()

@@ -1,4 +1,4 @@
-"""A real server in a process of its own, to be killed, paused and started again."""
+"""Real servers and workers in processes of their own, to be killed, paused and started again."""
 
 import asyncio
 import os
@@ -29,12 +29,87 @@ FAST = {
 """Settings with which failover takes a moment."""
 
 
-class ServerProcess:
-    """One server. What it prints and logs goes to a file of its own, see `output`.
+class ChildProcess:
+    """One process. What it prints and logs goes to a file of its own, see `output`.
+
+    Attributes:
+        environment: Added to this process's environment.
+    """
+
+    def __init__(self, log: Path, environment: Mapping[str, str]) -> None:
+        self.environment = dict(environment)
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def output(self) -> str:
+        """All that it has printed and logged since its first start."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def _spawn(self, *arguments: str) -> None:
+        """Start Python with arguments."""
+        assert not self.is_running
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=_ROOT,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def send(self, signal_number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal_number)
+
+    async def wait_exit(self, timeout: float = _EXIT_TIMEOUT) -> int:
+        """The exit code, negative for a signal."""
+        process = self._process
+        assert process is not None
+        await wait_until(lambda: process.poll() is not None, timeout, "the process to end")
+        return process.returncode
+
+    async def kill(self) -> None:
+        """SIGKILL; gone when it returns. Harmless if it is gone already."""
+        if self.is_running:
+            self.send(signal.SIGKILL)
+            await self.wait_exit()
+
+    async def terminate(self) -> int:
+        """SIGTERM; the exit code."""
+        self.send(signal.SIGTERM)
+        return await self.wait_exit()
+
+
+class ModuleProcess(ChildProcess):
+    """`python -m module arguments`, for example a worker."""
+
+    def __init__(
+        self, log: Path, environment: Mapping[str, str], module: str, *arguments: str
+    ) -> None:
+        super().__init__(log, environment)
+        self._command = ("-m", module, *arguments)
+
+    def launch(self) -> None:
+        self._spawn(*self._command)
+
+
+class ServerProcess(ChildProcess):
+    """One server.
 
     Attributes:
         arguments: Of the command line.
-        environment: Settings, added to this process's environment.
         program: What Python runs: the command line, unless a test puts something before it.
         address: Where it listens; kept over restarts.
     """
@@ -46,46 +121,17 @@ class ServerProcess:
         environment: Mapping[str, str],
         program: Sequence[str] = _RUN_CLI,
     ) -> None:
+        super().__init__(folder / f"server-{id(self):x}.log", environment)
         self.arguments = list(arguments)
-        self.environment = dict(environment)
         self.program = program
         self.address: str = ""
-        self._output = folder / f"server-{id(self):x}.log"
         self._output_begin = 0
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def output(self) -> str:
-        """All that it has printed and logged since its first start."""
-        return self._output.read_text(errors="replace") if self._output.exists() else ""
-
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
 
     def launch(self) -> None:
         """Start the process; on the port of the last time, if it ran before."""
-        assert not self.is_running
         port = self.address.rpartition(":")[2] or "0"
-        self._output_begin = self._output.stat().st_size if self._output.exists() else 0
-        with self._output.open("ab") as output:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, *self.program, *self.arguments),
-                    *("--port", port, "--http-port", "-1"),
-                ],
-                cwd=_ROOT,
-                env={**os.environ, **self.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._output_begin = self._log.stat().st_size if self._log.exists() else 0
+        self._spawn(*self.program, *self.arguments, "--port", port, "--http-port", "-1")
 
     async def wait_ready(self) -> None:
         """Return when it says that it is ready."""
@@ -103,28 +149,6 @@ class ServerProcess:
     async def start(self) -> None:
         self.launch()
         await self.wait_ready()
-
-    def send(self, signal_number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal_number)
-
-    async def wait_exit(self, timeout: float = _EXIT_TIMEOUT) -> int:
-        """The exit code, negative for a signal."""
-        process = self._process
-        assert process is not None
-        await wait_until(lambda: process.poll() is not None, timeout, "the server to end")
-        return process.returncode
-
-    async def kill(self) -> None:
-        """SIGKILL; gone when it returns. Harmless if it is gone already."""
-        if self.is_running:
-            self.send(signal.SIGKILL)
-            await self.wait_exit()
-
-    async def terminate(self) -> int:
-        """SIGTERM; the exit code."""
-        self.send(signal.SIGTERM)
-        return await self.wait_exit()
 
     async def restart(self) -> None:
         """SIGKILL, and a new process on the same port."""
