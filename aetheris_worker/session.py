@@ -135,6 +135,7 @@ class WorkerSession:
             try:
                 await self._abandon()
                 await self._take_runs_down()
+                await self._threads.end_given_up()
             finally:
                 # Also where the end is cancelled in its turn.
                 self._stop_threads()

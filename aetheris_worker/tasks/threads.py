@@ -40,6 +40,9 @@ RELIEF: Final = 0.1
 MAX_THREADS: Final = 16
 _CHECK_INTERVAL: Final = 0.05
 _RAISE_INTERVAL: Final = 1.0
+# At the end of the worker: so often, and that far apart.
+_LAST_RAISES: Final = 5
+_LAST_RAISE_INTERVAL: Final = 0.2
 
 Deliver = Callable[[object, BaseException | None], None]
 
@@ -175,6 +178,28 @@ class WorkflowThreads:
         self.submit(label, work, deliver, clean_up, progress)
         return cast(T, await future)
 
+    async def end_given_up(self) -> None:
+        """Raise in what was given up a few times more, and say what hangs on after all.
+
+        Only then does code that catches what is raised in it not spin on behind its worker.
+        """
+        for _ in range(_LAST_RAISES):
+            hanging = self._given_up()
+            if not hanging:
+                return
+            for thread, job in hanging:
+                job.raise_time = 0.0
+                self._give_up(thread, job)
+            await asyncio.sleep(_LAST_RAISE_INTERVAL)
+        labels = sorted(job.label for _, job in self._given_up())
+        if labels:
+            _LOGGER.error(
+                "workflow code that was given up and cannot be ended runs on in %d threads until "
+                "the process ends: %s",
+                len(labels),
+                ", ".join(labels),
+            )
+
     def stop(self) -> None:
         """No more jobs come. Threads that wait end now, those that hang with the process."""
         if self._timer is not None:
@@ -246,6 +271,10 @@ class WorkflowThreads:
         self._provide_thread()
         if self._pending_count or any(thread.job is not None for thread in self._threads):
             self._timer = self._loop.call_later(_CHECK_INTERVAL, self._check)
+
+    def _given_up(self) -> list[tuple[_Thread, _Job]]:
+        jobs = [(thread, thread.job) for thread in self._threads]
+        return [(thread, job) for thread, job in jobs if job is not None and job.is_given_up]
 
     def _give_up(self, thread: _Thread, job: _Job) -> None:
         with thread.lock:

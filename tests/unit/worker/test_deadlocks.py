@@ -53,6 +53,23 @@ class Blocks:
 
 
 @workflow.defn
+class Catches:
+    """Code that catches what takes it out of its thread, so many times."""
+
+    is_over: ClassVar[bool] = False
+    caught: ClassVar[int] = 0
+
+    @workflow.run
+    async def run(self, times: int) -> None:
+        while Catches.caught < times and not Catches.is_over:
+            try:
+                while not Catches.is_over:
+                    pass
+            except RunEvictedError:
+                Catches.caught += 1
+
+
+@workflow.defn
 class Quick:
     @workflow.run
     async def run(self) -> None: ...
@@ -359,6 +376,27 @@ async def test_worker_ends_though_all_threads_hang(
     finally:
         Blocks.gate.set()
     assert "keeps cached runs from being taken down" in caplog.text
+
+
+@pytest.mark.parametrize("times", [3, 1_000])
+async def test_code_that_catches_what_takes_it_out_does_not_outlive_its_worker_unsaid(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, times: int
+) -> None:
+    monkeypatch.setattr(Catches, "caught", 0)
+    monkeypatch.setattr(Catches, "is_over", False)
+    server = TaskServer()
+    task_of(server, "Catches", 1, times)
+    try:
+        async with working(server, workflows=[Catches]):
+            await server.wait_answer(1)
+        if times == 3:
+            await wait_until(lambda: not workflow_threads(), what="the end of all threads")
+            assert "cannot be ended" not in caplog.text
+        else:
+            assert "given up and cannot be ended runs on in 1 threads" in caplog.text
+    finally:
+        Catches.is_over = True
+    await wait_until(lambda: not workflow_threads(), what="the end of all threads")
 
 
 async def test_result_or_error_of_a_step_is_delivered_once_and_in_order() -> None:
