@@ -13,6 +13,7 @@ when that was written, and the times in its history never go back.
 from datetime import datetime, timedelta
 
 from aetheris_server.clock import Clock
+from aetheris_server.history.state.times import ZERO
 
 
 class RunTime:
@@ -21,14 +22,18 @@ class RunTime:
     Without a step it is the wall clock's to the microsecond: what is counted is rounded down, and
     the clock for intervals is read on the late side where counting starts and on the early one
     where it ends.
+
+    Attributes:
+        lead: By how much it was ahead of the wall clock when it was last read.
     """
 
-    __slots__ = ("_at", "_time")
+    __slots__ = ("_at", "_time", "lead")
 
     def __init__(self, time: datetime) -> None:
         """Begin, not earlier than a time that the run has been at."""
         self._time = time
         self._at: float | None = None
+        self.lead = ZERO
 
     def read(self, clock: Clock) -> datetime:
         """The run's time now."""
@@ -40,14 +45,17 @@ class RunTime:
         if now < counted:
             if self._at is None:
                 self._at = clock.monotonic()
+            self.lead = counted - now
             return counted
         self._time, self._at = now, clock.monotonic()
+        self.lead = ZERO
         return now
 
     def reach(self, time: datetime, clock: Clock) -> None:
         """It is not before `time`, whose moment has come by the clock for intervals."""
         if self.read(clock) < time:
             self._time, self._at = time, clock.monotonic()
+            self.read(clock)
 
     def to_monotonic(self, deadline: datetime) -> float:
         """When it gets to a deadline, by the clock for intervals, as things stand.

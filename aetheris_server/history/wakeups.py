@@ -176,13 +176,11 @@ class WakeUps:
         found = self._durable.find(run.key.run_id)
         if found is None or run.wake_time is None:
             return
-        deadline, moment = found
-        now, at = self._clock.now(), self._clock.monotonic()
-        if deadline <= now + DUE_HORIZON or run.wake_time > deadline:
+        now, (deadline, _) = run.time.read(self._clock), found
+        if deadline <= now + DUE_HORIZON or run.wake_time > deadline or run.time.lead:
+            # Soon; or its row does not tell, or tells the wall clock's and not how far it is ahead.
             return
-        if (deadline - now).total_seconds() <= moment - at + _LEAST_STEP:
-            # Its row has it, and is looked at before the deadline comes.
-            self._durable.discard(run.key.run_id)
+        self._durable.discard(run.key.run_id)
 
     def _forget(self, run_id: str) -> None:
         self._durable.discard(run_id)

@@ -160,6 +160,23 @@ def test_run_loaded_after_a_step_back_waits_no_longer_than_at_its_newest_record(
     assert not bench.load(key).state.timers
 
 
+@pytest.mark.parametrize("step", [step for step in _STEPS if step < 0])
+def test_wait_that_begins_after_a_step_back_survives_its_host(
+    clock: ManualClock, step: float
+) -> None:
+    bench = MemoryEngine(clock)
+    key = bench.start("a")
+    _step(clock, step)
+    bench.run_task(key, start_timer("t", 5))
+    bench.evict(key)
+    # Another host knows of the run by its row alone.
+    bench.engine.wakeups._forget(key.run_id)
+    bench.schedule_due(DUE_HORIZON)
+    for _ in range(10):
+        bench.advance(1)
+    assert not bench.load(key).state.timers
+
+
 @pytest.mark.parametrize("step", _STEPS)
 def test_times_in_a_history_never_go_back(clock: ManualClock, step: float) -> None:
     bench = MemoryEngine(clock)
