@@ -10,3 +10,9 @@
 A seed fixes the load's choices and the faults'; what meets what is up to the machine, so that a
 seed which has found something may have to be repeated.
 """
+
+import os
+
+# Read by gRPC when it is imported. Its handlers for forks break some of the children that run under
+# another account, as Postgres does where this process is root.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import os
 import secrets
 import sys
 import tempfile
@@ -17,9 +16,6 @@ from tests.support.processes import Stopwatch
 
 def main() -> None:
     """Run, and print what was wrong and how to repeat it."""
-    # Read by gRPC when it first opens a channel. Its handlers for forks break some of the children
-    # that run under another account, as Postgres does where this process is root.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     arguments = _parse_arguments()
     console, watch = Console(width=110), Stopwatch()
     repeat = (
