@@ -1,6 +1,7 @@
 """`aetheris-server dev`: its own Postgres and Redis, killed, closed off, or another's."""
 
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -47,11 +48,14 @@ async def test_dev_server_starts_a_store_that_was_killed_again_and_loses_no_run(
     async with running(process), Raw(process.address) as server:
         run = await server.start_run()
         for _ in range(2):
-            (store, *_) = _servers(name, data_dir / folder)
-            store.send_signal(signal.SIGKILL)
+            # Postgres is several processes.
+            killed = _servers(name, data_dir / folder)
+            for store in killed:
+                with suppress(psutil.NoSuchProcess):
+                    store.kill()
             await wait_until(
-                lambda store=store: [
-                    found for found in _servers(name, data_dir / folder) if found != store
+                lambda killed=killed: [
+                    found for found in _servers(name, data_dir / folder) if found not in killed
                 ],
                 30.0,
                 "the store to be started again",
