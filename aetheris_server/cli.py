@@ -13,6 +13,7 @@ import uvloop
 from aetheris_server.config import ConfigError, Settings, load_settings
 from aetheris_server.embedded.errors import EmbeddedError, EmbeddedMissingError
 from aetheris_server.errors import AetherisError
+from aetheris_server.garbage import look_at_old_objects_rarely
 from aetheris_server.main import run_server
 from aetheris_server.shutdown import Shutdown
 from aetheris_server.storage.migrate import migrate as migrate_schema
@@ -170,6 +171,7 @@ def _run(
     try:
         settings = load_settings(config, flags)
         configure_logging(settings.log)
+        look_at_old_objects_rarely()
         uvloop.run(_run_stoppable(command, settings))
     except ConfigError as error:
         print(f"aetheris-server: {error}", file=sys.stderr)

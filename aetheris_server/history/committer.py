@@ -54,13 +54,15 @@ class Commit:
 
     Attributes:
         rows: In shard_seq order; all are written or none is.
+        on_done: Called once with the commit and why it failed, if it did. It must not hold on to
+            the commit, which holds on to it: every commit would be left to the garbage collector.
         range_id: Of the ownership in which it was decided.
         byte_count: What it writes, about; known once it is queued.
     """
 
     shard_id: int
     rows: list[LogRow]
-    on_done: Callable[[AetherisError | None], None]
+    on_done: "Callable[[Commit, AetherisError | None], None]"
     inserts: list[ExecutionRow] = field(default_factory=list[ExecutionRow])
     updates: list[ExecutionUpdate] = field(default_factory=list[ExecutionUpdate])
     snapshots: list[SnapshotRow] = field(default_factory=list[SnapshotRow])
@@ -241,7 +243,7 @@ class Committer:
     def _tell(self, commit: Commit, error: AetherisError | None) -> bool:
         """Tell whoever waits what came of a commit; whether that went without a fault."""
         try:
-            commit.on_done(error)
+            commit.on_done(commit, error)
         except Exception:  # noqa: BLE001 - logged whole
             # The outcomes of others are still to be told.
             _log.exception("a commit's outcome could not be told", shard_id=commit.shard_id)

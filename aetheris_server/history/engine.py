@@ -347,7 +347,9 @@ class Engine:
         commit = Commit(
             shard.shard_id,
             rows=[],
-            on_done=lambda error: self._on_committed(shard, commit, runs, transition, error),
+            on_done=lambda commit, error: self._on_committed(
+                shard, commit, runs, transition, error
+            ),
             range_id=shard.range_id,
         )
         at_fault = runs[0]
@@ -494,7 +496,7 @@ class Engine:
         snapshot = try_snapshot_row(run)
         if snapshot is not None:
             self.committer.enqueue(
-                Commit(run.shard_id, rows=[], on_done=lambda _: None, snapshots=[snapshot])
+                Commit(run.shard_id, rows=[], on_done=lambda _, __: None, snapshots=[snapshot])
             )
 
     # Offering.

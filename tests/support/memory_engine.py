@@ -95,7 +95,7 @@ class MemoryEngine:
                     self._records.setdefault(row.run_id or "", []).append(stored)
                 for row in (*commit.inserts, *commit.updates):
                     self._wake_times[row.run_id] = row.wake_time
-                commit.on_done(None)
+                commit.on_done(commit, None)
         for rewrite_id, rewrite in self.engine.shards[0].wake_rewrites.items():
             self._wake_times[rewrite_id] = rewrite.new_time
         self.engine.shards[0].wake_rewrites.clear()

@@ -96,7 +96,7 @@ def _dispatcher() -> Dispatcher:
 def _committer() -> _Loop:
     committer = Committer(_AWAY, lambda *_: None)
     for number in range(_ITEMS):
-        committer.enqueue(Commit(number, rows=[], on_done=lambda _: committer._wake.set()))
+        committer.enqueue(Commit(number, rows=[], on_done=lambda *_: committer._wake.set()))
     return committer.run
 
 

@@ -63,7 +63,7 @@ class _Bench:
             Commit(
                 shard_id,
                 rows=[LogRow(shard_id, seq, "", "", 0, 0, 0, record, b"")],
-                on_done=lambda error: self.done.append((shard_id, seq, error)),
+                on_done=lambda _, error: self.done.append((shard_id, seq, error)),
                 **parts,
             )
         )
@@ -162,7 +162,7 @@ async def test_shard_is_failed_before_anybody_is_told() -> None:
     async with _running() as bench:
         failed_when_told: list[int] = []
         bench.committer.enqueue(
-            Commit(1, rows=[], on_done=lambda _: failed_when_told.append(len(bench.failed)))
+            Commit(1, rows=[], on_done=lambda *_: failed_when_told.append(len(bench.failed)))
         )
         bench.answer(StorageUnavailableError("postgres", "gone"))
         await wait_until(lambda: failed_when_told)
@@ -208,7 +208,7 @@ async def test_one_refused_among_many_is_found_in_a_few_writes() -> None:
 
 
 async def test_outcome_that_cannot_be_told_fails_its_own_shard_only() -> None:
-    def fail(_: AetherisError | None) -> None:
+    def fail(*_: object) -> None:
         raise KeyError("a fault of ours")
 
     async with _running() as bench:
