@@ -4,6 +4,7 @@ import os
 import threading
 import time
 import uuid
+from functools import lru_cache
 from hashlib import blake2b
 
 __all__ = ["new_run_id", "shard_of"]
@@ -44,6 +45,8 @@ def new_run_id() -> str:
     return str(_run_ids.make())
 
 
+# A run is looked up a dozen times on its way, mostly within moments.
+@lru_cache(8192)
 def shard_of(namespace_id: str, workflow_id: str, shard_count: int) -> int:
     """The shard, 0 .. shard_count - 1, that owns every run of a workflow id.
 

@@ -41,7 +41,7 @@ class RunTime:
         now = clock.now()
         counted = self._time
         if self._at is not None:
-            counted += timedelta(microseconds=int((at - self._at) * 1e6))
+            counted += timedelta(0, 0, int((at - self._at) * 1e6))
         if now < counted:
             if self._at is None:
                 self._at = clock.monotonic()

@@ -14,6 +14,7 @@ from aetheris_server.history.state.times import (
     ZERO,
     from_duration,
     is_over_maximum,
+    to_duration,
 )
 
 _LOWEST_PRIORITY = 5
@@ -161,8 +162,4 @@ def fill_activity(
 def _shortest(*timeouts: timedelta) -> duration_pb2.Duration | None:
     """The shortest of those that are not zero; None if all are."""
     positive = [timeout for timeout in timeouts if timeout]
-    if not positive:
-        return None
-    duration = duration_pb2.Duration()
-    duration.FromTimedelta(min(positive))
-    return duration
+    return to_duration(min(positive)) if positive else None

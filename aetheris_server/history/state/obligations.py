@@ -12,7 +12,7 @@ from aetheris.server.v1 import log_pb2, matching_service_pb2
 from aetheris_server.history.state.activity import is_free, is_owed
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.run import ActivityState, RunState
-from aetheris_server.history.state.times import to_timestamp
+from aetheris_server.history.state.times import to_duration, to_timestamp
 from aetheris_server.history.state.workflow_task import is_owed as is_task_owed
 
 STICKY_TIMEOUT = timedelta(seconds=10)
@@ -121,7 +121,7 @@ def workflow_ref(state: RunState, inflight: Inflight) -> matching_service_pb2.Ta
     )
     if inflight.sticky is not None:
         ref.sticky_task_queue = inflight.sticky.task_queue
-        ref.sticky_timeout.FromTimedelta(inflight.sticky.timeout)
+        ref.sticky_timeout.CopyFrom(to_duration(inflight.sticky.timeout))
     return ref
 
 

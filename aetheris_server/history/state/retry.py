@@ -9,11 +9,17 @@ from aetheris_server.history.state.times import (
     ZERO,
     from_duration,
     is_over_maximum,
+    to_duration,
 )
 
 DEFAULT_INITIAL_INTERVAL = timedelta(seconds=1)
 DEFAULT_BACKOFF_COEFFICIENT = 2.0
 _MAXIMUM_INTERVAL_FACTOR = 100
+_DEFAULT_POLICY = common_pb2.RetryPolicy(
+    initial_interval=to_duration(DEFAULT_INITIAL_INTERVAL),
+    backoff_coefficient=DEFAULT_BACKOFF_COEFFICIENT,
+    maximum_interval=to_duration(DEFAULT_INITIAL_INTERVAL * _MAXIMUM_INTERVAL_FACTOR),
+)
 _TIMEOUT_TYPE_PREFIX = "AetherisTimeout:"
 
 
@@ -57,14 +63,18 @@ def decide_retry(
 def fill_policy(given: common_pb2.RetryPolicy) -> common_pb2.RetryPolicy:
     """The policy with its gaps filled in: 1 s, doubling, at most 100 times the first wait."""
     policy = common_pb2.RetryPolicy()
+    if not given.ByteSize():
+        # Nearly all.
+        policy.CopyFrom(_DEFAULT_POLICY)
+        return policy
     policy.CopyFrom(given)
     if not from_duration(policy.initial_interval):
-        policy.initial_interval.FromTimedelta(DEFAULT_INITIAL_INTERVAL)
+        policy.initial_interval.CopyFrom(to_duration(DEFAULT_INITIAL_INTERVAL))
     if not policy.backoff_coefficient:
         policy.backoff_coefficient = DEFAULT_BACKOFF_COEFFICIENT
     if not from_duration(policy.maximum_interval):
-        policy.maximum_interval.FromTimedelta(
-            from_duration(policy.initial_interval) * _MAXIMUM_INTERVAL_FACTOR
+        policy.maximum_interval.CopyFrom(
+            to_duration(from_duration(policy.initial_interval) * _MAXIMUM_INTERVAL_FACTOR)
         )
     return policy
 
