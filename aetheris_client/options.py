@@ -160,7 +160,7 @@ def check_options(call: str, **given: object) -> None:
     """
     for name, value in given.items():
         kind = _KINDS.get(name)
-        if value is None or kind is None:
+        if value is None or kind is None or _is_plainly(kind, value):
             continue
         if not kind.accepts(value):
             raise wrong_kind(call, name, value)
@@ -168,6 +168,13 @@ def check_options(call: str, **given: object) -> None:
             raise ValueError(f"{call}: option {name!r}: {value} is longer than {MAX_DURATION}")
         for text in _texts(value):
             check_text(f"{call}: option {name!r}", text)
+
+
+def _is_plainly(kind: _Kind, value: object) -> bool:
+    """Whether a look at it is enough, as at nearly every value: each activity has some."""
+    if kind is _TEXT:
+        return type(value) is str and value.isascii()
+    return kind is _WORDS and value == ()
 
 
 def _texts(value: object) -> Iterable[object]:

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import cast
 
 from aetheris_client.hints import hints_of
@@ -43,6 +44,8 @@ class Signature:
 
 def signature_of(function: Callable[..., object]) -> Signature:
     """Read a function, a bound or unbound method, or an object with `__call__`."""
+    if type(function) is FunctionType:
+        return _read(function)
     if not inspect.isroutine(function):
         function = cast(Callable[..., object], type(function).__call__)
     return _read(getattr(function, "__func__", function))

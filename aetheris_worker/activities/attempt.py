@@ -132,6 +132,9 @@ class Attempt:
     def close(self) -> None:
         """The attempt is over."""
         self._heartbeats.close()
+        with self._lock:
+            # Its task is among these, and refers to the attempt.
+            self._on_cancel.clear()
 
 
 CURRENT: Final[contextvars.ContextVar[Attempt]] = contextvars.ContextVar("aetheris_attempt")

@@ -8,7 +8,7 @@ go by that. ActivityError caused by CancelledError is an activity that cancelled
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import IntEnum
 from typing import Any, Final, TypeVar, cast
@@ -132,7 +132,7 @@ class ActivityHandle(WorkflowFuture[R]):
     def __init__(self, loop: WorkflowLoop, activity_id: str, cancel: Callable[[], bool]) -> None:
         super().__init__(loop, loop.next_hash())
         self.activity_id = activity_id
-        self._cancel_activity = cancel
+        self._cancel_activity: Callable[[], bool] | None = cancel
         self._cancel_message: object = None
 
     def cancel(self, msg: object = None) -> bool:
@@ -142,7 +142,7 @@ class ActivityHandle(WorkflowFuture[R]):
         WAIT_CANCELLATION_COMPLETED, when the activity has cancelled; if it ends otherwise after
         all, its result or error.
         """
-        if self.done():
+        if self.done() or self._cancel_activity is None:
             return False
         self._cancel_message = msg
         if self._cancel_activity():
@@ -152,6 +152,10 @@ class ActivityHandle(WorkflowFuture[R]):
     def end_cancelled(self) -> None:
         """The activity has cancelled, as it was asked to."""
         super().cancel(self._cancel_message)
+
+    def let_go(self) -> None:
+        """The activity has ended: there is nothing left to cancel, nor a reason to refer to it."""
+        self._cancel_activity = None
 
 
 class ActivityMachine:
@@ -196,6 +200,7 @@ class ActivityMachine:
     def close(self, event: HistoryEvent) -> None:
         """The event that ends it is in the history."""
         self.move(ActivityInput.CLOSE)
+        self.handle.let_go()
         if self.handle.done():
             return
         match event.event_type:
@@ -261,13 +266,13 @@ class ActivityRun:
     """What an activity needs of its run.
 
     Attributes:
-        scheduled: Called once its event is known, with the machine.
+        open: The activities whose events are known and that have not ended, by those events.
     """
 
     loop: WorkflowLoop
     commands: CommandLog
     converter: DataConverter
-    scheduled: Callable[[ActivityMachine], None]
+    open: dict[int, ActivityMachine] = field(default_factory=dict[int, ActivityMachine])
 
 
 class ScheduleActivityCommand:
@@ -292,14 +297,14 @@ class ScheduleActivityCommand:
         attributes.task_queue.name = options.task_queue
         if activity.arguments is not None:
             attributes.input.CopyFrom(activity.arguments)
-        for timeout, field in (
+        for timeout, duration in (
             (options.schedule_to_close_timeout, attributes.schedule_to_close_timeout),
             (options.schedule_to_start_timeout, attributes.schedule_to_start_timeout),
             (options.start_to_close_timeout, attributes.start_to_close_timeout),
             (options.heartbeat_timeout, attributes.heartbeat_timeout),
         ):
             if timeout is not None:
-                _set_duration(field, timeout)
+                _set_duration(duration, timeout)
         if options.retry_policy is not None:
             attributes.retry_policy.CopyFrom(options.retry_policy.to_proto())
         attributes.capabilities.extend(options.capabilities)
@@ -316,7 +321,7 @@ class ScheduleActivityCommand:
     def mark_recorded(self, event: HistoryEvent) -> None:
         self._activity.scheduled_event_id = event.event_id
         self._activity.move(ActivityInput.SCHEDULE_RECORDED)
-        self._activity._run.scheduled(self._activity)  # pyright: ignore[reportPrivateUsage]
+        self._activity._run.open[event.event_id] = self._activity  # pyright: ignore[reportPrivateUsage]
 
     def describe(self) -> str:
         activity = self._activity

@@ -60,6 +60,10 @@ class WorkflowEntry:
         self._context = contextvars.Context()
         run.signals.on_error = self._end
 
+    def let_go(self) -> None:
+        """The run is taken down: refer to it no longer through what it is made of."""
+        self._run.signals.on_error = None
+
     def is_over(self) -> bool:
         """Nothing the code could do now would count."""
         return self.closing is not None or self.error is not None

@@ -203,7 +203,9 @@ def _install() -> None:
             _guard_class_method(cls, name)
     for switch in _switches:
         switch(True)
-    gc.callbacks.append(_note_collection)
+    # Around those of others, which may read the clock.
+    gc.callbacks.insert(0, _note_collection_start)
+    gc.callbacks.append(_note_collection_end)
     time_machine.make_room(_originals_shown)
     # Last: whoever sees it filled may rely on the rest.
     _replaced.update(replaced)
@@ -227,9 +229,15 @@ def _originals_shown() -> Generator[None]:
             switch(True)
 
 
-def _note_collection(phase: str, _: Mapping[str, int]) -> None:
+def _note_collection_start(phase: str, _: Mapping[str, int]) -> None:
     """What ends in a collection may be anybody's: an activity's file, another run's generator."""
-    _STATE.is_collecting = phase == "start"
+    if phase == "start":
+        _STATE.is_collecting = True
+
+
+def _note_collection_end(phase: str, _: Mapping[str, int]) -> None:
+    if phase == "stop":
+        _STATE.is_collecting = False
 
 
 def _make(instead: str, name: str, original: Any) -> _Guarded:

@@ -17,7 +17,6 @@ import zlib
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
 from typing import Any, Final, TypeVar, TypeVarTuple, cast
 
 from aetheris_worker.durations import check_delay
@@ -51,7 +50,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     """See the module. One per run.
 
     Attributes:
-        owner: The run, for code that finds its way from the running loop.
+        owner: The run, for code that finds its way from the running loop; None once evicted.
         now: Seconds since the epoch; what `time` answers.
         read_only: Set while a query handler runs: whatever would change the run raises.
         turn_count: How often control came back from the code in this activation.
@@ -111,24 +110,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                         return
                     repeat_count = 0
 
-    @contextmanager
-    def entered(self) -> Generator[None]:
-        """Make this the running loop of the thread, in place of the one that may be running."""
-        outer = events._get_running_loop()  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
-        outer_task = _suspend_current_task(outer)
-        outer_hooks = sys.get_asyncgen_hooks()
-        # With the outer loop's hooks, that loop would adopt this run's async generators and close
-        # them whenever the garbage collector finds them.
-        sys.set_asyncgen_hooks(None, _drop)
-        was_guarded = guard.enter()
-        events._set_running_loop(self)  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType]
-        try:
-            yield
-        finally:
-            guard.leave(was_guarded)
-            events._set_running_loop(outer)  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType]
-            sys.set_asyncgen_hooks(*outer_hooks)
-            _resume_current_task(outer, outer_task)
+    def entered(self) -> "_Entered":
+        """For the block, this is the running loop of the thread, in place of what may be one."""
+        return _Entered(self)
 
     def add_condition(self, predicate: Callable[[], bool]) -> asyncio.Future[None]:
         """A future that is done once the predicate, asked whenever the loop is idle, holds."""
@@ -165,6 +149,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._tasks.clear()
         # Taking coroutines down wakes those that wait for them.
         self._ready.clear()
+        self.owner = None
 
     def live_tasks(self) -> list[WorkflowTask[Any]]:
         """Tasks that are not done, oldest first."""
@@ -302,6 +287,31 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """DelayedCallback cancels its timer by itself."""
+
+
+class _Entered:
+    """See `WorkflowLoop.entered`; each workflow task has some."""
+
+    __slots__ = ("_loop", "_outer", "_outer_hooks", "_outer_task", "_was_guarded")
+
+    def __init__(self, loop: WorkflowLoop) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        self._outer: asyncio.AbstractEventLoop | None = events._get_running_loop()  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType]
+        self._outer_task = _suspend_current_task(self._outer)
+        self._outer_hooks = sys.get_asyncgen_hooks()
+        # With the outer loop's hooks, that loop would adopt this run's async generators and close
+        # them whenever the garbage collector finds them.
+        sys.set_asyncgen_hooks(None, _drop)
+        self._was_guarded = guard.enter()
+        events._set_running_loop(self._loop)  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType]
+
+    def __exit__(self, *_: object) -> None:
+        guard.leave(self._was_guarded)
+        events._set_running_loop(self._outer)  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType]
+        sys.set_asyncgen_hooks(*self._outer_hooks)
+        _resume_current_task(self._outer, self._outer_task)
 
 
 def _take_down(task: WorkflowTask[Any]) -> None:

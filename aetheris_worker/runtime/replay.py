@@ -5,8 +5,7 @@ its commands are compared with the events that record them. Only the commands of
 task, the one in hand, are new.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from aetheris.api.v1 import history_pb2
@@ -86,7 +85,7 @@ class RunMachine:
             Exception: Whatever the code raised that does not end the run.
         """
         commands: Sequence[ProducedCommand] = ()
-        with _only_exceptions():
+        with _ONLY_EXCEPTIONS:
             for chunk in chunks_of(events):
                 commands = self._advance(chunk, is_whole)
         return commands
@@ -94,7 +93,7 @@ class RunMachine:
     def query(self, name: str, arguments: Payloads) -> Payloads | None:
         """Ask the code as it stands; see WorkflowEntry.query."""
         try:
-            with _only_exceptions():
+            with _ONLY_EXCEPTIONS:
                 return self._entry.query(name, arguments)
         except ReadOnlyError:
             self.is_tainted = True
@@ -103,12 +102,13 @@ class RunMachine:
     def evict(self) -> None:
         """Take the code down; see WorkflowLoop.evict."""
         # What `finally` blocks log now would not be true.
-        self.run.is_replaying = True
+        self.run.set_replaying(True)
         self.run.loop.evict()
+        self._entry.let_go()
 
     def _advance(self, chunk: Chunk, is_whole: bool) -> Sequence[ProducedCommand]:
         run = self.run
-        run.is_replaying = chunk.is_replay
+        run.set_replaying(chunk.is_replay)
         is_first = self._last_event_id == 0
         after_commands = self._apply(chunk.events)
         if is_whole or chunk.started is not None:
@@ -174,15 +174,18 @@ class RunMachine:
         self.started_event_id = started.event_id
 
 
-@contextmanager
-def _only_exceptions() -> Generator[None]:
-    """Let nothing of the code's pass that the worker would take for its own end."""
-    try:
-        yield
-    except (Exception, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        raise StrayError(error) from error
+class _OnlyExceptions:
+    """Lets nothing of the code's pass that the worker would take for its own end."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None and not isinstance(error, (Exception, KeyboardInterrupt)):
+            raise StrayError(error) from error
+
+
+_ONLY_EXCEPTIONS: Final = _OnlyExceptions()
 
 
 def _start(run: WorkflowRun, entry: WorkflowEntry, event: HistoryEvent) -> None:
@@ -208,7 +211,7 @@ def _close_activity_cancelled(run: WorkflowRun, _: WorkflowEntry, event: History
 
 
 def _fire_timer(run: WorkflowRun, _: WorkflowEntry, event: HistoryEvent) -> None:
-    run.fire_timer(event.timer_fired_event_attributes.timer_id, event.event_id)
+    run.timers.fire(event.timer_fired_event_attributes.timer_id, event.event_id)
 
 
 def _signal(_: WorkflowRun, entry: WorkflowEntry, event: HistoryEvent) -> None:

@@ -25,11 +25,14 @@ from aetheris_worker.runtime.errors import HistoryError
 from aetheris_worker.runtime.info import RunId, WorkflowInfo, read_info
 from aetheris_worker.runtime.loop import WorkflowLoop
 from aetheris_worker.runtime.signals import SignalBox
-from aetheris_worker.runtime.timer import TimerMachine
+from aetheris_worker.runtime.timer import RunTimers
 
 
 class WorkflowRun:
     """The run behind the functions of `aetheris_worker.workflow`.
+
+    What it is made of does not refer back to it, but for its loop until that is taken down. So a
+    run that is over is freed at once, and not left to the garbage collector with all it holds.
 
     Attributes:
         is_replaying: The code repeats what it did before; nothing it does is new.
@@ -37,26 +40,23 @@ class WorkflowRun:
         suggests_continue_as_new: The server finds the history long.
         cancel_requested: Somebody asked the run to cancel.
         signals: Its signals and their handlers.
+        timers: Those that it has started.
     """
 
     def __init__(self, run_id: RunId, converter: DataConverter) -> None:
         self.id = run_id
         self.converter = converter
         self.commands = CommandLog()
-        self.loop = WorkflowLoop(self, self._start_timer, run_id.run_id)
+        self.timers = RunTimers(self.commands)
+        self.loop = WorkflowLoop(self, self.timers.start, run_id.run_id)
         self.is_replaying = False
         self.history_length = 0
         self.suggests_continue_as_new = False
         self.cancel_requested = False
         self.first_event: HistoryEvent | None = None
-        self.signals = SignalBox(self.loop, converter, lambda: self.is_replaying)
-        self._activity_run = ActivityRun(
-            self.loop, self.commands, converter, self._note_scheduled_activity
-        )
-        self._activities: dict[int, ActivityMachine] = {}
-        self._timers: dict[str, TimerMachine] = {}
+        self.signals = SignalBox(self.loop, converter)
+        self._activity_run = ActivityRun(self.loop, self.commands, converter)
         self._activity_count = 0
-        self._timer_count = 0
 
     # For workflow code.
 
@@ -153,7 +153,7 @@ class WorkflowRun:
 
     def close_activity(self, scheduled_event_id: int, event: HistoryEvent) -> None:
         """The activity has ended."""
-        machine = self._activities.pop(scheduled_event_id, None)
+        machine = self._activity_run.open.pop(scheduled_event_id, None)
         if machine is None:
             raise HistoryError(
                 f"event {event.event_id} ends the activity of event {scheduled_event_id}, "
@@ -161,19 +161,9 @@ class WorkflowRun:
             )
         machine.close(event)
 
-    def fire_timer(self, timer_id: str, event_id: int) -> None:
-        """The timer has fired."""
-        machine = self._timers.get(timer_id)
-        if machine is None:
-            raise HistoryError(f"event {event_id} fires timer {timer_id!r}, which is not open")
-        machine.fire()
-
-    def _start_timer(self, delay: float, fire: Callable[[], None]) -> TimerMachine:
-        self._timer_count += 1
-        return TimerMachine(str(self._timer_count), delay, fire, self._timers, self.commands)
-
-    def _note_scheduled_activity(self, machine: ActivityMachine) -> None:
-        self._activities[machine.scheduled_event_id] = machine
+    def set_replaying(self, is_replaying: bool) -> None:
+        """Whether the code repeats, from now on, what it did before."""
+        self.is_replaying = self.signals.is_silent = is_replaying
 
     def _started_event(self) -> HistoryEvent:
         if self.first_event is None:

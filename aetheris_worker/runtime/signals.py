@@ -67,16 +67,14 @@ class SignalBox:
 
     Attributes:
         on_error: Called with what a handler raised.
-        is_silent: Asked before a warning: whether the code only repeats what it did before.
+        is_silent: No warnings: the code only repeats what it did before.
     """
 
-    def __init__(
-        self, loop: WorkflowLoop, converter: DataConverter, is_silent: Callable[[], bool]
-    ) -> None:
+    def __init__(self, loop: WorkflowLoop, converter: DataConverter) -> None:
         self.on_error: Callable[[BaseException], None] | None = None
+        self.is_silent = False
         self._loop = loop
         self._converter = converter
-        self._is_silent = is_silent
         self._handlers: dict[str, SignalHandler] = {}
         self._dynamic: SignalHandler | None = None
         self._waiting: list[HistoryEvent] = []
@@ -144,7 +142,7 @@ class SignalBox:
 
     def warn_at_end(self, label: str) -> None:
         """The run has ended: say what that leaves undone."""
-        if self._is_silent():
+        if self.is_silent:
             return
         # One whose own error ends the run is not abandoned.
         ending = asyncio.current_task()
@@ -172,7 +170,7 @@ class SignalBox:
 
     def _keep(self, event: HistoryEvent, reason: str) -> None:
         self._waiting.append(event)
-        if not self._is_silent():
+        if not self.is_silent:
             name = event.workflow_execution_signaled_event_attributes.signal_name
             _LOGGER.warning("signal %r stays queued: %s", name, reason)
 

@@ -11,6 +11,7 @@ from aetheris.api.v1 import command_pb2, history_pb2
 from aetheris.api.v1.command_pb2 import Command
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_worker.runtime.commands import CommandLog
+from aetheris_worker.runtime.errors import HistoryError
 from aetheris_worker.runtime.transitions import next_state
 
 _MICROSECONDS: Final = 1_000_000
@@ -83,6 +84,31 @@ class TimerMachine:
     def move(self, cause: TimerInput) -> None:
         """Follow the table."""
         self.state = next_state(TRANSITIONS, self.state, cause, f"timer {self.timer_id!r}")
+
+
+class RunTimers:
+    """The timers of one run.
+
+    Attributes:
+        open: Those that have neither fired nor been cancelled, by id.
+    """
+
+    def __init__(self, commands: CommandLog) -> None:
+        self._commands = commands
+        self.open: dict[str, TimerMachine] = {}
+        self._count = 0
+
+    def start(self, delay: float, on_fire: Callable[[], None]) -> TimerMachine:
+        """Start one, in seconds."""
+        self._count += 1
+        return TimerMachine(str(self._count), delay, on_fire, self.open, self._commands)
+
+    def fire(self, timer_id: str, event_id: int) -> None:
+        """The event is in the history: the timer has fired."""
+        machine = self.open.get(timer_id)
+        if machine is None:
+            raise HistoryError(f"event {event_id} fires timer {timer_id!r}, which is not open")
+        machine.fire()
 
 
 class StartTimerCommand:

@@ -119,7 +119,7 @@ class Waits:
 def test_timeout_around_an_activity_is_a_timeout_error(way: str, how: str) -> None:
     session = Session(Waits, way, how)
     session.step()
-    timers = sorted(session.machine.run._timers)
+    timers = sorted(session.machine.run.timers.open)
     session.history.timer_fired(timers[0])
     while session.step()[-1:] != ["complete"]:
         session.history.timer_fired(timers.pop())

@@ -375,6 +375,23 @@ def test_what_the_garbage_collector_ends_is_free() -> None:
         Session(Calls, "run").step()
 
 
+def test_what_is_told_of_collections_is_free() -> None:
+    seen: list[str] = []
+
+    def note(phase: str, _: object) -> None:
+        time.perf_counter()
+        seen.append(phase)
+
+    # Between the guard's own, as one that was there before it came.
+    gc.callbacks.insert(1, note)
+    try:
+        TO_CALL["it"] = lambda: gc.collect()
+        assert Session(Calls, "run").step() == ["complete"]
+    finally:
+        gc.callbacks.remove(note)
+    assert seen[-2:] == ["start", "stop"]
+
+
 class LoadsItself(types.ModuleType):
     def __getattribute__(self, name: str) -> object:
         raise ImportError(f"{name} is not to be had here")

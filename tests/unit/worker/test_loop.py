@@ -59,7 +59,7 @@ def test_asyncio_tools_run_on_durable_timers() -> None:
     session.history.timer_fired("3")
     assert session.step()[0] == "cancel timer 4"
     while not session.machine.is_closed:
-        session.history.timer_fired(min(session.machine.run._timers))
+        session.history.timer_fired(min(session.machine.run.timers.open))
         session.step()
     assert session.result() == ["a", "b", "timeout", "wait_for"]
     session.replay()

@@ -113,7 +113,7 @@ def new_activity(
 ) -> ActivityMachine:
     commands = commands or CommandLog()
     loop = WorkflowLoop(None, lambda _, __: pytest.fail("no timers here"))
-    run = ActivityRun(loop, commands, DataConverter.default(), lambda _: None)
+    run = ActivityRun(loop, commands, DataConverter.default())
     options = ActivityOptions(
         task_queue="queue",
         schedule_to_close_timeout=timedelta(days=2, seconds=1),
