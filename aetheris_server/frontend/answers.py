@@ -91,7 +91,7 @@ class TaskAnswers:
         try:
             if request.namespace and request.namespace != namespace:
                 raise InvalidArgumentError("namespace", "expected the namespace of the batch")
-            check_bounds(request)
+            check_bounds(request, request.ByteSize())
             return result(**{kind: await self.take(kind, namespace_id, request)})
         except Exception as error:  # noqa: BLE001 - becomes this answer's status
             status = to_status(error)

@@ -55,25 +55,29 @@ class _Plan:
     """
 
     counted: list[str] = field(default_factory=list[str])
-    entered_all: list[tuple[str, bool]] = field(default_factory=list[tuple[str, bool]])
-    entered: list[str] = field(default_factory=list[str])
-    oneofs: dict[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    entered_all: list[tuple[str, bool, "_Plan"]] = field(
+        default_factory=list[tuple[str, bool, "_Plan"]]
+    )
+    entered: list[tuple[str, "_Plan"]] = field(default_factory=list[tuple[str, "_Plan"]])
+    oneofs: dict[str, dict[str, "_Plan"]] = field(default_factory=dict[str, dict[str, "_Plan"]])
     leaves: list[tuple[str, Callable[[Any], str | None]]] = field(
         default_factory=list[tuple[str, Callable[[Any], str | None]]]
     )
 
 
-def check_bounds(request: Message, *, is_envelope: bool = False) -> None:
+def check_bounds(request: Message, size: int | None = None, *, is_envelope: bool = False) -> None:
     """Refuse a request that breaks a rule.
 
     Args:
         request: As it came.
+        size: Its bytes, if known: what is small cannot have too many of anything.
         is_envelope: It carries another request, which may be as deep as if it had come by itself.
 
     Raises:
         InvalidArgumentError: Names the field.
     """
-    plan = _plan_of(request.DESCRIPTOR)
+    # An item takes a byte at least.
+    plan = _plan_of(request.DESCRIPTOR, size is not None and size <= MAX_ITEMS)
     if plan is not None:
         _walk(request, plan, None, 0 if is_envelope else 1)
 
@@ -94,26 +98,17 @@ def _walk(message: Any, plan: _Plan, path: _Path, depth: int) -> None:
             fault = find_fault(getattr(message, name))
             if fault is not None:
                 raise InvalidArgumentError(_join((path, name)), fault)
-    for name in plan.entered:
+    for name, inner in plan.entered:
         if message.HasField(name):
-            _enter(getattr(message, name), (path, name), depth)
-    for oneof, names in plan.oneofs.items():
+            _walk(getattr(message, name), inner, (path, name), depth + 1)
+    for oneof, by_name in plan.oneofs.items():
         name = message.WhichOneof(oneof)
-        if name in names:
-            _enter(getattr(message, name), (path, name), depth)
-    for name, is_map in plan.entered_all:
-        _enter_all(getattr(message, name), is_map, (path, name), depth)
-
-
-def _enter(message: Any, path: _Path, depth: int) -> None:
-    plan = _plan_of(message.DESCRIPTOR)
-    assert plan is not None
-    _walk(message, plan, path, depth + 1)
-
-
-def _enter_all(items: Any, is_map: bool, path: _Path, depth: int) -> None:
-    for key, item in items.items() if is_map else enumerate(items):
-        _enter(item, (path, f"[{key!r}]"), depth)
+        if name in by_name:
+            _walk(getattr(message, name), by_name[name], (path, name), depth + 1)
+    for name, is_map, inner in plan.entered_all:
+        items = getattr(message, name)
+        for key, item in items.items() if is_map else enumerate(items):
+            _walk(item, inner, ((path, name), f"[{key!r}]"), depth + 1)
 
 
 def _join(path: _Path) -> str:
@@ -124,35 +119,46 @@ def _join(path: _Path) -> str:
     return ".".join(reversed(names)).replace(".[", "[")
 
 
+_plans: dict[tuple[str, bool], _Plan] = {}
+
+
 @cache
-def _plan_of(descriptor: Descriptor) -> _Plan | None:
+def _plan_of(descriptor: Descriptor, is_small: bool) -> _Plan | None:
     """None where nothing in messages of the type can break a rule."""
-    if not _can_break(descriptor, frozenset()):
+    if not _can_break(descriptor, is_small, frozenset()):
         return None
-    plan = _Plan()
-    oneofs: dict[str, set[str]] = {}
+    key = (descriptor.full_name, is_small)
+    plan = _plans.get(key)
+    if plan is None:
+        # There before it is filled: a type may be within itself.
+        plan = _plans[key] = _Plan()
+        _fill(plan, descriptor, is_small)
+    return plan
+
+
+def _fill(plan: _Plan, descriptor: Descriptor, is_small: bool) -> None:
     for each in _fields_of(descriptor):
         if each.is_repeated:
-            plan.counted.append(each.name)
+            if not is_small:
+                plan.counted.append(each.name)
             is_map, item_type = _item_type(each)
-            if item_type is not None and _can_break(item_type, frozenset()):
-                plan.entered_all.append((each.name, is_map))
+            inner = item_type and _plan_of(item_type, is_small)
+            if inner is not None:
+                plan.entered_all.append((each.name, is_map, inner))
         elif each.message_type is None:
             continue
         elif (leaf := _LEAVES.get(each.message_type.full_name)) is not None:
             plan.leaves.append((each.name, leaf))
-        elif not _can_break(each.message_type, frozenset()):
+        elif (inner := _plan_of(each.message_type, is_small)) is None:
             continue
         elif each.containing_oneof is not None:
-            oneofs.setdefault(each.containing_oneof.name, set()).add(each.name)
+            plan.oneofs.setdefault(each.containing_oneof.name, {})[each.name] = inner
         else:
-            plan.entered.append(each.name)
-    plan.oneofs = {name: frozenset(fields) for name, fields in oneofs.items()}
-    return plan
+            plan.entered.append((each.name, inner))
 
 
-def _can_break(descriptor: Descriptor, outer: frozenset[str]) -> bool:
-    """Whether messages of a type may nest without end, repeat something, or hold a time.
+def _can_break(descriptor: Descriptor, is_small: bool, outer: frozenset[str]) -> bool:
+    """Whether messages of a type may nest without end, repeat something too often, or hold a time.
 
     `outer` has the types that the walk has come through.
     """
@@ -162,7 +168,8 @@ def _can_break(descriptor: Descriptor, outer: frozenset[str]) -> bool:
         return True
     outer |= {descriptor.full_name}
     return any(
-        each.is_repeated or (each.message_type is not None and _can_break(each.message_type, outer))
+        (each.is_repeated and not is_small)
+        or (each.message_type is not None and _can_break(each.message_type, is_small, outer))
         for each in _fields_of(descriptor)
     )
 

@@ -208,7 +208,7 @@ def _parser_of(method: MethodDescriptor, *, is_envelope: bool) -> Callable[[byte
             ) from None
         # What this version does not know it cannot judge, so it must not get into the log.
         request.DiscardUnknownFields()
-        check_bounds(request, is_envelope=is_envelope)
+        check_bounds(request, len(serialized), is_envelope=is_envelope)
         return request
 
     return parse

@@ -9,7 +9,6 @@ It is checked by itself all the same; whether it fits the run's state is for who
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from hmac import compare_digest
 from typing import TypeVar
 
@@ -37,8 +36,8 @@ LISTING_WORKFLOWS = "workflows"
 T = TypeVar("T", bound=Message)
 
 _MAC_END = 1 + MAC_BYTES
-# On its way to its run a token is opened more than once, within moments.
-_KEPT_TOKENS = 1024
+# Most come back soon, and are then opened more than once on the way to their run.
+_KNOWN_TASKS = 4096
 _MAX_SECONDS = 253_402_300_799
 _MAX_NANOS = 999_999_999
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -50,11 +49,13 @@ class Tokens:
     def __init__(self, secrets: ClusterSecrets) -> None:
         self._task = _Seal(secrets, "task token")
         self._page = _Seal(secrets, "page token")
-        self._open_task = lru_cache(_KEPT_TOKENS)(self._open_task_anew)
+        self._known_tasks: dict[bytes, TaskToken] = {}
 
     def seal_task(self, token: TaskToken) -> bytes:
-        """The bytes that a worker carries."""
-        return self._task.seal(token.SerializeToString())
+        """The bytes that a worker carries; the token must not be changed from here on."""
+        data = self._task.seal(token.SerializeToString())
+        self._note_task(data, token)
+        return data
 
     def open_task(self, data: bytes, field: str = "task_token") -> TaskToken:
         """What `seal_task` was given; the same object for the same bytes, not to be changed.
@@ -62,13 +63,20 @@ class Tokens:
         Raises:
             InvalidArgumentError: Not sealed by this cluster, or it names no task; names `field`.
         """
-        return self._open_task(data, field)
-
-    def _open_task_anew(self, data: bytes, field: str) -> TaskToken:
+        token = self._known_tasks.get(data)
+        if token is not None:
+            return token
         token = _parse(TaskToken, self._task.open(data, field), field)
         if not (_names_a_task(token) and _is_time(token.started_time)):
             raise InvalidArgumentError(field, "the token names no task")
+        self._note_task(data, token)
         return token
+
+    def _note_task(self, data: bytes, token: TaskToken) -> None:
+        """Only of what this cluster has sealed: nobody else can fill the memory."""
+        if len(self._known_tasks) >= _KNOWN_TASKS:
+            del self._known_tasks[next(iter(self._known_tasks))]
+        self._known_tasks[data] = token
 
     def seal_page(self, token: PageToken, *query: bytes) -> bytes:
         """The bytes that a client carries.

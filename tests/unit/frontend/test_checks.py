@@ -11,11 +11,11 @@ from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.frontend.checks import operator, worker, workflow
 from aetheris_server.frontend.checks.fields import check_namespace_name
 from aetheris_server.history.state.times import MAX_DURATION
-from aetheris_server.rpc.tokens import LISTING_NAMESPACES, LISTING_WORKFLOWS
+from aetheris_server.rpc.tokens import LISTING_NAMESPACES, LISTING_WORKFLOWS, Tokens
 from tests.support.messages import RUN_ID
 from tests.support.peers import NAMESPACE_ID
 from tests.support.requests import good_request
-from tests.support.secrets import TOKENS
+from tests.support.secrets import SECRETS, TOKENS
 
 LIMITS = LimitSettings(payload_max_bytes=ByteSize(2000))
 LONG = "x" * 1001
@@ -438,7 +438,7 @@ def test_batch_with_an_empty_answer_is_refused() -> None:
         TOKENS.seal_task(
             TaskToken(namespace_id="other", workflow_id="w", run_id=RUN_ID, attempt=1)
         ),
-        TOKENS.seal_task(
+        Tokens(SECRETS).seal_task(
             TaskToken(namespace_id=NAMESPACE_ID, workflow_id="w", run_id="x", attempt=1)
         ),
     ],

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import pytest
@@ -31,12 +32,16 @@ def chain(length: int) -> failure_pb2.Failure:
 def refused_field(request: Any) -> str:
     with pytest.raises(InvalidArgumentError) as caught:
         check_bounds(request)
+    with pytest.raises(InvalidArgumentError, match=re.escape(f"{caught.value.field}: ")):
+        check_bounds(request, request.ByteSize())
     return caught.value.field
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_good_request_is_within_bounds(method: Any) -> None:
-    check_bounds(good_request(method.name))
+    request = good_request(method.name)
+    check_bounds(request)
+    check_bounds(request, request.ByteSize())
 
 
 def test_failure_as_deep_as_may_be_is_taken_and_one_deeper_is_refused() -> None:

@@ -13,6 +13,8 @@ from tests.support.messages import RUN_ID
 from tests.support.secrets import SECRETS, TOKENS
 
 HISTORY = frozenset({LISTING_HISTORY})
+# It does not know what the others have sealed.
+ANOTHER_HOST = Tokens(SECRETS)
 PAGE = PageToken(listing=LISTING_HISTORY, run_id=RUN_ID, next_event_id=9)
 
 
@@ -31,7 +33,8 @@ def a_task_token(**fields: Any) -> TaskToken:
 
 
 def test_task_token_comes_back() -> None:
-    assert TOKENS.open_task(TOKENS.seal_task(a_task_token())) == a_task_token()
+    data = TOKENS.seal_task(a_task_token())
+    assert TOKENS.open_task(data) == ANOTHER_HOST.open_task(data) == a_task_token()
 
 
 @pytest.mark.parametrize("data", [b"", b"\1", b"\1abcd", b"\x00" * 40, b"\1" * 40])
@@ -98,7 +101,7 @@ def test_token_from_before_a_new_secret_is_still_opened() -> None:
 )
 def test_sealed_task_token_that_names_no_task_is_refused(token: TaskToken) -> None:
     with pytest.raises(InvalidArgumentError, match="names no task"):
-        TOKENS.open_task(TOKENS.seal_task(token))
+        TOKENS.open_task(ANOTHER_HOST.seal_task(token))
 
 
 @pytest.mark.parametrize("seconds", [-(2**63), 2**63 - 1, 253_402_300_800, -62_135_596_801])
@@ -106,7 +109,7 @@ def test_sealed_token_with_a_time_outside_of_the_calendar_is_refused(seconds: in
     task, page = a_task_token(), PageToken(listing=LISTING_HISTORY)
     task.started_time.seconds = page.start_time.seconds = seconds
     with pytest.raises(InvalidArgumentError, match=r"^task_token: "):
-        TOKENS.open_task(TOKENS.seal_task(task))
+        TOKENS.open_task(ANOTHER_HOST.seal_task(task))
     with pytest.raises(InvalidArgumentError, match=r"^page_token: "):
         TOKENS.open_page(TOKENS.seal_page(page), HISTORY)
 
