@@ -87,17 +87,8 @@ def _walk(message: Any, plan: _Plan, path: _Path, depth: int) -> None:
         raise InvalidArgumentError(
             _join(path), f"expected at most {MAX_DEPTH} messages inside each other, found more"
         )
-    for name in plan.counted:
-        count = len(getattr(message, name))
-        if count > MAX_ITEMS:
-            raise InvalidArgumentError(
-                _join((path, name)), f"expected at most {MAX_ITEMS}, found {count}"
-            )
-    for name, find_fault in plan.leaves:
-        if message.HasField(name):
-            fault = find_fault(getattr(message, name))
-            if fault is not None:
-                raise InvalidArgumentError(_join((path, name)), fault)
+    if plan.counted or plan.leaves:
+        _check_fields(message, plan, path)
     for name, inner in plan.entered:
         if message.HasField(name):
             _walk(getattr(message, name), inner, (path, name), depth + 1)
@@ -109,6 +100,20 @@ def _walk(message: Any, plan: _Plan, path: _Path, depth: int) -> None:
         items = getattr(message, name)
         for key, item in items.items() if is_map else enumerate(items):
             _walk(item, inner, ((path, name), f"[{key!r}]"), depth + 1)
+
+
+def _check_fields(message: Any, plan: _Plan, path: _Path) -> None:
+    for name in plan.counted:
+        count = len(getattr(message, name))
+        if count > MAX_ITEMS:
+            raise InvalidArgumentError(
+                _join((path, name)), f"expected at most {MAX_ITEMS}, found {count}"
+            )
+    for name, find_fault in plan.leaves:
+        if message.HasField(name):
+            fault = find_fault(getattr(message, name))
+            if fault is not None:
+                raise InvalidArgumentError(_join((path, name)), fault)
 
 
 def _join(path: _Path) -> str:
