@@ -64,6 +64,7 @@ class CrashServer:
         self.dsn = dsn
         self._process = process
         self._log = log
+        self._said = b""
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
 
@@ -71,15 +72,22 @@ class CrashServer:
     def output(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def begin_round(self, point: str, count: int) -> None:
+    async def begin_round(self, point: str, count: int) -> None:
+        """Return when the server of the round before is gone: it must not take what comes."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{point} {count}\n".encode())
         self._process.stdin.flush()
+        await wait_until(lambda: self._has_said(b"begun"), 10, "the next round")
+        self._said = self._said.partition(b"begun")[2]
 
     def has_died(self) -> bool:
-        """Whether the server of this round has; once per round."""
+        """Whether the server of this round has."""
+        return self._has_said(b"died")
+
+    def _has_said(self, word: bytes) -> bool:
         assert self._process.stdout is not None
-        return bool(self._process.stdout.read())
+        self._said += self._process.stdout.read() or b""
+        return word in self._said
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +151,7 @@ async def test_eager_workflow_with_server_killed_ends_once(
 
 
 async def _play_round(server: CrashServer, point: str, count: int, *, eager: bool) -> None:
-    server.begin_round(point, count)
+    await server.begin_round(point, count)
     try:
         async with Raw(server.address, queue=f"q-{secrets.token_hex(4)}") as connection:
             driven = await drive_simple_workflow(connection, eager=eager, timeout=40)
@@ -162,7 +170,7 @@ async def _play_round(server: CrashServer, point: str, count: int, *, eager: boo
 async def test_task_with_server_killed_on_its_way_to_the_backlog_is_not_lost(
     crash_server: CrashServer, moment: str
 ) -> None:
-    crash_server.begin_round(f"push.{moment}", 1)
+    await crash_server.begin_round(f"push.{moment}", 1)
     async with Raw(crash_server.address, queue=f"q-{secrets.token_hex(4)}") as server:
         workflow_id = f"w-{secrets.token_hex(8)}"
         started = await persist(lambda: server.start(workflow_id, request_id="once"))

@@ -3,9 +3,9 @@
     python -m tests.support.crash_server ARGUMENTS OF aetheris-server
 
 Each line on stdin is a round: `POINT N`, for example `commit.after 2`. The server of the round
-before is killed, and a new one begins that sends itself SIGKILL at the N-th time that it comes to
-the point. When that has happened, `died` is printed and a server takes its place that does no such
-thing.
+before is killed, `begun` is printed, and a new one begins that sends itself SIGKILL at the N-th
+time that it comes to the point. When that has happened, `died` is printed and a server takes its
+place that does no such thing.
 
 The product knows nothing of this: the points are calls of its parts, wrapped here. Servers are
 forked from a process that has imported everything, so that a start costs a fraction of a second.
@@ -111,6 +111,7 @@ def main() -> None:
             for line in lines:
                 point, count = line.decode().split()
                 _end(pid)
+                os.write(1, b"begun\n")
                 pid = _fork(point, int(count))
 
 
