@@ -1,10 +1,10 @@
 """The Aetheris client SDK: start workflows, steer them, watch them."""
 
-from aetheris_client.calls import ClientConfig
 from aetheris_client.client import Client, StartOptions
 from aetheris_client.codec import PayloadCodec
 from aetheris_client.connection import Connection, TlsConfig
 from aetheris_client.converter import DataConverter, PayloadConverter
+from aetheris_client.descriptions import ListFilter, WorkflowDescription, WorkflowInfo
 from aetheris_client.enums import (
     QueryRejectCondition,
     TaskQueueType,
@@ -15,7 +15,7 @@ from aetheris_client.enums import (
 from aetheris_client.handle import WorkflowHandle
 from aetheris_client.interceptor import ClientInterceptor, ClientOutbound
 from aetheris_client.operator_client import OperatorClient
-from aetheris_client.views import ListFilter, WorkflowDescription, WorkflowInfo
+from aetheris_client.rpc_outbound import ClientConfig
 
 __all__ = [
     "Client",

@@ -25,10 +25,10 @@ from typing import (
     overload,
 )
 
-from aetheris_client.calls import ClientConfig, RpcCalls
 from aetheris_client.connection import Connection, TlsConfig
 from aetheris_client.converter import DataConverter
 from aetheris_client.definition import NameReference, run_method, types_of_call, workflow_name
+from aetheris_client.descriptions import ListFilter, WorkflowInfo
 from aetheris_client.enums import WorkflowIdConflictPolicy, WorkflowIdReusePolicy
 from aetheris_client.handle import WorkflowHandle
 from aetheris_client.interceptor import (
@@ -39,7 +39,7 @@ from aetheris_client.interceptor import (
 )
 from aetheris_client.operator_client import OperatorClient
 from aetheris_client.options import check_arguments, check_names, check_options
-from aetheris_client.views import ListFilter, WorkflowInfo
+from aetheris_client.rpc_outbound import ClientConfig, RpcOutbound
 from aetheris_client.watch import RESULT_WAIT_TIMEOUT, RunWatcher
 
 DEFAULT_ADDRESS: Final = "localhost:7233"
@@ -113,7 +113,7 @@ class Client:
         )
         self.operator = OperatorClient(connection, self.config)
         self._watcher = RunWatcher(connection, self.config)
-        calls: ClientOutbound = RpcCalls(connection, self.config)
+        calls: ClientOutbound = RpcOutbound(connection, self.config)
         for interceptor in reversed(interceptors):
             calls = interceptor.intercept(calls)
         self._calls = calls

@@ -8,6 +8,7 @@ from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris.api.v1.workflow_service_pb2 import WorkflowResult
 from aetheris_client.converter import DataConverter
 from aetheris_client.definition import NameReference, query_name, signal_name, types_of_call
+from aetheris_client.descriptions import WorkflowDescription
 from aetheris_client.enums import QueryRejectCondition
 from aetheris_client.interceptor import (
     CancelWorkflowInput,
@@ -19,7 +20,6 @@ from aetheris_client.interceptor import (
     new_request_id,
 )
 from aetheris_client.options import check_options
-from aetheris_client.views import WorkflowDescription
 from aetheris_client.watch import RunWatcher
 
 Result = TypeVar("Result")

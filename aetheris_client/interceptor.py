@@ -19,12 +19,12 @@ from datetime import timedelta
 
 from aetheris.api.v1.common_pb2 import Payload
 from aetheris.api.v1.workflow_service_pb2 import WorkflowResult
+from aetheris_client.descriptions import ListFilter, WorkflowDescription, WorkflowInfo
 from aetheris_client.enums import (
     QueryRejectCondition,
     WorkflowIdConflictPolicy,
     WorkflowIdReusePolicy,
 )
-from aetheris_client.views import ListFilter, WorkflowDescription, WorkflowInfo
 
 Headers = Mapping[str, Payload]
 

@@ -15,11 +15,11 @@ from aetheris.api.v1.operator_service_pb2 import (
     ListNamespacesRequest,
 )
 from aetheris_client import enums
-from aetheris_client.calls import ClientConfig
 from aetheris_client.connection import Connection
 from aetheris_client.enums import ComponentStatus, TaskQueueType
 from aetheris_client.interceptor import new_request_id
 from aetheris_client.options import check_options
+from aetheris_client.rpc_outbound import ClientConfig
 from aetheris_client.times import read_duration, read_timestamp, to_duration
 
 

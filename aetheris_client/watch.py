@@ -16,8 +16,8 @@ from aetheris.api.v1.workflow_service_pb2 import (
     WorkflowResult,
 )
 from aetheris_client import errors
-from aetheris_client.calls import ClientConfig
 from aetheris_client.connection import Connection
+from aetheris_client.descriptions import status_from_proto
 from aetheris_client.enums import WorkflowStatus
 from aetheris_client.errors import (
     CancelledError,
@@ -29,8 +29,8 @@ from aetheris_client.errors import (
     WorkflowFailedError,
 )
 from aetheris_client.failure import from_failure
+from aetheris_client.rpc_outbound import ClientConfig
 from aetheris_client.times import to_duration
-from aetheris_client.views import status_from_proto
 
 RESULT_WAIT_TIMEOUT: Final = timedelta(seconds=20)
 """How long the server is asked to wait in one call; well under what proxies cut."""

@@ -29,9 +29,9 @@ from aetheris_worker.config import WorkerConfig
 from aetheris_worker.polling import ActivityPoller, WorkflowPoller
 from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefinition
 from aetheris_worker.slots import Slots
-from aetheris_worker.tasks.cache import RunCache
-from aetheris_worker.tasks.handler import WorkflowTaskHandler
-from aetheris_worker.tasks.threads import WorkflowThreads
+from aetheris_worker.workflow_tasks.cache import RunCache
+from aetheris_worker.workflow_tasks.handler import WorkflowTaskHandler
+from aetheris_worker.workflow_tasks.threads import WorkflowThreads
 
 _LOGGER: Final = logging.getLogger("aetheris.worker")
 

@@ -10,10 +10,10 @@ from typing import Any, Final
 from aetheris.api.v1.common_pb2 import Payload
 from aetheris_client.admin.plain import plain
 from aetheris_client.client import Client
+from aetheris_client.descriptions import WorkflowDescription
 from aetheris_client.enums import PendingActivityState, PendingWorkflowTaskState, TaskQueueType
 from aetheris_client.errors import RpcError, WorkflowContinuedAsNewError, WorkflowFailedError
 from aetheris_client.operator_client import TaskQueueDescription
-from aetheris_client.views import WorkflowDescription
 
 # A worker polls again within moments, unless it is busy.
 _RECENT: Final = timedelta(seconds=30)

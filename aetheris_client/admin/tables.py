@@ -12,10 +12,10 @@ from aetheris_client.admin.described import Described, Outcome
 from aetheris_client.admin.layout import Block, Cell, Fields, Grid, Sentence
 from aetheris_client.admin.plain import plain_event, to_json
 from aetheris_client.admin.text import one_line, styled
+from aetheris_client.descriptions import WorkflowDescription, WorkflowInfo
 from aetheris_client.enums import ComponentStatus, WorkflowStatus
 from aetheris_client.errors import ApplicationError
 from aetheris_client.operator_client import ClusterHealth, NamespaceInfo, TaskQueueDescription
-from aetheris_client.views import WorkflowDescription, WorkflowInfo
 
 MAX_VALUE_CHARS: Final = 160
 _MAX_CAUSES: Final = 50

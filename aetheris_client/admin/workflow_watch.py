@@ -20,9 +20,9 @@ from aetheris_client.admin.output import Output
 from aetheris_client.admin.plain import plain
 from aetheris_client.admin.session import Session, command
 from aetheris_client.admin.workflow import app
+from aetheris_client.descriptions import ListFilter, WorkflowInfo
 from aetheris_client.enums import QueryRejectCondition, WorkflowStatus
 from aetheris_client.errors import WorkflowFailedError
-from aetheris_client.views import ListFilter, WorkflowInfo
 
 __all__ = ["app"]
 

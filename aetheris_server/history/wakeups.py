@@ -28,7 +28,7 @@ from aetheris_server.errors import (
 )
 from aetheris_server.history.cache import RunCache
 from aetheris_server.history.dispatch import Dispatcher
-from aetheris_server.history.indexing import rewrite_wake_time
+from aetheris_server.history.rows import rewrite_wake_time
 from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.deadlines import (

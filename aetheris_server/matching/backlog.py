@@ -22,8 +22,8 @@ from aetheris_server.clock import Clock
 from aetheris_server.config import RedisSettings
 from aetheris_server.matching.epoch import Epoch
 from aetheris_server.matching.match import SubQueue
-from aetheris_server.matching.scripts import Script, ScriptCall, Scripts
-from aetheris_server.matching.tasks import Lease, QueuedTask, QueueKey, sticky_remaining
+from aetheris_server.matching.offers import Lease, QueuedTask, QueueKey, sticky_remaining
+from aetheris_server.matching.redis_scripts import Script, ScriptCall, Scripts
 
 POSTPONE_SECONDS = 1.0
 """Seconds after which a task that history could not start comes back."""

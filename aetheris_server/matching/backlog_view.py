@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from aetheris_server.errors import UnavailableError
 from aetheris_server.matching.backlog import Backlog, Counts, Inspection, Popped
 from aetheris_server.matching.match import SubQueue
+from aetheris_server.matching.offers import QueueKey
 from aetheris_server.matching.settler import Fate, Settler
-from aetheris_server.matching.tasks import QueueKey
 from aetheris_server.telemetry import get_logger
 
 _NOTHING = Popped((), {})

@@ -7,8 +7,8 @@ from aetheris.api.v1.operator_service_pb2 import DescribeTaskQueueResponse
 from aetheris.api.v1.task_queue_pb2 import BacklogInfo
 from aetheris_server.matching.backlog import SubQueueState
 from aetheris_server.matching.match import Capabilities
+from aetheris_server.matching.offers import QueuedTask
 from aetheris_server.matching.queue import TaskQueue
-from aetheris_server.matching.tasks import QueuedTask
 
 
 def describe(

@@ -9,7 +9,7 @@ starts cannot know whether there was one, and counts that as a loss.
 import secrets
 from collections.abc import Callable
 
-from aetheris_server.matching.scripts import Scripts
+from aetheris_server.matching.redis_scripts import Scripts
 
 
 def _ignore() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from aetheris.api.v1.task_queue_pb2 import PollerInfo
 from aetheris.api.v1.worker_service_pb2 import ActivityCancellation
 from aetheris_server.matching.match import Capabilities, Poller
-from aetheris_server.matching.tasks import QueuedTask
+from aetheris_server.matching.offers import QueuedTask
 
 POLLER_MEMORY = 300.0
 """Seconds for which a worker that polled is shown."""

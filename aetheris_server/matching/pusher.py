@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from aetheris_server.errors import StorageUnavailableError
 from aetheris_server.matching.backlog import Backlog, Pushed
-from aetheris_server.matching.tasks import QueuedTask, QueueKey
+from aetheris_server.matching.offers import QueuedTask, QueueKey
 
 _PATIENCE = 0.5
 

@@ -17,9 +17,9 @@ from aetheris_server.matching.answered import Answered
 from aetheris_server.matching.backlog import Backlog, Counts, Inspection
 from aetheris_server.matching.backlog_view import BacklogView
 from aetheris_server.matching.match import Matcher, SubQueue
+from aetheris_server.matching.offers import QueuedTask, QueueKey
 from aetheris_server.matching.polls import Mailboxes, Poll, PollerLog
 from aetheris_server.matching.settler import Fate, Settler
-from aetheris_server.matching.tasks import QueuedTask, QueueKey
 
 MAX_POLLS = 10_000
 MAX_HELD_TASKS = 10_000

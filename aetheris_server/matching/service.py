@@ -38,12 +38,12 @@ from aetheris_server.loops import end_tasks
 from aetheris_server.matching.backlog import Backlog, Counts
 from aetheris_server.matching.describe import describe
 from aetheris_server.matching.match import NO_CAPABILITIES
+from aetheris_server.matching.offers import Offer, QueuedTask, QueueKey, queue_key
 from aetheris_server.matching.polls import Poll
 from aetheris_server.matching.pusher import Pusher
 from aetheris_server.matching.queue import TaskQueue
 from aetheris_server.matching.settler import Settler
 from aetheris_server.matching.starter import Starter, TaskStarter, task_token
-from aetheris_server.matching.tasks import Offer, QueuedTask, QueueKey, queue_key
 from aetheris_server.matching.upkeep import Upkeep
 
 _PollRequest = PollWorkflowTasksRequest | PollActivityTasksRequest

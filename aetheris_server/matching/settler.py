@@ -12,7 +12,7 @@ from typing import assert_never
 from aetheris_server.errors import StorageUnavailableError
 from aetheris_server.loops import is_cancelled
 from aetheris_server.matching.backlog import Backlog, Counts, Settlement
-from aetheris_server.matching.tasks import Lease, QueueKey
+from aetheris_server.matching.offers import Lease, QueueKey
 from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)

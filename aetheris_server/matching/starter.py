@@ -14,9 +14,9 @@ from aetheris.server.v1.history_service_pb2 import (
     StartTasksResponse,
 )
 from aetheris_server.errors import UnavailableError
+from aetheris_server.matching.offers import QueuedTask
 from aetheris_server.matching.polls import Poll
 from aetheris_server.matching.queue import TaskQueue
-from aetheris_server.matching.tasks import QueuedTask
 from aetheris_server.rpc.undelivered import TaskReleaser, release_undelivered
 from aetheris_server.telemetry import get_logger
 

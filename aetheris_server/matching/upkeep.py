@@ -13,8 +13,8 @@ from aetheris_server.errors import StorageUnavailableError, UnavailableError
 from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.matching import metrics
 from aetheris_server.matching.backlog import Backlog
+from aetheris_server.matching.offers import QueueKey
 from aetheris_server.matching.queue import TaskQueue
-from aetheris_server.matching.tasks import QueueKey
 from aetheris_server.telemetry import get_logger
 
 _INTERVAL = 1.0

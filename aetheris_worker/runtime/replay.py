@@ -1,8 +1,8 @@
 """Runs a workflow's code along its history.
 
-Events go in, in order and without gaps; for each chunk of them the code runs until it waits, and
-its commands are compared with the events that record them. Only the commands of the last workflow
-task, the one in hand, are new.
+Events go in, in order and without gaps; for each activation the code runs until it waits, and its
+commands are compared with the events that record them. Only the commands of the last workflow task,
+the one in hand, are new.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_client.converter import DataConverter
 from aetheris_worker.runtime import guard
-from aetheris_worker.runtime.chunks import COMMAND_EVENT_TYPES, Chunk, chunks_of
+from aetheris_worker.runtime.activation import COMMAND_EVENT_TYPES, Activation, activations_of
 from aetheris_worker.runtime.commands import ProducedCommand, event_type_name
 from aetheris_worker.runtime.definitions import WorkflowDefinition
 from aetheris_worker.runtime.entry import WorkflowEntry
@@ -86,8 +86,8 @@ class RunMachine:
         """
         commands: Sequence[ProducedCommand] = ()
         with _ONLY_EXCEPTIONS:
-            for chunk in chunks_of(events):
-                commands = self._advance(chunk, is_whole)
+            for activation in activations_of(events):
+                commands = self._advance(activation, is_whole)
         return commands
 
     def query(self, name: str, arguments: Payloads) -> Payloads | None:
@@ -106,27 +106,27 @@ class RunMachine:
         self.run.loop.evict()
         self._entry.let_go()
 
-    def _advance(self, chunk: Chunk, is_whole: bool) -> Sequence[ProducedCommand]:
+    def _advance(self, activation: Activation, is_whole: bool) -> Sequence[ProducedCommand]:
         run = self.run
-        run.set_replaying(chunk.is_replay)
+        run.set_replaying(activation.is_replay)
         is_first = self._last_event_id == 0
-        after_commands = self._apply(chunk.events)
-        if is_whole or chunk.started is not None:
+        after_commands = self._apply(activation.events)
+        if is_whole or activation.started is not None:
             run.commands.check_all_recorded(after_commands)
         if is_first:
             if run.first_event is None:
                 raise HistoryError("the history does not begin with WORKFLOW_EXECUTION_STARTED")
             first = run.first_event.workflow_execution_started_event_attributes
             self._entry.begin(first.input)
-        if chunk.started is None:
+        if activation.started is None:
             return ()
-        self._set_clock(chunk.started)
+        self._set_clock(activation.started)
         run.loop.run_until_idle(self._entry.is_over)
         self._entry.check_alive()
         if self._entry.error is not None:
             raise self._entry.error
         produced = run.commands.seal()
-        return () if chunk.is_replay else produced
+        return () if activation.is_replay else produced
 
     def _apply(self, events: Sequence[HistoryEvent]) -> HistoryEvent | None:
         """Returns the event behind the last task's commands."""

@@ -24,7 +24,7 @@ from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.run import RunKey
 from aetheris_server.history.state.signal import decide_signaled
 from aetheris_server.history.state.start import decide_started
-from aetheris_server.history.tasks import arm_activity, start_activity, start_workflow_task
+from aetheris_server.history.task_start import arm_activity, start_activity, start_workflow_task
 from aetheris_server.storage.log import RunRecord
 from tests.support.clock import ManualClock
 from tests.support.runs import application_failure

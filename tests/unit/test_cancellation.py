@@ -23,8 +23,8 @@ from aetheris_server.history.state.run import RunKey
 from aetheris_server.history.sweep import Sweep
 from aetheris_server.ids import new_run_id
 from aetheris_server.loops import end_tasks
+from aetheris_server.matching.offers import QueueKey
 from aetheris_server.matching.settler import Fate, Settler
-from aetheris_server.matching.tasks import QueueKey
 from aetheris_server.matching.upkeep import Upkeep
 from tests.support.cancelling import Interruption
 from tests.support.secrets import TOKENS

@@ -6,20 +6,20 @@ from aetheris.api.v1 import worker_service_pb2
 from aetheris.server.v1 import token_pb2
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError
 from aetheris_server.history.by_token import load_by_token
-from aetheris_server.history.engine import Engine
-from aetheris_server.history.giving import (
+from aetheris_server.history.eager import (
     Given,
     build_workflow_task,
     given_back_on_failure,
     take_again,
     take_workflow_task,
 )
+from aetheris_server.history.engine import Engine
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state import activity as machine
 from aetheris_server.history.state.inflight import Poller
 from aetheris_server.history.state.run import ActivityState
 from aetheris_server.history.state.times import from_timestamp
-from aetheris_server.history.tasks import (
+from aetheris_server.history.task_start import (
     arm_activity,
     start_activity,
 )

@@ -4,14 +4,14 @@ from aetheris.api.v1 import worker_service_pb2
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError
 from aetheris_server.history.api.query_workflow import settle_queries
 from aetheris_server.history.by_token import load_by_token
-from aetheris_server.history.engine import Engine
-from aetheris_server.history.giving import (
+from aetheris_server.history.eager import (
     Given,
     build_workflow_task,
     given_back_on_failure,
     take_again,
     take_workflow_task,
 )
+from aetheris_server.history.engine import Engine
 from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.state.commands import CommandRefusedError, Decision, decide_completed
@@ -19,7 +19,7 @@ from aetheris_server.history.state.inflight import Poller, Sticky
 from aetheris_server.history.state.obligations import STICKY_TIMEOUT
 from aetheris_server.history.state.times import from_duration
 from aetheris_server.history.state.workflow_task import decide_failed, require_started
-from aetheris_server.history.tasks import (
+from aetheris_server.history.task_start import (
     start_activity,
     to_activity_task,
 )

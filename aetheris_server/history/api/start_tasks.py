@@ -6,20 +6,20 @@ from collections.abc import Iterable, Sequence
 from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris_server.errors import RequestError, RunUnreadableError, UnavailableError
-from aetheris_server.history.engine import Engine
-from aetheris_server.history.giving import (
+from aetheris_server.history.eager import (
     Given,
     give_back,
     given_back_on_failure,
     release_activity,
     release_workflow_task,
 )
+from aetheris_server.history.engine import Engine
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state import activity as activity_machine
 from aetheris_server.history.state import workflow_task as task_machine
 from aetheris_server.history.state.inflight import Poller
 from aetheris_server.history.state.times import from_timestamp
-from aetheris_server.history.tasks import (
+from aetheris_server.history.task_start import (
     start_activity,
     start_workflow_task,
     to_activity_task,

@@ -26,7 +26,7 @@ from aetheris_server.errors import (
     UnavailableError,
 )
 from aetheris_server.history import engine as engine_module
-from aetheris_server.history import rows, tasks
+from aetheris_server.history import rows, task_start
 from aetheris_server.history.api import start_tasks
 from aetheris_server.history.refusals import REFUSAL_INTERVAL
 from aetheris_worker import workflow
@@ -90,7 +90,7 @@ def _break_encoding(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def _break_indexing(patch: pytest.MonkeyPatch) -> None:
+def _break_index_record(patch: pytest.MonkeyPatch) -> None:
     """A record of a bad run cannot be indexed; it has been applied and encoded."""
     patch.setattr(
         engine_module,
@@ -148,7 +148,7 @@ async def _work(bench: HistoryBench) -> None:
             )
 
 
-@pytest.mark.parametrize("break_", [_break_encoding, _break_indexing])
+@pytest.mark.parametrize("break_", [_break_encoding, _break_index_record])
 @pytest.mark.parametrize("hits_the_run", [False, True])
 async def test_fault_in_a_transition_loses_and_repeats_nothing_that_was_acknowledged(
     migrated_postgres_dsn: str,
@@ -208,7 +208,7 @@ async def test_run_that_fails_again_and_again_takes_its_shard_away_once_in_a_whi
     async with history_bench(migrated_postgres_dsn) as bench:
         await bench.service.start_workflow(NAMESPACE_ID, _start_request("w", _BAD))
         shard_id = bench.engine.find_shard(NAMESPACE_ID, "w").shard_id
-        _break_indexing(monkeypatch)
+        _break_index_record(monkeypatch)
         bad = _Signallers(bench, "w")
         with pytest.raises(_FaultError):
             await bad._try_signal("1")
@@ -311,7 +311,7 @@ async def test_task_whose_message_cannot_be_built_is_not_offered_at_once(
         await bench.service.start_workflow(NAMESPACE_ID, _start_request("w", _BAD))
         (bad,) = await wait_until(lambda: bench.matching.refs)
         bench.matching.refs.clear()
-        monkeypatch.setattr(tasks, "read_events", _cannot_read)
+        monkeypatch.setattr(task_start, "read_events", _cannot_read)
         assert (await bench.start_task(bad)).HasField("retry")
         # What is offered goes in order.
         whole = await bench.service.start_workflow(NAMESPACE_ID, _start_request("whole"))
@@ -337,7 +337,7 @@ async def test_activity_whose_message_cannot_be_built_is_not_kept_from_others(
         monkeypatch.setattr(
             start_tasks,
             "to_activity_task",
-            _fails_on_bad_runs(tasks.to_activity_task, lambda *_: _BAD),
+            _fails_on_bad_runs(task_start.to_activity_task, lambda *_: _BAD),
         )
         assert (await bench.start_task(ref)).HasField("retry")
         monkeypatch.undo()

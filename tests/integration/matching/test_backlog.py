@@ -14,7 +14,7 @@ from aetheris_server.config import RedisSettings
 from aetheris_server.embedded.redis import EmbeddedRedis
 from aetheris_server.matching.backlog import Backlog, Counts, Popped, Settlement
 from aetheris_server.matching.match import SubQueue
-from aetheris_server.matching.tasks import QueuedTask, queue_key
+from aetheris_server.matching.offers import QueuedTask, queue_key
 from tests.support.matching import activity_ref, workflow_ref
 from tests.support.wait import wait_until
 

@@ -13,7 +13,7 @@ from aetheris_server.clock import SystemClock
 from aetheris_server.config import MatchingSettings, RedisSettings
 from aetheris_server.matching.backlog import Backlog, Settlement
 from aetheris_server.matching.match import SubQueue
-from aetheris_server.matching.tasks import Lease, QueuedTask, queue_key
+from aetheris_server.matching.offers import Lease, QueuedTask, queue_key
 from tests.support.matching import activity_poll, activity_ref, workflow_ref
 from tests.support.matching_host import running_host
 from tests.support.redis_keys import QueueKeys, queue_keys

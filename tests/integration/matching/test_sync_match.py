@@ -187,7 +187,7 @@ async def test_statistics_namespaces_with_the_same_queue_are_apart(host: Host) -
 async def test_redis_that_never_answers_is_given_up_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("aetheris_server.matching.scripts.CALL_TIMEOUT", 0.1)
+    monkeypatch.setattr("aetheris_server.matching.redis_scripts.CALL_TIMEOUT", 0.1)
     closed = asyncio.Event()
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from aetheris_client.calls import ClientConfig
 from aetheris_client.converter import DataConverter
+from aetheris_client.rpc_outbound import ClientConfig
 from aetheris_client.watch import RunWatcher
 
 

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aetheris_worker.tasks.threads import NAME
+from aetheris_worker.workflow_tasks.threads import NAME
 from tests.unit.worker.driver import evict_all
 
 

@@ -21,9 +21,9 @@ from aetheris_worker import activity, session, workflow
 from aetheris_worker.activities import watchdog
 from aetheris_worker.runtime import call_site
 from aetheris_worker.runtime.errors import DeadlockError, RunEvictedError
-from aetheris_worker.tasks import handler, threads
-from aetheris_worker.tasks.lanes import RunLanes
-from aetheris_worker.tasks.threads import WorkflowThreads
+from aetheris_worker.workflow_tasks import handler, threads
+from aetheris_worker.workflow_tasks.lanes import RunLanes
+from aetheris_worker.workflow_tasks.threads import WorkflowThreads
 from tests.support.history_builder import HistoryBuilder
 from tests.support.wait import wait_until
 from tests.unit.worker.task_server import TaskServer, working

@@ -12,7 +12,7 @@ from aetheris_client.signatures import signature_of
 from aetheris_worker import RetryPolicy, Worker, activity, workflow
 from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefinition
 from aetheris_worker.slots import Slots
-from aetheris_worker.tasks.cache import RunCache
+from aetheris_worker.workflow_tasks.cache import RunCache
 from tests.unit.worker.driver import Session, machine_of
 
 

@@ -15,8 +15,8 @@ from aetheris.api.v1.worker_service_pb2 import QueryResultType, TaskAnswer
 from aetheris_client import Client
 from aetheris_client.converter import DataConverter
 from aetheris_worker import Worker, workflow
-from aetheris_worker.tasks import handler, threads
-from aetheris_worker.tasks.outcomes import failure_of, message_of
+from aetheris_worker.workflow_tasks import handler, threads
+from aetheris_worker.workflow_tasks.outcomes import failure_of, message_of
 from tests.support.canned_server import Refusal
 from tests.support.history_builder import HistoryBuilder
 from tests.support.wait import wait_until

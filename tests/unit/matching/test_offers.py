@@ -6,7 +6,7 @@ import pytest
 
 from aetheris.server.v1.matching_service_pb2 import TaskRef
 from aetheris_server.errors import NotReadyError, UnavailableError
-from aetheris_server.matching.tasks import Offer, QueuedTask
+from aetheris_server.matching.offers import Offer, QueuedTask
 
 
 def ref(run_id: str = "r") -> TaskRef:

@@ -21,6 +21,7 @@ from aetheris.api.v1.workflow_service_pb2 import (
 from aetheris_client import enums
 from aetheris_client.connection import Connection
 from aetheris_client.converter import DataConverter
+from aetheris_client.descriptions import WorkflowDescription, WorkflowInfo
 from aetheris_client.errors import (
     DeadlineExceededError,
     NotReadyError,
@@ -40,7 +41,6 @@ from aetheris_client.interceptor import (
     TerminateWorkflowInput,
 )
 from aetheris_client.search_attributes import to_search_attributes
-from aetheris_client.views import WorkflowDescription, WorkflowInfo
 
 # Seconds for each question about a query that nobody answered.
 _EXPLAIN_TIMEOUT: Final = 2.0
@@ -61,7 +61,7 @@ class ClientConfig:
     rpc_timeout: timedelta = timedelta(seconds=30)
 
 
-class RpcCalls(ClientOutbound):
+class RpcOutbound(ClientOutbound):
     """Sends each call as one request."""
 
     def __init__(self, connection: Connection, config: ClientConfig) -> None:

@@ -30,10 +30,10 @@ from aetheris_worker.runtime.errors import DeadlockError
 from aetheris_worker.runtime.info import RunId
 from aetheris_worker.runtime.replay import RunMachine
 from aetheris_worker.slots import Slots
-from aetheris_worker.tasks.cache import RunCache
-from aetheris_worker.tasks.history import GetHistory, fetch_history
-from aetheris_worker.tasks.lanes import RunLanes
-from aetheris_worker.tasks.outcomes import (
+from aetheris_worker.workflow_tasks.cache import RunCache
+from aetheris_worker.workflow_tasks.history import GetHistory, fetch_history
+from aetheris_worker.workflow_tasks.lanes import RunLanes
+from aetheris_worker.workflow_tasks.outcomes import (
     MAX_DECISION_BYTES,
     MAX_QUERIES_BYTES,
     MAX_QUERY_BYTES,
@@ -44,7 +44,7 @@ from aetheris_worker.tasks.outcomes import (
     failure_of,
     query_failed,
 )
-from aetheris_worker.tasks.threads import WorkflowThreads
+from aetheris_worker.workflow_tasks.threads import WorkflowThreads
 
 _LOGGER: Final = logging.getLogger("aetheris.worker")
 

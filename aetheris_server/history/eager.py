@@ -18,7 +18,7 @@ from aetheris_server.history.state import workflow_task as task_machine
 from aetheris_server.history.state.activity import decide_not_delivered
 from aetheris_server.history.state.inflight import Poller, StartedActivity, StartedWorkflowTask
 from aetheris_server.history.state.obligations import activity_ref, obligations
-from aetheris_server.history.tasks import (
+from aetheris_server.history.task_start import (
     start_activity,
     start_workflow_task,
     to_activity_task,

@@ -1,8 +1,8 @@
-"""Cuts a history into the pieces that workflow code sees at once.
+"""Cuts a history into activations: the events that workflow code sees at once.
 
-A chunk ends with the start of a workflow task that was completed, or of the one in hand: the code
-runs once per chunk. The events of a task that failed or timed out belong to the chunk of the next
-one, since nothing that the code did then is in the history.
+An activation ends with the start of a workflow task that was completed, or of the one in hand: the
+code runs once per activation. The events of a task that failed or timed out belong to the
+activation of the next one, since nothing that the code did then is in the history.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,14 +34,14 @@ COMMAND_EVENT_TYPES: Final[frozenset[int]] = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class Activation:
     """Events that workflow code sees at once.
 
     Attributes:
-        events: In order; for every chunk but the first they begin with the end of the task before
-            and the events of its commands.
-        started: The start of the task in which the code sees them: the last of the events. None
-            in the last chunk of a history that does not end in a task: the code does not see it.
+        events: In order; for every activation but the first they begin with the end of the task
+            before and the events of its commands.
+        started: The start of the task in which the code sees them: the last of the events. None in
+            the last activation of a history that does not end in a task: the code does not see it.
         is_replay: The task was completed before, so its commands are in the history.
     """
 
@@ -50,8 +50,8 @@ class Chunk:
     is_replay: bool
 
 
-def chunks_of(events: Sequence[HistoryEvent]) -> Iterator[Chunk]:
-    """Cut events that begin with the first of a run, or right after a chunk cut before."""
+def activations_of(events: Sequence[HistoryEvent]) -> Iterator[Activation]:
+    """Cut events that begin with the first of a run, or right after an activation cut before."""
     begin = 0
     last = len(events) - 1
     for index, event in enumerate(events):
@@ -59,10 +59,10 @@ def chunks_of(events: Sequence[HistoryEvent]) -> Iterator[Chunk]:
             continue
         is_last = index == last
         if is_last or _completes(events[index + 1]):
-            yield Chunk(events[begin : index + 1], event, not is_last)
+            yield Activation(events[begin : index + 1], event, not is_last)
             begin = index + 1
     if begin <= last:
-        yield Chunk(events[begin:], None, True)
+        yield Activation(events[begin:], None, True)
 
 
 def _completes(event: HistoryEvent) -> bool:
