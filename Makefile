@@ -15,7 +15,7 @@ PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; d
 	>/dev/null 2>&1 && { command -v $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv proto proto-check buf lint types check test fault chaos demo bench endurance dev clean
+.PHONY: help venv proto proto-check buf lint types check test fault chaos demo bench bench-paired endurance dev clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,9 @@ demo: $(STAMP) ## Watch a real job survive kill -9 of its worker and its server
 
 bench: $(STAMP) ## Measure the simple workflow
 	@$(PY) -m tests.bench $(ARGS)
+
+bench-paired: $(STAMP) ## Measure this version beside another one (BASE=folder, with a .venv in it)
+	@$(PY) -m tests.bench.paired $(BASE) $(ARGS)
 
 endurance: $(STAMP) ## Measure a server that has run 40,000 workflows and holds 20,000 more
 	@$(PY) -m tests.bench.endurance $(ARGS)

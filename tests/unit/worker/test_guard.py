@@ -383,7 +383,8 @@ def test_what_is_told_of_collections_is_free() -> None:
         seen.append(phase)
 
     # Between the guard's own, as one that was there before it came.
-    gc.callbacks.insert(1, note)
+    index = gc.callbacks.index(guard._note_collection_start)
+    gc.callbacks.insert(index + 1, note)
     try:
         TO_CALL["it"] = lambda: gc.collect()
         assert Session(Calls, "run").step() == ["complete"]
