@@ -5,7 +5,7 @@ restarts.
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Final
+from typing import Final, assert_never
 
 from aetheris.api.v1.common_pb2 import Payloads, WorkflowExecution
 from aetheris.api.v1.failure_pb2 import Failure
@@ -185,5 +185,14 @@ def _implied_cause(status: WorkflowStatus) -> FailureError | None:
             return TerminatedError()
         case WorkflowStatus.TIMED_OUT:
             return errors.TimeoutError(type=TimeoutType.START_TO_CLOSE)
-        case _:
+        case (
+            WorkflowStatus.UNSPECIFIED
+            | WorkflowStatus.RUNNING
+            | WorkflowStatus.PAUSED
+            | WorkflowStatus.COMPLETED
+            | WorkflowStatus.FAILED
+            | WorkflowStatus.CONTINUED_AS_NEW
+        ):
             return None
+        case _:
+            assert_never(status)

@@ -52,7 +52,7 @@ _FATAL: Final = frozenset(
 )
 
 
-class Poller(ABC, Generic[Response]):
+class PollLoop(ABC, Generic[Response]):
     """Polls until it is stopped.
 
     Polls are numbered, and each names the last one whose answer came: what others were answered
@@ -147,7 +147,7 @@ class Poller(ABC, Generic[Response]):
         )
 
 
-class WorkflowPoller(Poller[PollWorkflowTasksResponse]):
+class WorkflowPollLoop(PollLoop[PollWorkflowTasksResponse]):
     """Polls the shared and the sticky queue for workflow tasks."""
 
     def __init__(
@@ -184,7 +184,7 @@ class WorkflowPoller(Poller[PollWorkflowTasksResponse]):
                 self._hand_over(self._handle, task)
 
 
-class ActivityPoller(Poller[PollActivityTasksResponse]):
+class ActivityPollLoop(PollLoop[PollActivityTasksResponse]):
     """Polls for activity tasks, and for word that running ones should cancel.
 
     Half of the free slots are kept for a poll, so that what it brings has a place; the other half

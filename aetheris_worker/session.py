@@ -26,10 +26,10 @@ from aetheris_worker.activities.threads import ActivityThreads
 from aetheris_worker.activities.watchdog import LoopWatchdog
 from aetheris_worker.answers import AnswerSender
 from aetheris_worker.config import WorkerConfig
-from aetheris_worker.polling import ActivityPoller, WorkflowPoller
+from aetheris_worker.polling import ActivityPollLoop, WorkflowPollLoop
 from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefinition
 from aetheris_worker.slots import Slots
-from aetheris_worker.workflow_tasks.cache import RunCache
+from aetheris_worker.workflow_tasks.cache import MachineCache
 from aetheris_worker.workflow_tasks.handler import WorkflowTaskHandler
 from aetheris_worker.workflow_tasks.threads import WorkflowThreads
 
@@ -63,7 +63,7 @@ class WorkerSession:
         self._activities = activities
         self._executor = executor
         self._own_executor = None if executor is not None else _make_executor(config, activities)
-        self._cache = RunCache(config.max_cached_workflows)
+        self._cache = MachineCache(config.max_cached_workflows)
         self._threads = WorkflowThreads()
         self._watchdog = LoopWatchdog()
         self._sender = AnswerSender(
@@ -119,15 +119,15 @@ class WorkerSession:
             async with self._group:
                 sending = self._group.create_task(self._sender.run())
                 watching = self._group.create_task(self._raise_crash())
-                pollers = self._make_pollers()
-                polls = [self._group.create_task(poller.run()) for poller in pollers]
+                poll_loops = self._make_poll_loops()
+                polls = [self._group.create_task(poll_loop.run()) for poll_loop in poll_loops]
                 await shutdown_requested.wait()
                 self._handler.stop_asking()
                 self._runner.stop_asking()
-                for poller in pollers:
-                    poller.stop()
+                for poll_loop in poll_loops:
+                    poll_loop.stop()
                 await asyncio.wait(polls)
-                await self._say_that_it_ends(pollers)
+                await self._say_that_it_ends(poll_loops)
                 await self._wind_down()
                 sending.cancel()
                 watching.cancel()
@@ -172,7 +172,9 @@ class WorkerSession:
                 ", ".join(plain),
             )
 
-    async def _say_that_it_ends(self, pollers: Sequence[WorkflowPoller | ActivityPoller]) -> None:
+    async def _say_that_it_ends(
+        self, poll_loops: Sequence[WorkflowPollLoop | ActivityPollLoop]
+    ) -> None:
         """So that the server waits for nothing that it has given to this worker's last polls."""
         config = self._config
         request = ShutdownWorkerRequest(
@@ -182,33 +184,33 @@ class WorkerSession:
             identity=config.identity,
             worker_instance_id=config.instance_id,
         )
-        for poller in pollers:
-            if isinstance(poller, WorkflowPoller):
-                request.received_workflow_poll_number = poller.received_number
+        for poll_loop in poll_loops:
+            if isinstance(poll_loop, WorkflowPollLoop):
+                request.received_workflow_poll_number = poll_loop.received_number
             else:
-                request.received_activity_poll_number = poller.received_number
+                request.received_activity_poll_number = poll_loop.received_number
         try:
             await self._connection.worker_service.ShutdownWorker(request, timeout=GOODBYE_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             # The server learns of it by its timeouts.
             _LOGGER.info("the server was not told of the end: %s", error.details())
 
-    def _make_pollers(self) -> list[WorkflowPoller | ActivityPoller]:
+    def _make_poll_loops(self) -> list[WorkflowPollLoop | ActivityPollLoop]:
         # One call of each kind: a second one was measured to split the batches and save nothing.
         stub = self._connection.worker_service
-        pollers: list[WorkflowPoller | ActivityPoller] = []
+        poll_loops: list[WorkflowPollLoop | ActivityPollLoop] = []
         if self._workflows:
-            pollers.append(
-                WorkflowPoller(stub, self._config, self._workflow_slots, self._take_workflow_task)
+            poll_loops.append(
+                WorkflowPollLoop(stub, self._config, self._workflow_slots, self._take_workflow_task)
             )
         if self._activities:
             runner = self._runner
-            pollers.append(
-                ActivityPoller(
+            poll_loops.append(
+                ActivityPollLoop(
                     stub, self._config, self._activity_slots, runner.start, runner.cancel
                 )
             )
-        return pollers
+        return poll_loops
 
     async def _wind_down(self) -> None:
         if await self._is_quiet_within(self._config.graceful_shutdown_timeout):

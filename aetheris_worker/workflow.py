@@ -571,7 +571,7 @@ def _start_activity(
         capabilities=take("capabilities", ()),
         at_most_once=at_most_once,
     )
-    return run.start_activity(
+    return run.schedule_activity(
         name, arguments, how, take("activity_id"), argument_types, result_type
     )
 

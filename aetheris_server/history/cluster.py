@@ -337,7 +337,7 @@ class Cluster:
                 addresses=sorted(address for address in addresses if is_loopback(address)),
             )
 
-    async def _move_shards(self, rows: Sequence[shard_storage.Shard], joined: int) -> None:
+    async def _move_shards(self, rows: Sequence[shard_storage.ShardRow], joined: int) -> None:
         """Give up what is another's by `placement`, and take what is this host's and free."""
         await self._release(self.engine.shards.keys() - self._wanted)
         for shard_id in self.engine.failed_shards():
@@ -355,7 +355,7 @@ class Cluster:
         if free and joined == self._join_count:
             await self._acquire(free, joined)
 
-    async def _release_strays(self, rows: Sequence[shard_storage.Shard]) -> None:
+    async def _release_strays(self, rows: Sequence[shard_storage.ShardRow]) -> None:
         """Give up shards that are this host's by their rows alone, and should be another's.
 
         They are those whose taking or giving up failed half-way.

@@ -19,8 +19,8 @@ from aetheris_server.history.state.activity import decide_not_delivered
 from aetheris_server.history.state.inflight import Poller, StartedActivity, StartedWorkflowTask
 from aetheris_server.history.state.obligations import activity_ref, obligations
 from aetheris_server.history.task_start import (
-    start_activity,
-    start_workflow_task,
+    mark_activity_started,
+    mark_workflow_task_started,
     to_activity_task,
     to_workflow_task,
 )
@@ -98,7 +98,7 @@ def take_again(engine: Engine, run: LoadedRun, poller: Poller) -> Given:
     started_activities = list(run.inflight.activities.values())
     for lost in (s for s in started_activities if s.poller.is_repeated_by(poller)):
         activity = run.state.activities[lost.scheduled_event_id]
-        started = start_activity(engine, run, activity, poller)
+        started = mark_activity_started(engine, run, activity, poller)
         given.add_activity(started, to_activity_task(engine, run, activity, started))
     return given
 
@@ -117,7 +117,7 @@ def take_workflow_task(
     if len(others) == len(transition.refs):
         return None
     transition.refs[:] = others
-    return start_workflow_task(engine, run, poller)
+    return mark_workflow_task_started(engine, run, poller)
 
 
 async def build_workflow_task(

@@ -14,7 +14,9 @@ from aetheris_server.ids import new_run_id
 from aetheris_server.rpc.tokens import LISTING_TASK_HISTORY
 
 
-def start_workflow_task(engine: Engine, run: LoadedRun, poller: Poller) -> StartedWorkflowTask:
+def mark_workflow_task_started(
+    engine: Engine, run: LoadedRun, poller: Poller
+) -> StartedWorkflowTask:
     """Mark the run's pending workflow task as taken by a poller, with the queries that wait.
 
     Never awaits; the caller has checked that it is startable.
@@ -137,7 +139,7 @@ def _workflow_task_token(engine: Engine, run: LoadedRun, started: StartedWorkflo
     )
 
 
-def start_activity(
+def mark_activity_started(
     engine: Engine, run: LoadedRun, activity: ActivityState, poller: Poller
 ) -> StartedActivity:
     """Mark an activity's current attempt as taken by a poller.

@@ -52,7 +52,7 @@ class Popped:
 
 
 @dataclass(slots=True)
-class Settlement:
+class LeaseEnds:
     """What became of leases of one queue: the tasks are started or gone, were not taken, or could
     not be started now.
     """
@@ -148,24 +148,24 @@ class Backlog:
         leases = [Lease(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
         return Popped([(lease, _ref(lease.task)) for lease in leases], _counts(counts))
 
-    async def settle(self, settlements: Mapping[QueueKey, Settlement]) -> Mapping[QueueKey, Counts]:
+    async def end_leases(self, ends: Mapping[QueueKey, LeaseEnds]) -> Mapping[QueueKey, Counts]:
         """End leases, in one round trip; what the sub-queues touched have then."""
         calls = [
             (
                 queue,
                 [
                     POSTPONE_SECONDS,
-                    len(settlement.done),
-                    len(settlement.returned),
-                    *chain.from_iterable(settlement.done),
-                    *chain.from_iterable(settlement.returned),
-                    *chain.from_iterable(settlement.postponed),
+                    len(of_queue.done),
+                    len(of_queue.returned),
+                    *chain.from_iterable(of_queue.done),
+                    *chain.from_iterable(of_queue.returned),
+                    *chain.from_iterable(of_queue.postponed),
                 ],
             )
-            for queue, settlement in settlements.items()
+            for queue, of_queue in ends.items()
         ]
-        answers = await self._run(Script.SETTLE, calls)
-        return {queue: _counts(answer) for queue, answer in zip(settlements, answers, strict=True)}
+        answers = await self._run(Script.END_LEASES, calls)
+        return {queue: _counts(answer) for queue, answer in zip(ends, answers, strict=True)}
 
     async def inspect(self, queues: Sequence[QueueKey]) -> Mapping[QueueKey, Inspection]:
         """Take back tasks whose lease has expired, open sticky ones whose time is over to all

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 
 from aetheris_server.errors import UnavailableError
 from aetheris_server.matching.backlog import Backlog, Counts, Inspection, Popped
+from aetheris_server.matching.lease_ender import Fate, LeaseEnder
 from aetheris_server.matching.match import SubQueue
 from aetheris_server.matching.offers import QueueKey
-from aetheris_server.matching.settler import Fate, Settler
 from aetheris_server.telemetry import get_logger
 
 _NOTHING = Popped((), {})
@@ -28,11 +28,11 @@ class BacklogView:
     """
 
     def __init__(
-        self, queue: QueueKey, backlog: Backlog, settler: Settler, group: asyncio.TaskGroup
+        self, queue: QueueKey, backlog: Backlog, lease_ender: LeaseEnder, group: asyncio.TaskGroup
     ) -> None:
         self._queue = queue
         self._backlog = backlog
-        self._settler = settler
+        self._lease_ender = lease_ender
         self._group = group
         self._counts: dict[SubQueue, int] = {}
         self._in_flight_count = 0
@@ -119,4 +119,4 @@ class BacklogView:
     def _give_back(self, pop: asyncio.Task[Popped]) -> None:
         if not pop.cancelled():
             for lease, _ in pop.result().leased:
-                self._settler.settle(self._queue, lease, Fate.RETURNED)
+                self._lease_ender.end_lease(self._queue, lease, Fate.RETURNED)

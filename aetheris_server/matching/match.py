@@ -84,7 +84,7 @@ K = TypeVar("K")
 T = TypeVar("T", bound=Task)
 
 
-class Poller(Generic[T]):
+class WaitingPoll(Generic[T]):
     """One poll.
 
     Attributes:
@@ -110,7 +110,7 @@ class Poller(Generic[T]):
         self.turn: int | None = None
 
 
-P = TypeVar("P", bound=Poller[Any])
+P = TypeVar("P", bound=WaitingPoll[Any])
 # Front first: the poller that waited longest or was served longest ago.
 Line = OrderedDict[P, None]
 
@@ -324,7 +324,7 @@ def _recent(seen: dict[K, float], now: float) -> dict[K, float]:
     return {name: at for name, at in seen.items() if now - at <= _FORGET_AFTER}
 
 
-def _turn(poller: Poller[Any]) -> int:
+def _turn(poller: WaitingPoll[Any]) -> int:
     assert poller.turn is not None, "a poller in line has a turn"
     return poller.turn
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aetheris.api.v1.task_queue_pb2 import PollerInfo
 from aetheris.api.v1.worker_service_pb2 import ActivityCancellation
-from aetheris_server.matching.match import Capabilities, Poller
+from aetheris_server.matching.match import Capabilities, WaitingPoll
 from aetheris_server.matching.offers import QueuedTask
 
 POLLER_MEMORY = 300.0
@@ -22,7 +22,7 @@ _MAX_MAILBOXES = 1_000
 _MAX_MAILS = 1_000
 
 
-class Poll(Poller[QueuedTask]):
+class Poll(WaitingPoll[QueuedTask]):
     """One poll call that waits.
 
     Attributes:

@@ -16,10 +16,10 @@ from aetheris_server.matching import metrics
 from aetheris_server.matching.answered import Answered
 from aetheris_server.matching.backlog import Backlog, Counts, Inspection
 from aetheris_server.matching.backlog_view import BacklogView
+from aetheris_server.matching.lease_ender import Fate, LeaseEnder
 from aetheris_server.matching.match import Matcher, SubQueue
 from aetheris_server.matching.offers import QueuedTask, QueueKey
 from aetheris_server.matching.polls import Mailboxes, Poll, PollerLog
-from aetheris_server.matching.settler import Fate, Settler
 
 MAX_POLLS = 10_000
 MAX_HELD_TASKS = 10_000
@@ -44,14 +44,14 @@ class TaskQueue:
         self,
         key: QueueKey,
         backlog: Backlog,
-        settler: Settler,
+        lease_ender: LeaseEnder,
         clock: Clock,
         group: asyncio.TaskGroup,
     ) -> None:
         self.key = key
         self.counts = metrics.counts(key.task_queue_type)
-        self.backlog = BacklogView(key, backlog, settler, group)
-        self._settler = settler
+        self.backlog = BacklogView(key, backlog, lease_ender, group)
+        self._lease_ender = lease_ender
         self._clock = clock
         self._matcher: Matcher[QueuedTask, Poll] = Matcher()
         self.polls: dict[Poll, None] = {}
@@ -181,21 +181,21 @@ class TaskQueue:
     def finish(self, task: QueuedTask) -> None:
         """A task is started, or gone."""
         if task.lease:
-            self._settler.settle(self.key, task.lease, Fate.DONE)
+            self._lease_ender.end_lease(self.key, task.lease, Fate.DONE)
         elif task.offer is not None:
             task.offer.settle(task)
 
     def put_back(self, task: QueuedTask) -> None:
         """A task's poll disappeared before the task was started."""
         if task.lease:
-            self._settler.settle(self.key, task.lease, Fate.RETURNED)
+            self._lease_ender.end_lease(self.key, task.lease, Fate.RETURNED)
         else:
             self.offer(task)
 
     def retry(self, task: QueuedTask) -> None:
         """History could not start a task now: offer it again in a moment, and not for ever."""
         if task.lease:
-            self._settler.settle(self.key, task.lease, Fate.POSTPONED)
+            self._lease_ender.end_lease(self.key, task.lease, Fate.POSTPONED)
             return
         if task.retry_count >= _MAX_RETRIES:
             task.fail()

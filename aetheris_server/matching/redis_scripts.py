@@ -31,7 +31,7 @@ class Script(Enum):
 
     PUSH = "push"
     POP = "pop"
-    SETTLE = "settle"
+    END_LEASES = "end_leases"
     INSPECT = "inspect"
     DESCRIBE = "describe"
 

@@ -37,12 +37,12 @@ from aetheris_server.errors import StorageUnavailableError, UnavailableError
 from aetheris_server.loops import end_tasks
 from aetheris_server.matching.backlog import Backlog, Counts
 from aetheris_server.matching.describe import describe
+from aetheris_server.matching.lease_ender import LeaseEnder
 from aetheris_server.matching.match import NO_CAPABILITIES
 from aetheris_server.matching.offers import Offer, QueuedTask, QueueKey, queue_key
 from aetheris_server.matching.polls import Poll
 from aetheris_server.matching.pusher import Pusher
 from aetheris_server.matching.queue import TaskQueue
-from aetheris_server.matching.settler import Settler
 from aetheris_server.matching.starter import Starter, TaskStarter, task_token
 from aetheris_server.matching.upkeep import Upkeep
 
@@ -91,13 +91,13 @@ class MatchingService:
         self._loops: list[asyncio.Task[None]] = []
         self._backlog = Backlog(redis_settings, settings.lease_timeout, clock)
         self._pusher = Pusher(self._backlog, self._group)
-        self._settler = Settler(self._backlog, self._learn)
+        self._lease_ender = LeaseEnder(self._backlog, self._learn)
         self._starter = Starter(history, self._group)
         self._upkeep = Upkeep(self._queues, self._backlog, on_backlog_lost)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        for loop in (self._settler.run, self._upkeep.run_rounds, self._upkeep.run_reports):
+        for loop in (self._lease_ender.run, self._upkeep.run_rounds, self._upkeep.run_reports):
             self._loops.append(self._group.create_task(loop(), name=loop.__qualname__))
         return self
 
@@ -119,7 +119,7 @@ class MatchingService:
             # Without the error: the group would wrap what is not its own.
             await self._group.__aexit__(None, None, None)
         finally:
-            await self._settler.flush()
+            await self._lease_ender.flush()
             await self._backlog.close()
 
     def begin_drain(self) -> None:
@@ -250,7 +250,7 @@ class MatchingService:
             if len(self._queues) >= _MAX_QUEUES:
                 raise UnavailableError(f"{_MAX_QUEUES} task queues are in memory already")
             queue = self._queues[key] = TaskQueue(
-                key, self._backlog, self._settler, self._clock, self._group
+                key, self._backlog, self._lease_ender, self._clock, self._group
             )
         return queue
 

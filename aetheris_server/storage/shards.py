@@ -17,7 +17,7 @@ _NOTE_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class ShardRow:
     """A shard's row. `host_id` None is free, and so is one whose host has no row in `hosts`."""
 
     shard_id: int
@@ -184,13 +184,13 @@ async def load_shard_count(db: Database) -> int | None:
     return rows[0][0] if rows else None
 
 
-async def load_shards(db: Database) -> list[Shard]:
+async def load_shards(db: Database) -> list[ShardRow]:
     """All shards, by number.
 
     Raises:
         StorageUnavailableError: Postgres does not answer.
     """
-    return [Shard(*row) for row in await db.fetch(_LOAD)]
+    return [ShardRow(*row) for row in await db.fetch(_LOAD)]
 
 
 async def acquire_shards(

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
-from typing import Any, Final, cast
+from typing import Any, Final, assert_never, cast
 
 from aetheris.api.v1 import workflow_pb2
 from aetheris.api.v1.command_pb2 import ScheduleActivityTaskCommandAttributes
@@ -275,6 +275,8 @@ class ActivityRunner:
                     task.attempt,
                     exc_info=error,
                 )
+            case _:
+                assert_never(reason)
         self._fill_failed(answer, attempt, self._to_failure(error))
 
     def _fill_failed(self, answer: TaskAnswer, attempt: Attempt, failure: Failure) -> None:

@@ -85,7 +85,7 @@ class WorkflowRun:
         """A UUID from that source."""
         return uuid.UUID(int=self.random().getrandbits(128), version=4)
 
-    def start_activity(
+    def schedule_activity(
         self,
         activity_type: str,
         arguments: Sequence[object],

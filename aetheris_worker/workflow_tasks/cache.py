@@ -5,7 +5,7 @@ from collections import OrderedDict
 from aetheris_worker.runtime.replay import RunMachine
 
 
-class RunCache:
+class MachineCache:
     """The runs used last, by run id. Those that leave it are the caller's to evict."""
 
     def __init__(self, capacity: int) -> None:

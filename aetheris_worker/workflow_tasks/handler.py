@@ -30,7 +30,7 @@ from aetheris_worker.runtime.errors import DeadlockError
 from aetheris_worker.runtime.info import RunId
 from aetheris_worker.runtime.replay import RunMachine
 from aetheris_worker.slots import Slots
-from aetheris_worker.workflow_tasks.cache import RunCache
+from aetheris_worker.workflow_tasks.cache import MachineCache
 from aetheris_worker.workflow_tasks.history import GetHistory, fetch_history
 from aetheris_worker.workflow_tasks.lanes import RunLanes
 from aetheris_worker.workflow_tasks.outcomes import (
@@ -120,7 +120,7 @@ class WorkflowTaskHandler:
         self,
         config: WorkerConfig,
         definitions: Mapping[str, WorkflowDefinition],
-        cache: RunCache,
+        cache: MachineCache,
         sender: AnswerSender,
         get_history: GetHistory,
         eager: EagerActivities,

@@ -24,7 +24,11 @@ from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.run import RunKey
 from aetheris_server.history.state.signal import decide_signaled
 from aetheris_server.history.state.start import decide_started
-from aetheris_server.history.task_start import arm_activity, start_activity, start_workflow_task
+from aetheris_server.history.task_start import (
+    arm_activity,
+    mark_activity_started,
+    mark_workflow_task_started,
+)
 from aetheris_server.storage.log import RunRecord
 from tests.support.clock import ManualClock
 from tests.support.runs import application_failure
@@ -181,7 +185,7 @@ class MemoryEngine:
 
     def start_task(self, key: RunKey) -> StartedWorkflowTask:
         """A worker takes the pending workflow task."""
-        return start_workflow_task(self.engine, self.load(key), _POLLER)
+        return mark_workflow_task_started(self.engine, self.load(key), _POLLER)
 
     def run_task(self, key: RunKey, *commands: command_pb2.Command) -> None:
         """A worker takes the pending workflow task and decides."""
@@ -212,7 +216,7 @@ class MemoryEngine:
     def start_activity(self, key: RunKey, scheduled_event_id: int) -> None:
         """A worker takes an activity."""
         run = self.load(key)
-        start_activity(self.engine, run, run.state.activities[scheduled_event_id], _POLLER)
+        mark_activity_started(self.engine, run, run.state.activities[scheduled_event_id], _POLLER)
         self.settle()
 
     def heartbeat(self, key: RunKey, scheduled_event_id: int) -> None:

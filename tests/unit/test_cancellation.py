@@ -23,8 +23,8 @@ from aetheris_server.history.state.run import RunKey
 from aetheris_server.history.sweep import Sweep
 from aetheris_server.ids import new_run_id
 from aetheris_server.loops import end_tasks
+from aetheris_server.matching.lease_ender import Fate, LeaseEnder
 from aetheris_server.matching.offers import QueueKey
-from aetheris_server.matching.settler import Fate, Settler
 from aetheris_server.matching.upkeep import Upkeep
 from tests.support.cancelling import Interruption
 from tests.support.secrets import TOKENS
@@ -145,10 +145,10 @@ def _sweep() -> _Loop:
     return Sweep(engine, 0.0).run
 
 
-def _settler() -> _Loop:
-    settler = Settler(_AWAY, lambda *_: None)
-    settler.settle(QueueKey("ns", "queue", cast("Any", 1)), cast("Any", "lease"), Fate.DONE)
-    return settler.run
+def _lease_ender() -> _Loop:
+    lease_ender = LeaseEnder(_AWAY, lambda *_: None)
+    lease_ender.end_lease(QueueKey("ns", "queue", cast("Any", 1)), cast("Any", "lease"), Fate.DONE)
+    return lease_ender.run
 
 
 class _AwayBacklog(_Away):
@@ -174,7 +174,7 @@ _LOOPS: dict[str, Callable[[], _Loop]] = {
     "recovery": _recovery,
     "upkeep": lambda: _upkeep().run_rounds,
     "reports": _reports,
-    "settler": _settler,
+    "lease_ender": _lease_ender,
     "sweep": _sweep,
 }
 

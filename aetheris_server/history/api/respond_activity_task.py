@@ -21,7 +21,7 @@ from aetheris_server.history.state.run import ActivityState
 from aetheris_server.history.state.times import from_timestamp
 from aetheris_server.history.task_start import (
     arm_activity,
-    start_activity,
+    mark_activity_started,
 )
 
 CompletedRequest = worker_service_pb2.RespondActivityTaskCompletedRequest
@@ -136,7 +136,7 @@ async def record_activity_task_heartbeat(
     now, at = engine.time_of(run), engine.clock.monotonic()
     started = run.inflight.activities.get(activity.scheduled_event_id)
     if started is None:
-        started = start_activity(engine, run, activity, Poller(request.identity))
+        started = mark_activity_started(engine, run, activity, Poller(request.identity))
         started.backdate(started_time, now, at)
     started.note_heartbeat(now, at)
     arm_activity(engine, run, activity, started)

@@ -20,7 +20,7 @@ from aetheris_server.history.state.obligations import STICKY_TIMEOUT
 from aetheris_server.history.state.times import from_duration
 from aetheris_server.history.state.workflow_task import decide_failed, require_started
 from aetheris_server.history.task_start import (
-    start_activity,
+    mark_activity_started,
     to_activity_task,
 )
 
@@ -152,7 +152,7 @@ def _take_eager_activities(
             or not offered.issuperset(activity.scheduled.capabilities)
         ):
             continue
-        started = start_activity(engine, run, activity, poller)
+        started = mark_activity_started(engine, run, activity, poller)
         given.add_activity(started, to_activity_task(engine, run, activity, started))
     event_ids = {started.scheduled_event_id for started in given.activities}
     transition.refs[:] = [ref for ref in transition.refs if ref.scheduled_event_id not in event_ids]

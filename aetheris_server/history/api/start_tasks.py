@@ -20,8 +20,8 @@ from aetheris_server.history.state import workflow_task as task_machine
 from aetheris_server.history.state.inflight import Poller
 from aetheris_server.history.state.times import from_timestamp
 from aetheris_server.history.task_start import (
-    start_activity,
-    start_workflow_task,
+    mark_activity_started,
+    mark_workflow_task_started,
     to_activity_task,
     to_query_task,
     to_workflow_task,
@@ -125,7 +125,7 @@ async def _start_workflow_task(
     sticky = run.inflight.sticky
     if sticky is not None and sticky.task_queue != poller.sticky_task_queue:
         run.inflight.sticky = None
-    started = start_workflow_task(engine, run, poller)
+    started = mark_workflow_task_started(engine, run, poller)
     of_run = Given(workflow_task=started)
     with given_back_on_failure(engine, run, of_run, offers_on_fault=False):
         task = await to_workflow_task(engine, run, started)
@@ -142,7 +142,7 @@ async def _start_activity(
     ):
         return _GONE
     activity = run.state.activities[ref.scheduled_event_id]
-    started = start_activity(engine, run, activity, poller)
+    started = mark_activity_started(engine, run, activity, poller)
     of_run = Given(activities=[started])
     with given_back_on_failure(engine, run, of_run, offers_on_fault=False):
         task = to_activity_task(engine, run, activity, started)

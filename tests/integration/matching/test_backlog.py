@@ -12,7 +12,7 @@ import redis.asyncio
 from aetheris_server.clock import SystemClock
 from aetheris_server.config import RedisSettings
 from aetheris_server.embedded.redis import EmbeddedRedis
-from aetheris_server.matching.backlog import Backlog, Counts, Popped, Settlement
+from aetheris_server.matching.backlog import Backlog, Counts, LeaseEnds, Popped
 from aetheris_server.matching.match import SubQueue
 from aetheris_server.matching.offers import QueuedTask, queue_key
 from tests.support.matching import activity_ref, workflow_ref
@@ -112,7 +112,7 @@ async def test_task_done_does_not_come_back(backlog: Backlog) -> None:
     await push(backlog, queued("a"))
     [(lease, _)] = (await backlog.pop(QUEUE, [SHARED], 1)).leased
     assert (await backlog.inspect([QUEUE]))[QUEUE].in_flight_count == 1
-    await backlog.settle({QUEUE: Settlement(done=[lease])})
+    await backlog.end_leases({QUEUE: LeaseEnds(done=[lease])})
     inspection = (await backlog.inspect([QUEUE]))[QUEUE]
     assert (inspection.in_flight_count, inspection.counts) == (0, {})
 
@@ -120,7 +120,7 @@ async def test_task_done_does_not_come_back(backlog: Backlog) -> None:
 async def test_task_returned_is_at_the_head_again(backlog: Backlog) -> None:
     await push(backlog, queued("a", age=2), queued("b", age=1))
     [(lease, _)] = (await backlog.pop(QUEUE, [SHARED], 1)).leased
-    counts = await backlog.settle({QUEUE: Settlement(returned=[lease])})
+    counts = await backlog.end_leases({QUEUE: LeaseEnds(returned=[lease])})
     assert counts == {QUEUE: {SHARED: 2}}
     assert names(await backlog.pop(QUEUE, [SHARED], 2)) == ["a", "b"]
 
@@ -131,7 +131,7 @@ async def test_task_postponed_comes_back_later(
     monkeypatch.setattr("aetheris_server.matching.backlog.POSTPONE_SECONDS", 0.05)
     await push(backlog, queued("a"))
     [(lease, _)] = (await backlog.pop(QUEUE, [SHARED], 1)).leased
-    await backlog.settle({QUEUE: Settlement(postponed=[lease])})
+    await backlog.end_leases({QUEUE: LeaseEnds(postponed=[lease])})
     await wait_for_counts(backlog, {SHARED: 1})
 
 
@@ -144,7 +144,7 @@ async def test_task_whose_lease_expired_comes_back_once(
     [(lease, _)] = (await backlog.pop(QUEUE, [SHARED], 1)).leased
     await wait_for_counts(backlog, {SHARED: 1})
     # Its first poller is late.
-    await backlog.settle({QUEUE: Settlement(done=[lease], returned=[lease])})
+    await backlog.end_leases({QUEUE: LeaseEnds(done=[lease], returned=[lease])})
     await wait_for_counts(backlog, {SHARED: 1})
     assert names(await backlog.pop(QUEUE, [SHARED], 5)) == ["a"]
     await backlog.close()
@@ -156,7 +156,7 @@ async def test_task_offered_again_while_in_flight_survives_the_end_of_its_lease(
     await push(backlog, queued("a"))
     [(lease, _)] = (await backlog.pop(QUEUE, [SHARED], 1)).leased
     await push(backlog, queued("a"))
-    await backlog.settle({QUEUE: Settlement(done=[lease])})
+    await backlog.end_leases({QUEUE: LeaseEnds(done=[lease])})
     assert names(await backlog.pop(QUEUE, [SHARED], 5)) == ["a"]
 
 
@@ -188,7 +188,7 @@ async def test_queue_that_is_done_leaves_no_keys(
     await backlog.push({QUEUE: [queued("a"), queued("b", "gpu")], STICKY_QUEUE: [sticky("c", 9)]})
     for queue, sub_queues in ((QUEUE, [SHARED, GPU]), (STICKY_QUEUE, [STICKY])):
         popped = await backlog.pop(queue, sub_queues, 9)
-        await backlog.settle({queue: Settlement(done=[lease for lease, _ in popped.leased])})
+        await backlog.end_leases({queue: LeaseEnds(done=[lease for lease, _ in popped.leased])})
     async with redis.asyncio.Redis.from_url(redis_url) as client:
         assert await client.keys(f"*{redis_key_prefix}:*") == []
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aetheris.server.v1.matching_service_pb2 import TaskRef
 from aetheris_server.clock import SystemClock
 from aetheris_server.config import MatchingSettings, RedisSettings
-from aetheris_server.matching.backlog import Backlog, Settlement
+from aetheris_server.matching.backlog import Backlog, LeaseEnds
 from aetheris_server.matching.match import SubQueue
 from aetheris_server.matching.offers import Lease, QueuedTask, queue_key
 from tests.support.matching import activity_poll, activity_ref, workflow_ref
@@ -58,9 +58,9 @@ class Model:
                 popped = await self._backlog.pop(QUEUE, PLACES, int(str(argument)))
                 self._leased.extend(popped.leased)
             case "finish":
-                await self._settle("done")
+                await self._end_leases("done")
             case "give_back":
-                await self._settle("returned")
+                await self._end_leases("returned")
             case "let_expire":
                 await self._expire()
             case _:
@@ -88,9 +88,9 @@ class Model:
         popped = await self._backlog.pop(QUEUE, list(counts), 1_000)
         return {ref.run_id for _, ref in popped.leased}
 
-    async def _settle(self, fate: str) -> None:
+    async def _end_leases(self, fate: str) -> None:
         leases = [lease for lease, _ in self._leased]
-        await self._backlog.settle({QUEUE: Settlement(**{fate: leases})})
+        await self._backlog.end_leases({QUEUE: LeaseEnds(**{fate: leases})})
         if fate == "done":
             self.owed -= {ref.run_id for _, ref in self._leased}
         self._leased.clear()

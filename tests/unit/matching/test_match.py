@@ -5,9 +5,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aetheris_server.matching.match import STICKY_PRESENCE, Matcher, Poller, SubQueue, Task
+from aetheris_server.matching.match import STICKY_PRESENCE, Matcher, SubQueue, Task, WaitingPoll
 
-AnyPoller = Poller[Task]
+AnyPoller = WaitingPoll[Task]
 
 
 def new_matcher() -> Matcher[Task, AnyPoller]:
@@ -21,7 +21,7 @@ def waiting(
     max_tasks: int = 1,
     now: float = 0.0,
 ) -> AnyPoller:
-    poller: AnyPoller = Poller(frozenset(capabilities), sticky_queue, max_tasks)
+    poller: AnyPoller = WaitingPoll(frozenset(capabilities), sticky_queue, max_tasks)
     assert matcher.claim(poller, now) == []
     matcher.line_up(poller, now)
     return poller
@@ -84,14 +84,14 @@ def test_claim_of_held_tasks_takes_the_oldest_over_all_fit_sub_queues() -> None:
     for key, score in (("x", 3), ("y", 1), ("z", 2)):
         matcher.offer(task(key, *({"a"} if key == "y" else ()), score=score), 0)
     matcher.offer(task("unfit", "b", score=0), 0)
-    assert keys(matcher.claim(Poller(frozenset("a"), "", 2), 0)) == ["y", "z"]
+    assert keys(matcher.claim(WaitingPoll(frozenset("a"), "", 2), 0)) == ["y", "z"]
     assert keys(list(matcher.held())) == ["x", "unfit"]
 
 
 def test_claim_of_expired_tasks_drops_them() -> None:
     matcher = new_matcher()
     matcher.offer(Task("1", 0.0, expire_at=5.0), 0)
-    assert matcher.claim(Poller(), 5.0) == []
+    assert matcher.claim(WaitingPoll(), 5.0) == []
     assert matcher.held_count == 0
 
 
@@ -107,7 +107,7 @@ def test_sticky_task_of_a_worker_seen_lately_is_kept_for_it() -> None:
     waiting(matcher)
     matcher.leave(waiting(matcher, sticky_queue="s"), 0)
     assert matcher.offer(task("1", sticky_queue="s"), 1.0) is None
-    assert keys(matcher.claim(Poller(sticky_queue="s"), 1.0)) == ["1"]
+    assert keys(matcher.claim(WaitingPoll(sticky_queue="s"), 1.0)) == ["1"]
 
 
 def test_sticky_task_of_a_worker_never_seen_goes_to_any_poller() -> None:
@@ -142,7 +142,7 @@ def test_withdraw_of_a_held_task_leaves_the_others() -> None:
         matcher.offer(each, 0)
     assert matcher.withdraw(tasks[1])
     assert not matcher.withdraw(tasks[1])
-    assert keys(matcher.claim(Poller(max_tasks=9), 0)) == ["0", "2"]
+    assert keys(matcher.claim(WaitingPoll(max_tasks=9), 0)) == ["0", "2"]
 
 
 def test_is_poller_expected_holds_for_a_second_after_a_fit_poll() -> None:
@@ -215,7 +215,7 @@ class MatcherMachine(RuleBasedStateMachine):
 
     @rule(capabilities=CAPABILITY_SETS, sticky_queue=STICKY_QUEUES, max_tasks=st.integers(1, 3))
     def poll(self, capabilities: frozenset[str], sticky_queue: str, max_tasks: int) -> None:
-        poller: AnyPoller = Poller(capabilities, sticky_queue, max_tasks)
+        poller: AnyPoller = WaitingPoll(capabilities, sticky_queue, max_tasks)
         self.matcher._note_seen(poller, self.now)
         places = [task for task in self.held.values() if self.may_have(poller, task)]
         places.sort(key=lambda task: (task.score, task.place[2] if task.place else 0))

@@ -12,7 +12,7 @@ from aetheris_client.signatures import signature_of
 from aetheris_worker import RetryPolicy, Worker, activity, workflow
 from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefinition
 from aetheris_worker.slots import Slots
-from aetheris_worker.workflow_tasks.cache import RunCache
+from aetheris_worker.workflow_tasks.cache import MachineCache
 from tests.unit.worker.driver import Session, machine_of
 
 
@@ -198,7 +198,7 @@ async def test_slots_wake_one_waiter_for_each_place() -> None:
 
 
 def test_cache_gives_up_the_run_used_longest_ago() -> None:
-    cache = RunCache(2)
+    cache = MachineCache(2)
     machines = {name: machine_of(Order) for name in "abc"}
     cache.put("a", machines["a"])
     cache.put("b", machines["b"])
@@ -210,7 +210,7 @@ def test_cache_gives_up_the_run_used_longest_ago() -> None:
 
 
 def test_cache_forgets_only_the_machine_that_is_meant() -> None:
-    cache = RunCache(2)
+    cache = MachineCache(2)
     old, new = machine_of(Order), machine_of(Order)
     assert cache.put("a", old) == []
     assert cache.put("a", new) == [("a", old)]

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from aetheris_server.errors import StorageUnavailableError
 from aetheris_server.loops import is_cancelled
-from aetheris_server.matching.backlog import Backlog, Counts, Settlement
+from aetheris_server.matching.backlog import Backlog, Counts, LeaseEnds
 from aetheris_server.matching.offers import Lease, QueueKey
 from aetheris_server.telemetry import get_logger
 
@@ -29,7 +29,7 @@ class Fate(Enum):
     """History could not start it now."""
 
 
-class Settler:
+class LeaseEnder:
     """Gathers the fates of leased tasks and tells Redis. `run` belongs to one asyncio task."""
 
     def __init__(self, backlog: Backlog, on_counts: Callable[[QueueKey, Counts], None]) -> None:
@@ -38,21 +38,21 @@ class Settler:
         """
         self._backlog = backlog
         self._on_counts = on_counts
-        self._open: dict[QueueKey, Settlement] = {}
+        self._open: dict[QueueKey, LeaseEnds] = {}
         self._has_open = asyncio.Event()
 
-    def settle(self, queue: QueueKey, lease: Lease, fate: Fate) -> None:
+    def end_lease(self, queue: QueueKey, lease: Lease, fate: Fate) -> None:
         """Note what became of a leased task."""
-        settlement = self._open.get(queue)
-        if settlement is None:
-            settlement = self._open[queue] = Settlement()
+        ends = self._open.get(queue)
+        if ends is None:
+            ends = self._open[queue] = LeaseEnds()
         match fate:
             case Fate.DONE:
-                settlement.done.append(lease)
+                ends.done.append(lease)
             case Fate.RETURNED:
-                settlement.returned.append(lease)
+                ends.returned.append(lease)
             case Fate.POSTPONED:
-                settlement.postponed.append(lease)
+                ends.postponed.append(lease)
             case _:
                 assert_never(fate)
         self._has_open.set()
@@ -68,14 +68,14 @@ class Settler:
 
     async def flush(self) -> None:
         """Tell Redis what has gathered."""
-        settlements, self._open = self._open, {}
+        ends, self._open = self._open, {}
         self._has_open.clear()
-        if not settlements:
+        if not ends:
             return
         try:
-            counts = await self._backlog.settle(settlements)
+            counts = await self._backlog.end_leases(ends)
         except StorageUnavailableError as error:
-            _log.warning("leases are left to expire", queues=len(settlements), error=str(error))
+            _log.warning("leases are left to expire", queues=len(ends), error=str(error))
             return
         for queue, of_queue in counts.items():
             self._on_counts(queue, of_queue)
