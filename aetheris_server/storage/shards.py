@@ -125,14 +125,16 @@ WHERE s.shard_id = w.shard_id AND s.range_id = w.range_id AND s.host_id = %s
 RETURNING s.shard_id
 """
 
-# Locks runs in the order in which LogWriter does, so that the two do not wait for each other.
+# Locks runs in the order in which LogWriter does, so that the two do not wait for each other. A run
+# that has closed since the settlement was planned owes nothing, and is not flagged any more.
 _UPDATE_RUNS = """
 WITH locked AS (
     SELECT e.shard_id, e.run_id, w.owes_tasks, w.old_wake_time, w.new_wake_time
     FROM unnest(%s::integer[], %s::uuid[], %s::boolean[], %s::timestamptz[], %s::timestamptz[])
         AS w (shard_id, run_id, owes_tasks, old_wake_time, new_wake_time)
     JOIN executions e ON e.shard_id = w.shard_id AND e.run_id = w.run_id
-    WHERE e.owes_tasks <> w.owes_tasks OR e.wake_time = w.old_wake_time
+    WHERE (e.owes_tasks <> w.owes_tasks AND (e.close_time IS NULL OR NOT w.owes_tasks))
+        OR e.wake_time = w.old_wake_time
     ORDER BY e.run_id FOR UPDATE OF e
 )
 UPDATE executions e SET owes_tasks = coalesce(l.owes_tasks, e.owes_tasks),

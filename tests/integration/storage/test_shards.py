@@ -217,6 +217,23 @@ async def test_settle_sets_and_clears_owing_runs(db: Database, writer: LogWriter
     assert [owing[3] for owing in await load_owing(db, [0])] == [set_run.run_id]
 
 
+async def test_settle_that_was_planned_before_a_run_closed_does_not_flag_it(
+    db: Database, writer: LogWriter
+) -> None:
+    await acquire(db, "a", [0])
+    run, flagged = execution_row(0), execution_row(0)
+    await writer.commit(CommitBatch(inserts=[run, flagged]))
+    await writer.commit(
+        CommitBatch(updates=[close_update(run), close_update(flagged, owes_tasks=True)])
+    )
+
+    await settle_shards(db, "a", [ShardSettlement(0, 1, 1, owes_set=[run.run_id])])
+    assert [owing[3] for owing in await load_owing(db, [0])] == [flagged.run_id]
+
+    await settle_shards(db, "a", [ShardSettlement(0, 1, 1, owes_cleared=[flagged.run_id])])
+    assert await load_owing(db, [0]) == []
+
+
 async def test_settle_rewrites_a_wake_time_only_if_it_is_still_the_old_one(
     db: Database, writer: LogWriter
 ) -> None:
