@@ -18,10 +18,13 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from aetheris.api.v1.common_pb2 import Payload, Payloads
-from aetheris_client import json_decoding, json_encoding, round_trip
 from aetheris_client.codec import DEFAULT_CODEC_TIMEOUT, BoundedCodec, PayloadCodec
 from aetheris_client.errors import PayloadConversionError, PayloadDecodeError, PayloadEncodeError
-from aetheris_client.json_encoding import type_name
+from aetheris_client.typed_json.decoding import decode, parse
+from aetheris_client.typed_json.encoding import encode
+from aetheris_client.typed_json.kinds import type_name
+from aetheris_client.typed_json.mismatch import MismatchError
+from aetheris_client.typed_json.round_trip import check_same, is_trivial
 
 ENCODING: Final = "encoding"
 MESSAGE_TYPE: Final = "messageType"
@@ -53,7 +56,7 @@ class NullConverter:
         return Payload(metadata={ENCODING: self.encoding}) if value is None else None
 
     def from_payload(self, payload: Payload, hint: object) -> object:
-        return json_decoding.decode(None, hint)
+        return decode(None, hint)
 
 
 class BytesConverter:
@@ -67,7 +70,7 @@ class BytesConverter:
         return None
 
     def from_payload(self, payload: Payload, hint: object) -> object:
-        return json_decoding.decode(payload.data, hint)
+        return decode(payload.data, hint)
 
 
 class ProtobufConverter:
@@ -100,22 +103,22 @@ class ProtobufConverter:
 
 
 class JsonConverter:
-    """Everything else, as JSON: see json_encoding and json_decoding."""
+    """Everything else, as JSON: see typed_json."""
 
     encoding: bytes = b"json/plain"
 
     def to_payload(self, value: object) -> Payload | None:
-        payload = Payload(data=json_encoding.encode(value))
+        payload = Payload(data=encode(value))
         # A dictionary for the constructor takes three times as long.
         payload.metadata[ENCODING] = self.encoding
         return payload
 
     def from_payload(self, payload: Payload, hint: object) -> object:
         try:
-            value = json_decoding.parse(payload.data)
+            value = parse(payload.data)
         except (ValueError, RecursionError) as error:
             raise PayloadDecodeError(type_name(hint), "$", f"not JSON: {error}") from error
-        return value if hint is None else json_decoding.decode(value, hint)
+        return value if hint is None else decode(value, hint)
 
 
 DEFAULT_CONVERTERS: Final[tuple[PayloadConverter, ...]] = (
@@ -159,14 +162,14 @@ class DataConverter:
 
         Raises:
             PayloadEncodeError: No converter takes it; some part of it has no encoding; or it would
-                not come back as it is (round_trip.py).
+                not come back as it is (typed_json/round_trip.py).
         """
         if isinstance(value, Payload):
             return value
         for converter in self._converters:
             payload = converter.to_payload(value)
             if payload is not None:
-                if not round_trip.is_trivial(value, hint):
+                if not is_trivial(value, hint):
                     self._check(value, payload, type(value) if hint is None else hint)
                 return payload
         raise PayloadEncodeError(type_name(type(value)), "$", "no payload converter takes it")
@@ -252,12 +255,12 @@ class DataConverter:
     def _check(self, value: object, payload: Payload, hint: object) -> None:
         try:
             back = self.from_payload(payload, hint)
-            round_trip.check_same(hint, value, back)
+            check_same(hint, value, back)
         except PayloadDecodeError as error:
             # It says the same: what this side would write, the other could not read.
             cause = error.__cause__
             raise PayloadEncodeError(error.type_name, error.path, error.reason) from cause
-        except json_decoding.MismatchError as error:
+        except MismatchError as error:
             name = type_name(error.wanted)
             raise PayloadEncodeError(name, error.full_path(), error.reason) from error.__cause__
         except RecursionError as error:

@@ -7,7 +7,8 @@ from typing import Final, cast
 from aetheris.api.v1.common_pb2 import Payload, SearchAttributes
 from aetheris_client.converter import ENCODING, DataConverter
 from aetheris_client.errors import PayloadEncodeError
-from aetheris_client.json_encoding import encode, type_name
+from aetheris_client.typed_json.encoding import encode
+from aetheris_client.typed_json.kinds import type_name
 
 TYPE: Final = "type"
 

@@ -27,9 +27,9 @@ from aetheris_client.converter import (
 )
 from aetheris_client.errors import PayloadDecodeError
 from aetheris_client.failure import to_failure
-from aetheris_client.json_decoding import parse
-from aetheris_client.json_encoding import encode_plain
 from aetheris_client.times import from_duration, from_timestamp
+from aetheris_client.typed_json.decoding import parse
+from aetheris_client.typed_json.encoding import encode_plain
 
 
 class _ProtobufAsJson(ProtobufConverter):

@@ -1,4 +1,4 @@
-"""Values to JSON: one half of the `json/plain` encoding; json_decoding is the other.
+"""Values to JSON: one half of the `json/plain` encoding; decoding.py is the other.
 
 Written as JSON: what JSON has; dataclasses and pydantic models as objects; enums by value;
 datetime, date and time as ISO 8601; UUID, Decimal and paths as strings; timedelta as seconds; bytes
@@ -25,6 +25,8 @@ from typing import Any, Final, cast
 import orjson
 
 from aetheris_client.errors import PayloadEncodeError
+from aetheris_client.typed_json.kinds import is_pydantic, type_name
+from aetheris_client.typed_json.mismatch import key_step
 
 # orjson's own way with a dataclass writes attributes that are no fields, and leaves out the fields
 # that a base class has in slots.
@@ -51,18 +53,6 @@ def encode(value: object) -> bytes:
     if b"null" in data:
         _refuse_non_finite(value)
     return data
-
-
-def type_name(value_type: object) -> str:
-    """A type or type hint, as people write it."""
-    if isinstance(value_type, type) and not hasattr(value_type, "__args__"):
-        return value_type.__qualname__
-    return str(value_type).replace("typing.", "")
-
-
-def key_step(key: object) -> str:
-    """The part of a path that leads to the value of a key."""
-    return f".{key}" if isinstance(key, str) and key.isprintable() else f"[{key!r}]"
 
 
 def encode_plain(value: object) -> object:
@@ -95,11 +85,6 @@ def written_fields(kind: type) -> Sequence[str]:
     """The fields of a dataclass that are written; private ones are not."""
     fields = dataclasses.fields(cast(Any, kind))
     return tuple(field.name for field in fields if not field.name.startswith("_"))
-
-
-def is_pydantic(kind: type) -> bool:
-    """Whether it is a pydantic model, known by its method: the package need not be installed."""
-    return hasattr(kind, "model_validate_json")
 
 
 def _plain_model(model: Any) -> object:

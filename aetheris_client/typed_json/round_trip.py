@@ -16,15 +16,16 @@ from datetime import datetime, time, timezone
 from functools import partial
 from typing import Any, Final, Literal, cast
 
-from aetheris_client.json_decoding import (
-    field_hints,
+from aetheris_client.typed_json.fields import field_hints
+from aetheris_client.typed_json.kinds import (
     is_named_tuple,
+    is_pydantic,
     is_typed_dict,
     is_union,
     meant_by,
+    type_name,
 )
-from aetheris_client.json_encoding import is_pydantic, key_step, type_name
-from aetheris_client.json_scalars import MismatchError
+from aetheris_client.typed_json.mismatch import MismatchError, key_step
 
 # One part of a value: its step in the path, its hint, and itself before and after.
 _Part = tuple[str, object, object, object]

@@ -1,73 +1,20 @@
-"""Decoders of single JSON values: what json_decoding builds containers and classes from."""
+"""Decoders of single JSON values."""
 
 import base64
 import types
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
-from enum import Enum
 from pathlib import Path
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
-Decoder: TypeAlias = Callable[[object], object]
-
-
-class MismatchError(Exception):
-    """A value is not what a hint says; callers on the way out add where they are."""
-
-    def __init__(self, wanted: object, reason: str) -> None:
-        super().__init__(reason)
-        self.wanted = wanted
-        self.reason = reason
-        self.path: list[str] = []
-
-    def within(self, step: str) -> "MismatchError":
-        self.path.append(step)
-        return self
-
-    def full_path(self) -> str:
-        """From the whole value to the part that is wrong."""
-        return "$" + "".join(reversed(self.path))
+from aetheris_client.typed_json.mismatch import Decoder, MismatchError, unreadable, wrong
 
 
 def as_is(value: object) -> object:
     """For hints that ask for nothing in particular."""
     return value
-
-
-def kind_of(value: object) -> str:
-    """What a JSON value is, in JSON's words."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int():
-            return "a number"
-        case float():
-            # Not "a number": where an int is wanted, that would be what was asked for.
-            return "a number with a fraction or an exponent"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case dict():
-            return "an object"
-        case _:
-            return "bytes"
-
-
-def wrong(wanted: object, value: object) -> MismatchError:
-    """The error for a value of the wrong kind."""
-    return MismatchError(wanted, f"found {kind_of(value)}")
-
-
-def unreadable(wanted: object, error: Exception) -> MismatchError:
-    """The error for what a constructor or parser raised, which may be anything; a mismatch that one
-    met inside goes on as it is.
-    """
-    return error if isinstance(error, MismatchError) else MismatchError(wanted, str(error))
 
 
 def exact(wanted: type) -> Decoder:
@@ -141,21 +88,3 @@ SCALARS: Final[Mapping[type, Decoder]] = {
     Decimal: converted(Decimal, (str, int, float), _decimal),
     Path: converted(Path, (str,), Path),
 }
-
-
-def literal(hint: object, args: tuple[object, ...]) -> Decoder:
-    """For `Literal`: only its own values."""
-    # Compared with their types, since True == 1; enum members were written as their values.
-    choices = {(type(_plain(arg)), _plain(arg)): arg for arg in args}
-
-    def decoder(value: object) -> object:
-        try:
-            return choices[type(value), value]
-        except (KeyError, TypeError):
-            raise MismatchError(hint, f"found {value!r}") from None
-
-    return decoder
-
-
-def _plain(choice: object) -> object:
-    return choice.value if isinstance(choice, Enum) else choice

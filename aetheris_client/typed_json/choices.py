@@ -1,0 +1,54 @@
+"""Decoders of one of some listed values: `Literal` and enums."""
+
+from enum import Enum
+
+import orjson
+
+from aetheris_client.errors import PayloadEncodeError
+from aetheris_client.typed_json.encoding import encode
+from aetheris_client.typed_json.mismatch import Decoder, MismatchError, unreadable
+
+
+def literal(hint: object, args: tuple[object, ...]) -> Decoder:
+    """For `Literal`: only its own values."""
+    # Compared with their types, since True == 1; enum members were written as their values.
+    choices = {(type(_plain(arg)), _plain(arg)): arg for arg in args}
+
+    def decoder(value: object) -> object:
+        try:
+            return choices[type(value), value]
+        except (KeyError, TypeError):
+            raise MismatchError(hint, f"found {value!r}") from None
+
+    return decoder
+
+
+def _plain(choice: object) -> object:
+    return choice.value if isinstance(choice, Enum) else choice
+
+
+def enum_member(kind: type[Enum]) -> Decoder:
+    """For an enum: the member with the value that was written."""
+    # By what is written of their values: a tuple is no array, a Decimal no string.
+    written: dict[bytes, Enum] = {}
+
+    def look_up() -> None:
+        for member in kind:
+            try:
+                written.setdefault(encode(member.value), member)
+            except PayloadEncodeError:
+                continue
+
+    def decoder(value: object) -> object:
+        if not written:
+            look_up()
+        member = written.get(orjson.dumps(value))
+        if member is not None:
+            return member
+        try:
+            # What the class makes itself: combined flags, `_missing_`.
+            return kind(value)
+        except Exception as error:
+            raise unreadable(kind, error) from error
+
+    return decoder
