@@ -42,7 +42,11 @@ def enum_member(kind: type[Enum]) -> Decoder:
     def decoder(value: object) -> object:
         if not written:
             look_up()
-        member = written.get(orjson.dumps(value))
+        try:
+            member = written.get(orjson.dumps(value))
+        except orjson.JSONEncodeError:
+            # Bytes of a payload that is not JSON, or an integer beyond 64 bits.
+            member = None
         if member is not None:
             return member
         try:

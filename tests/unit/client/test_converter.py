@@ -240,6 +240,7 @@ def test_encode_value_that_contains_itself_is_an_error():
         ({"a": [{}]}, dict[str, list[Price]], "$.a[0]", "'amount' is missing"),
         ({"content": {"amount": "x"}}, Box[Price], "$.content.amount", "'x' is not a number"),
         ("green", Colour, "$", "'green' is not a valid Colour"),
+        (b"red", Colour, "$", "b'red' is not a valid Colour"),
         ("GBP", Literal["EUR"], "$", "found 'GBP'"),
         (1, Literal[True], "$", "found 1"),
         ([1], tuple[int, str], "$", "found 1 items, expected 2"),
@@ -255,6 +256,13 @@ def test_decode_other_than_the_hint_names_path_and_reason(
     with pytest.raises(PayloadDecodeError) as caught:
         there_and_back(value, hint)
     assert (caught.value.path, caught.value.reason) == (path, reason)
+
+
+def test_decode_integer_beyond_64_bits_as_enum_is_a_decode_error():
+    payload = Payload(metadata={"encoding": b"json/plain"}, data=b"[%d]" % (2**70))
+    with pytest.raises(PayloadDecodeError) as caught:
+        CONVERTER.from_payload(payload, list[Level])
+    assert (caught.value.path, caught.value.reason) == ("$[0]", f"{2**70} is not a valid Level")
 
 
 def test_decode_pydantic_model_with_wrong_field_is_a_decode_error():
