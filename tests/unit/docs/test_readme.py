@@ -18,7 +18,7 @@ def test_readme_code_is_that_of_the_example(code: str) -> None:
     assert code in (ROOT / "examples/hello/hello.py").read_text()
 
 
-@pytest.mark.parametrize("target", re.findall(r"^make (\w+)", README, re.MULTILINE))
+@pytest.mark.parametrize("target", re.findall(r"^make ([\w-]+)", README, re.MULTILINE))
 def test_readme_make_targets_exist(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
