@@ -50,6 +50,9 @@ class Stamped:
     at: float = field(default_factory=lambda: time.time())
 
 
+# Deprecated since Python 3.12; workflow code calls it all the same.
+pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
+
 FORBIDDEN: dict[str, tuple[Callable[[], object], str]] = {
     "time.time": (lambda: time.time(), "workflow.time()"),
     "time.time_ns": (lambda: time.time_ns(), "workflow.time()"),
