@@ -72,7 +72,7 @@ class _Peers:
         await self.starter.release_tasks(task_tokens)
 
     async def check_history(self) -> None:
-        if waits_for := self.host.cluster.waits_for:
+        if waits_for := self.host.membership.waits_for:
             raise NotReadyError(waits_for)
 
     async def check_matching(self) -> None:
@@ -82,7 +82,7 @@ class _Peers:
         await self.host.offer_all_again()
 
     def locate_shard(self, shard_id: int) -> str | None:
-        return self.host.cluster.locate_shard(shard_id)
+        return self.host.membership.locate_shard(shard_id)
 
     def locate_queue(
         self,
@@ -90,7 +90,9 @@ class _Peers:
         task_queue: str,
         task_queue_type: task_queue_pb2.TaskQueueType.ValueType,
     ) -> str | None:
-        return self.host.cluster.locate_queue(namespace_id, task_queue, task_queue_type)
+        return self.host.membership.directory.locate_queue(
+            namespace_id, task_queue, task_queue_type
+        )
 
 
 @asynccontextmanager
@@ -167,7 +169,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
             await peers.host.join(address, is_reached=await rpc.is_reached_at(address))
             await _wait_ready(peers.host)
             await rpc.begin_serving()
-            following = asyncio.create_task(rpc.follow(lambda: peers.host.cluster.is_ready))
+            following = asyncio.create_task(rpc.follow(lambda: peers.host.membership.is_ready))
             try:
                 yield RunningServer(rpc.address, f"{http.host}:{http.port}" if http else None)
             finally:
@@ -189,11 +191,11 @@ def _not_ready(host: HistoryHost, gate: DrainGate) -> str | None:
     """What the server waits for; None if it is ready."""
     if gate.is_draining:
         return "draining"
-    return host.cluster.waits_for
+    return host.membership.waits_for
 
 
 def _advertised_address(settings: GrpcSettings, rpc: RpcServer) -> str:
-    """Where other hosts reach this one. It must be this host's alone: see `Cluster.join`."""
+    """Where other hosts reach this one. It must be this host's alone: see `Membership.join`."""
     if settings.advertised_address:
         return settings.advertised_address
     if settings.host in _ANY_ADDRESS:
@@ -204,7 +206,7 @@ def _advertised_address(settings: GrpcSettings, rpc: RpcServer) -> str:
 async def _wait_ready(host: HistoryHost) -> None:
     try:
         async with asyncio.timeout(_READY_TIMEOUT):
-            await host.cluster.wait_ready()
+            await host.membership.wait_ready()
     except TimeoutError:
         raise NotReadyError("the shards of this host, which another host holds") from None
 

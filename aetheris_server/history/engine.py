@@ -25,7 +25,8 @@ from aetheris_server.errors import (
 from aetheris_server.history.cache import RunCache
 from aetheris_server.history.committer import MAX_QUEUED, Commit, Committer
 from aetheris_server.history.dispatch import Dispatcher
-from aetheris_server.history.loader import NewestRuns, load_run_state, load_run_states
+from aetheris_server.history.loader import load_run_state, load_run_states
+from aetheris_server.history.newest_runs import NewestRuns
 from aetheris_server.history.refusals import Refusals
 from aetheris_server.history.rows import (
     check_key,

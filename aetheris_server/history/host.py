@@ -1,19 +1,23 @@
-"""The history part of one process: the engine, its cluster membership, and all of its tasks."""
+"""The history part of one process: the engine, the host's place in the cluster, and all tasks."""
 
 import asyncio
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from aetheris_server.clock import Clock
+from aetheris_server.cluster.membership import Membership
 from aetheris_server.config import HistorySettings, LimitSettings
-from aetheris_server.history.cluster import Cluster
 from aetheris_server.history.dispatch import Dispatcher
+from aetheris_server.history.due_scan import DueScan
 from aetheris_server.history.engine import Engine, EngineSettings
+from aetheris_server.history.held_shards import HeldShards
 from aetheris_server.history.notices import CancellationNotices
-from aetheris_server.history.recovery import offer_all_again
+from aetheris_server.history.recovery.recovery import Recovery, offer_all_again, run_catching_up
+from aetheris_server.history.recovery.settling import Settler
+from aetheris_server.history.recovery.sweep import Sweep
 from aetheris_server.history.service import HistoryService
 from aetheris_server.history.state.limits import RunLimits
-from aetheris_server.history.sweep import Sweep
 from aetheris_server.loops import end_tasks
 from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.rpc.tokens import Tokens
@@ -33,7 +37,7 @@ class HistoryHost:
 
     Attributes:
         service: What peers call.
-        cluster: Where the shards are.
+        membership: Of this host: where the shards are.
     """
 
     def __init__(
@@ -59,9 +63,10 @@ class HistoryHost:
         matching: Where tasks are offered.
         tokens: Of the cluster.
         """
-        self.cluster = Cluster(settings, shard_count, host_id, cluster_db, clock)
-        self._dispatcher = Dispatcher(matching, clock, self.cluster.locate_task, shard_count)
-        self._notices = CancellationNotices(matching, self.cluster.locate_queue)
+        self.membership = Membership(settings, shard_count, host_id, cluster_db, clock)
+        directory = self.membership.directory
+        self._dispatcher = Dispatcher(matching, clock, directory.locate_task, shard_count)
+        self._notices = CancellationNotices(matching, directory.locate_queue)
         self._engine = Engine(
             EngineSettings(
                 shard_count=shard_count,
@@ -78,37 +83,50 @@ class HistoryHost:
             db,
             self._dispatcher,
             tokens,
-            lambda: self.cluster.lease.is_valid,
-            self.cluster.on_shard_failed,
+            lambda: self.membership.lease.is_valid,
+            self.membership.on_shard_failed,
         )
-        self.cluster.attach(self._engine)
+        self._settler = Settler(
+            self._engine,
+            cluster_db,
+            host_id,
+            settings.watermark_interval,
+            self.membership.on_shard_failed,
+        )
+        self._recovery = Recovery(self._engine)
+        self._due_scan = DueScan(self._engine, cluster_db)
+        self.membership.attach(
+            HeldShards(host_id, self._engine, self._settler, self._recovery, self._due_scan)
+        )
         self._sweep = Sweep(self._engine, settings.sweep_interval)
         self.service = HistoryService(self._engine, self._notices)
         self._group = asyncio.TaskGroup()
         self._loops: list[asyncio.Task[None]] = []
-        self._membership: list[asyncio.Task[None]] = []
+        # What must have ended before the shards are given up.
+        self._shard_loops: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        for loop in (
-            self._engine.run,
-            self._dispatcher.run,
-            self._notices.run,
-            self.cluster.run_recovery,
-            self._sweep.run,
-            self.cluster.run_catching_up,
-        ):
-            self._loops.append(self._group.create_task(loop(), name=loop.__qualname__))
+        self._loops += self._begin(
+            self._engine.run(),
+            self._dispatcher.run(),
+            self._notices.run(),
+            self._recovery.run(),
+            self._sweep.run(),
+            run_catching_up(self._engine),
+        )
         return self
 
+    def _begin(self, *loops: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+        return [self._group.create_task(loop, name=loop.__qualname__) for loop in loops]
+
     async def join(self, address: str, *, is_reached: bool = True) -> None:
-        """Take shards from now on; see Cluster.join."""
-        await self.cluster.join(address, is_reached=is_reached)
-        lease = self._group.create_task(self.cluster.lease.run(), name="Lease.run")
-        self._loops.append(lease)
-        self._membership += [
-            self._group.create_task(loop(), name=loop.__qualname__) for loop in self.cluster.loops
-        ]
+        """Take shards from now on; see Membership.join."""
+        await self.membership.join(address, is_reached=is_reached)
+        self._loops += self._begin(self.membership.lease.run())
+        self._shard_loops += self._begin(
+            self.membership.run(), self._settler.run(), self._due_scan.run()
+        )
 
     async def offer_all_again(self) -> None:
         """The backlog is lost: offer every task that is owed."""
@@ -121,8 +139,8 @@ class HistoryHost:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if self._membership:
-                await end_tasks(self._membership)
+            if self._shard_loops:
+                await end_tasks(self._shard_loops)
                 await self._leave()
         finally:
             await self._end_loops()
@@ -138,6 +156,6 @@ class HistoryHost:
     async def _leave(self) -> None:
         try:
             async with asyncio.timeout(_LEAVE_TIMEOUT):
-                await self.cluster.leave()
+                await self.membership.leave()
         except Exception as error:  # noqa: BLE001 - whatever it is, the rest must be closed
             _log.error("the shards could not be given up; the lease runs out", error=str(error))

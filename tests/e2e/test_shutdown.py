@@ -17,12 +17,12 @@ NewServer = Callable[..., ServerProcess]
 _HANGING = """
 import asyncio
 from aetheris_server import cli
-from aetheris_server.history.cluster import Cluster
+from aetheris_server.cluster.membership import Membership
 
 async def hang(self):
     await asyncio.get_running_loop().create_future()
 
-Cluster.leave = hang
+Membership.leave = hang
 cli._END_TIMEOUT = {limit}
 cli.main()
 """

@@ -20,7 +20,7 @@ from functools import wraps
 from typing import Any
 
 from aetheris_server import cli
-from aetheris_server.history import settling
+from aetheris_server.history.recovery import settling
 from aetheris_server.history.service import HistoryService
 from aetheris_server.matching.backlog import Backlog
 from aetheris_server.matching.service import MatchingService

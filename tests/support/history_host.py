@@ -158,5 +158,5 @@ async def history_bench(
         )
         async with host:
             await host.join("bench:1")
-            await host.cluster.wait_ready()
+            await host.membership.wait_ready()
             yield HistoryBench(host, db, clock, matching)

@@ -3,24 +3,29 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 import pytest
 
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.clock import SystemClock
+from aetheris_server.cluster.membership import Membership
 from aetheris_server.config import HistorySettings
 from aetheris_server.errors import ShardNotOwnedError, StorageUnavailableError
-from aetheris_server.history.cluster import Cluster
 from aetheris_server.history.committer import Commit, Committer
 from aetheris_server.history.dispatch import Dispatcher
+from aetheris_server.history.due_scan import DueScan
 from aetheris_server.history.engine import Engine, EngineSettings
-from aetheris_server.history.loader import NewestRuns
+from aetheris_server.history.held_shards import HeldShards
+from aetheris_server.history.newest_runs import NewestRuns
 from aetheris_server.history.notices import CancellationNotices
+from aetheris_server.history.recovery.recovery import Recovery, run_catching_up
+from aetheris_server.history.recovery.settling import Settler
+from aetheris_server.history.recovery.sweep import Sweep
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.history.sweep import Sweep
 from aetheris_server.ids import new_run_id
 from aetheris_server.loops import end_tasks
 from aetheris_server.matching.lease_ender import Fate, LeaseEnder
@@ -68,23 +73,35 @@ def _engine() -> Engine:
     return engine
 
 
-def _cluster() -> Cluster:
-    cluster = Cluster(HistorySettings(), 1, "host", _AWAY, SystemClock())
-    cluster.attach(_engine())
-    cluster.lease.begin(SystemClock().monotonic())
-    return cluster
+def _membership() -> Membership:
+    engine = _engine()
+    membership = Membership(HistorySettings(), 1, "host", _AWAY, SystemClock())
+    settler, recovery, due_scan = _settler(engine), Recovery(engine), DueScan(engine, _AWAY)
+    membership.attach(HeldShards("host", engine, settler, recovery, due_scan))
+    membership.lease.begin(SystemClock().monotonic())
+    return membership
 
 
-def _membership(number: int) -> _Loop:
-    cluster = _cluster()
-    cluster._due.set()
-    return cluster.loops[number]
+def _settler(engine: Engine) -> Settler:
+    return Settler(engine, _AWAY, "host", 0.0, lambda _: None)
+
+
+def _due_scan() -> _Loop:
+    due_scan = DueScan(_engine(), _AWAY)
+    due_scan.wake()
+    return due_scan.run
+
+
+def _recovery() -> _Loop:
+    recovery = Recovery(_engine())
+    recovery.wake()
+    return recovery.run
 
 
 def _catching_up() -> _Loop:
-    cluster = _cluster()
-    cluster.engine.dispatcher.skip([0])
-    return cluster.run_catching_up
+    engine = _engine()
+    engine.dispatcher.skip([0])
+    return partial(run_catching_up, engine)
 
 
 def _dispatcher() -> Dispatcher:
@@ -119,12 +136,6 @@ def _loads() -> _Loop:
     for number in range(_ITEMS):
         wakeups._to_load.put_nowait(RunKey(_NAMESPACE_ID, f"workflow-{number}", new_run_id()))
     return wakeups._load_due
-
-
-def _recovery() -> _Loop:
-    cluster = _cluster()
-    cluster._taken.set()
-    return cluster.run_recovery
 
 
 def _upkeep() -> Upkeep:
@@ -166,15 +177,15 @@ _LOOPS: dict[str, Callable[[], _Loop]] = {
     "dispatcher": lambda: _dispatcher().run,
     "engine": lambda: _engine().run,
     "wake-ups": lambda: _engine().wakeups.run,
-    "lease": lambda: _cluster().lease.run,
-    "membership": lambda: _membership(0),
-    "settling": lambda: _membership(1),
-    "due scan": lambda: _membership(2),
+    "lease": lambda: _membership().lease.run,
+    "membership": lambda: _membership().run,
+    "settling": lambda: _settler(_engine()).run,
+    "due scan": _due_scan,
     "catching up": _catching_up,
     "recovery": _recovery,
     "upkeep": lambda: _upkeep().run_rounds,
     "reports": _reports,
-    "lease_ender": _lease_ender,
+    "lease ends": _lease_ender,
     "sweep": _sweep,
 }
 

@@ -177,7 +177,7 @@ async def test_fault_in_a_transition_loses_and_repeats_nothing_that_was_acknowle
         with suppress(asyncio.CancelledError):
             await working
         assert faults
-        await wait_until(lambda: bench.host.cluster.is_ready, 10)
+        await wait_until(lambda: bench.host.membership.is_ready, 10)
         assert not _owes_for_runs_that_never_were(bench, {started.run_id})
     runs = await asyncio.to_thread(audit_log, migrated_postgres_dsn)
     assert set(runs) == {started.run_id}
@@ -213,7 +213,7 @@ async def test_run_that_fails_again_and_again_takes_its_shard_away_once_in_a_whi
         with pytest.raises(_FaultError):
             await bad._try_signal("1")
         # One of many shards is no reason to send callers to other hosts.
-        assert bench.host.cluster.is_ready
+        assert bench.host.membership.is_ready
         await wait_until(lambda: shard_id in bench.engine.shards)
         range_id = bench.engine.shards[shard_id].range_id
         for _ in range(20):
@@ -275,7 +275,7 @@ async def test_run_whose_log_is_not_whole_is_refused_once_in_a_while_and_others_
         shard = bench.engine.find_shard(NAMESPACE_ID, "broken")
         await wait_until(lambda: broken.run_id in {key.run_id for key in shard.owing_runs()})
         await _Signallers(bench, "whole").run(1)
-        assert bench.host.cluster.is_ready
+        assert bench.host.membership.is_ready
 
 
 async def test_run_whose_log_ends_too_early_is_refused(migrated_postgres_dsn: str) -> None:

@@ -303,7 +303,7 @@ async def test_run_that_cannot_be_read_keeps_no_other_from_being_recovered(
         await bench.db.fetch("UPDATE log SET record = '\\xff' WHERE run_id = %s", [bad.run_id])
     async with history_bench(migrated_postgres_dsn) as bench:
         assert (await _take_ref(bench)).run_id == good.run_id
-        assert bench.host.cluster.is_ready
+        assert bench.host.membership.is_ready
         # It is not forgotten: a server that can read it will find it.
         await wait_until(
             lambda: (

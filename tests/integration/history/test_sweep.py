@@ -9,7 +9,7 @@ from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.errors import StorageUnavailableError
 from aetheris_server.history import dispatch
-from aetheris_server.history.sweep import Sweep
+from aetheris_server.history.recovery.sweep import Sweep
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench
 from tests.support.raw import seconds
 from tests.support.wait import wait_until

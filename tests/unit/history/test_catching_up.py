@@ -2,7 +2,7 @@
 
 import asyncio
 
-from aetheris_server.history.recovery import run_catching_up
+from aetheris_server.history.recovery.recovery import run_catching_up
 from tests.support.clock import ManualClock
 from tests.support.memory_engine import MemoryEngine
 

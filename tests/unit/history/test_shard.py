@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from aetheris_server.errors import CommitFailedError
+from aetheris_server.history.recovery.settling import Settler
 from aetheris_server.history.run import Ticket
-from aetheris_server.history.settling import Settler
 from aetheris_server.history.shard import Settlement, Shard, WakeRewrite
 from aetheris_server.history.state.run import RunKey
 from tests.support.clock import ManualClock

@@ -20,7 +20,7 @@ from aetheris_server.errors import (
 from aetheris_server.history.cache import RunCache
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine import Engine, EngineSettings
-from aetheris_server.history.loader import NewestRuns
+from aetheris_server.history.newest_runs import NewestRuns
 from aetheris_server.history.run import EventTail, LoadedRun, Ticket, WaitingQuery
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.inflight import Poller, StartedActivity

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
+from aetheris_server.cluster.lease import Lease
 from aetheris_server.errors import StorageUnavailableError
-from aetheris_server.history.lease import Lease
 from aetheris_server.storage.hosts import LeaseRenewer
 from tests.support.clock import ManualClock
 from tests.support.wait import wait_until

@@ -1,10 +1,11 @@
-"""What a host does with the shards that it has just taken: everything they owe, again.
+"""What a host does with the shards that it has just taken: offers again everything they owe.
 
 The log behind the watermark and the flagged rows name every run that owes tasks. What each owes
 follows from its state. Everything is offered again; whoever receives it is idempotent. Runs are
 loaded a page at a time, in a few statements each, and no faster than their tasks are taken.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
@@ -35,6 +36,63 @@ _RETRY_INTERVAL = 0.5
 
 _Owing = tuple[Shard, RunKey]
 _Work = Callable[[Shard, RunKey, LoadedRun | None], None]
+
+
+class Recovery:
+    """Recovers the shards of one engine. `run` belongs to one asyncio task."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._has_taken = asyncio.Event()
+        # The owners of the shards that are being recovered.
+        self._under_way: set[tuple[int, int]] = set()
+
+    def wake(self) -> None:
+        """Shards have been taken."""
+        self._has_taken.set()
+
+    async def run(self) -> None:
+        """Recover the shards that are taken until cancelled.
+
+        Those that were taken together are recovered together; those taken meanwhile do not wait.
+        """
+        async with asyncio.TaskGroup() as rounds:
+            while not is_cancelled():
+                await self._has_taken.wait()
+                self._has_taken.clear()
+                shards = [
+                    shard
+                    for shard in self._engine.shards.values()
+                    if not shard.is_recovered and shard.owner not in self._under_way
+                ]
+                if shards:
+                    self._under_way |= {shard.owner for shard in shards}
+                    rounds.create_task(self._recover(shards))
+            # Or the group would wait for them.
+            raise asyncio.CancelledError
+
+    async def _recover(self, shards: Sequence[Shard]) -> None:
+        """Recover some shards, again until they are or are lost; never raises."""
+        try:
+            while not is_cancelled():
+                left = [
+                    shard
+                    for shard in shards
+                    if _is_ours(self._engine, shard) and not shard.is_recovered
+                ]
+                if not left:
+                    return
+                try:
+                    await recover_shards(self._engine, left)
+                except (UnavailableError, TimeoutError) as error:
+                    _log.error("shards could not be recovered; trying again", error=str(error))
+                except Exception:  # noqa: BLE001 - logged whole
+                    _log.exception("shards could not be recovered; trying again")
+                else:
+                    continue
+                await pause(_RETRY_INTERVAL)
+        finally:
+            self._under_way -= {shard.owner for shard in shards}
 
 
 async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
@@ -156,8 +214,8 @@ async def _for_each(
                 on_done(shard)
                 continue
             except UnavailableError as error:
-                # A lease that has run out is renewed in a moment. A shard that is gone is
-                # another's affair.
+                # A lease that has run out is renewed in a moment. What a shard owes that is gone,
+                # its next owner offers.
                 if _is_ours(engine, shard):
                     problem = error
                 continue

@@ -11,9 +11,9 @@ import pytest
 
 from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
 from aetheris_server.clock import SystemClock
+from aetheris_server.cluster import readiness
 from aetheris_server.config import PostgresSettings
 from aetheris_server.errors import ShardNotOwnedError
-from aetheris_server.history import cluster
 from aetheris_server.loops import end_tasks
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.hosts import load_live_hosts, register_host
@@ -60,6 +60,22 @@ async def _start(bench: HistoryBench, workflow_id: str) -> None:
     await bench.service.start_workflow(NAMESPACE_ID, request)
 
 
+async def _check_renewals(bench: HistoryBench, db: Database) -> None:
+    """Hold that the lease does not lapse for longer than it lasts."""
+    begin = asyncio.get_running_loop().time()
+    lapsed = False
+
+    def has_passed() -> bool:
+        nonlocal lapsed
+        lapsed |= not bench.host.membership.lease.is_valid
+        return asyncio.get_running_loop().time() - begin > 2.5 * _LEASE
+
+    await wait_until(has_passed)
+    (host,) = await load_live_hosts(db)
+    assert host.expire_time > datetime.now(UTC)
+    assert not lapsed
+
+
 @pytest.mark.parametrize("table", ["shards", "executions", "log"])
 async def test_lease_is_renewed_whatever_else_waits(
     migrated_postgres_dsn: str, db: Database, table: str
@@ -69,20 +85,22 @@ async def test_lease_is_renewed_whatever_else_waits(
         async with _locked(migrated_postgres_dsn, table):
             # A commit that hangs, if it is not the shards that do, and for which settling waits.
             writing = asyncio.create_task(_start(bench, "b"))
-            begin = asyncio.get_running_loop().time()
-            lapsed = False
-
-            def has_passed() -> bool:
-                nonlocal lapsed
-                lapsed |= not bench.host.cluster.lease.is_valid
-                return asyncio.get_running_loop().time() - begin > 2.5 * _LEASE
-
-            await wait_until(has_passed)
-            (host,) = await load_live_hosts(db)
-            assert host.expire_time > datetime.now(UTC)
-            assert not lapsed
+            await _check_renewals(bench, db)
             bench.engine.find_shard(NAMESPACE_ID, "a")
         await writing
+
+
+async def test_lease_is_renewed_while_no_connection_is_free(
+    migrated_postgres_dsn: str, db: Database
+) -> None:
+    async with _bench(migrated_postgres_dsn) as bench:
+        sleeps = [
+            asyncio.create_task(bench.db.fetch(f"SELECT pg_sleep({4 * _LEASE})"))
+            for _ in range(PostgresSettings().pool_max_size)
+        ]
+        await _check_renewals(bench, db)
+        assert not any(sleep.done() for sleep in sleeps)
+        await asyncio.gather(*sleeps)
 
 
 async def test_host_that_was_buried_forgets_its_shards_and_joins_anew(
@@ -97,8 +115,8 @@ async def test_host_that_was_buried_forgets_its_shards_and_joins_anew(
             " UPDATE shards SET host_id = 'other', range_id = range_id + 1"
         )
         await wait_until(lambda: run.is_dropped)
-        await wait_until(lambda: bench.host.cluster.is_ready)
-        assert {shard.host_id for shard in await load_shards(db)} == {bench.host.cluster.host_id}
+        await wait_until(lambda: bench.host.membership.is_ready)
+        assert {shard.host_id for shard in await load_shards(db)} == {bench.host.membership.host_id}
         again = await bench.engine.load(NAMESPACE_ID, "a")
         assert again is not run
 
@@ -110,12 +128,12 @@ async def test_host_whose_lease_is_not_renewed_is_not_ready_until_it_is(
         await _start(bench, "a")
         run = await bench.engine.load(NAMESPACE_ID, "a")
         proxy.is_holding = True
-        await wait_until(lambda: not bench.host.cluster.is_ready)
-        assert "lease" in (bench.host.cluster.waits_for or "")
+        await wait_until(lambda: not bench.host.membership.is_ready)
+        assert "lease" in (bench.host.membership.waits_for or "")
         with pytest.raises(ShardNotOwnedError):
             bench.engine.find_shard(NAMESPACE_ID, "a")
         proxy.is_holding = False
-        await wait_until(lambda: bench.host.cluster.is_ready)
+        await wait_until(lambda: bench.host.membership.is_ready)
         # Nobody had the shards meanwhile, so what is in memory is good.
         assert await bench.engine.load(NAMESPACE_ID, "a") is run
 
@@ -125,7 +143,7 @@ async def test_host_at_the_address_of_another_serves_nothing_and_says_so(
 ) -> None:
     async with _bench(migrated_postgres_dsn) as bench:
         await db.fetch("UPDATE hosts SET host_id = 'other', expire_time = now() + interval '1 h'")
-        await wait_until(lambda: "address" in (bench.host.cluster.waits_for or ""))
+        await wait_until(lambda: "address" in (bench.host.membership.waits_for or ""))
         assert not bench.engine.shards
 
 
@@ -134,9 +152,9 @@ async def test_host_that_has_left_does_not_come_back(
 ) -> None:
     async with _bench(migrated_postgres_dsn) as bench:
         # As when a host ends, but that renewals of its lease still come.
-        await end_tasks(bench.host._membership)
-        await bench.host.cluster.leave()
-        await wait_until(lambda: bench.host.cluster._join_count > 1, 3, "two more renewals")
+        await end_tasks(bench.host._shard_loops)
+        await bench.host.membership.leave()
+        await wait_until(lambda: bench.host.membership.ownership.term > 1, 3, "two more renewals")
         assert await load_live_hosts(db) == []
         assert {shard.host_id for shard in await load_shards(db)} == {None}
 
@@ -150,7 +168,7 @@ async def test_shard_that_is_ours_by_its_row_alone_is_given_up_if_another_should
         (given_up, *_) = set(range(SHARD_COUNT)) - bench.engine.shards.keys()
         # As if its release had failed half-way.
         await acquire_shards(
-            db, bench.host.cluster.host_id, [given_up], lambda *_: (b"note", bytes(32))
+            db, bench.host.membership.host_id, [given_up], lambda *_: (b"note", bytes(32))
         )
 
         async def is_free() -> bool:
@@ -171,10 +189,10 @@ async def test_host_that_misses_a_shard_is_ready_for_a_moment_only(
     async with _bench(migrated_postgres_dsn) as bench:
         async with _locked(migrated_postgres_dsn, "shards"):
             _fail(bench, 0)
-            assert bench.host.cluster.is_ready
-            monkeypatch.setattr(cluster, "_MISSING_GRACE", 0.1)
-            await wait_until(lambda: bench.host.cluster.waits_for == "its shards")
-        await wait_until(lambda: bench.host.cluster.is_ready)
+            assert bench.host.membership.is_ready
+            monkeypatch.setattr(readiness, "_MISSING_GRACE", 0.1)
+            await wait_until(lambda: bench.host.membership.waits_for == "its shards")
+        await wait_until(lambda: bench.host.membership.is_ready)
 
 
 async def test_host_that_misses_many_of_its_shards_is_not_ready(
@@ -182,5 +200,5 @@ async def test_host_that_misses_many_of_its_shards_is_not_ready(
 ) -> None:
     async with _bench(migrated_postgres_dsn) as bench:
         _fail(bench, 0, 1)
-        assert bench.host.cluster.waits_for == "its shards"
-        await wait_until(lambda: bench.host.cluster.is_ready)
+        assert bench.host.membership.waits_for == "its shards"
+        await wait_until(lambda: bench.host.membership.is_ready)
