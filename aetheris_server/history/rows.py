@@ -165,7 +165,7 @@ def index_record(
     """
     state = run.state
     owes = owes_tasks(state)
-    shard.note_owing(run.key, owes, shard_seq)
+    shard.owing.note(run.key, owes, shard_seq)
     if state.run_seq == 1:
         run.wake_time = _to_wall(run, deadline)
         commit.inserts.append(

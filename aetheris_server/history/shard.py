@@ -1,21 +1,19 @@
-"""A shard that this host has: its place in the log, and the runs in it that owe tasks.
+"""A shard that this host has: its place in the log, and what its settlements write.
 
-The owing runs are what recovery needs. A run that owes tasks is named by the log behind the shard's
-watermark, or is flagged in its executions row; the watermark passes a record only when that holds.
-So recovery reads a few seconds of log and the flagged rows, however long the tasks have been out.
+A settlement moves the watermark, behind which recovery begins to read. It passes a record only when
+the runs that owe tasks by it are flagged (`owing`). So recovery reads a few seconds of log and the
+flagged rows, however long the tasks have been out.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from aetheris_server.errors import AetherisError
+from aetheris_server.history.owing import OwingRuns
 from aetheris_server.history.run import Ticket
 from aetheris_server.history.state.run import RunKey
-
-# In one settlement, so that its transaction stays small.
-_MAX_FLAGS = 2_000
 
 
 @dataclass(slots=True)
@@ -71,10 +69,8 @@ class Shard:
             before.
         committed_seq: The last log row known to be on disk.
         last_ticket: Of the transition that was queued last; None for none.
-        owing: Runs that owe tasks and are not flagged, by the last log row that named them, oldest
-            first.
-        flagged: Runs whose executions row says that they owe tasks, and that do.
-        stale_flags: Runs whose row says so, and that do not.
+        owing: The runs that owe tasks.
+        wake_rewrites: Wake-ups that have fired and that the next settlement replaces, by run id.
     """
 
     shard_id: int
@@ -85,14 +81,9 @@ class Shard:
     committed_seq: int = 0
     last_ticket: Ticket | None = None
     is_recovered: bool = False
-    owing: OrderedDict[RunKey, int] = field(default_factory=OrderedDict[RunKey, int])
-    flagged: set[RunKey] = field(default_factory=set[RunKey])
-    stale_flags: set[RunKey] = field(default_factory=set[RunKey])
+    owing: OwingRuns = field(default_factory=OwingRuns)
     wake_rewrites: dict[str, WakeRewrite] = field(default_factory=dict[str, WakeRewrite])
-    _flagging: set[RunKey] = field(default_factory=set[RunKey])
-    _unflagging: set[RunKey] = field(default_factory=set[RunKey])
-    # Whose row may or may not say so.
-    _unsure: set[RunKey] = field(default_factory=set[RunKey])
+    # What was on disk at the settlements before, oldest first.
     _marks: deque[int] = field(default_factory=deque[int])
 
     @property
@@ -115,44 +106,10 @@ class Shard:
             with suppress(AetherisError):
                 await self.last_ticket.wait()
 
-    def note_owing(self, key: RunKey, owes: bool, seq: int) -> None:
-        """Note whether a run owes tasks after the log row `seq`."""
-        if not owes:
-            self.owing.pop(key, None)
-            if key in self.flagged:
-                self.flagged.remove(key)
-                self.stale_flags.add(key)
-        elif key in self.stale_flags:
-            self.stale_flags.remove(key)
-            self.flagged.add(key)
-        elif key not in self.flagged:
-            self.owing[key] = seq
-            self.owing.move_to_end(key)
-
     def note_row_written(self, key: RunKey, owes: bool) -> None:
         """Note that a commit writes the run's row, and whether it owes tasks along with it."""
-        # Which of the two gets to the disk last, this or a flag on its way there, is not known.
-        self._flagging.discard(key)
-        if not owes:
-            self.flagged.discard(key)
-            self.stale_flags.discard(key)
-        elif key not in self._unflagging:
-            self.owing.pop(key, None)
-            self.stale_flags.discard(key)
-            self.flagged.add(key)
+        self.owing.note_row_written(key, owes)
         self.wake_rewrites.pop(key.run_id, None)
-
-    def note_recovered(self, key: RunKey, *, owes: bool, is_flagged: bool) -> None:
-        """Note what recovery found of a run that the log behind the watermark or a flag names."""
-        if is_flagged:
-            (self.flagged if owes else self.stale_flags).add(key)
-        elif owes:
-            self.owing[key] = self.watermark + 1
-            self.owing.move_to_end(key, last=False)
-
-    def owing_runs(self) -> list[RunKey]:
-        """Every run that owes tasks."""
-        return [*self.owing, *self.flagged]
 
     def plan_settlement(self, lag: int) -> Settlement:
         """What to write so that the watermark can move; call `settle` when it is written.
@@ -167,46 +124,30 @@ class Shard:
         """
         self._marks.append(self.committed_seq)
         target = self._marks.popleft() if len(self._marks) > lag else self.watermark
+        # What an owner from before has left is known only once the shard is recovered.
         watermark = self.committed_seq if self.is_recovered else self.watermark
-        flag: list[RunKey] = []
-        for key, seq in self.owing.items():
-            if seq > target or len(flag) == _MAX_FLAGS:
-                watermark = min(watermark, seq - 1)
-                break
-            flag.append(key)
-        # A run that owes tasks again while its flag is being cleared counts as never flagged.
-        unflag = self.stale_flags | {
-            key for key in self._unsure if key not in self.owing and key not in self.flagged
-        }
+        plan = self.owing.plan(target)
+        if plan.next_seq is not None:
+            watermark = min(watermark, plan.next_seq - 1)
         settlement = Settlement(
             watermark=max(watermark, self.watermark),
-            flag=flag,
-            unflag=unflag,
+            flag=plan.flag,
+            unflag=plan.clear,
             wake_rewrites=dict(self.wake_rewrites),
             ticket=self.last_ticket,
         )
-        # From here on nothing can fail, so that no flag is taken from the shard in vain.
-        self._flagging, self._unflagging = set(flag), unflag
-        self.stale_flags, self._unsure = set(), set()
+        # The last, so that a fault above takes no flag from the shard in vain.
+        self.owing.begin(plan)
         return settlement
 
     def settle(self, settlement: Settlement) -> None:
         """Take note that a settlement is on disk."""
         self.watermark = settlement.watermark
-        self._unflagging = set()
-        for key in settlement.flag:
-            if key not in self._flagging:
-                self._unsure.add(key)
-            elif self.owing.pop(key, None) is not None:
-                self.flagged.add(key)
-            else:
-                self.stale_flags.add(key)
-        self._flagging = set()
+        self.owing.settle(settlement.flag)
         for run_id, rewrite in settlement.wake_rewrites.items():
             if self.wake_rewrites.get(run_id) == rewrite:
                 del self.wake_rewrites[run_id]
 
     def unsettle(self, settlement: Settlement) -> None:
         """Take note that a settlement is not known to be on disk."""
-        self._flagging, self._unflagging = set(), set()
-        self._unsure |= {*settlement.flag, *settlement.unflag}
+        self.owing.unsettle([*settlement.flag, *settlement.unflag])

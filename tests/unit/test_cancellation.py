@@ -151,7 +151,9 @@ def _reports() -> _Loop:
 def _sweep() -> _Loop:
     engine = _engine()
     for number in range(_ITEMS):
-        engine.shards[0].flagged.add(RunKey(_NAMESPACE_ID, f"workflow-{number}", new_run_id()))
+        engine.shards[0].owing.flagged.add(
+            RunKey(_NAMESPACE_ID, f"workflow-{number}", new_run_id())
+        )
     engine.dispatcher._lanes.clear()
     return Sweep(engine, 0.0).run
 

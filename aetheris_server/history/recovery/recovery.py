@@ -128,7 +128,7 @@ async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
         is_flagged = (shard.shard_id, key.run_id) in flagged
         # One at fault still owes.
         owes = run is None or owes_tasks(run.state)
-        shard.note_recovered(key, owes=owes, is_flagged=is_flagged)
+        shard.owing.note_recovered(key, owes=owes, is_flagged=is_flagged, watermark=shard.watermark)
         if run is not None:
             _RECOVERED.inc()
             engine.offer_obligations(run)
@@ -147,7 +147,7 @@ async def offer_again(engine: Engine, shards: Collection[Shard]) -> None:
     Raises:
         UnavailableError: Some runs could not be loaded; call again.
     """
-    owing = [(shard, key) for shard in shards for key in shard.owing_runs()]
+    owing = [(shard, key) for shard in shards for key in shard.owing.all()]
 
     def offer(shard: Shard, key: RunKey, run: LoadedRun | None) -> None:
         if run is not None:

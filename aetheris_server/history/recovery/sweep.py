@@ -57,13 +57,13 @@ class Sweep:
 
     def _flagged(self) -> Iterator[tuple[Shard, RunKey]]:
         for shard in list(self._engine.shards.values()):
-            for key in list(shard.flagged):
+            for key in list(shard.owing.flagged):
                 yield shard, key
 
     async def _look(self, shard: Shard, key: RunKey) -> int:
         """Offer what a run owes to hosts that keep up, and say how much work that was."""
         is_ours = self._engine.shards.get(shard.shard_id) is shard
-        if not is_ours or key not in shard.flagged:
+        if not is_ours or key not in shard.owing.flagged:
             return 1
         is_loaded = self._engine.cache.peek(key.run_id) is not None
         try:

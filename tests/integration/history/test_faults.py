@@ -198,7 +198,7 @@ async def test_fault_in_a_transition_loses_and_repeats_nothing_that_was_acknowle
 
 
 def _owes_for_runs_that_never_were(bench: HistoryBench, run_ids: set[str]) -> set[str]:
-    owing = {key.run_id for shard in bench.engine.shards.values() for key in shard.owing_runs()}
+    owing = {key.run_id for shard in bench.engine.shards.values() for key in shard.owing.all()}
     return owing - run_ids
 
 
@@ -273,7 +273,7 @@ async def test_run_whose_log_is_not_whole_is_refused_once_in_a_while_and_others_
         # Nor does its task come back every second, and the sweep looks at it in a while.
         assert (await bench.start_task(task)).HasField("gone")
         shard = bench.engine.find_shard(NAMESPACE_ID, "broken")
-        await wait_until(lambda: broken.run_id in {key.run_id for key in shard.owing_runs()})
+        await wait_until(lambda: broken.run_id in {key.run_id for key in shard.owing.all()})
         await _Signallers(bench, "whole").run(1)
         assert bench.host.membership.is_ready
 

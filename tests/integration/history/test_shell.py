@@ -311,7 +311,7 @@ async def test_run_that_cannot_be_read_keeps_no_other_from_being_recovered(
                 in {
                     key.run_id
                     for shard in bench.engine.shards.values()
-                    for key in shard.owing_runs()
+                    for key in shard.owing.all()
                 }
             )
         )

@@ -32,7 +32,7 @@ async def start_runs(bench: HistoryBench, count: int, queue: str = "queue") -> s
         )
     refs, total = bench.matching.refs, before + count
     await wait_until(lambda: len(refs) == total, what="all tasks to be offered")
-    flagged = [shard.flagged for shard in bench.engine.shards.values()]
+    flagged = [shard.owing.flagged for shard in bench.engine.shards.values()]
     await wait_until(lambda: sum(map(len, flagged)) == total, what="all runs to be flagged")
     return {ref.run_id for ref in refs[before:]}
 

@@ -35,7 +35,7 @@ def _shard(watermark: int = 0) -> Shard:
 
 def _commit(shard: Shard, key: RunKey, owes: bool, *, writes_row: bool = False) -> int:
     seq = shard.take_seq()
-    shard.note_owing(key, owes, seq)
+    shard.owing.note(key, owes, seq)
     if writes_row:
         shard.note_row_written(key, owes)
     shard.committed_seq = seq
@@ -69,8 +69,8 @@ def test_run_that_owes_for_long_is_flagged_and_passed() -> None:
     assert _settle(shard).flag == []
     settlement = _settle(shard)
     assert (settlement.flag, settlement.watermark) == ([_key("a")], 1)
-    assert shard.flagged == {_key("a")}
-    assert shard.owing_runs() == [_key("a")]
+    assert shard.owing.flagged == {_key("a")}
+    assert shard.owing.all() == [_key("a")]
 
 
 def test_run_that_is_done_sooner_is_never_flagged() -> None:
@@ -79,7 +79,7 @@ def test_run_that_is_done_sooner_is_never_flagged() -> None:
     _settle(shard)
     _commit(shard, _key("a"), owes=False)
     assert _settle(shard).flag == []
-    assert shard.owing_runs() == []
+    assert shard.owing.all() == []
 
 
 def test_run_named_again_counts_from_its_newest_row() -> None:
@@ -109,7 +109,7 @@ def test_run_that_owes_again_before_it_is_unflagged_stays_flagged() -> None:
     _commit(shard, _key("a"), owes=False)
     _commit(shard, _key("a"), owes=True)
     settlement = _settle(shard)
-    assert (settlement.unflag, shard.flagged) == (set(), {_key("a")})
+    assert (settlement.unflag, shard.owing.flagged) == (set(), {_key("a")})
 
 
 def test_run_that_owes_again_while_it_is_unflagged_holds_the_watermark() -> None:
@@ -121,7 +121,7 @@ def test_run_that_owes_again_while_it_is_unflagged_holds_the_watermark() -> None
     settlement = shard.plan_settlement(_LAG)
     seq = _commit(shard, _key("a"), owes=True)
     shard.settle(settlement)
-    assert shard.flagged == set()
+    assert shard.owing.flagged == set()
     assert _settle(shard).watermark == seq - 1
 
 
@@ -140,7 +140,7 @@ def test_run_whose_row_says_so_needs_no_flag() -> None:
     _commit(shard, _key("a"), owes=True, writes_row=True)
     settlement = _settle(shard)
     assert (settlement.flag, settlement.watermark) == ([], 1)
-    assert shard.owing_runs() == [_key("a")]
+    assert shard.owing.all() == [_key("a")]
 
 
 def test_settlement_that_failed_is_planned_again() -> None:
@@ -166,12 +166,12 @@ def test_shard_that_is_not_recovered_keeps_its_watermark() -> None:
 def test_recovered_run_holds_the_watermark_until_it_is_flagged() -> None:
     shard = _shard(watermark=7)
     _commit(shard, _key("b"), owes=True)
-    shard.note_recovered(_key("a"), owes=True, is_flagged=False)
+    shard.owing.note_recovered(_key("a"), owes=True, is_flagged=False, watermark=7)
     assert shard.plan_settlement(_LAG).watermark == 7
-    shard.note_recovered(_key("c"), owes=True, is_flagged=True)
-    shard.note_recovered(_key("d"), owes=False, is_flagged=True)
-    assert shard.owing_runs() == [_key("a"), _key("b"), _key("c")]
-    assert shard.stale_flags == {_key("d")}
+    shard.owing.note_recovered(_key("c"), owes=True, is_flagged=True, watermark=7)
+    shard.owing.note_recovered(_key("d"), owes=False, is_flagged=True, watermark=7)
+    assert shard.owing.all() == [_key("a"), _key("b"), _key("c")]
+    assert shard.owing.stale == {_key("d")}
 
 
 def test_wake_rewrite_that_changed_meanwhile_is_written_again() -> None:
@@ -236,7 +236,7 @@ class _Life:
         key, owes = _key(self.chance.choice("abcd")), self.chance.random() < 0.5
         writes_row = self.chance.random() < 0.2
         seq = self.shard.take_seq()
-        self.shard.note_owing(key, owes, seq)
+        self.shard.owing.note(key, owes, seq)
         if writes_row:
             self.shard.note_row_written(key, owes)
         self.queued.append((seq, key, owes, writes_row))
@@ -277,7 +277,7 @@ class _Life:
 
 def test_fault_in_a_plan_takes_no_flag_from_the_shard() -> None:
     shard = _shard()
-    shard.flagged.add(_key("a"))
+    shard.owing.flagged.add(_key("a"))
     _commit(shard, _key("a"), owes=False)
     shard.wake_rewrites = cast("Any", None)
     with pytest.raises(TypeError):
@@ -291,7 +291,7 @@ def test_fault_in_one_shard_takes_no_flag_from_those_before_it() -> None:
     settler = Settler(engine, cast("Any", None), "host", 1.0, lambda _: None)
     first, bad, last = _shard(), _shard(), _shard()
     for shard in (first, last):
-        shard.flagged.add(_key("a"))
+        shard.owing.flagged.add(_key("a"))
         _commit(shard, _key("a"), owes=False)
     bad.wake_rewrites = cast("Any", None)
     planned = settler._plan(deque([first, bad, last]))
