@@ -126,7 +126,8 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
         matching = MatchingService(
             settings.matching, settings.redis, peers, clock, peers.offer_all_again
         )
-        routed_matching = RoutedMatching(peers.locate_queue, matching, pool)
+        local_matching = matching.serve()
+        routed_matching = RoutedMatching(peers.locate_queue, local_matching, pool)
         peers.host = HistoryHost(
             settings.history,
             settings.limits,
@@ -138,7 +139,8 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
             routed_matching,
             tokens,
         )
-        peers.starter = RoutedHistory(peers.locate_shard, peers.host.service, pool, shard_count)
+        local_history = peers.host.service
+        peers.starter = RoutedHistory(peers.locate_shard, local_history, pool, shard_count, tokens)
         services = [
             *build_frontend(
                 settings,
@@ -156,7 +158,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
                 shard_count,
                 tokens,
             ),
-            *internal_services(peers.host.service, matching, gate, peers, credentials),
+            *internal_services(local_history, local_matching, gate, peers, tokens, credentials),
         ]
         async with (
             pool,

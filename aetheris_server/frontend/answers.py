@@ -1,71 +1,66 @@
-"""Answers of workers to tasks: one at a time or many in a call, judged by the same code.
-
-The table names, for each kind of answer, its field in `TaskAnswer` and `TaskAnswerResult`, its
-check, and the method of history that takes it.
-"""
+"""Answers of workers to tasks: one at a time or many in a call, judged by the same code."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+from google.protobuf.message import Message
 
 from aetheris.api.v1 import worker_service_pb2
 from aetheris_server.config import LimitSettings
 from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.frontend.checks import worker as checks
+from aetheris_server.frontend.namespaces import NamespaceDirectory
+from aetheris_server.rpc import table
 from aetheris_server.rpc.bounds import check_bounds
 from aetheris_server.rpc.errors import to_status
+from aetheris_server.rpc.handlers import CallContext
 from aetheris_server.rpc.peers import HistoryPeer
+from aetheris_server.rpc.table import TaskMethod
 from aetheris_server.rpc.tokens import Tokens
 
-__all__ = ["TaskAnswers"]
+__all__ = ["AnsweringServicer", "TaskAnswers", "taken"]
 
-_Check = Callable[[Any, LimitSettings], None]
-_Take = Callable[[str, Any], Awaitable[Any]]
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+_checks: dict[TaskMethod[Any, Any], Callable[[Any, LimitSettings], None]] = {}
+
+
+def _check(method: TaskMethod[Q, R], check: Callable[[Q, LimitSettings], None]) -> None:
+    """Register the check of a kind of answer."""
+    _checks[method] = check
+
+
+_check(table.RESPOND_WORKFLOW_TASK_COMPLETED, checks.check_respond_workflow_task_completed)
+_check(table.RESPOND_WORKFLOW_TASK_FAILED, checks.check_respond_workflow_task_failed)
+_check(table.RESPOND_QUERY_TASK_COMPLETED, checks.check_respond_query_task_completed)
+_check(table.RESPOND_ACTIVITY_TASK_COMPLETED, checks.check_respond_activity_task_completed)
+_check(table.RESPOND_ACTIVITY_TASK_FAILED, checks.check_respond_activity_task_failed)
+_check(table.RESPOND_ACTIVITY_TASK_CANCELLED, checks.check_respond_activity_task_cancelled)
+_check(table.RECORD_ACTIVITY_TASK_HEARTBEAT, checks.check_record_activity_task_heartbeat)
+
+_METHOD_BY_REQUEST = {method.request.DESCRIPTOR.full_name: method for method in _checks}
+_METHODS: Mapping[str, TaskMethod[Any, Any]] = {
+    field.name: _METHOD_BY_REQUEST[field.message_type.full_name]
+    for field in worker_service_pb2.TaskAnswer.DESCRIPTOR.oneofs_by_name["answer"].fields
+}
+"""By field in `TaskAnswer` and `TaskAnswerResult`."""
 
 
 class TaskAnswers:
     """Takes answers to history."""
 
     def __init__(self, history: HistoryPeer, limits: LimitSettings, tokens: Tokens) -> None:
+        self._history = history
         self._limits = limits
         self._tokens = tokens
-        self._kinds: Mapping[str, tuple[_Check, _Take]] = {
-            "workflow_task_completed": (
-                checks.check_respond_workflow_task_completed,
-                history.respond_workflow_task_completed,
-            ),
-            "workflow_task_failed": (
-                checks.check_respond_workflow_task_failed,
-                history.respond_workflow_task_failed,
-            ),
-            "query_task_completed": (
-                checks.check_respond_query_task_completed,
-                history.respond_query_task_completed,
-            ),
-            "activity_task_completed": (
-                checks.check_respond_activity_task_completed,
-                history.respond_activity_task_completed,
-            ),
-            "activity_task_failed": (
-                checks.check_respond_activity_task_failed,
-                history.respond_activity_task_failed,
-            ),
-            "activity_task_cancelled": (
-                checks.check_respond_activity_task_cancelled,
-                history.respond_activity_task_cancelled,
-            ),
-            "activity_task_heartbeat": (
-                checks.check_record_activity_task_heartbeat,
-                history.record_activity_task_heartbeat,
-            ),
-        }
 
-    async def take(self, kind: str, namespace_id: str, request: Any) -> Any:
-        """Check one answer and pass it on; returns its response."""
-        check, take = self._kinds[kind]
-        checks.check_task_token(request.task_token, namespace_id, self._tokens)
-        check(request, self._limits)
-        return await take(namespace_id, request)
+    async def take(self, method: TaskMethod[Q, R], namespace_id: str, request: Q) -> R:
+        """Open the token of one answer, check it and pass it on; returns its response."""
+        token = self._tokens.open_task_of(namespace_id, cast(Any, request).task_token)
+        _checks[method](request, self._limits)
+        return await self._history.call(method, token, request)
 
     async def take_all(
         self,
@@ -92,7 +87,7 @@ class TaskAnswers:
             if request.namespace and request.namespace != namespace:
                 raise InvalidArgumentError("namespace", "expected the namespace of the batch")
             check_bounds(request, request.ByteSize())
-            return result(**{kind: await self.take(kind, namespace_id, request)})
+            return result(**{kind: await self.take(_METHODS[kind], namespace_id, request)})
         except Exception as error:  # noqa: BLE001 - becomes this answer's status
             status = to_status(error)
             failure = worker_service_pb2.TaskAnswerError(
@@ -101,3 +96,24 @@ class TaskAnswers:
             if status.detail is not None:
                 cast(Any, failure.detail).Pack(status.detail)
             return result(error=failure)
+
+
+class AnsweringServicer:
+    """A servicer with methods that are `taken`."""
+
+    def __init__(self, namespaces: NamespaceDirectory, answers: TaskAnswers) -> None:
+        self.namespaces = namespaces
+        self.answers = answers
+
+
+def taken(
+    method: TaskMethod[Q, R],
+) -> Callable[[AnsweringServicer, Q, CallContext], Coroutine[Any, Any, R]]:
+    """A servicer's method for one kind of answer, by its row in the RPC table."""
+
+    async def take(self: AnsweringServicer, request: Q, context: CallContext) -> R:
+        del context
+        namespace_id = await self.namespaces.id_of(cast(Any, request).namespace)
+        return await self.answers.take(method, namespace_id, request)
+
+    return take

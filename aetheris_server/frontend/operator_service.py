@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 from aetheris.api.v1 import operator_service_pb2 as pb
 from aetheris.api.v1.operator_service_pb2_grpc import OperatorServiceServicer
+from aetheris.server.v1.matching_service_pb2 import DescribeTaskQueueRequest
 from aetheris.server.v1.token_pb2 import PageToken
 from aetheris_server.config import LimitSettings
 from aetheris_server.errors import AetherisError, NamespaceNotFoundError, StorageUnavailableError
@@ -20,6 +21,7 @@ from aetheris_server.frontend.namespaces import NamespaceDirectory
 from aetheris_server.frontend.waits import set_seconds
 from aetheris_server.rpc.handlers import CallContext
 from aetheris_server.rpc.peers import MatchingPeer
+from aetheris_server.rpc.table import DESCRIBE_TASK_QUEUE
 from aetheris_server.rpc.tokens import LISTING_NAMESPACES, Tokens
 from aetheris_server.storage.hosts import Host
 from aetheris_server.storage.namespaces import Namespace
@@ -94,7 +96,8 @@ class OperatorServicer(OperatorServiceServicer):
     ) -> pb.DescribeTaskQueueResponse:
         checks.check_describe_task_queue(request, self._limits)
         namespace_id = await self._namespaces.id_of(request.namespace)
-        return await self._matching.describe_task_queue(namespace_id, request)
+        describe = DescribeTaskQueueRequest(namespace_id=namespace_id, request=request)
+        return (await self._matching.call(DESCRIBE_TASK_QUEUE, describe)).response
 
     async def DescribeCluster(
         self, request: pb.DescribeClusterRequest, context: CallContext

@@ -15,7 +15,7 @@ from aetheris_server.frontend.operator_service import OperatorServicer, Probe
 from aetheris_server.frontend.worker_service import WorkerServicer
 from aetheris_server.frontend.workflow_service import WorkflowServicer
 from aetheris_server.rpc.drain import DrainGate
-from aetheris_server.rpc.handlers import RpcService
+from aetheris_server.rpc.handlers import RpcService, handlers_of
 from aetheris_server.rpc.peers import HistoryPeer, MatchingPeer
 from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.rpc.undelivered import release_undelivered, tokens_of
@@ -53,18 +53,18 @@ def build_frontend(
     async def release(response: PollWorkflowTasksResponse | PollActivityTasksResponse) -> None:
         await release_undelivered(history, tokens_of(response))
 
+    worker = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"]
+    workflow = workflow_service_pb2.DESCRIPTOR.services_by_name["WorkflowService"]
+    operator = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"]
+    workers = WorkerServicer(history, matching, namespaces, gate, settings, tokens)
+    workflows = WorkflowServicer(history, catalog, namespaces, gate, limits, shard_count, tokens)
+    operators = OperatorServicer(matching, catalog, namespaces, probes, limits, tokens)
     return [
         RpcService(
-            worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"],
-            WorkerServicer(history, matching, namespaces, gate, settings, tokens),
+            worker,
+            handlers_of(worker, workers),
             {"PollWorkflowTasks": release, "PollActivityTasks": release},
         ),
-        RpcService(
-            workflow_service_pb2.DESCRIPTOR.services_by_name["WorkflowService"],
-            WorkflowServicer(history, catalog, namespaces, gate, limits, shard_count, tokens),
-        ),
-        RpcService(
-            operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"],
-            OperatorServicer(matching, catalog, namespaces, probes, limits, tokens),
-        ),
+        RpcService(workflow, handlers_of(workflow, workflows)),
+        RpcService(operator, handlers_of(operator, operators)),
     ]

@@ -1,22 +1,22 @@
 # ruff: noqa: N802 - gRPC names the methods
 """WorkflowService: what clients call."""
 
-import secrets
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from aetheris.api.v1 import workflow_service_pb2 as pb
-from aetheris.api.v1.workflow_service_pb2_grpc import WorkflowServiceServicer
 from aetheris.server.v1.token_pb2 import PageToken
 from aetheris_server.config import LimitSettings
 from aetheris_server.errors import DrainingError, NotReadyError, UnavailableError
 from aetheris_server.frontend.catalog import Catalog
 from aetheris_server.frontend.checks import workflow as checks
 from aetheris_server.frontend.namespaces import NamespaceDirectory
+from aetheris_server.frontend.passing import PassingServicer, new_request_id, passed_on
 from aetheris_server.frontend.runs import to_execution_info
 from aetheris_server.frontend.waits import SLACK_SECONDS, bounded_wait, set_seconds, to_seconds
 from aetheris_server.ids import shard_of
+from aetheris_server.rpc import table
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.handlers import CallContext
 from aetheris_server.rpc.peers import HistoryPeer
@@ -29,8 +29,14 @@ _DEFAULT_PAGE_SIZE = 100
 _DEFAULT_RESULT_WAIT_SECONDS = 20.0
 
 
-class WorkflowServicer(WorkflowServiceServicer):
+class WorkflowServicer(PassingServicer):
     """Checks, finds the namespace, asks history; lists come from the catalog."""
+
+    SignalWorkflow = passed_on(table.SIGNAL_WORKFLOW, checks.check_signal_workflow)
+    QueryWorkflow = passed_on(table.QUERY_WORKFLOW, checks.check_query_workflow)
+    CancelWorkflow = passed_on(table.CANCEL_WORKFLOW, checks.check_cancel_workflow)
+    TerminateWorkflow = passed_on(table.TERMINATE_WORKFLOW, checks.check_terminate_workflow)
+    DescribeWorkflow = passed_on(table.DESCRIBE_WORKFLOW, checks.check_describe_workflow)
 
     def __init__(
         self,
@@ -42,79 +48,41 @@ class WorkflowServicer(WorkflowServiceServicer):
         shard_count: int,
         tokens: Tokens,
     ) -> None:
-        self._history = history
+        super().__init__(history, namespaces, limits)
         self._catalog = catalog
-        self._namespaces = namespaces
         self._gate = gate
-        self._limits = limits
         self._shard_count = shard_count
         self._tokens = tokens
 
     async def StartWorkflow(
         self, request: pb.StartWorkflowRequest, context: CallContext
     ) -> pb.StartWorkflowResponse:
-        checks.check_start_workflow(request, self._limits)
-        namespace_id = await self._namespaces.id_of(request.namespace)
-        request.request_id = request.request_id or _new_request_id()
-        response = await self._history.start_workflow(namespace_id, request)
+        checks.check_start_workflow(request, self.limits)
+        namespace_id = await self.namespaces.id_of(request.namespace)
+        request.request_id = request.request_id or new_request_id()
+        response = await self.history.call(table.START_WORKFLOW, namespace_id, request)
         if to_seconds(request.result_wait_timeout) > 0:
             await self._add_result(namespace_id, request, response, context)
         return response
 
-    async def SignalWorkflow(
-        self, request: pb.SignalWorkflowRequest, context: CallContext
-    ) -> pb.SignalWorkflowResponse:
-        checks.check_signal_workflow(request, self._limits)
-        namespace_id = await self._namespaces.id_of(request.namespace)
-        request.request_id = request.request_id or _new_request_id()
-        return await self._history.signal_workflow(namespace_id, request)
-
-    async def QueryWorkflow(
-        self, request: pb.QueryWorkflowRequest, context: CallContext
-    ) -> pb.QueryWorkflowResponse:
-        checks.check_query_workflow(request, self._limits)
-        namespace_id = await self._namespaces.id_of(request.namespace)
-        return await self._history.query_workflow(namespace_id, request)
-
-    async def CancelWorkflow(
-        self, request: pb.CancelWorkflowRequest, context: CallContext
-    ) -> pb.CancelWorkflowResponse:
-        checks.check_cancel_workflow(request, self._limits)
-        namespace_id = await self._namespaces.id_of(request.namespace)
-        request.request_id = request.request_id or _new_request_id()
-        return await self._history.cancel_workflow(namespace_id, request)
-
-    async def TerminateWorkflow(
-        self, request: pb.TerminateWorkflowRequest, context: CallContext
-    ) -> pb.TerminateWorkflowResponse:
-        checks.check_terminate_workflow(request, self._limits)
-        namespace_id = await self._namespaces.id_of(request.namespace)
-        request.request_id = request.request_id or _new_request_id()
-        return await self._history.terminate_workflow(namespace_id, request)
-
-    async def DescribeWorkflow(
-        self, request: pb.DescribeWorkflowRequest, context: CallContext
-    ) -> pb.DescribeWorkflowResponse:
-        checks.check_describe_workflow(request, self._limits)
-        namespace_id = await self._namespaces.id_of(request.namespace)
-        return await self._history.describe_workflow(namespace_id, request)
-
     async def GetWorkflowHistory(
         self, request: pb.GetWorkflowHistoryRequest, context: CallContext
     ) -> pb.GetWorkflowHistoryResponse:
-        checks.check_get_workflow_history(request, self._limits)
-        namespace_id = await self._namespaces.id_of(request.namespace)
+        checks.check_get_workflow_history(request, self.limits)
+        namespace_id = await self.namespaces.id_of(request.namespace)
         if not request.wait_new_event:
-            return await self._history.get_workflow_history(namespace_id, request)
+            return await self.history.call(table.GET_WORKFLOW_HISTORY, namespace_id, request)
         wait = bounded_wait(checks.MAX_WAIT_SECONDS + SLACK_SECONDS, float("inf"), context)
-        page = await self._gate.run(self._history.get_workflow_history(namespace_id, request), wait)
+        page = await self._gate.run(
+            self.history.call(table.GET_WORKFLOW_HISTORY, namespace_id, request), wait
+        )
         return page if page is not None else self._same_page_again(request)
 
     async def PollWorkflowResult(
         self, request: pb.PollWorkflowResultRequest, context: CallContext
     ) -> pb.PollWorkflowResultResponse:
-        checks.check_poll_workflow_result(request, self._limits)
-        namespace_id = await self._namespaces.id_of(request.namespace)
+        checks.check_poll_workflow_result(request, self.limits)
+        namespace_id = await self.namespaces.id_of(request.namespace)
         asked = (
             to_seconds(request.wait_timeout)
             if request.HasField("wait_timeout")
@@ -125,8 +93,8 @@ class WorkflowServicer(WorkflowServiceServicer):
     async def ListWorkflows(
         self, request: pb.ListWorkflowsRequest, context: CallContext
     ) -> pb.ListWorkflowsResponse:
-        checks.check_list_workflows(request, self._limits)
-        namespace_id = await self._namespaces.id_of(request.namespace)
+        checks.check_list_workflows(request, self.limits)
+        namespace_id = await self.namespaces.id_of(request.namespace)
         token = checks.check_workflows_page(request, namespace_id, self._tokens)
         after = (_to_datetime(token.start_time), token.last_key) if token else None
         size = request.page_size or _DEFAULT_PAGE_SIZE
@@ -153,7 +121,8 @@ class WorkflowServicer(WorkflowServiceServicer):
         wait = bounded_wait(asked, checks.MAX_WAIT_SECONDS, context)
         set_seconds(request.wait_timeout, wait)
         response = await self._gate.run(
-            self._history.poll_workflow_result(namespace_id, request), wait + SLACK_SECONDS
+            self.history.call(table.POLL_WORKFLOW_RESULT, namespace_id, request),
+            wait + SLACK_SECONDS,
         )
         if response is None:
             return pb.PollWorkflowResultResponse(run_id=request.workflow_execution.run_id)
@@ -203,10 +172,6 @@ class WorkflowServicer(WorkflowServiceServicer):
             if wanted.HasField("latest_start_time")
             else None,
         )
-
-
-def _new_request_id() -> str:
-    return secrets.token_hex(16)
 
 
 def _to_datetime(time: Timestamp) -> datetime:

@@ -27,6 +27,7 @@ from aetheris_server.history.committer import MAX_QUEUED, Commit, Committer
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.loader import load_run_state, load_run_states
 from aetheris_server.history.newest_runs import NewestRuns
+from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.refusals import Refusals
 from aetheris_server.history.rows import (
     check_key,
@@ -87,6 +88,8 @@ class Engine:
     """The runs of the shards that this host has. `run` does the work that nobody asks for.
 
     Attributes:
+        dispatcher: Where tasks are offered.
+        notices: Where workers are told to cancel.
         tokens: Of the cluster.
         shards: The owned shards by number; `cluster` adds them, a failed commit removes them.
     """
@@ -97,6 +100,7 @@ class Engine:
         clock: Clock,
         db: Database,
         dispatcher: Dispatcher,
+        notices: CancellationNotices,
         tokens: Tokens,
         is_leased: Callable[[], bool],
         on_shard_failed: Callable[[int], None],
@@ -106,6 +110,7 @@ class Engine:
         clock: Of this host.
         db: Where the log is.
         dispatcher: Where tasks are offered.
+        notices: Where workers are told to cancel.
         is_leased: Whether nobody else can have the shards of this host.
         on_shard_failed: Called with a shard that must be taken anew.
         """
@@ -115,6 +120,7 @@ class Engine:
         self.shards: dict[int, Shard] = {}
         self.cache = RunCache(settings.cache_max_runs, settings.cache_max_bytes, self._on_evicted)
         self.dispatcher = dispatcher
+        self.notices = notices
         self.tokens = tokens
         self.wakeups = WakeUps(
             clock, self.cache, self.shards, dispatcher, self._load_key, self.commit
@@ -322,12 +328,14 @@ class Engine:
         self.time_of(run)
         return run
 
-    def commit(self, run: LoadedRun, record: log_pb2.LogRecord) -> Transition:
-        """Apply a run's next record and queue it for the log. See `commit_all`."""
-        return self.commit_all([(run, record)])
-
-    def commit_all(self, changes: Sequence[tuple[LoadedRun, log_pb2.LogRecord]]) -> Transition:
-        """Apply one record to each of some runs of one shard, and queue them: all or none.
+    def commit(
+        self,
+        run: LoadedRun,
+        record: log_pb2.LogRecord,
+        *others: tuple[LoadedRun, log_pb2.LogRecord],
+    ) -> Transition:
+        """Apply a run's next record, and those of other runs of its shard, and queue them for the
+        log: all or none.
 
         Never awaits. The caller has just loaded or created the runs. A fault in here fails the
         shard: the runs are half changed, what is queued for them is not on disk yet, and so neither
@@ -336,12 +344,13 @@ class Engine:
         Raises:
             UnavailableError: The disk is too far behind; nothing was applied.
         """
-        shard = self.shards.get(changes[0][0].shard_id)
+        shard = self.shards.get(run.shard_id)
         if shard is None:
-            raise ShardNotOwnedError(changes[0][0].shard_id)
+            raise ShardNotOwnedError(run.shard_id)
         self.committer.check_room()
-        runs = [run for run, _ in changes]
-        if any(run.is_dropped for run in runs):
+        changes = ((run, record), *others)
+        runs = [changed for changed, _ in changes]
+        if any(changed.is_dropped for changed in runs):
             # Its memory has left the cache since it was loaded, so it is not the run's any more.
             raise ShardNotOwnedError(shard.shard_id)
         transition = Transition(Ticket(), [])
@@ -353,21 +362,21 @@ class Engine:
             ),
             range_id=shard.range_id,
         )
-        at_fault = runs[0]
+        at_fault = run
         try:
-            for run, record in changes:
-                at_fault = run
-                self._apply(shard, run, record, commit, transition)
-            for run in runs:
-                if run.state.run_seq == 1:
-                    self.cache.put(run)
+            for changed, its_record in changes:
+                at_fault = changed
+                self._apply(shard, changed, its_record, commit, transition)
+            for changed in runs:
+                if changed.state.run_seq == 1:
+                    self.cache.put(changed)
                 else:
-                    self.cache.weigh(run)
+                    self.cache.weigh(changed)
         except BaseException:
             _FAULTS.inc()
             self._set_aside(at_fault)
-            for run in runs:
-                self.cache.drop(run)
+            for changed in runs:
+                self.cache.drop(changed)
             self.committer.fail_shard((shard.shard_id, shard.range_id))
             raise
         shard.last_ticket = transition.ticket

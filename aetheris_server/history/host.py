@@ -16,7 +16,7 @@ from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.recovery.recovery import Recovery, offer_all_again, run_catching_up
 from aetheris_server.history.recovery.settling import Settler
 from aetheris_server.history.recovery.sweep import Sweep
-from aetheris_server.history.service import HistoryService
+from aetheris_server.history.service import serve_history
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.loops import end_tasks
 from aetheris_server.rpc.peers import MatchingPeer
@@ -36,7 +36,7 @@ class HistoryHost:
     the shards are given up.
 
     Attributes:
-        service: What peers call.
+        service: What it answers for its shards.
         membership: Of this host: where the shards are.
     """
 
@@ -82,6 +82,7 @@ class HistoryHost:
             clock,
             db,
             self._dispatcher,
+            self._notices,
             tokens,
             lambda: self.membership.lease.is_valid,
             self.membership.on_shard_failed,
@@ -99,7 +100,7 @@ class HistoryHost:
             HeldShards(host_id, self._engine, self._settler, self._recovery, self._due_scan)
         )
         self._sweep = Sweep(self._engine, settings.sweep_interval)
-        self.service = HistoryService(self._engine, self._notices)
+        self.service = serve_history(self._engine)
         self._group = asyncio.TaskGroup()
         self._loops: list[asyncio.Task[None]] = []
         # What must have ended before the shards are given up.

@@ -14,6 +14,7 @@ from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state.inflight import StartedActivity
 from aetheris_server.loops import is_cancelled
 from aetheris_server.rpc.peers import MatchingPeer
+from aetheris_server.rpc.table import NOTIFY_CANCELLATION
 from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -89,7 +90,7 @@ class CancellationNotices:
     async def _send(self, notice: Notice) -> None:
         try:
             async with asyncio.timeout(_SEND_TIMEOUT):
-                await self._matching.notify_cancellation(notice)
+                await self._matching.call(NOTIFY_CANCELLATION, notice)
         except (UnavailableError, TimeoutError) as error:
             _log.warning("a cancellation notice was lost", error=str(error))
         except Exception:  # noqa: BLE001 - logged whole

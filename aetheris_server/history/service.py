@@ -1,146 +1,74 @@
-"""History as its peers see it: one method per call, each in its own module under `api`."""
+"""What serves the calls of history: for each row of the RPC table its function, in a module under
+`api`.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
 
-from aetheris.api.v1 import worker_service_pb2, workflow_service_pb2
-from aetheris.server.v1 import history_service_pb2
-from aetheris_server.history.api import (
-    cancel_workflow,
-    describe_workflow,
+from google.protobuf.message import Message
+
+from aetheris_server.history.api.cancel_workflow import cancel_workflow
+from aetheris_server.history.api.describe_workflow import describe_workflow
+from aetheris_server.history.api.get_workflow_history import (
     get_workflow_history,
-    query_workflow,
-    respond_activity_task,
-    respond_workflow_task,
-    signal_workflow,
-    start_tasks,
-    start_workflow,
-    terminate_workflow,
+    poll_workflow_result,
 )
+from aetheris_server.history.api.query_workflow import query_workflow, respond_query_task_completed
+from aetheris_server.history.api.respond_activity_task import (
+    record_activity_task_heartbeat,
+    respond_activity_task_cancelled,
+    respond_activity_task_completed,
+    respond_activity_task_failed,
+)
+from aetheris_server.history.api.respond_workflow_task import (
+    respond_workflow_task_completed,
+    respond_workflow_task_failed,
+)
+from aetheris_server.history.api.signal_workflow import signal_workflow
+from aetheris_server.history.api.start_tasks import release_tasks, start_tasks
+from aetheris_server.history.api.start_workflow import start_workflow
+from aetheris_server.history.api.terminate_workflow import terminate_workflow
 from aetheris_server.history.engine import Engine
-from aetheris_server.history.notices import CancellationNotices
+from aetheris_server.rpc import table
+from aetheris_server.rpc.peers import LocalHistory
+from aetheris_server.rpc.table import HistoryMethod
+
+__all__ = ["serve_history"]
+
+S = TypeVar("S")
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+_handlers: dict[HistoryMethod[Any, Any, Any], Callable[[Engine, Any, Any], Awaitable[Any]]] = {}
 
 
-class HistoryService:
-    """Implements `HistoryPeer` for the shards that this host has."""
+def _serve(method: HistoryMethod[S, Q, R], handler: Callable[[Engine, S, Q], Awaitable[R]]) -> None:
+    """Register a function; its types are checked against the row."""
+    _handlers[method] = handler
 
-    def __init__(self, engine: Engine, notices: CancellationNotices) -> None:
-        self._engine = engine
-        self._notices = notices
 
-    async def start_workflow(
-        self, namespace_id: str, request: workflow_service_pb2.StartWorkflowRequest
-    ) -> workflow_service_pb2.StartWorkflowResponse:
-        """See `api.start_workflow`."""
-        return await start_workflow.start_workflow(
-            self._engine, self._notices, namespace_id, request
-        )
+_serve(table.START_WORKFLOW, start_workflow)
+_serve(table.SIGNAL_WORKFLOW, signal_workflow)
+_serve(table.QUERY_WORKFLOW, query_workflow)
+_serve(table.CANCEL_WORKFLOW, cancel_workflow)
+_serve(table.TERMINATE_WORKFLOW, terminate_workflow)
+_serve(table.DESCRIBE_WORKFLOW, describe_workflow)
+_serve(table.GET_WORKFLOW_HISTORY, get_workflow_history)
+_serve(table.POLL_WORKFLOW_RESULT, poll_workflow_result)
+_serve(table.RESPOND_WORKFLOW_TASK_COMPLETED, respond_workflow_task_completed)
+_serve(table.RESPOND_WORKFLOW_TASK_FAILED, respond_workflow_task_failed)
+_serve(table.RESPOND_QUERY_TASK_COMPLETED, respond_query_task_completed)
+_serve(table.RESPOND_ACTIVITY_TASK_COMPLETED, respond_activity_task_completed)
+_serve(table.RESPOND_ACTIVITY_TASK_FAILED, respond_activity_task_failed)
+_serve(table.RESPOND_ACTIVITY_TASK_CANCELLED, respond_activity_task_cancelled)
+_serve(table.RECORD_ACTIVITY_TASK_HEARTBEAT, record_activity_task_heartbeat)
 
-    async def signal_workflow(
-        self, namespace_id: str, request: workflow_service_pb2.SignalWorkflowRequest
-    ) -> workflow_service_pb2.SignalWorkflowResponse:
-        """See `api.signal_workflow`."""
-        return await signal_workflow.signal_workflow(self._engine, namespace_id, request)
 
-    async def query_workflow(
-        self, namespace_id: str, request: workflow_service_pb2.QueryWorkflowRequest
-    ) -> workflow_service_pb2.QueryWorkflowResponse:
-        """See `api.query_workflow`."""
-        return await query_workflow.query_workflow(self._engine, namespace_id, request)
-
-    async def cancel_workflow(
-        self, namespace_id: str, request: workflow_service_pb2.CancelWorkflowRequest
-    ) -> workflow_service_pb2.CancelWorkflowResponse:
-        """See `api.cancel_workflow`."""
-        return await cancel_workflow.cancel_workflow(self._engine, namespace_id, request)
-
-    async def terminate_workflow(
-        self, namespace_id: str, request: workflow_service_pb2.TerminateWorkflowRequest
-    ) -> workflow_service_pb2.TerminateWorkflowResponse:
-        """See `api.terminate_workflow`."""
-        return await terminate_workflow.terminate_workflow(
-            self._engine, self._notices, namespace_id, request
-        )
-
-    async def describe_workflow(
-        self, namespace_id: str, request: workflow_service_pb2.DescribeWorkflowRequest
-    ) -> workflow_service_pb2.DescribeWorkflowResponse:
-        """See `api.describe_workflow`."""
-        return await describe_workflow.describe_workflow(self._engine, namespace_id, request)
-
-    async def get_workflow_history(
-        self, namespace_id: str, request: workflow_service_pb2.GetWorkflowHistoryRequest
-    ) -> workflow_service_pb2.GetWorkflowHistoryResponse:
-        """See `api.get_workflow_history`."""
-        return await get_workflow_history.get_workflow_history(self._engine, namespace_id, request)
-
-    async def poll_workflow_result(
-        self, namespace_id: str, request: workflow_service_pb2.PollWorkflowResultRequest
-    ) -> workflow_service_pb2.PollWorkflowResultResponse:
-        """See `api.get_workflow_history`."""
-        return await get_workflow_history.poll_workflow_result(self._engine, namespace_id, request)
-
-    async def respond_workflow_task_completed(
-        self, namespace_id: str, request: worker_service_pb2.RespondWorkflowTaskCompletedRequest
-    ) -> worker_service_pb2.RespondWorkflowTaskCompletedResponse:
-        """See `api.respond_workflow_task`."""
-        return await respond_workflow_task.respond_workflow_task_completed(
-            self._engine, self._notices, namespace_id, request
-        )
-
-    async def respond_workflow_task_failed(
-        self, namespace_id: str, request: worker_service_pb2.RespondWorkflowTaskFailedRequest
-    ) -> worker_service_pb2.RespondWorkflowTaskFailedResponse:
-        """See `api.respond_workflow_task`."""
-        return await respond_workflow_task.respond_workflow_task_failed(
-            self._engine, namespace_id, request
-        )
-
-    async def respond_query_task_completed(
-        self, namespace_id: str, request: worker_service_pb2.RespondQueryTaskCompletedRequest
-    ) -> worker_service_pb2.RespondQueryTaskCompletedResponse:
-        """See `api.query_workflow`."""
-        return await query_workflow.respond_query_task_completed(
-            self._engine, namespace_id, request
-        )
-
-    async def respond_activity_task_completed(
-        self, namespace_id: str, request: worker_service_pb2.RespondActivityTaskCompletedRequest
-    ) -> worker_service_pb2.RespondActivityTaskCompletedResponse:
-        """See `api.respond_activity_task`."""
-        return await respond_activity_task.respond_activity_task_completed(
-            self._engine, namespace_id, request
-        )
-
-    async def respond_activity_task_failed(
-        self, namespace_id: str, request: worker_service_pb2.RespondActivityTaskFailedRequest
-    ) -> worker_service_pb2.RespondActivityTaskFailedResponse:
-        """See `api.respond_activity_task`."""
-        return await respond_activity_task.respond_activity_task_failed(
-            self._engine, namespace_id, request
-        )
-
-    async def respond_activity_task_cancelled(
-        self, namespace_id: str, request: worker_service_pb2.RespondActivityTaskCancelledRequest
-    ) -> worker_service_pb2.RespondActivityTaskCancelledResponse:
-        """See `api.respond_activity_task`."""
-        return await respond_activity_task.respond_activity_task_cancelled(
-            self._engine, namespace_id, request
-        )
-
-    async def record_activity_task_heartbeat(
-        self, namespace_id: str, request: worker_service_pb2.RecordActivityTaskHeartbeatRequest
-    ) -> worker_service_pb2.RecordActivityTaskHeartbeatResponse:
-        """See `api.respond_activity_task`."""
-        return await respond_activity_task.record_activity_task_heartbeat(
-            self._engine, namespace_id, request
-        )
-
-    async def start_tasks(
-        self, request: history_service_pb2.StartTasksRequest
-    ) -> history_service_pb2.StartTasksResponse:
-        """See `api.start_tasks`."""
-        return await start_tasks.start_tasks(self._engine, request)
-
-    async def release_tasks(self, task_tokens: Sequence[bytes]) -> None:
-        """See `api.start_tasks`."""
-        await start_tasks.release_tasks(self._engine, task_tokens)
+def serve_history(engine: Engine) -> LocalHistory:
+    """History for the shards that this host has."""
+    return LocalHistory(
+        {method: partial(handler, engine) for method, handler in _handlers.items()},
+        partial(start_tasks, engine),
+        partial(release_tasks, engine),
+    )

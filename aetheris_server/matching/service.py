@@ -7,28 +7,28 @@ does a lost Redis: history offers again. A task finds a waiting poll also while 
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
-from aetheris.api.v1.operator_service_pb2 import (
+from google.protobuf.message import Message
+
+from aetheris.api.v1 import worker_service_pb2
+from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_ACTIVITY, TASK_QUEUE_TYPE_WORKFLOW
+from aetheris.server.v1.history_service_pb2 import StartedTask
+from aetheris.server.v1.matching_service_pb2 import (
     DescribeTaskQueueRequest,
     DescribeTaskQueueResponse,
-)
-from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_ACTIVITY, TASK_QUEUE_TYPE_WORKFLOW
-from aetheris.api.v1.worker_service_pb2 import (
-    ActivityCancellation,
+    NotifyCancellationRequest,
+    NotifyCancellationResponse,
     PollActivityTasksRequest,
     PollActivityTasksResponse,
     PollWorkflowTasksRequest,
     PollWorkflowTasksResponse,
-)
-from aetheris.server.v1.history_service_pb2 import StartedTask
-from aetheris.server.v1.matching_service_pb2 import (
-    NotifyCancellationRequest,
     ShutdownWorkerRequest,
+    ShutdownWorkerResponse,
     TaskRef,
 )
 from aetheris_server.clock import Clock
@@ -45,10 +45,17 @@ from aetheris_server.matching.pusher import Pusher
 from aetheris_server.matching.queue import TaskQueue
 from aetheris_server.matching.starter import Starter, TaskStarter, task_token
 from aetheris_server.matching.upkeep import Upkeep
+from aetheris_server.rpc import table
+from aetheris_server.rpc.peers import LocalMatching
+from aetheris_server.rpc.table import MatchingMethod
 
-_PollRequest = PollWorkflowTasksRequest | PollActivityTasksRequest
+_PollRequest = (
+    worker_service_pb2.PollWorkflowTasksRequest | worker_service_pb2.PollActivityTasksRequest
+)
 
 MAX_TASKS = 1_000
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
 _MAX_QUEUES = 100_000
 # Longer than the longest step of a poll that is over.
 _CLOSE_TIMEOUT = 15.0
@@ -64,7 +71,7 @@ class MatchingStatistics:
 
 
 class MatchingService:
-    """A `MatchingPeer`. An async context manager; nothing works before it is entered.
+    """The queues of one host. An async context manager; nothing works before it is entered.
 
     Leaving it drains it, waits for the polls under way, and tells Redis what was started.
     """
@@ -131,6 +138,22 @@ class MatchingService:
             for poll in queue.polls:
                 poll.end()
 
+    def serve(self) -> LocalMatching:
+        """What answers each row of the RPC table here."""
+        handlers: dict[MatchingMethod[Any, Any], Callable[[Any], Coroutine[Any, Any, Any]]] = {}
+
+        def serve(
+            method: MatchingMethod[Q, R], handler: Callable[[Q], Coroutine[Any, Any, R]]
+        ) -> None:
+            handlers[method] = handler
+
+        serve(table.POLL_WORKFLOW_TASKS, self.poll_workflow_tasks)
+        serve(table.POLL_ACTIVITY_TASKS, self.poll_activity_tasks)
+        serve(table.NOTIFY_CANCELLATION, self.notify_cancellation)
+        serve(table.SHUTDOWN_WORKER, self.shutdown_worker)
+        serve(table.DESCRIBE_TASK_QUEUE, self.describe_task_queue)
+        return LocalMatching(handlers, self.add_tasks)
+
     async def check_backlog(self) -> str:
         """What is wrong with how Redis is set up, once it answers; empty if nothing is.
 
@@ -178,49 +201,55 @@ class MatchingService:
                 self._open(queue_key(task.ref)).withdraw(task)
 
     async def poll_workflow_tasks(
-        self, namespace_id: str, request: PollWorkflowTasksRequest
+        self, request: PollWorkflowTasksRequest
     ) -> PollWorkflowTasksResponse:
         """See `WorkerService.PollWorkflowTasks`; the request has been checked."""
-        key = QueueKey(namespace_id, request.task_queue, TASK_QUEUE_TYPE_WORKFLOW)
-        response = PollWorkflowTasksResponse()
+        asked = request.request
+        key = QueueKey(request.namespace_id, asked.task_queue, TASK_QUEUE_TYPE_WORKFLOW)
+        answer = PollWorkflowTasksResponse()
         queue = self._open_for_poll(key)
         if queue is not None:
-            poll = _poll(request, request.sticky_task_queue)
-            started = await self._serve(queue, poll, request)
-            response.tasks.extend(task.workflow_task for task in started)
+            poll = _poll(asked, asked.sticky_task_queue)
+            started = await self._serve(queue, poll, asked)
+            answer.response.tasks.extend(task.workflow_task for task in started)
             self._note_answer(queue, poll, started, ())
-        return response
+        return answer
 
     async def poll_activity_tasks(
-        self, namespace_id: str, request: PollActivityTasksRequest
+        self, request: PollActivityTasksRequest
     ) -> PollActivityTasksResponse:
         """See `WorkerService.PollActivityTasks`; the request has been checked."""
-        key = QueueKey(namespace_id, request.task_queue, TASK_QUEUE_TYPE_ACTIVITY)
-        response = PollActivityTasksResponse()
+        asked = request.request
+        key = QueueKey(request.namespace_id, asked.task_queue, TASK_QUEUE_TYPE_ACTIVITY)
+        answer = PollActivityTasksResponse()
         queue = self._open_for_poll(key)
         if queue is not None:
-            poll = _poll(request, "")
-            started = await self._serve(queue, poll, request)
+            poll = _poll(asked, "")
+            started = await self._serve(queue, poll, asked)
+            response = answer.response
             response.tasks.extend(task.activity_task for task in started)
             if queue.mailboxes.has_mail(poll.worker_instance_id):
                 now = self._clock.monotonic()
                 response.cancellations.extend(queue.mailboxes.take(poll.worker_instance_id, now))
             self._note_answer(queue, poll, started, response.cancellations)
-        return response
+        return answer
 
-    async def notify_cancellation(self, request: NotifyCancellationRequest) -> None:
+    async def notify_cancellation(
+        self, request: NotifyCancellationRequest
+    ) -> NotifyCancellationResponse:
         """Tell a worker, through its current or next poll, to cancel an activity. Best effort."""
         key = QueueKey(request.namespace_id, request.task_queue, TASK_QUEUE_TYPE_ACTIVITY)
         if request.worker_instance_id:
             self._open(key).post(request.worker_instance_id, request.cancellation)
+        return NotifyCancellationResponse()
 
-    async def shutdown_worker(self, request: ShutdownWorkerRequest) -> None:
+    async def shutdown_worker(self, request: ShutdownWorkerRequest) -> ShutdownWorkerResponse:
         """See `WorkerService.ShutdownWorker`, for one side of a queue."""
         worker = request.request
         key = QueueKey(request.namespace_id, worker.task_queue, request.task_queue_type)
         queue = self._queues.get(key)
         if queue is None:
-            return
+            return ShutdownWorkerResponse()
         is_workflow = key.task_queue_type == TASK_QUEUE_TYPE_WORKFLOW
         received_number = (
             worker.received_workflow_poll_number
@@ -231,18 +260,21 @@ class MatchingService:
         lost = queue.answered.take_lost(worker.worker_instance_id, received_number)
         if lost is not None:
             self._starter.release(lost.task_tokens)
+        return ShutdownWorkerResponse()
 
     async def describe_task_queue(
-        self, namespace_id: str, request: DescribeTaskQueueRequest
+        self, request: DescribeTaskQueueRequest
     ) -> DescribeTaskQueueResponse:
         """See `OperatorService.DescribeTaskQueue`.
 
         Raises:
             StorageUnavailableError: Redis does not answer.
         """
-        key = QueueKey(namespace_id, request.task_queue, request.task_queue_type)
+        asked = request.request
+        key = QueueKey(request.namespace_id, asked.task_queue, asked.task_queue_type)
         backlog = await self._backlog.describe(key)
-        return describe(self._open(key), backlog, self._clock.now().timestamp())
+        found = describe(self._open(key), backlog, self._clock.now().timestamp())
+        return DescribeTaskQueueResponse(response=found)
 
     def _open(self, key: QueueKey) -> TaskQueue:
         queue = self._queues.get(key)
@@ -285,7 +317,7 @@ class MatchingService:
         queue: TaskQueue,
         poll: Poll,
         started: Sequence[StartedTask],
-        cancellations: Sequence[ActivityCancellation],
+        cancellations: Sequence[worker_service_pb2.ActivityCancellation],
     ) -> None:
         if poll.number:
             tokens = [task_token(task) for task in started]

@@ -29,9 +29,12 @@ from aetheris_server.rpc.credentials import PeerCredentials
 from aetheris_server.rpc.errors import RpcStatus, to_metadata, to_status
 from aetheris_server.telemetry import counter, gauge, get_logger, histogram
 
-__all__ = ["CallContext", "Calls", "OnUndelivered", "RpcService"]
+__all__ = ["CallContext", "Calls", "Handler", "OnUndelivered", "RpcService", "handlers_of"]
 
 CallContext = ServicerContext[Any, Any]
+
+Handler = Callable[[Any, CallContext], Awaitable[Message]]
+"""Answers the requests of one RPC."""
 
 _CALLS = counter(
     "grpc_calls", "gRPC calls answered, by method and status code.", ["method", "code"]
@@ -54,15 +57,16 @@ OnUndelivered = Callable[[Any], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class RpcService:
-    """A service and the object that has a coroutine method for each of its RPCs.
+    """A service and what answers its RPCs.
 
     Attributes:
+        handlers: By RPC, all of them.
         on_undelivered: By RPC, for those whose responses must not get lost unnoticed.
         credentials: Of an internal service: what its callers must show. None is open to everybody.
     """
 
     descriptor: ServiceDescriptor
-    servicer: object
+    handlers: Mapping[str, Handler]
     on_undelivered: Mapping[str, OnUndelivered] = field(default_factory=dict[str, OnUndelivered])
     credentials: PeerCredentials | None = None
 
@@ -70,6 +74,11 @@ class RpcService:
     def name(self) -> str:
         """The full name, as health checks and reflection use it."""
         return self.descriptor.full_name
+
+
+def handlers_of(descriptor: ServiceDescriptor, servicer: object) -> dict[str, Handler]:
+    """The handlers of a servicer: an object that has a method for each RPC, of the same name."""
+    return {method.name: getattr(servicer, method.name) for method in descriptor.methods}
 
 
 class Calls:
@@ -137,9 +146,7 @@ class Calls:
         self, service: RpcService, method: MethodDescriptor
     ) -> Callable[[bytes, CallContext], Awaitable[bytes]]:
         name = f"{service.name}/{method.name}"
-        handler: Callable[[Message, CallContext], Awaitable[Message]] = getattr(
-            service.servicer, method.name
-        )
+        handler = service.handlers[method.name]
         on_undelivered = service.on_undelivered.get(method.name)
         credentials = service.credentials
         parse = _parser_of(method, is_envelope=credentials is not None)

@@ -1,110 +1,35 @@
 """What history and matching offer to each other and to the frontend.
 
-A part depends on these protocols only. In one process the object behind a protocol is the service
-itself, so a call is a method call on the public messages; across processes it is a gRPC stub that
-wraps the same messages. Errors are those of `aetheris_server.errors` either way.
+The frontend, history and matching depend on the protocols only, and on rows of the RPC table: a
+call of a row goes to the owner, wherever that is (`routing`). `LocalHistory` and `LocalMatching`
+are what a host offers itself; there a call is a plain call of what is registered under the row,
+with the same messages. Errors are those of `aetheris_server.errors` wherever the owner is.
 
-Every method must be given up to cancellation by the caller: a deadline is the caller's affair.
+Every call must be given up to cancellation by the caller: a deadline is the caller's affair.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
 
-from aetheris.api.v1 import operator_service_pb2, worker_service_pb2, workflow_service_pb2
+from google.protobuf.message import Message
+
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
+from aetheris.server.v1.token_pb2 import TaskToken
+from aetheris_server.rpc.table import HistoryMethod, MatchingMethod
+
+__all__ = ["HistoryPeer", "LocalHistory", "LocalMatching", "MatchingPeer"]
+
+S = TypeVar("S")
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
 
 
 class HistoryPeer(Protocol):
     """History, wherever the run's shard is. Requests have been checked by a frontend."""
 
-    async def start_workflow(
-        self, namespace_id: str, request: workflow_service_pb2.StartWorkflowRequest
-    ) -> workflow_service_pb2.StartWorkflowResponse:
-        """See `WorkflowService.StartWorkflow`."""
-        ...
-
-    async def signal_workflow(
-        self, namespace_id: str, request: workflow_service_pb2.SignalWorkflowRequest
-    ) -> workflow_service_pb2.SignalWorkflowResponse:
-        """See `WorkflowService.SignalWorkflow`."""
-        ...
-
-    async def query_workflow(
-        self, namespace_id: str, request: workflow_service_pb2.QueryWorkflowRequest
-    ) -> workflow_service_pb2.QueryWorkflowResponse:
-        """See `WorkflowService.QueryWorkflow`."""
-        ...
-
-    async def cancel_workflow(
-        self, namespace_id: str, request: workflow_service_pb2.CancelWorkflowRequest
-    ) -> workflow_service_pb2.CancelWorkflowResponse:
-        """See `WorkflowService.CancelWorkflow`."""
-        ...
-
-    async def terminate_workflow(
-        self, namespace_id: str, request: workflow_service_pb2.TerminateWorkflowRequest
-    ) -> workflow_service_pb2.TerminateWorkflowResponse:
-        """See `WorkflowService.TerminateWorkflow`."""
-        ...
-
-    async def describe_workflow(
-        self, namespace_id: str, request: workflow_service_pb2.DescribeWorkflowRequest
-    ) -> workflow_service_pb2.DescribeWorkflowResponse:
-        """See `WorkflowService.DescribeWorkflow`."""
-        ...
-
-    async def get_workflow_history(
-        self, namespace_id: str, request: workflow_service_pb2.GetWorkflowHistoryRequest
-    ) -> workflow_service_pb2.GetWorkflowHistoryResponse:
-        """See `WorkflowService.GetWorkflowHistory`."""
-        ...
-
-    async def poll_workflow_result(
-        self, namespace_id: str, request: workflow_service_pb2.PollWorkflowResultRequest
-    ) -> workflow_service_pb2.PollWorkflowResultResponse:
-        """See `WorkflowService.PollWorkflowResult`."""
-        ...
-
-    async def respond_workflow_task_completed(
-        self, namespace_id: str, request: worker_service_pb2.RespondWorkflowTaskCompletedRequest
-    ) -> worker_service_pb2.RespondWorkflowTaskCompletedResponse:
-        """See `WorkerService.RespondWorkflowTaskCompleted`."""
-        ...
-
-    async def respond_workflow_task_failed(
-        self, namespace_id: str, request: worker_service_pb2.RespondWorkflowTaskFailedRequest
-    ) -> worker_service_pb2.RespondWorkflowTaskFailedResponse:
-        """See `WorkerService.RespondWorkflowTaskFailed`."""
-        ...
-
-    async def respond_query_task_completed(
-        self, namespace_id: str, request: worker_service_pb2.RespondQueryTaskCompletedRequest
-    ) -> worker_service_pb2.RespondQueryTaskCompletedResponse:
-        """See `WorkerService.RespondQueryTaskCompleted`."""
-        ...
-
-    async def respond_activity_task_completed(
-        self, namespace_id: str, request: worker_service_pb2.RespondActivityTaskCompletedRequest
-    ) -> worker_service_pb2.RespondActivityTaskCompletedResponse:
-        """See `WorkerService.RespondActivityTaskCompleted`."""
-        ...
-
-    async def respond_activity_task_failed(
-        self, namespace_id: str, request: worker_service_pb2.RespondActivityTaskFailedRequest
-    ) -> worker_service_pb2.RespondActivityTaskFailedResponse:
-        """See `WorkerService.RespondActivityTaskFailed`."""
-        ...
-
-    async def respond_activity_task_cancelled(
-        self, namespace_id: str, request: worker_service_pb2.RespondActivityTaskCancelledRequest
-    ) -> worker_service_pb2.RespondActivityTaskCancelledResponse:
-        """See `WorkerService.RespondActivityTaskCancelled`."""
-        ...
-
-    async def record_activity_task_heartbeat(
-        self, namespace_id: str, request: worker_service_pb2.RecordActivityTaskHeartbeatRequest
-    ) -> worker_service_pb2.RecordActivityTaskHeartbeatResponse:
-        """See `WorkerService.RecordActivityTaskHeartbeat`."""
+    async def call(self, method: HistoryMethod[S, Q, R], subject: S, request: Q) -> R:
+        """Have the owner of the run answer; see the method of the public API."""
         ...
 
     async def start_tasks(
@@ -124,6 +49,10 @@ class HistoryPeer(Protocol):
 class MatchingPeer(Protocol):
     """Matching, wherever the task queue is."""
 
+    async def call(self, method: MatchingMethod[Q, R], request: Q) -> R:
+        """Have the owner of the task queue answer; see the method of MatchingService."""
+        ...
+
     async def add_tasks(self, tasks: Sequence[matching_service_pb2.TaskRef]) -> None:
         """Offer tasks; returns when each is with a poller or in the backlog. Offering twice does no
         harm.
@@ -133,30 +62,41 @@ class MatchingPeer(Protocol):
         """
         ...
 
-    async def poll_workflow_tasks(
-        self, namespace_id: str, request: worker_service_pb2.PollWorkflowTasksRequest
-    ) -> worker_service_pb2.PollWorkflowTasksResponse:
-        """See `WorkerService.PollWorkflowTasks`."""
-        ...
 
-    async def poll_activity_tasks(
-        self, namespace_id: str, request: worker_service_pb2.PollActivityTasksRequest
-    ) -> worker_service_pb2.PollActivityTasksResponse:
-        """See `WorkerService.PollActivityTasks`."""
-        ...
+@dataclass(frozen=True, slots=True)
+class LocalHistory:
+    """History for the shards that this host has; a call for another's fails.
 
-    async def notify_cancellation(
-        self, request: matching_service_pb2.NotifyCancellationRequest
-    ) -> None:
-        """Tell a worker, through its current or next poll, to cancel an activity. Best effort."""
-        ...
+    Attributes:
+        handlers: What answers each row, called with the subject and the request.
+        start_tasks: See `HistoryPeer.start_tasks`.
+        release_tasks: As `HistoryPeer.release_tasks`, of opened tokens.
+    """
 
-    async def shutdown_worker(self, request: matching_service_pb2.ShutdownWorkerRequest) -> None:
-        """See `WorkerService.ShutdownWorker`, for one side of a queue."""
-        ...
+    handlers: Mapping[HistoryMethod[Any, Any, Any], Callable[[Any, Any], Awaitable[Any]]]
+    start_tasks: Callable[
+        [history_service_pb2.StartTasksRequest],
+        Awaitable[history_service_pb2.StartTasksResponse],
+    ]
+    release_tasks: Callable[[Sequence[TaskToken]], Awaitable[None]]
 
-    async def describe_task_queue(
-        self, namespace_id: str, request: operator_service_pb2.DescribeTaskQueueRequest
-    ) -> operator_service_pb2.DescribeTaskQueueResponse:
-        """See `OperatorService.DescribeTaskQueue`."""
-        ...
+    def handler_of(self, method: HistoryMethod[S, Q, R]) -> Callable[[S, Q], Awaitable[R]]:
+        """What answers a row."""
+        return self.handlers[method]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalMatching:
+    """Matching for the queues that this host has.
+
+    Attributes:
+        handlers: What answers each row, called with the request.
+        add_tasks: See `MatchingPeer.add_tasks`.
+    """
+
+    handlers: Mapping[MatchingMethod[Any, Any], Callable[[Any], Coroutine[Any, Any, Any]]]
+    add_tasks: Callable[[Sequence[matching_service_pb2.TaskRef]], Awaitable[None]]
+
+    def handler_of(self, method: MatchingMethod[Q, R]) -> Callable[[Q], Coroutine[Any, Any, R]]:
+        """What answers a row."""
+        return cast("Callable[[Q], Coroutine[Any, Any, R]]", self.handlers[method])

@@ -8,15 +8,14 @@ its task token. Who owns what is the `locate` function's affair; it may change f
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cache
-from operator import attrgetter
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from aetheris.api.v1 import operator_service_pb2, task_queue_pb2, worker_service_pb2
+from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
+from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.errors import (
     DrainingError,
     ShardLostError,
@@ -27,15 +26,17 @@ from aetheris_server.ids import new_run_id, shard_of
 from aetheris_server.loops import pause
 from aetheris_server.rpc.channels import ChannelPool
 from aetheris_server.rpc.errors import PeerFaultError, PeerUnavailableError
-from aetheris_server.rpc.history_calls import HistoryCalls
-from aetheris_server.rpc.peers import HistoryPeer, MatchingPeer
+from aetheris_server.rpc.peers import LocalHistory, LocalMatching
 from aetheris_server.rpc.remote import RemoteHistory, RemoteMatching
-from aetheris_server.rpc.tokens import peek_task
+from aetheris_server.rpc.table import HistoryMethod, MatchingMethod
+from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.telemetry import counter, get_logger
 
 __all__ = ["LocateQueue", "LocateShard", "RoutedHistory", "RoutedMatching"]
 
+S = TypeVar("S")
 T = TypeVar("T")
+Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 LocateShard = Callable[[int], str | None]
@@ -57,21 +58,43 @@ _RETRIES = counter("routing_retries", "Requests repeated because their host had 
 _log = get_logger(__name__)
 
 
-class RoutedHistory(HistoryCalls):
+class RoutedHistory:
     """History, wherever the run's shard is."""
 
     def __init__(
-        self, locate: LocateShard, local: HistoryPeer, pool: ChannelPool, shard_count: int
+        self,
+        locate: LocateShard,
+        local: LocalHistory,
+        pool: ChannelPool,
+        shard_count: int,
+        tokens: Tokens,
     ) -> None:
         self._locate = locate
         self._local = local
         self._pool = pool
         self._shard_count = shard_count
+        self._tokens = tokens
+
+    async def call(self, method: HistoryMethod[S, Q, R], subject: S, request: Q) -> R:
+        """See `HistoryPeer.call`."""
+        shard_id = shard_of(*method.key_of(subject, request), self._shard_count)
+        begin, delay = time.monotonic(), _FIRST_DELAY
+        while True:
+            try:
+                address = self._locate(shard_id)
+                if address is None:
+                    return await self._local.handler_of(method)(subject, request)
+                return await RemoteHistory(self._pool, address).call(method, subject, request)
+            except _ELSEWHERE as error:
+                delay = await _wait_for_owner(error, begin, delay)
 
     async def start_tasks(
         self, request: history_service_pb2.StartTasksRequest
     ) -> history_service_pb2.StartTasksResponse:
-        shards = [self._shard(task.namespace_id, task.workflow_id) for task in request.tasks]
+        shards = [
+            shard_of(task.namespace_id, task.workflow_id, self._shard_count)
+            for task in request.tasks
+        ]
         hosts = _group(shards, self._try_locate)
         if all(address is None for address in hosts):
             return await self._local.start_tasks(request)
@@ -84,26 +107,23 @@ class RoutedHistory(HistoryCalls):
         )
 
     async def release_tasks(self, task_tokens: Sequence[bytes]) -> None:
-        tokens = [peek_task(token) for token in task_tokens]
-        shards = [self._shard(token.namespace_id, token.workflow_id) for token in tokens]
-        by_shard = _group(shards, lambda shard_id: shard_id)
+        tokens = [self._tokens.open_task(token) for token in task_tokens]
+        by_shard = _group(
+            tokens,
+            lambda token: shard_of(token.namespace_id, token.workflow_id, self._shard_count),
+        )
         results = await asyncio.gather(
             *(
-                self._release_at(shard_id, [task_tokens[position] for position in positions])
+                self._release_at(
+                    shard_id,
+                    [task_tokens[position] for position in positions],
+                    [tokens[position] for position in positions],
+                )
                 for shard_id, positions in by_shard.items()
             ),
             return_exceptions=True,
         )
         _raise_first(results)
-
-    async def _call(self, method: str, namespace_id: str, request: Message, response: type[R]) -> R:
-        del response
-        shard_id = self._shard(namespace_id, _workflow_id_of(type(request))(request))
-
-        async def call() -> R:
-            return await getattr(self._at(self._locate(shard_id)), method)(namespace_id, request)
-
-        return await _retry(call)
 
     async def _start_at(
         self,
@@ -140,17 +160,33 @@ class RoutedHistory(HistoryCalls):
         """
         for delay in _START_DELAYS:
             try:
-                return await self._at(address).start_tasks(part)
+                return await RemoteHistory(self._pool, address).start_tasks(part)
             except PeerUnavailableError as error:
                 _RETRIES.labels(type(error).__name__).inc()
             await pause(delay)
-        return await self._at(address).start_tasks(part)
+        return await RemoteHistory(self._pool, address).start_tasks(part)
 
-    async def _release_at(self, shard_id: int, task_tokens: Sequence[bytes]) -> None:
-        await _retry(lambda: self._at(self._locate(shard_id)).release_tasks(task_tokens))
+    async def _release_at(
+        self, shard_id: int, task_tokens: Sequence[bytes], tokens: Sequence[TaskToken]
+    ) -> None:
+        """Release tasks of one shard.
 
-    def _at(self, address: str | None) -> HistoryPeer:
-        return self._local if address is None else RemoteHistory(self._pool, address)
+        Args:
+            shard_id: Of all of them.
+            task_tokens: As another host takes them.
+            tokens: The same, opened.
+        """
+        begin, delay = time.monotonic(), _FIRST_DELAY
+        while True:
+            try:
+                address = self._locate(shard_id)
+                if address is None:
+                    await self._local.release_tasks(tokens)
+                else:
+                    await RemoteHistory(self._pool, address).release_tasks(task_tokens)
+                return
+            except _ELSEWHERE as error:
+                delay = await _wait_for_owner(error, begin, delay)
 
     def _try_locate(self, shard_id: int) -> str | None:
         """As `locate`; a shard that nobody has is asked for here, where the answer is to wait."""
@@ -159,17 +195,27 @@ class RoutedHistory(HistoryCalls):
         except ShardNotOwnedError:
             return None
 
-    def _shard(self, namespace_id: str, workflow_id: str) -> int:
-        return shard_of(namespace_id, workflow_id, self._shard_count)
-
 
 class RoutedMatching:
     """Matching, wherever the task queue is."""
 
-    def __init__(self, locate: LocateQueue, local: MatchingPeer, pool: ChannelPool) -> None:
+    def __init__(self, locate: LocateQueue, local: LocalMatching, pool: ChannelPool) -> None:
         self._locate = locate
         self._local = local
         self._pool = pool
+
+    async def call(self, method: MatchingMethod[Q, R], request: Q) -> R:
+        """See `MatchingPeer.call`."""
+        queue = method.queue_of(request)
+        begin, delay = time.monotonic(), _FIRST_DELAY
+        while True:
+            try:
+                address = self._locate(*queue)
+                if address is None:
+                    return await self._local.handler_of(method)(request)
+                return await RemoteMatching(self._pool, address).call(method, request)
+            except _ELSEWHERE as error:
+                delay = await _wait_for_owner(error, begin, delay)
 
     async def add_tasks(self, tasks: Sequence[matching_service_pb2.TaskRef]) -> None:
         by_queue = _group(
@@ -191,72 +237,36 @@ class RoutedMatching:
         )
         _raise_first(results)
 
-    async def poll_workflow_tasks(
-        self, namespace_id: str, request: worker_service_pb2.PollWorkflowTasksRequest
-    ) -> worker_service_pb2.PollWorkflowTasksResponse:
-        queue = (namespace_id, request.task_queue, task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW)
-        return await _retry(lambda: self._at(queue).poll_workflow_tasks(namespace_id, request))
-
-    async def poll_activity_tasks(
-        self, namespace_id: str, request: worker_service_pb2.PollActivityTasksRequest
-    ) -> worker_service_pb2.PollActivityTasksResponse:
-        queue = (namespace_id, request.task_queue, task_queue_pb2.TASK_QUEUE_TYPE_ACTIVITY)
-        return await _retry(lambda: self._at(queue).poll_activity_tasks(namespace_id, request))
-
-    async def notify_cancellation(
-        self, request: matching_service_pb2.NotifyCancellationRequest
-    ) -> None:
-        queue = (request.namespace_id, request.task_queue, task_queue_pb2.TASK_QUEUE_TYPE_ACTIVITY)
-        await _retry(lambda: self._at(queue).notify_cancellation(request))
-
-    async def shutdown_worker(self, request: matching_service_pb2.ShutdownWorkerRequest) -> None:
-        queue = (request.namespace_id, request.request.task_queue, request.task_queue_type)
-        await _retry(lambda: self._at(queue).shutdown_worker(request))
-
-    async def describe_task_queue(
-        self, namespace_id: str, request: operator_service_pb2.DescribeTaskQueueRequest
-    ) -> operator_service_pb2.DescribeTaskQueueResponse:
-        queue = (namespace_id, request.task_queue, request.task_queue_type)
-        return await _retry(lambda: self._at(queue).describe_task_queue(namespace_id, request))
-
     async def _add(
         self, address: str | None, tasks: Sequence[matching_service_pb2.TaskRef]
     ) -> None:
         """Add tasks at one host; who offers them looks the host up anew and offers them again."""
-        await self._peer_at(address).add_tasks(tasks)
-
-    def _at(self, queue: tuple[str, str, task_queue_pb2.TaskQueueType.ValueType]) -> MatchingPeer:
-        return self._peer_at(self._locate(*queue))
-
-    def _peer_at(self, address: str | None) -> MatchingPeer:
-        return self._local if address is None else RemoteMatching(self._pool, address)
+        if address is None:
+            await self._local.add_tasks(tasks)
+        else:
+            await RemoteMatching(self._pool, address).add_tasks(tasks)
 
 
-async def _retry(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Repeat an attempt, which looks the host up anew, while the host is not the right one."""
-    deadline = time.monotonic() + _RETRY_SECONDS
-    delay = _FIRST_DELAY
-    while True:
-        try:
-            return await attempt()
-        except _ELSEWHERE as error:
-            if time.monotonic() + delay > deadline:
-                raise
-            _RETRIES.labels(type(error).__name__).inc()
-        # Not in step with everybody else who waits for the same shard.
-        await pause(delay * random.uniform(0.5, 1.0))
-        delay = min(delay * 2, _MAX_DELAY)
+async def _wait_for_owner(error: UnavailableError, begin: float, delay: float) -> float:
+    """Wait a moment, after which the host is to be looked up anew.
 
+    Args:
+        error: Of the attempt that has just failed.
+        begin: When the first attempt began, by `time.monotonic`.
+        delay: Seconds to wait at most.
 
-@cache
-def _workflow_id_of(request_type: type[Message]) -> Callable[[Any], str]:
-    """How to tell the workflow id from a request of a type."""
-    fields = request_type.DESCRIPTOR.fields_by_name
-    if "task_token" in fields:
-        return lambda request: peek_task(request.task_token).workflow_id
-    if "workflow_execution" in fields:
-        return attrgetter("workflow_execution.workflow_id")
-    return attrgetter("workflow_id")
+    Returns:
+        The delay of the next time.
+
+    Raises:
+        UnavailableError: The error itself: it has gone on for too long.
+    """
+    if time.monotonic() + delay > begin + _RETRY_SECONDS:
+        raise error
+    _RETRIES.labels(type(error).__name__).inc()
+    # Not in step with everybody else who waits for the same shard.
+    await pause(delay * random.uniform(0.5, 1.0))
+    return min(delay * 2, _MAX_DELAY)
 
 
 K = TypeVar("K")

@@ -25,7 +25,6 @@ __all__ = [
     "LISTING_TASK_HISTORY",
     "LISTING_WORKFLOWS",
     "Tokens",
-    "peek_task",
 ]
 
 LISTING_HISTORY = "history"
@@ -72,6 +71,17 @@ class Tokens:
         self._note_task(data, token)
         return token
 
+    def open_task_of(self, namespace_id: str, data: bytes) -> TaskToken:
+        """As `open_task`, for a task of one namespace.
+
+        Raises:
+            InvalidArgumentError: Also where the task is of another namespace.
+        """
+        token = self.open_task(data)
+        if token.namespace_id != namespace_id:
+            raise InvalidArgumentError("task_token", "the task is of another namespace")
+        return token
+
     def _note_task(self, data: bytes, token: TaskToken) -> None:
         """Only of what this cluster has sealed: nobody else can fill the memory."""
         if len(self._known_tasks) >= _KNOWN_TASKS:
@@ -108,15 +118,6 @@ class Tokens:
                 field, f"the token is of {token.listing!r}, expected one of {expected}"
             )
         return token
-
-
-def peek_task(data: bytes, field: str = "task_token") -> TaskToken:
-    """What a task token says, true or not: enough to find the host that can tell.
-
-    Raises:
-        InvalidArgumentError: It says nothing; names `field`.
-    """
-    return _parse(TaskToken, data[_MAC_END:], field)
 
 
 class _Seal:

@@ -20,20 +20,21 @@ from functools import wraps
 from typing import Any
 
 from aetheris_server import cli
+from aetheris_server.history import service as history
 from aetheris_server.history.recovery import settling
-from aetheris_server.history.service import HistoryService
 from aetheris_server.matching.backlog import Backlog
 from aetheris_server.matching.service import MatchingService
+from aetheris_server.rpc import table
 from aetheris_server.storage.commit import LogWriter
 
-_CALLS: dict[str, tuple[Any, str]] = {
+_CALLS: dict[str, tuple[Any, Any]] = {
     "commit": (LogWriter, "commit"),
     "add_tasks": (MatchingService, "add_tasks"),
     "push": (Backlog, "push"),
-    "start_tasks": (HistoryService, "start_tasks"),
-    "start_workflow": (HistoryService, "start_workflow"),
-    "complete_workflow_task": (HistoryService, "respond_workflow_task_completed"),
-    "complete_activity": (HistoryService, "respond_activity_task_completed"),
+    "start_tasks": (history, "start_tasks"),
+    "start_workflow": (history._handlers, table.START_WORKFLOW),
+    "complete_workflow_task": (history._handlers, table.RESPOND_WORKFLOW_TASK_COMPLETED),
+    "complete_activity": (history._handlers, table.RESPOND_ACTIVITY_TASK_COMPLETED),
     "settle": (settling.shard_storage, "settle_shards"),
 }
 
@@ -43,8 +44,11 @@ _Call = Callable[..., Awaitable[Any]]
 def _arm(point: str, count: int) -> None:
     """Have this process killed before or after the count-th call that a point names."""
     name, _, moment = point.partition(".")
-    owner, method = _CALLS[name]
-    setattr(owner, method, _deadly(getattr(owner, method), moment, count))
+    owner, call = _CALLS[name]
+    if isinstance(owner, dict):
+        owner[call] = _deadly(owner[call], moment, count)
+    else:
+        setattr(owner, call, _deadly(getattr(owner, call), moment, count))
 
 
 def _deadly(call: _Call, moment: str, count: int) -> _Call:

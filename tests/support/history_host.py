@@ -1,18 +1,18 @@
 """History on a real Postgres, with a matching that only collects: what tests of the shell drive."""
 
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
 from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris_server.config import HistorySettings, LimitSettings, PostgresSettings
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.host import HistoryHost
-from aetheris_server.history.service import HistoryService
 from aetheris_server.ids import new_run_id
-from aetheris_server.rpc.peers import MatchingPeer
+from aetheris_server.rpc.peers import LocalHistory
+from aetheris_server.rpc.table import HISTORY_METHODS, NOTIFY_CANCELLATION, MatchingMethod
 from aetheris_server.storage.database import Database, Parameters, Row
 from aetheris_server.storage.shards import ensure_cluster
 from tests.support.clock import ManualClock
@@ -60,10 +60,10 @@ class CollectingMatching:
     async def add_tasks(self, tasks: Sequence[matching_service_pb2.TaskRef]) -> None:
         self.refs += tasks
 
-    async def notify_cancellation(
-        self, request: matching_service_pb2.NotifyCancellationRequest
-    ) -> None:
+    async def call(self, method: MatchingMethod[Any, Any], request: Any) -> Any:
+        assert method is NOTIFY_CANCELLATION
         self.notices.append(request)
+        return method.response()
 
 
 class CountingDatabase(Database):
@@ -77,6 +77,34 @@ class CountingDatabase(Database):
         rows = await super().fetch(query, parameters)
         self.row_count += len(rows)
         return rows
+
+
+class ServedHistory:
+    """What a host answers, by the names of the calls and with requests as another host sends them:
+    `served.signal_workflow(namespace_id, request)`.
+    """
+
+    def __init__(self, local: LocalHistory) -> None:
+        self._local = local
+
+    def __getattr__(self, name: str) -> Callable[[str, Any], Coroutine[Any, Any, Any]]:
+        method = HISTORY_METHODS[name]
+
+        async def call(namespace_id: str, request: Any) -> Any:
+            subject = namespace_id
+            if method.takes_token:
+                subject = TOKENS.open_task_of(namespace_id, request.task_token)
+            return await self._local.handler_of(method)(subject, request)
+
+        return call
+
+    async def start_tasks(
+        self, request: history_service_pb2.StartTasksRequest
+    ) -> history_service_pb2.StartTasksResponse:
+        return await self._local.start_tasks(request)
+
+    async def release_tasks(self, task_tokens: Sequence[bytes]) -> None:
+        await self._local.release_tasks([TOKENS.open_task(token) for token in task_tokens])
 
 
 class HistoryBench:
@@ -99,8 +127,8 @@ class HistoryBench:
         self.matching = matching
 
     @property
-    def service(self) -> HistoryService:
-        return self.host.service
+    def service(self) -> "ServedHistory":
+        return ServedHistory(self.host.service)
 
     @property
     def engine(self) -> Engine:
@@ -153,7 +181,7 @@ async def history_bench(
             db,
             db,
             clock,
-            cast("MatchingPeer", matching),
+            matching,
             TOKENS,
         )
         async with host:

@@ -5,20 +5,27 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from aetheris.api.v1.operator_service_pb2 import (
-    DescribeTaskQueueRequest,
-    DescribeTaskQueueResponse,
-)
+from aetheris.api.v1.operator_service_pb2 import DescribeTaskQueueResponse
 from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_ACTIVITY
 from aetheris.api.v1.worker_service_pb2 import (
     PollActivityTasksRequest,
+    PollActivityTasksResponse,
     PollWorkflowTasksRequest,
 )
+from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.clock import SystemClock
 from aetheris_server.config import MatchingSettings, RedisSettings
 from aetheris_server.matching import MatchingService
 from tests.support.matching import NAMESPACE_ID, FakeHistory
 from tests.support.wait import wait_until
+
+
+async def poll_activity_tasks(
+    service: MatchingService, request: PollActivityTasksRequest
+) -> PollActivityTasksResponse:
+    """What a poll that the frontend passes on is answered with."""
+    poll = matching_service_pb2.PollActivityTasksRequest(namespace_id=NAMESPACE_ID, request=request)
+    return (await service.poll_activity_tasks(poll)).response
 
 
 @dataclass
@@ -30,11 +37,14 @@ class Host:
     losses: list[None] = field(default_factory=list[None])
 
     async def poll(self, request: PollActivityTasksRequest) -> list[str]:
-        response = await self.service.poll_activity_tasks(NAMESPACE_ID, request)
+        response = await poll_activity_tasks(self.service, request)
         return [task.task_token.decode() for task in response.tasks]
 
     async def poll_workflow(self, request: PollWorkflowTasksRequest) -> list[str]:
-        response = await self.service.poll_workflow_tasks(NAMESPACE_ID, request)
+        poll = matching_service_pb2.PollWorkflowTasksRequest(
+            namespace_id=NAMESPACE_ID, request=request
+        )
+        response = (await self.service.poll_workflow_tasks(poll)).response
         return [task.task_token.decode() for task in response.tasks]
 
     async def start_poll(self, request: PollActivityTasksRequest) -> "asyncio.Task[list[str]]":
@@ -47,12 +57,10 @@ class Host:
         return await self._wait_for_poll(asyncio.create_task(self.poll_workflow(request)))
 
     async def describe(self, task_queue: str = "q") -> DescribeTaskQueueResponse:
-        return await self.service.describe_task_queue(
-            NAMESPACE_ID,
-            DescribeTaskQueueRequest(
-                task_queue=task_queue, task_queue_type=TASK_QUEUE_TYPE_ACTIVITY
-            ),
-        )
+        request = matching_service_pb2.DescribeTaskQueueRequest(namespace_id=NAMESPACE_ID)
+        request.request.task_queue = task_queue
+        request.request.task_queue_type = TASK_QUEUE_TYPE_ACTIVITY
+        return (await self.service.describe_task_queue(request)).response
 
     async def backlog_count(self) -> int:
         return sum(info.backlog_count for info in (await self.describe()).backlogs)

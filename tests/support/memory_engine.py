@@ -14,6 +14,7 @@ from aetheris.server.v1 import log_pb2, matching_service_pb2
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine import Engine, EngineSettings
 from aetheris_server.history.loader import fold
+from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state import activity as activity_machine
@@ -63,6 +64,7 @@ class MemoryEngine:
             clock,
             nothing,
             Dispatcher(nothing, clock),
+            CancellationNotices(nothing),
             TOKENS,
             lambda: True,
             lambda *_: None,

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from aetheris.api.v1 import operator_service_pb2, worker_service_pb2, workflow_service_pb2
+from aetheris.api.v1 import worker_service_pb2, workflow_service_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris_server.errors import NamespaceAlreadyExistsError
 from aetheris_server.frontend.catalog import Cluster
-from aetheris_server.rpc.history_calls import HistoryCalls
+from aetheris_server.rpc import table
+from aetheris_server.rpc.peers import LocalHistory, LocalMatching
+from aetheris_server.rpc.table import HISTORY_METHODS, HistoryMethod, MatchingMethod
 from aetheris_server.storage.executions import ExecutionFilter, ExecutionRow
 from aetheris_server.storage.namespaces import Namespace
 
@@ -19,20 +22,32 @@ NAMESPACE_ID = "11111111-1111-4111-8111-111111111111"
 Answer = Callable[[str, Any], Awaitable[Any]]
 
 
-class FakeHistory(HistoryCalls):
-    """Notes every call, and answers with what the test set, else with an empty response."""
+class FakeHistory:
+    """Notes every call, and answers with what the test set, else with an empty response.
+
+    Attributes:
+        calls: Names, namespace ids and requests.
+        answers: By name.
+        released: Tokens, or what they say, as they were given to it.
+    """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, Any]] = []
         self.answers: dict[str, Answer] = {}
         self.started: list[history_service_pb2.StartTasksRequest] = []
-        self.released: list[bytes] = []
+        self.released: list[Any] = []
 
-    async def _call(self, method: str, namespace_id: str, request: Any, response: type[Any]) -> Any:
-        self.calls.append((method, namespace_id, request))
-        if method in self.answers:
-            return await self.answers[method](namespace_id, request)
-        return response()
+    def serve(self) -> LocalHistory:
+        """As the history of one host."""
+        handlers = {method: partial(self.call, method) for method in HISTORY_METHODS.values()}
+        return LocalHistory(handlers, self.start_tasks, self.release_tasks)
+
+    async def call(self, method: HistoryMethod[Any, Any, Any], subject: Any, request: Any) -> Any:
+        namespace_id, _ = method.key_of(subject, request)
+        self.calls.append((method.name, namespace_id, request))
+        if method.name in self.answers:
+            return await self.answers[method.name](namespace_id, request)
+        return method.response()
 
     async def start_tasks(
         self, request: history_service_pb2.StartTasksRequest
@@ -47,7 +62,7 @@ class FakeHistory(HistoryCalls):
             ]
         )
 
-    async def release_tasks(self, task_tokens: Sequence[bytes]) -> None:
+    async def release_tasks(self, task_tokens: Sequence[Any]) -> None:
         self.released += task_tokens
 
 
@@ -69,35 +84,39 @@ class FakeMatching:
     async def add_tasks(self, tasks: Sequence[matching_service_pb2.TaskRef]) -> None:
         self.added += tasks
 
-    async def poll_workflow_tasks(
-        self, namespace_id: str, request: worker_service_pb2.PollWorkflowTasksRequest
-    ) -> worker_service_pb2.PollWorkflowTasksResponse:
-        await self._wait(request)
-        task = worker_service_pb2.WorkflowTask(task_token=namespace_id.encode())
-        return worker_service_pb2.PollWorkflowTasksResponse(tasks=[task])
+    def serve(self) -> LocalMatching:
+        """As the matching of one host."""
+        handlers = {method: answer.__get__(self) for method, answer in _MATCHING.items()}
+        return LocalMatching(handlers, self.add_tasks)
 
-    async def poll_activity_tasks(
-        self, namespace_id: str, request: worker_service_pb2.PollActivityTasksRequest
-    ) -> worker_service_pb2.PollActivityTasksResponse:
-        await self._wait(request)
-        task = worker_service_pb2.ActivityTask(task_token=namespace_id.encode())
+    async def call(self, method: MatchingMethod[Any, Any], request: Any) -> Any:
+        return await _MATCHING[method](self, request)
+
+    async def _poll_workflow_tasks(self, request: matching_service_pb2.PollWorkflowTasksRequest):
+        await self._wait(request.request)
+        answer = matching_service_pb2.PollWorkflowTasksResponse()
+        answer.response.tasks.add(task_token=request.namespace_id.encode())
+        return answer
+
+    async def _poll_activity_tasks(self, request: matching_service_pb2.PollActivityTasksRequest):
+        await self._wait(request.request)
+        answer = matching_service_pb2.PollActivityTasksResponse()
+        task = answer.response.tasks.add(task_token=request.namespace_id.encode())
         if self.input:
             task.input.payloads.add(data=self.input)
-        return worker_service_pb2.PollActivityTasksResponse(tasks=[task])
+        return answer
 
-    async def notify_cancellation(
-        self, request: matching_service_pb2.NotifyCancellationRequest
-    ) -> None:
+    async def _notify_cancellation(self, request: matching_service_pb2.NotifyCancellationRequest):
         self.notified.append(request)
+        return matching_service_pb2.NotifyCancellationResponse()
 
-    async def shutdown_worker(self, request: matching_service_pb2.ShutdownWorkerRequest) -> None:
+    async def _shutdown_worker(self, request: matching_service_pb2.ShutdownWorkerRequest):
         self.shut_down.append(request)
+        return matching_service_pb2.ShutdownWorkerResponse()
 
-    async def describe_task_queue(
-        self, namespace_id: str, request: operator_service_pb2.DescribeTaskQueueRequest
-    ) -> operator_service_pb2.DescribeTaskQueueResponse:
-        del namespace_id, request
-        return operator_service_pb2.DescribeTaskQueueResponse()
+    async def _describe_task_queue(self, request: matching_service_pb2.DescribeTaskQueueRequest):
+        del request
+        return matching_service_pb2.DescribeTaskQueueResponse()
 
     async def _wait(self, request: Any) -> None:
         self.polls.append(request)
@@ -109,6 +128,15 @@ class FakeMatching:
             raise
         finally:
             self.waiting -= 1
+
+
+_MATCHING: dict[MatchingMethod[Any, Any], Callable[..., Any]] = {
+    table.POLL_WORKFLOW_TASKS: FakeMatching._poll_workflow_tasks,
+    table.POLL_ACTIVITY_TASKS: FakeMatching._poll_activity_tasks,
+    table.NOTIFY_CANCELLATION: FakeMatching._notify_cancellation,
+    table.SHUTDOWN_WORKER: FakeMatching._shutdown_worker,
+    table.DESCRIBE_TASK_QUEUE: FakeMatching._describe_task_queue,
+}
 
 
 class FakeCatalog:

@@ -67,7 +67,14 @@ def _engine() -> Engine:
         limits=RunLimits(),
     )
     engine = Engine(
-        settings, SystemClock(), _AWAY, _dispatcher(), TOKENS, lambda: True, lambda *_: None
+        settings,
+        SystemClock(),
+        _AWAY,
+        _dispatcher(),
+        CancellationNotices(_AWAY),
+        TOKENS,
+        lambda: True,
+        lambda *_: None,
     )
     engine.add_shard(Shard(shard_id=0, range_id=1, next_seq=1, watermark=0))
     return engine

@@ -20,7 +20,6 @@ from aetheris_server.frontend.checks.fields import (
     set_values_of,
     shown,
 )
-from aetheris_server.rpc.tokens import Tokens
 
 MAX_TASKS = 1000
 MAX_ANSWERS = 1000
@@ -66,12 +65,6 @@ def check_shutdown_worker(
     check_id("worker_instance_id", request.worker_instance_id, limits)
     for field in ("received_workflow_poll_number", "received_activity_poll_number"):
         check_range(field, getattr(request, field), 0, _MAX_POLL_NUMBER)
-
-
-def check_task_token(data: bytes, namespace_id: str, tokens: Tokens) -> None:
-    """A token of a task in the namespace."""
-    if tokens.open_task(data).namespace_id != namespace_id:
-        raise InvalidArgumentError("task_token", "the task is of another namespace")
 
 
 def check_respond_workflow_task_completed(

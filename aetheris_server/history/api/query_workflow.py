@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from aetheris.api.v1 import worker_service_pb2, workflow_pb2, workflow_service_pb2
+from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.errors import (
     NotReadyError,
     QueryFailedError,
@@ -129,7 +130,7 @@ def settle_queries(
 
 async def respond_query_task_completed(
     engine: Engine,
-    namespace_id: str,
+    token: TaskToken,
     request: worker_service_pb2.RespondQueryTaskCompletedRequest,
 ) -> worker_service_pb2.RespondQueryTaskCompletedResponse:
     """Pass on the answer to a query that was asked by itself.
@@ -137,7 +138,7 @@ async def respond_query_task_completed(
     Raises:
         TaskNotFoundError: Nobody waits for it any more.
     """
-    run, token = await load_by_token(engine, namespace_id, request.task_token)
+    run = await load_by_token(engine, token)
     waiting = run.queries.get(token.query_id)
     if waiting is None or waiting.answer.done():
         raise TaskNotFoundError("nobody waits for the query's answer any more")

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from aetheris.api.v1 import worker_service_pb2
-from aetheris.server.v1 import token_pb2
+from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError
 from aetheris_server.history.by_token import load_by_token
 from aetheris_server.history.eager import (
@@ -29,14 +29,14 @@ CompletedResponse = worker_service_pb2.RespondActivityTaskCompletedResponse
 
 
 async def respond_activity_task_completed(
-    engine: Engine, namespace_id: str, request: CompletedRequest
+    engine: Engine, token: TaskToken, request: CompletedRequest
 ) -> CompletedResponse:
     """Record a result; answer, when it is on disk, with the workflow task that it caused, if asked.
 
     Raises:
         TaskNotFoundError: The attempt is over.
     """
-    run, token = await _load_run(engine, namespace_id, request.task_token)
+    run = await _load_run(engine, token)
     try:
         activity = machine.require_attempt(run.state, token.scheduled_event_id, token.attempt)
     except TaskNotFoundError:
@@ -82,7 +82,7 @@ async def _respond_completed(engine: Engine, run: LoadedRun, given: Given) -> Co
 
 async def respond_activity_task_failed(
     engine: Engine,
-    namespace_id: str,
+    token: TaskToken,
     request: worker_service_pb2.RespondActivityTaskFailedRequest,
 ) -> worker_service_pb2.RespondActivityTaskFailedResponse:
     """Record a failure; whether it is tried again is the server's to decide.
@@ -90,7 +90,7 @@ async def respond_activity_task_failed(
     Raises:
         TaskNotFoundError: The attempt is over.
     """
-    run, activity, started_time = await _load(engine, namespace_id, request.task_token)
+    run, activity, started_time = await _load(engine, token)
     record = machine.decide_failed(
         run.state, run.inflight, activity, request, started_time, engine.time_of(run)
     )
@@ -101,7 +101,7 @@ async def respond_activity_task_failed(
 
 async def respond_activity_task_cancelled(
     engine: Engine,
-    namespace_id: str,
+    token: TaskToken,
     request: worker_service_pb2.RespondActivityTaskCancelledRequest,
 ) -> worker_service_pb2.RespondActivityTaskCancelledResponse:
     """Record that the activity obeyed a request to cancel.
@@ -110,7 +110,7 @@ async def respond_activity_task_cancelled(
         TaskNotFoundError: The attempt is over.
         InvalidArgumentError: Nobody asked it to cancel.
     """
-    run, activity, started_time = await _load(engine, namespace_id, request.task_token)
+    run, activity, started_time = await _load(engine, token)
     record = machine.decide_cancelled(
         run.state, run.inflight, activity, request, started_time, engine.time_of(run)
     )
@@ -121,7 +121,7 @@ async def respond_activity_task_cancelled(
 
 async def record_activity_task_heartbeat(
     engine: Engine,
-    namespace_id: str,
+    token: TaskToken,
     request: worker_service_pb2.RecordActivityTaskHeartbeatRequest,
 ) -> worker_service_pb2.RecordActivityTaskHeartbeatResponse:
     """Note a sign of life; details are on disk when it answers.
@@ -132,7 +132,7 @@ async def record_activity_task_heartbeat(
     Raises:
         TaskNotFoundError: The attempt is over.
     """
-    run, activity, started_time = await _load(engine, namespace_id, request.task_token)
+    run, activity, started_time = await _load(engine, token)
     now, at = engine.time_of(run), engine.clock.monotonic()
     started = run.inflight.activities.get(activity.scheduled_event_id)
     if started is None:
@@ -149,11 +149,9 @@ async def record_activity_task_heartbeat(
     return worker_service_pb2.RecordActivityTaskHeartbeatResponse(cancel_requested=cancel_requested)
 
 
-async def _load(
-    engine: Engine, namespace_id: str, task_token: bytes
-) -> tuple[LoadedRun, ActivityState, datetime]:
+async def _load(engine: Engine, token: TaskToken) -> tuple[LoadedRun, ActivityState, datetime]:
     """The run, the activity whose current attempt the token names, and when that was started."""
-    run, token = await _load_run(engine, namespace_id, task_token)
+    run = await _load_run(engine, token)
     try:
         activity = machine.require_attempt(run.state, token.scheduled_event_id, token.attempt)
     except TaskNotFoundError:
@@ -163,17 +161,14 @@ async def _load(
     return run, activity, _started_time(engine, run, activity, token)
 
 
-async def _load_run(
-    engine: Engine, namespace_id: str, task_token: bytes
-) -> tuple[LoadedRun, token_pb2.TaskToken]:
-    run, token = await load_by_token(engine, namespace_id, task_token)
+async def _load_run(engine: Engine, token: TaskToken) -> LoadedRun:
     if token.start_id or token.query_id:
         raise InvalidArgumentError("task_token", "the token is of a workflow task")
-    return run, token
+    return await load_by_token(engine, token)
 
 
 def _started_time(
-    engine: Engine, run: LoadedRun, activity: ActivityState, token: token_pb2.TaskToken
+    engine: Engine, run: LoadedRun, activity: ActivityState, token: TaskToken
 ) -> datetime:
     """Deadlines count from it, so it is never ahead of the run's time, nor from before the
     attempt was due, whatever the clock of the host was that gave the task out.

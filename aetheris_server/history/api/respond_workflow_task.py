@@ -1,6 +1,7 @@
 """RespondWorkflowTaskCompleted and -Failed: a decision, or word that none could be made."""
 
 from aetheris.api.v1 import worker_service_pb2
+from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError
 from aetheris_server.history.api.query_workflow import settle_queries
 from aetheris_server.history.by_token import load_by_token
@@ -12,7 +13,6 @@ from aetheris_server.history.eager import (
     take_workflow_task,
 )
 from aetheris_server.history.engine import Engine
-from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.state.commands import CommandRefusedError, Decision, decide_completed
 from aetheris_server.history.state.inflight import Poller, Sticky
@@ -29,7 +29,7 @@ Response = worker_service_pb2.RespondWorkflowTaskCompletedResponse
 
 
 async def respond_workflow_task_completed(
-    engine: Engine, notices: CancellationNotices, namespace_id: str, request: Request
+    engine: Engine, token: TaskToken, request: Request
 ) -> Response:
     """Record a decision; answer, when it is on disk, with the tasks that the worker may go on with.
 
@@ -37,7 +37,7 @@ async def respond_workflow_task_completed(
         TaskNotFoundError: The task is stale.
         InvalidArgumentError: A command was refused; the workflow task has failed because of it.
     """
-    run, token = await load_by_token(engine, namespace_id, request.task_token)
+    run = await load_by_token(engine, token)
     try:
         started = require_started(run.state, run.inflight, token.start_id)
     except TaskNotFoundError:
@@ -53,7 +53,7 @@ async def respond_workflow_task_completed(
         engine.time_of(run),
         engine.settings.limits,
     )
-    cancelled = notices.of(run, decision.cancelled_event_ids)
+    cancelled = engine.notices.of(run, decision.cancelled_event_ids)
     query_ids = started.query_ids
     _bind_sticky(run, request, decision)
     transition = engine.commit(run, decision.record)
@@ -65,7 +65,7 @@ async def respond_workflow_task_completed(
             given.workflow_task = take_workflow_task(engine, run, transition, next_poller)
     with given_back_on_failure(engine, run, given):
         await transition.ticket.wait()
-        notices.send(cancelled)
+        engine.notices.send(cancelled)
         settle_queries(engine, run, query_ids, request.query_results)
         if decision.refused is not None:
             raise _to_invalid_argument(decision.refused)
@@ -160,7 +160,7 @@ def _take_eager_activities(
 
 async def respond_workflow_task_failed(
     engine: Engine,
-    namespace_id: str,
+    token: TaskToken,
     request: worker_service_pb2.RespondWorkflowTaskFailedRequest,
 ) -> worker_service_pb2.RespondWorkflowTaskFailedResponse:
     """Note that no decision could be made; the task is tried again.
@@ -168,7 +168,7 @@ async def respond_workflow_task_failed(
     Raises:
         TaskNotFoundError: The task is stale.
     """
-    run, token = await load_by_token(engine, namespace_id, request.task_token)
+    run = await load_by_token(engine, token)
     try:
         started = require_started(run.state, run.inflight, token.start_id)
     except TaskNotFoundError:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
+from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.errors import RequestError, RunUnreadableError, UnavailableError
 from aetheris_server.history.eager import (
     Given,
@@ -151,16 +152,16 @@ async def _start_activity(
     return StartedTask(activity_task=task)
 
 
-async def release_tasks(engine: Engine, task_tokens: Sequence[bytes]) -> None:
+async def release_tasks(engine: Engine, tokens: Sequence[TaskToken]) -> None:
     """Take back tasks that were started for a poller that disappeared, and offer them again.
 
     Raises:
         UnavailableError: Some could not be taken back now; call again.
     """
     failure: UnavailableError | None = None
-    for data in task_tokens:
+    for token in tokens:
         try:
-            await _release(engine, data)
+            await _release(engine, token)
         except RequestError:
             # Closed: nobody owes the task any more.
             continue
@@ -170,8 +171,7 @@ async def release_tasks(engine: Engine, task_tokens: Sequence[bytes]) -> None:
         raise failure
 
 
-async def _release(engine: Engine, task_token: bytes) -> None:
-    token = engine.tokens.open_task(task_token)
+async def _release(engine: Engine, token: TaskToken) -> None:
     run = await engine.load(token.namespace_id, token.workflow_id, token.run_id)
     if token.start_id:
         release_workflow_task(engine, run, token.start_id)

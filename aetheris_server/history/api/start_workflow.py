@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
 from aetheris_server.errors import WorkflowAlreadyStartedError
 from aetheris_server.history.engine import Engine
-from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import Transition
 from aetheris_server.history.state.close import decide_terminated
 from aetheris_server.history.state.run import RunKey
@@ -18,7 +17,6 @@ _TICK = timedelta(microseconds=1)
 
 async def start_workflow(
     engine: Engine,
-    notices: CancellationNotices,
     namespace_id: str,
     request: workflow_service_pb2.StartWorkflowRequest,
 ) -> workflow_service_pb2.StartWorkflowResponse:
@@ -37,7 +35,7 @@ async def start_workflow(
         return await _answer(engine, namespace_id, request, earlier, started=True)
     if newest != await engine.load_newest(namespace_id, request.workflow_id):
         # Somebody was faster.
-        return await start_workflow(engine, notices, namespace_id, request)
+        return await start_workflow(engine, namespace_id, request)
     if newest.close_time is not None:
         _check_reuse(request, newest)
         return await _finish(_start(engine, namespace_id, request, newest))
@@ -45,7 +43,7 @@ async def start_workflow(
         case workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
             return await _answer(engine, namespace_id, request, newest.run_id, started=False)
         case workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
-            return await _replace(engine, notices, namespace_id, request, newest)
+            return await _replace(engine, namespace_id, request, newest)
         case _:
             raise _already_started(request, newest)
 
@@ -120,7 +118,6 @@ async def _answer(
 
 async def _replace(
     engine: Engine,
-    notices: CancellationNotices,
     namespace_id: str,
     request: workflow_service_pb2.StartWorkflowRequest,
     newest: NewestRun,
@@ -128,7 +125,7 @@ async def _replace(
     """Terminate the open run and start a new one: both are written, or neither."""
     old = await engine.load(namespace_id, request.workflow_id, newest.run_id)
     if not old.state.is_open:
-        return await start_workflow(engine, notices, namespace_id, request)
+        return await start_workflow(engine, namespace_id, request)
     now = max(_start_time(engine, newest), engine.time_of(old))
     key = RunKey(namespace_id, request.workflow_id, new_run_id())
     terminated = decide_terminated(
@@ -142,9 +139,9 @@ async def _replace(
     )
     assert terminated is not None
     started = decide_started(key, request, now)
-    running = notices.of_all(old)
+    running = engine.notices.of_all(old)
     new = engine.create(key, started, repeats_id=True)
-    transition = engine.commit_all([(old, terminated), (new, started)])
+    transition = engine.commit(old, terminated, (new, started))
     response = await _finish((key.run_id, transition))
-    notices.send(running)
+    engine.notices.send(running)
     return response

@@ -3,13 +3,11 @@
 from aetheris.api.v1 import workflow_service_pb2
 from aetheris_server.errors import RequestError
 from aetheris_server.history.engine import Engine
-from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.state.close import decide_terminated
 
 
 async def terminate_workflow(
     engine: Engine,
-    notices: CancellationNotices,
     namespace_id: str,
     request: workflow_service_pb2.TerminateWorkflowRequest,
 ) -> workflow_service_pb2.TerminateWorkflowResponse:
@@ -35,9 +33,9 @@ async def terminate_workflow(
         # What the refusal goes by may not be on disk yet.
         await run.wait_committed()
         raise
-    running = notices.of_all(run)
+    running = engine.notices.of_all(run)
     if record is not None:
         engine.commit(run, record)
     await run.wait_committed()
-    notices.send(running)
+    engine.notices.send(running)
     return workflow_service_pb2.TerminateWorkflowResponse()

@@ -18,7 +18,7 @@ from tests.support.matching import (
     workflow_poll,
     workflow_ref,
 )
-from tests.support.matching_host import Host
+from tests.support.matching_host import Host, poll_activity_tasks
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.integration
@@ -139,5 +139,5 @@ async def test_request_to_cancel_in_an_answer_that_did_not_come_is_told_again(ho
     await host.service.notify_cancellation(notice)
     for number, received_number, activity_ids in [(1, 0, ["a"]), (2, 0, ["a"]), (3, 2, [])]:
         request = activity_poll(number=number, received_number=received_number, poll_timeout=0.01)
-        response = await host.service.poll_activity_tasks(NAMESPACE_ID, request)
+        response = await poll_activity_tasks(host.service, request)
         assert [told.activity_id for told in response.cancellations] == activity_ids

@@ -19,7 +19,7 @@ from tests.support.matching import (
     workflow_poll,
     workflow_ref,
 )
-from tests.support.matching_host import Host, running_host
+from tests.support.matching_host import Host, poll_activity_tasks, running_host
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.integration
@@ -152,9 +152,7 @@ async def test_loss_that_cannot_be_reported_is_reported_again(
 
 async def test_cancellation_wakes_the_waiting_poll_of_its_worker(host: Host) -> None:
     other = await host.start_poll(activity_poll(worker="other"))
-    mine = asyncio.create_task(
-        host.service.poll_activity_tasks(NAMESPACE_ID, activity_poll(worker="mine"))
-    )
+    mine = asyncio.create_task(poll_activity_tasks(host.service, activity_poll(worker="mine")))
     await wait_until(lambda: host.service.statistics().poll_count == 2)
     await host.service.notify_cancellation(cancellation_for("mine"))
     assert [each.activity_id for each in (await mine).cancellations] == ["x"]
@@ -165,7 +163,7 @@ async def test_cancellation_wakes_the_waiting_poll_of_its_worker(host: Host) -> 
 async def test_cancellation_without_a_poll_waits_for_the_next(host: Host) -> None:
     await host.service.notify_cancellation(cancellation_for("mine"))
     await host.service.notify_cancellation(cancellation_for("mine"))
-    response = await host.service.poll_activity_tasks(NAMESPACE_ID, activity_poll(worker="mine"))
+    response = await poll_activity_tasks(host.service, activity_poll(worker="mine"))
     assert [each.activity_id for each in response.cancellations] == ["x"]
     assert await host.poll(activity_poll(worker="mine", poll_timeout=0.01)) == []
 

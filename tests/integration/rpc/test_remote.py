@@ -8,23 +8,31 @@ import pytest
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 
-from aetheris.api.v1 import operator_service_pb2, worker_service_pb2, workflow_service_pb2
+from aetheris.api.v1 import worker_service_pb2, workflow_service_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
+from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.config import GrpcSettings
-from aetheris_server.errors import DrainingError, ShardNotOwnedError, WorkflowNotFoundError
+from aetheris_server.errors import (
+    DrainingError,
+    InvalidArgumentError,
+    ShardNotOwnedError,
+    WorkflowNotFoundError,
+)
+from aetheris_server.rpc import table
 from aetheris_server.rpc.bounds import MAX_DEPTH, check_bounds
 from aetheris_server.rpc.channels import ChannelPool
 from aetheris_server.rpc.credentials import PeerCredentials
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.errors import PeerFaultError, PeerUnavailableError
-from aetheris_server.rpc.history_calls import HistoryCalls
 from aetheris_server.rpc.remote import RemoteHistory, RemoteMatching
 from aetheris_server.rpc.routing import RoutedHistory
 from aetheris_server.rpc.server import RpcServer, serve_grpc
 from aetheris_server.rpc.servicers import internal_services
+from aetheris_server.rpc.table import HISTORY_METHODS
 from tests.support.cutting_proxy import grpc_proxy
+from tests.support.messages import RUN_ID
 from tests.support.peers import FakeHistory, FakeMatching, answering, refusing
-from tests.support.secrets import CREDENTIALS
+from tests.support.secrets import CREDENTIALS, TOKENS
 from tests.support.wait import wait_until
 
 
@@ -59,17 +67,21 @@ async def other_host(max_calls: int = 1_000) -> AsyncGenerator[OtherHost]:
     settings = GrpcSettings(port=0, drain_timeout=2, max_calls=max_calls)
     async with (
         serve_grpc(
-            settings, internal_services(history, matching, gate, history, CREDENTIALS)
+            settings,
+            internal_services(
+                history.serve(), matching.serve(), gate, history, TOKENS, CREDENTIALS
+            ),
         ) as server,
         ChannelPool(CREDENTIALS) as pool,
     ):
         yield OtherHost(server, gate, pool, history, matching)
 
 
-def a_poll(seconds: int = 30) -> worker_service_pb2.PollActivityTasksRequest:
-    request = worker_service_pb2.PollActivityTasksRequest(task_queue="q")
-    request.poll_timeout.seconds = seconds
-    return request
+def a_poll(seconds: int = 30) -> matching_service_pb2.PollActivityTasksRequest:
+    poll = matching_service_pb2.PollActivityTasksRequest(namespace_id="n")
+    poll.request.task_queue = "q"
+    poll.request.poll_timeout.seconds = seconds
+    return poll
 
 
 REQUESTS = history_service_pb2.CallRequest.DESCRIPTOR.oneofs_by_name["request"].fields
@@ -80,19 +92,38 @@ async def test_call_arrives_with_its_namespace_and_request(other: OtherHost, met
     envelope = history_service_pb2.CallRequest()
     request: Any = getattr(envelope, method)
     request.namespace = "default"
-    calls: HistoryCalls = other.remote_history
-    await getattr(calls, method)("the id", request)
+    row = HISTORY_METHODS[method]
+    subject = "the id"
+    if row.takes_token:
+        token = TaskToken(namespace_id="the id", workflow_id="w", run_id=RUN_ID, attempt=1)
+        request.task_token = TOKENS.seal_task(token)
+        subject = token
+    await other.remote_history.call(row, subject, request)
     assert other.history.calls == [(method, "the id", request)]
 
 
+async def test_token_of_another_namespace_is_refused_at_the_other_host(other: OtherHost) -> None:
+    token = TaskToken(namespace_id="n", workflow_id="w", run_id=RUN_ID, attempt=1)
+    request = worker_service_pb2.RecordActivityTaskHeartbeatRequest(
+        task_token=TOKENS.seal_task(token)
+    )
+    elsewhere = TaskToken(namespace_id="other", workflow_id="w")
+    with pytest.raises(InvalidArgumentError, match="of another namespace"):
+        await other.remote_history.call(table.RECORD_ACTIVITY_TASK_HEARTBEAT, elsewhere, request)
+    assert not other.history.calls
+
+
 async def test_request_as_deep_as_may_be_arrives_at_another_host_too(other: OtherHost) -> None:
-    request = worker_service_pb2.RespondActivityTaskFailedRequest()
+    token = TaskToken(namespace_id="n", workflow_id="w", run_id=RUN_ID, attempt=1)
+    request = worker_service_pb2.RespondActivityTaskFailedRequest(
+        task_token=TOKENS.seal_task(token)
+    )
     link = request.failure
     for _ in range(MAX_DEPTH - 2):
         link = link.cause
     link.message = "the root"
     check_bounds(request)
-    await other.remote_history.respond_activity_task_failed("n", request)
+    await other.remote_history.call(table.RESPOND_ACTIVITY_TASK_FAILED, token, request)
     assert other.history.calls == [("respond_activity_task_failed", "n", request)]
 
 
@@ -102,7 +133,7 @@ async def test_request_as_large_as_may_be_arrives_at_another_host_too(other: Oth
     payload = request.input.payloads.add(data=bytes(limit))
     payload.data = bytes(2 * limit - request.ByteSize())
     assert request.ByteSize() == limit
-    await other.remote_history.start_workflow("n", request)
+    await other.remote_history.call(table.START_WORKFLOW, "n", request)
     assert other.history.calls == [("start_workflow", "n", request)]
 
 
@@ -111,7 +142,7 @@ async def test_hosts_reach_each_other_however_many_polls_wait() -> None:
         polls: list[asyncio.Task[Any]] = []
         for count in range(1, 4):
             polls.append(
-                asyncio.create_task(other.remote_matching.poll_activity_tasks("n", a_poll()))
+                asyncio.create_task(other.remote_matching.call(table.POLL_ACTIVITY_TASKS, a_poll()))
             )
             await wait_until(lambda count=count: other.matching.waiting == count)
         await other.remote_matching.add_tasks([matching_service_pb2.TaskRef(workflow_id="w")])
@@ -124,20 +155,22 @@ async def test_response_comes_back(other: OtherHost) -> None:
     expected = workflow_service_pb2.StartWorkflowResponse(run_id="r", started=True)
     other.history.answers["start_workflow"] = answering(expected)
     request = workflow_service_pb2.StartWorkflowRequest()
-    assert await other.remote_history.start_workflow("n", request) == expected
+    assert await other.remote_history.call(table.START_WORKFLOW, "n", request) == expected
 
 
 async def test_domain_error_comes_back_as_itself(other: OtherHost) -> None:
+    request = workflow_service_pb2.StartWorkflowRequest()
     other.history.answers["start_workflow"] = refusing(WorkflowNotFoundError("w", "r"))
     with pytest.raises(WorkflowNotFoundError) as caught:
-        await other.remote_history.start_workflow("n", workflow_service_pb2.StartWorkflowRequest())
+        await other.remote_history.call(table.START_WORKFLOW, "n", request)
     assert (caught.value.workflow_id, caught.value.run_id) == ("w", "r")
 
 
 async def test_fault_of_the_other_host_is_no_domain_error(other: OtherHost) -> None:
+    request = workflow_service_pb2.StartWorkflowRequest()
     other.history.answers["start_workflow"] = refusing(KeyError("x"))
     with pytest.raises(PeerFaultError):
-        await other.remote_history.start_workflow("n", workflow_service_pb2.StartWorkflowRequest())
+        await other.remote_history.call(table.START_WORKFLOW, "n", request)
 
 
 async def test_tasks_are_started_and_released(other: OtherHost) -> None:
@@ -145,24 +178,31 @@ async def test_tasks_are_started_and_released(other: OtherHost) -> None:
     started = await other.remote_history.start_tasks(
         history_service_pb2.StartTasksRequest(tasks=refs)
     )
-    await other.remote_history.release_tasks([b"one", b"two"])
+    released = [
+        TaskToken(namespace_id="n", workflow_id=name, run_id=RUN_ID, attempt=1) for name in "ab"
+    ]
+    await other.remote_history.release_tasks([TOKENS.seal_task(token) for token in released])
     assert [task.activity_task.activity_id for task in started.tasks] == ["a", "b"]
-    assert other.history.released == [b"one", b"two"]
+    assert other.history.released == released
 
 
 async def test_matching_is_reached(other: OtherHost) -> None:
     other.matching.tasks_ready.set()
     matching = other.remote_matching
     await matching.add_tasks([matching_service_pb2.TaskRef(workflow_id="w")])
-    await matching.notify_cancellation(
-        matching_service_pb2.NotifyCancellationRequest(worker_instance_id="worker")
+    await matching.call(
+        table.NOTIFY_CANCELLATION,
+        matching_service_pb2.NotifyCancellationRequest(worker_instance_id="worker"),
     )
-    await matching.shutdown_worker(matching_service_pb2.ShutdownWorkerRequest(namespace_id="n"))
-    workflow_poll = worker_service_pb2.PollWorkflowTasksRequest()
-    assert (await matching.poll_workflow_tasks("n", workflow_poll)).tasks[0].task_token == b"n"
-    assert (await matching.poll_activity_tasks("n", a_poll())).tasks[0].task_token == b"n"
-    describe = operator_service_pb2.DescribeTaskQueueRequest()
-    assert not (await matching.describe_task_queue("n", describe)).pollers
+    shutdown = matching_service_pb2.ShutdownWorkerRequest(namespace_id="n")
+    await matching.call(table.SHUTDOWN_WORKER, shutdown)
+    workflow_poll = matching_service_pb2.PollWorkflowTasksRequest(namespace_id="n")
+    workflow_tasks = await matching.call(table.POLL_WORKFLOW_TASKS, workflow_poll)
+    assert workflow_tasks.response.tasks[0].task_token == b"n"
+    activity_tasks = await matching.call(table.POLL_ACTIVITY_TASKS, a_poll())
+    assert activity_tasks.response.tasks[0].task_token == b"n"
+    describe = matching_service_pb2.DescribeTaskQueueRequest()
+    assert not (await matching.call(table.DESCRIBE_TASK_QUEUE, describe)).response.pollers
     assert [task.workflow_id for task in other.matching.added] == ["w"]
     assert [request.worker_instance_id for request in other.matching.notified] == ["worker"]
     assert [request.namespace_id for request in other.matching.shut_down] == ["n"]
@@ -192,20 +232,20 @@ async def test_caller_that_is_no_host_of_the_cluster_reaches_nothing(other: Othe
 async def test_host_of_another_cluster_is_peer_unavailable(other: OtherHost) -> None:
     async with ChannelPool(PeerCredentials({1: bytes(32)})) as pool:
         with pytest.raises(PeerUnavailableError, match="for the hosts of this cluster"):
-            await RemoteHistory(pool, other.server.address).signal_workflow(
-                "n", workflow_service_pb2.SignalWorkflowRequest()
+            await RemoteHistory(pool, other.server.address).call(
+                table.SIGNAL_WORKFLOW, "n", workflow_service_pb2.SignalWorkflowRequest()
             )
 
 
 async def test_poll_that_is_cancelled_here_is_cancelled_there(other: OtherHost) -> None:
-    poll = asyncio.create_task(other.remote_matching.poll_activity_tasks("n", a_poll()))
+    poll = asyncio.create_task(other.remote_matching.call(table.POLL_ACTIVITY_TASKS, a_poll()))
     await wait_until(lambda: other.matching.waiting)
     poll.cancel()
     await wait_until(lambda: other.matching.cancelled == 1)
 
 
 async def test_poll_at_a_draining_host_is_sent_elsewhere(other: OtherHost) -> None:
-    poll = asyncio.create_task(other.remote_matching.poll_activity_tasks("n", a_poll()))
+    poll = asyncio.create_task(other.remote_matching.call(table.POLL_ACTIVITY_TASKS, a_poll()))
     await wait_until(lambda: other.matching.waiting)
     other.gate.begin_drain()
     with pytest.raises(DrainingError):
@@ -215,8 +255,8 @@ async def test_poll_at_a_draining_host_is_sent_elsewhere(other: OtherHost) -> No
 async def test_host_that_is_gone_is_peer_unavailable(other: OtherHost) -> None:
     await other.server.stop(0)
     with pytest.raises(PeerUnavailableError):
-        await other.remote_history.signal_workflow(
-            "n", workflow_service_pb2.SignalWorkflowRequest()
+        await other.remote_history.call(
+            table.SIGNAL_WORKFLOW, "n", workflow_service_pb2.SignalWorkflowRequest()
         )
 
 
@@ -224,10 +264,10 @@ async def test_routing_follows_a_shard_to_its_new_host(other: OtherHost) -> None
     other.history.answers["signal_workflow"] = refusing(ShardNotOwnedError(1))
     local = FakeHistory()
     addresses = iter([other.server.address, None])
-    routed = RoutedHistory(lambda _: next(addresses), local, other.pool, 4)
+    routed = RoutedHistory(lambda _: next(addresses), local.serve(), other.pool, 4, TOKENS)
     request = workflow_service_pb2.SignalWorkflowRequest()
     request.workflow_execution.workflow_id = "w"
-    await routed.signal_workflow("n", request)
+    await routed.call(table.SIGNAL_WORKFLOW, "n", request)
     assert len(other.history.calls) == len(local.calls) == 1
 
 
@@ -243,7 +283,7 @@ async def test_channel_out_of_use_is_closed_when_another_is_opened(
 
 async def test_start_whose_response_is_lost_is_repeated_as_the_same_call(other: OtherHost) -> None:
     async with grpc_proxy(other.server.address) as (proxy, address):
-        routed = RoutedHistory(lambda _: address, FakeHistory(), other.pool, 1)
+        routed = RoutedHistory(lambda _: address, FakeHistory().serve(), other.pool, 1, TOKENS)
         request = history_service_pb2.StartTasksRequest(
             tasks=[matching_service_pb2.TaskRef(namespace_id="n", workflow_id="w")]
         )

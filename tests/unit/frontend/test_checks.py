@@ -445,7 +445,7 @@ def test_batch_with_an_empty_answer_is_refused() -> None:
 )
 def test_bad_task_token_is_refused(token: bytes) -> None:
     with pytest.raises(InvalidArgumentError, match=r"^task_token: "):
-        worker.check_task_token(token, NAMESPACE_ID, TOKENS)
+        TOKENS.open_task_of(NAMESPACE_ID, token)
 
 
 @pytest.mark.parametrize("name", ["default", "a", "A.b_c-9", "x" * 255])

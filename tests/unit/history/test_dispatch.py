@@ -16,6 +16,7 @@ from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.notices import CancellationNotices, Notice
 from aetheris_server.ids import shard_of
 from aetheris_server.rpc.peers import MatchingPeer
+from aetheris_server.rpc.table import NOTIFY_CANCELLATION
 from tests.support.clock import ManualClock
 from tests.support.wait import wait_until
 
@@ -30,9 +31,8 @@ class _Notified:
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    async def notify_cancellation(
-        self, notice: matching_service_pb2.NotifyCancellationRequest
-    ) -> None:
+    async def call(self, method: object, notice: Notice) -> None:
+        assert method is NOTIFY_CANCELLATION
         if notice.task_queue == "hung":
             await asyncio.get_running_loop().create_future()
         self.told.append(notice.task_queue)

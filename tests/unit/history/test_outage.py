@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine import Engine, EngineSettings
+from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import LoadedRun, Ticket
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.limits import RunLimits
@@ -28,7 +29,14 @@ def _engine(clock: ManualClock, shard_count: int) -> Engine:
     )
     nothing = cast("Any", None)
     engine = Engine(
-        settings, clock, nothing, Dispatcher(nothing, clock), TOKENS, lambda: True, lambda *_: None
+        settings,
+        clock,
+        nothing,
+        Dispatcher(nothing, clock),
+        CancellationNotices(nothing),
+        TOKENS,
+        lambda: True,
+        lambda *_: None,
     )
     for shard_id in range(shard_count):
         engine.add_shard(Shard(shard_id, range_id=1, next_seq=1, watermark=0))

@@ -21,6 +21,7 @@ from aetheris_server.history.cache import RunCache
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine import Engine, EngineSettings
 from aetheris_server.history.newest_runs import NewestRuns
+from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import EventTail, LoadedRun, Ticket, WaitingQuery
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.inflight import Poller, StartedActivity
@@ -377,7 +378,14 @@ def _engine(clock: ManualClock, is_leased: Callable[[], bool] = lambda: True) ->
     )
     nothing = cast("Any", None)
     return Engine(
-        settings, clock, nothing, Dispatcher(nothing, clock), TOKENS, is_leased, lambda *_: None
+        settings,
+        clock,
+        nothing,
+        Dispatcher(nothing, clock),
+        CancellationNotices(nothing),
+        TOKENS,
+        is_leased,
+        lambda *_: None,
     )
 
 

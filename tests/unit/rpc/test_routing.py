@@ -7,6 +7,7 @@ from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.errors import ShardNotOwnedError, TaskNotFoundError
 from aetheris_server.ids import shard_of
+from aetheris_server.rpc import table
 from aetheris_server.rpc.channels import ChannelPool
 from aetheris_server.rpc.errors import PeerUnavailableError
 from aetheris_server.rpc.routing import RoutedHistory, RoutedMatching
@@ -39,11 +40,15 @@ def a_token(workflow_id: str) -> bytes:
 async def test_request_is_located_by_the_shard_of_its_workflow(pool: ChannelPool) -> None:
     located: list[int] = []
     local = FakeHistory()
-    routed = RoutedHistory(located.append, local, pool, SHARD_COUNT)
-    await routed.start_workflow("n", workflow_service_pb2.StartWorkflowRequest(workflow_id="a"))
-    await routed.signal_workflow("n", a_signal("b"))
-    await routed.record_activity_task_heartbeat(
-        "n", worker_service_pb2.RecordActivityTaskHeartbeatRequest(task_token=a_token("c"))
+    routed = RoutedHistory(located.append, local.serve(), pool, SHARD_COUNT, TOKENS)
+    await routed.call(
+        table.START_WORKFLOW, "n", workflow_service_pb2.StartWorkflowRequest(workflow_id="a")
+    )
+    await routed.call(table.SIGNAL_WORKFLOW, "n", a_signal("b"))
+    await routed.call(
+        table.RECORD_ACTIVITY_TASK_HEARTBEAT,
+        TOKENS.open_task(a_token("c")),
+        worker_service_pb2.RecordActivityTaskHeartbeatRequest(),
     )
     assert located == [shard_of("n", workflow_id, SHARD_COUNT) for workflow_id in "abc"]
     assert [method for method, _, _ in local.calls] == [
@@ -56,7 +61,9 @@ async def test_request_is_located_by_the_shard_of_its_workflow(pool: ChannelPool
 async def test_local_call_gets_the_very_request(pool: ChannelPool) -> None:
     local = FakeHistory()
     request = a_signal("w")
-    await RoutedHistory(lambda _: None, local, pool, SHARD_COUNT).signal_workflow("n", request)
+    await RoutedHistory(lambda _: None, local.serve(), pool, SHARD_COUNT, TOKENS).call(
+        table.SIGNAL_WORKFLOW, "n", request
+    )
     assert local.calls[0][2] is request
 
 
@@ -69,7 +76,9 @@ async def test_shard_that_has_moved_is_looked_up_again(pool: ChannelPool) -> Non
             raise ShardNotOwnedError(shard_id)
 
     local = FakeHistory()
-    await RoutedHistory(locate, local, pool, SHARD_COUNT).signal_workflow("n", a_signal("w"))
+    await RoutedHistory(locate, local.serve(), pool, SHARD_COUNT, TOKENS).call(
+        table.SIGNAL_WORKFLOW, "n", a_signal("w")
+    )
     assert len(attempts) == 3
     assert len(local.calls) == 1
 
@@ -77,17 +86,17 @@ async def test_shard_that_has_moved_is_looked_up_again(pool: ChannelPool) -> Non
 async def test_host_that_does_not_answer_is_looked_up_again(pool: ChannelPool) -> None:
     addresses = iter([NOBODY, None])
     local = FakeHistory()
-    routed = RoutedHistory(lambda _: next(addresses), local, pool, SHARD_COUNT)
-    await routed.signal_workflow("n", a_signal("w"))
+    routed = RoutedHistory(lambda _: next(addresses), local.serve(), pool, SHARD_COUNT, TOKENS)
+    await routed.call(table.SIGNAL_WORKFLOW, "n", a_signal("w"))
     assert len(local.calls) == 1
 
 
 async def test_refusal_is_not_repeated(pool: ChannelPool) -> None:
     local = FakeHistory()
     local.answers["signal_workflow"] = refusing(TaskNotFoundError("gone"))
-    routed = RoutedHistory(lambda _: None, local, pool, SHARD_COUNT)
+    routed = RoutedHistory(lambda _: None, local.serve(), pool, SHARD_COUNT, TOKENS)
     with pytest.raises(TaskNotFoundError):
-        await routed.signal_workflow("n", a_signal("w"))
+        await routed.call(table.SIGNAL_WORKFLOW, "n", a_signal("w"))
     assert len(local.calls) == 1
 
 
@@ -95,9 +104,9 @@ async def test_host_that_never_answers_ends_in_an_error(
     pool: ChannelPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aetheris_server.rpc.routing._RETRY_SECONDS", 0.1)
-    routed = RoutedHistory(lambda _: NOBODY, FakeHistory(), pool, SHARD_COUNT)
+    routed = RoutedHistory(lambda _: NOBODY, FakeHistory().serve(), pool, SHARD_COUNT, TOKENS)
     with pytest.raises(PeerUnavailableError):
-        await routed.signal_workflow("n", a_signal("w"))
+        await routed.call(table.SIGNAL_WORKFLOW, "n", a_signal("w"))
 
 
 def refs(*workflow_ids: str) -> list[matching_service_pb2.TaskRef]:
@@ -110,7 +119,9 @@ def refs(*workflow_ids: str) -> list[matching_service_pb2.TaskRef]:
 async def test_start_tasks_at_one_host_passes_the_very_request(pool: ChannelPool) -> None:
     local = FakeHistory()
     request = history_service_pb2.StartTasksRequest(tasks=refs("a", "b"))
-    await RoutedHistory(lambda _: None, local, pool, SHARD_COUNT).start_tasks(request)
+    await RoutedHistory(lambda _: None, local.serve(), pool, SHARD_COUNT, TOKENS).start_tasks(
+        request
+    )
     assert local.started[0] is request
 
 
@@ -121,7 +132,11 @@ async def test_start_tasks_at_a_lost_host_offers_its_tasks_again_in_order(
     workflow_ids = [name for name in "abcdefgh" if shard_of("n", name, SHARD_COUNT) != lost]
     names = [workflow_ids[0], "b", *workflow_ids[1:]]
     routed = RoutedHistory(
-        lambda shard_id: NOBODY if shard_id == lost else None, FakeHistory(), pool, SHARD_COUNT
+        lambda shard_id: NOBODY if shard_id == lost else None,
+        FakeHistory().serve(),
+        pool,
+        SHARD_COUNT,
+        TOKENS,
     )
     response = await routed.start_tasks(
         history_service_pb2.StartTasksRequest(tasks=refs(*names), identity="worker")
@@ -139,11 +154,15 @@ async def test_release_tasks_reaches_every_host_even_if_one_fails(
     names = [name for name in "abcdefgh" if shard_of("n", name, SHARD_COUNT) != lost]
     local = FakeHistory()
     routed = RoutedHistory(
-        lambda shard_id: NOBODY if shard_id == lost else None, local, pool, SHARD_COUNT
+        lambda shard_id: NOBODY if shard_id == lost else None,
+        local.serve(),
+        pool,
+        SHARD_COUNT,
+        TOKENS,
     )
     with pytest.raises(PeerUnavailableError):
         await routed.release_tasks([a_token("b"), *(a_token(name) for name in names)])
-    assert sorted(local.released) == sorted(a_token(name) for name in names)
+    assert sorted(token.workflow_id for token in local.released) == names
 
 
 async def test_add_tasks_goes_to_the_host_of_each_queue(
@@ -154,7 +173,9 @@ async def test_add_tasks_goes_to_the_host_of_each_queue(
     tasks = refs("a", "b", "c")
     tasks[1].task_queue = "elsewhere"
     routed = RoutedMatching(
-        lambda _namespace, queue, _type: NOBODY if queue == "elsewhere" else None, local, pool
+        lambda _namespace, queue, _type: NOBODY if queue == "elsewhere" else None,
+        local.serve(),
+        pool,
     )
     with pytest.raises(PeerUnavailableError):
         await routed.add_tasks(tasks)
@@ -167,19 +188,26 @@ async def test_poll_is_located_by_queue_and_type(pool: ChannelPool) -> None:
     def locate(namespace_id: str, queue: str, kind: task_queue_pb2.TaskQueueType.ValueType) -> None:
         asked.append((namespace_id, queue, kind))
 
-    routed = RoutedMatching(locate, FakeMatching(answers_at_once=True), pool)
-    await routed.poll_workflow_tasks(
-        "n", worker_service_pb2.PollWorkflowTasksRequest(task_queue="q")
+    routed = RoutedMatching(locate, FakeMatching(answers_at_once=True).serve(), pool)
+    await routed.call(
+        table.POLL_WORKFLOW_TASKS,
+        matching_service_pb2.PollWorkflowTasksRequest(
+            namespace_id="n", request=worker_service_pb2.PollWorkflowTasksRequest(task_queue="q")
+        ),
     )
-    await routed.poll_activity_tasks(
-        "n", worker_service_pb2.PollActivityTasksRequest(task_queue="q")
+    await routed.call(
+        table.POLL_ACTIVITY_TASKS,
+        matching_service_pb2.PollActivityTasksRequest(
+            namespace_id="n", request=worker_service_pb2.PollActivityTasksRequest(task_queue="q")
+        ),
     )
-    await routed.shutdown_worker(
+    await routed.call(
+        table.SHUTDOWN_WORKER,
         matching_service_pb2.ShutdownWorkerRequest(
             namespace_id="n",
             task_queue_type=task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW,
             request=worker_service_pb2.ShutdownWorkerRequest(task_queue="q"),
-        )
+        ),
     )
     assert asked == [
         ("n", "q", task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW),

@@ -1,0 +1,291 @@
+"""The RPC table: one row for each call that is answered by whoever owns a run or a task queue.
+
+From a row follow the local call (`peers`), the call to another host (`remote`), what finds the host
+(`routing`), and the internal servicer that takes it there (`servicers`). No other module lists the
+methods; what serves one is registered under its row. Methods of the public API that have no row are
+answered by the frontend itself, or come apart into calls of these.
+
+Three calls are of many runs or queues at once and come apart by host, so they are methods of the
+peers and have no row: StartTasks, ReleaseTasks and AddTasks.
+
+A method of history is repeated at another host where the first turns out not to be the owner, or
+does not answer: a write is idempotent under its request id or its task token. So is one of
+matching, whose requests do no harm twice.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from aetheris.api.v1 import worker_service_pb2 as worker
+from aetheris.api.v1 import workflow_service_pb2 as workflow
+from aetheris.api.v1.task_queue_pb2 import (
+    TASK_QUEUE_TYPE_ACTIVITY,
+    TASK_QUEUE_TYPE_WORKFLOW,
+    TaskQueueType,
+)
+from aetheris.server.v1 import matching_service_pb2 as matching
+from aetheris.server.v1.history_service_pb2 import CallRequest
+from aetheris.server.v1.token_pb2 import TaskToken
+
+__all__ = [
+    "CANCEL_WORKFLOW",
+    "DESCRIBE_TASK_QUEUE",
+    "DESCRIBE_WORKFLOW",
+    "GET_WORKFLOW_HISTORY",
+    "HISTORY_METHODS",
+    "MATCHING_METHODS",
+    "NOTIFY_CANCELLATION",
+    "POLL_ACTIVITY_TASKS",
+    "POLL_WORKFLOW_RESULT",
+    "POLL_WORKFLOW_TASKS",
+    "QUERY_WORKFLOW",
+    "RECORD_ACTIVITY_TASK_HEARTBEAT",
+    "RESPOND_ACTIVITY_TASK_CANCELLED",
+    "RESPOND_ACTIVITY_TASK_COMPLETED",
+    "RESPOND_ACTIVITY_TASK_FAILED",
+    "RESPOND_QUERY_TASK_COMPLETED",
+    "RESPOND_WORKFLOW_TASK_COMPLETED",
+    "RESPOND_WORKFLOW_TASK_FAILED",
+    "SHUTDOWN_WORKER",
+    "SIGNAL_WORKFLOW",
+    "START_WORKFLOW",
+    "TERMINATE_WORKFLOW",
+    "HistoryMethod",
+    "MatchingMethod",
+    "RunMethod",
+    "TaskMethod",
+]
+
+S = TypeVar("S")
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+# A host that is silent is given up in time to ask the one that owns the thing by then.
+_CALL_TIMEOUT = 5.0
+# Over what the other host may wait: its empty answer is better than our deadline.
+_WAIT_SLACK = 10.0
+_LONGEST_WAIT = 60.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HistoryMethod(Generic[S, Q, R]):
+    """A method of the public API that the owner of a run's shard answers.
+
+    A call has a subject beside its request: the id of the namespace, which the frontend has looked
+    up, or what the request's task token says, which the frontend has opened.
+
+    Attributes:
+        name: Of its field in `CallRequest` and `CallResponse`.
+        request: Of the public API.
+        response: Of the public API.
+        takes_token: The subject is a TaskToken, else a namespace id.
+        key_of: The namespace id and the workflow id of the run, which name its shard.
+        timeout: Seconds after which another host that does not answer is given up.
+    """
+
+    name: str
+    request: type[Q]
+    response: type[R]
+    takes_token: bool
+    key_of: Callable[[S, Q], tuple[str, str]]
+    timeout: float
+
+
+RunMethod = HistoryMethod[str, Q, R]
+"""Its subject is the id of a namespace, its run is named by the request."""
+
+TaskMethod = HistoryMethod[TaskToken, Q, R]
+"""Its subject is an opened task token, which names the run."""
+
+_Queue = tuple[str, str, TaskQueueType.ValueType]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MatchingMethod(Generic[Q, R]):
+    """A method of the internal MatchingService that the owner of one task queue answers.
+
+    Attributes:
+        name: Of the RPC.
+        request: Of MatchingService.
+        response: Of MatchingService.
+        queue_of: The namespace id, the name and the type of the queue.
+        timeout_of: Seconds after which another host that does not answer is given up.
+        is_poll: It waits until there is something to answer, and is sent elsewhere when the host
+            drains.
+    """
+
+    name: str
+    request: type[Q]
+    response: type[R]
+    queue_of: Callable[[Q], _Queue]
+    timeout_of: Callable[[Q], float]
+    is_poll: bool
+
+
+_history: dict[str, HistoryMethod[Any, Any, Any]] = {}
+_matching: dict[str, MatchingMethod[Any, Any]] = {}
+
+HISTORY_METHODS: Mapping[str, HistoryMethod[Any, Any, Any]] = _history
+"""Every row of history, by name."""
+
+MATCHING_METHODS: Mapping[str, MatchingMethod[Any, Any]] = _matching
+"""Every row of matching, by name."""
+
+_FIELDS = {
+    field.message_type.full_name: field.name
+    for field in CallRequest.DESCRIPTOR.oneofs_by_name["request"].fields
+}
+
+
+def _of_workflow(
+    request: type[Q], response: type[R], *, key_of: Callable[[str, Q], tuple[str, str]]
+) -> RunMethod[Q, R]:
+    return _add_history(request, response, False, key_of, _CALL_TIMEOUT)
+
+
+def _of_execution(request: type[Q], response: type[R], *, waits: bool = False) -> RunMethod[Q, R]:
+    def key_of(namespace_id: str, request: Any) -> tuple[str, str]:
+        return namespace_id, request.workflow_execution.workflow_id
+
+    timeout = _LONGEST_WAIT + _WAIT_SLACK if waits else _CALL_TIMEOUT
+    return _add_history(request, response, False, key_of, timeout)
+
+
+def _of_task(request: type[Q], response: type[R]) -> TaskMethod[Q, R]:
+    def key_of(token: TaskToken, request: Q) -> tuple[str, str]:
+        del request
+        return token.namespace_id, token.workflow_id
+
+    return _add_history(request, response, True, key_of, _CALL_TIMEOUT)
+
+
+def _add_history(
+    request: type[Q],
+    response: type[R],
+    takes_token: bool,
+    key_of: Callable[[S, Q], tuple[str, str]],
+    timeout: float,
+) -> HistoryMethod[S, Q, R]:
+    name = _FIELDS[request.DESCRIPTOR.full_name]
+    method = HistoryMethod(name, request, response, takes_token, key_of, timeout)
+    _history[name] = method
+    return method
+
+
+def _of_queue(
+    request: type[Q], response: type[R], queue_of: Callable[[Q], _Queue]
+) -> MatchingMethod[Q, R]:
+    return _add_matching(request, response, queue_of, lambda _: _CALL_TIMEOUT, is_poll=False)
+
+
+def _poll(
+    request: type[Q], response: type[R], task_queue_type: TaskQueueType.ValueType
+) -> MatchingMethod[Q, R]:
+    def queue_of(request: Any) -> _Queue:
+        return request.namespace_id, request.request.task_queue, task_queue_type
+
+    def timeout_of(request: Any) -> float:
+        # A deadline behind the poll's own end, which the frontend has filled in.
+        wait = request.request.poll_timeout
+        return wait.seconds + wait.nanos / 1e9 + _WAIT_SLACK
+
+    return _add_matching(request, response, queue_of, timeout_of, is_poll=True)
+
+
+def _add_matching(
+    request: type[Q],
+    response: type[R],
+    queue_of: Callable[[Q], _Queue],
+    timeout_of: Callable[[Q], float],
+    *,
+    is_poll: bool,
+) -> MatchingMethod[Q, R]:
+    name = request.DESCRIPTOR.name.removesuffix("Request")
+    method = MatchingMethod(name, request, response, queue_of, timeout_of, is_poll)
+    _matching[name] = method
+    return method
+
+
+# Of history, by the workflow id.
+
+START_WORKFLOW = _of_workflow(
+    workflow.StartWorkflowRequest,
+    workflow.StartWorkflowResponse,
+    key_of=lambda namespace_id, request: (namespace_id, request.workflow_id),
+)
+SIGNAL_WORKFLOW = _of_execution(workflow.SignalWorkflowRequest, workflow.SignalWorkflowResponse)
+QUERY_WORKFLOW = _of_execution(
+    workflow.QueryWorkflowRequest, workflow.QueryWorkflowResponse, waits=True
+)
+CANCEL_WORKFLOW = _of_execution(workflow.CancelWorkflowRequest, workflow.CancelWorkflowResponse)
+TERMINATE_WORKFLOW = _of_execution(
+    workflow.TerminateWorkflowRequest, workflow.TerminateWorkflowResponse
+)
+DESCRIBE_WORKFLOW = _of_execution(
+    workflow.DescribeWorkflowRequest, workflow.DescribeWorkflowResponse
+)
+GET_WORKFLOW_HISTORY = _of_execution(
+    workflow.GetWorkflowHistoryRequest, workflow.GetWorkflowHistoryResponse, waits=True
+)
+POLL_WORKFLOW_RESULT = _of_execution(
+    workflow.PollWorkflowResultRequest, workflow.PollWorkflowResultResponse, waits=True
+)
+
+# Of history, by the task token.
+
+RESPOND_WORKFLOW_TASK_COMPLETED = _of_task(
+    worker.RespondWorkflowTaskCompletedRequest, worker.RespondWorkflowTaskCompletedResponse
+)
+RESPOND_WORKFLOW_TASK_FAILED = _of_task(
+    worker.RespondWorkflowTaskFailedRequest, worker.RespondWorkflowTaskFailedResponse
+)
+RESPOND_QUERY_TASK_COMPLETED = _of_task(
+    worker.RespondQueryTaskCompletedRequest, worker.RespondQueryTaskCompletedResponse
+)
+RESPOND_ACTIVITY_TASK_COMPLETED = _of_task(
+    worker.RespondActivityTaskCompletedRequest, worker.RespondActivityTaskCompletedResponse
+)
+RESPOND_ACTIVITY_TASK_FAILED = _of_task(
+    worker.RespondActivityTaskFailedRequest, worker.RespondActivityTaskFailedResponse
+)
+RESPOND_ACTIVITY_TASK_CANCELLED = _of_task(
+    worker.RespondActivityTaskCancelledRequest, worker.RespondActivityTaskCancelledResponse
+)
+RECORD_ACTIVITY_TASK_HEARTBEAT = _of_task(
+    worker.RecordActivityTaskHeartbeatRequest, worker.RecordActivityTaskHeartbeatResponse
+)
+
+# Of matching, by the task queue.
+
+POLL_WORKFLOW_TASKS = _poll(
+    matching.PollWorkflowTasksRequest,
+    matching.PollWorkflowTasksResponse,
+    TASK_QUEUE_TYPE_WORKFLOW,
+)
+POLL_ACTIVITY_TASKS = _poll(
+    matching.PollActivityTasksRequest,
+    matching.PollActivityTasksResponse,
+    TASK_QUEUE_TYPE_ACTIVITY,
+)
+NOTIFY_CANCELLATION = _of_queue(
+    matching.NotifyCancellationRequest,
+    matching.NotifyCancellationResponse,
+    lambda request: (request.namespace_id, request.task_queue, TASK_QUEUE_TYPE_ACTIVITY),
+)
+SHUTDOWN_WORKER = _of_queue(
+    matching.ShutdownWorkerRequest,
+    matching.ShutdownWorkerResponse,
+    lambda request: (request.namespace_id, request.request.task_queue, request.task_queue_type),
+)
+DESCRIBE_TASK_QUEUE = _of_queue(
+    matching.DescribeTaskQueueRequest,
+    matching.DescribeTaskQueueResponse,
+    lambda request: (
+        request.namespace_id,
+        request.request.task_queue,
+        request.request.task_queue_type,
+    ),
+)
