@@ -52,6 +52,20 @@ PortOption = Annotated[
     int | None,
     typer.Option("--port", help=f"gRPC port; {_DEFAULTS.grpc.port} if absent, 0 picks one."),
 ]
+InternalHostOption = Annotated[
+    str | None,
+    typer.Option(
+        "--internal-host",
+        help=f"Address to listen at for other servers; {_DEFAULTS.internal.host} if absent.",
+    ),
+]
+InternalPortOption = Annotated[
+    int | None,
+    typer.Option(
+        "--internal-port",
+        help="gRPC port for other servers; the one after --port if absent, 0 picks one.",
+    ),
+]
 HttpPortOption = Annotated[
     int | None,
     typer.Option(
@@ -98,6 +112,7 @@ def dev(
     ] = None,
     host: HostOption = None,
     port: PortOption = None,
+    internal_port: InternalPortOption = None,
     http_port: HttpPortOption = None,
     log_level: LogLevelOption = None,
     log_format: LogFormatOption = None,
@@ -106,6 +121,7 @@ def dev(
     """Serve with an embedded Postgres and Redis. Data survives restarts."""
     flags = _flags(host, port, http_port, log_level, log_format, log_file)
     flags["data_dir"] = data_dir
+    flags["internal.port"] = internal_port
     _run(config, flags, _serve_dev)
 
 
@@ -116,9 +132,13 @@ def start(
     redis_url: RedisOption = None,
     host: HostOption = None,
     port: PortOption = None,
+    internal_host: InternalHostOption = None,
+    internal_port: InternalPortOption = None,
     advertised_address: Annotated[
         str | None,
-        typer.Option("--advertised-address", help="host:port by which other servers reach this."),
+        typer.Option(
+            "--advertised-address", help="host:port by which other servers reach the internal port."
+        ),
     ] = None,
     http_port: HttpPortOption = None,
     log_level: LogLevelOption = None,
@@ -129,7 +149,9 @@ def start(
     flags = _flags(host, port, http_port, log_level, log_format, log_file)
     flags["postgres.dsn"] = postgres_dsn
     flags["redis.url"] = redis_url
-    flags["grpc.advertised_address"] = advertised_address
+    flags["internal.host"] = internal_host
+    flags["internal.port"] = internal_port
+    flags["internal.advertised_address"] = advertised_address
     _run(config, flags, _serve)
 
 
@@ -234,7 +256,10 @@ async def _serve_until_signal(
 ) -> None:
     async with run_server(settings, shard_count) as server:
         print("Aetheris is ready.", flush=True)
-        lines = [f"gRPC       {server.grpc_address}"]
+        lines = [
+            f"gRPC       {server.grpc_address}",
+            f"Internal   {server.internal_address}",
+        ]
         if server.http_address is not None:
             lines.append(f"Metrics    http://{server.http_address}/metrics")
         for line in [*lines, *details]:

@@ -42,6 +42,7 @@ __all__ = [
     "GrpcSettings",
     "HistorySettings",
     "HttpSettings",
+    "InternalSettings",
     "LimitSettings",
     "LogSettings",
     "MatchingSettings",
@@ -141,21 +142,32 @@ class RedisSettings(_Section):
 
 
 class GrpcSettings(_Section):
-    """The public gRPC endpoint.
+    """The public gRPC endpoint, for clients and workers.
 
-    `advertised_address` is the host:port by which other servers reach this one; None means the one
-    that it is bound to. `max_calls` bounds the calls in flight, long polls included; `max_streams`
-    those of one connection, at which more wait in the client. None is no bound: other hosts, and
-    clients that wait for many results, have all of their calls on one connection.
+    `max_calls` bounds the calls in flight, long polls included; `max_streams` those of one
+    connection, at which more wait in the client. None is no bound: a client that waits for many
+    results has all of its calls on one connection.
     """
 
     host: str = "127.0.0.1"
     port: Port = 7233
-    advertised_address: Annotated[str, AfterValidator(_check_address)] | None = None
     max_message_bytes: ByteCount = ByteSize(8 * _MIB)
     max_calls: Count = 20_000
     max_streams: Count | None = None
     drain_timeout: SecondsOrZero = 10.0
+
+
+class InternalSettings(_Section):
+    """The gRPC endpoint for the other servers of the cluster, in a network that is theirs alone.
+
+    `port` None is the one after `grpc.port`, or one that the system picks where it picks that too.
+    `advertised_address` is the host:port by which the others reach this endpoint; None means the
+    one that it is bound to.
+    """
+
+    host: str = "127.0.0.1"
+    port: Port | None = None
+    advertised_address: Annotated[str, AfterValidator(_check_address)] | None = None
 
 
 class HttpSettings(_Section):
@@ -229,6 +241,7 @@ class Settings(_Section):
     postgres: PostgresSettings = PostgresSettings()
     redis: RedisSettings = RedisSettings()
     grpc: GrpcSettings = GrpcSettings()
+    internal: InternalSettings = InternalSettings()
     http: HttpSettings = HttpSettings()
     history: HistorySettings = HistorySettings()
     matching: MatchingSettings = MatchingSettings()

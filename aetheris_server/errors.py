@@ -12,7 +12,6 @@
     │   ├── TaskNotFoundError           the task was completed, timed out, or given to somebody else
     │   ├── QueryFailedError            the run's code could not answer
     │   ├── QueryRejectedError          the caller asked to be refused for this status
-    │   ├── MessageTooLargeError        the request has more bytes than one may
     │   └── NotAPeerError               an internal service was called by no host of this cluster
     ├── RunUnreadableError              what is stored of a run cannot be used, now or later
     │   ├── BrokenLogError              a record is missing, altered or out of place
@@ -159,15 +158,6 @@ class UnknownRecordError(RunUnreadableError):
         self.run_id = run_id
         self.run_seq = run_seq
         self.unknown = unknown
-
-
-class MessageTooLargeError(RequestError):
-    """A request has more bytes than one may; it says so as gRPC itself does."""
-
-    def __init__(self, byte_count: int, max_bytes: int) -> None:
-        super().__init__(f"Received message larger than max ({byte_count} vs. {max_bytes})")
-        self.byte_count = byte_count
-        self.max_bytes = max_bytes
 
 
 class UnavailableError(AetherisError):

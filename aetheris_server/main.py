@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import history_service_pb2
 from aetheris_server.clock import SystemClock
-from aetheris_server.config import GrpcSettings, PostgresSettings, Settings
+from aetheris_server.config import InternalSettings, PostgresSettings, Settings
 from aetheris_server.errors import NamespaceAlreadyExistsError, NotReadyError
 from aetheris_server.frontend.catalog import PostgresCatalog
 from aetheris_server.frontend.services import build_frontend
@@ -22,7 +22,7 @@ from aetheris_server.rpc.channels import ChannelPool
 from aetheris_server.rpc.credentials import PeerCredentials
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.routing import RoutedHistory, RoutedMatching
-from aetheris_server.rpc.server import RpcServer, serve_grpc
+from aetheris_server.rpc.server import RpcServer, serve_grpc, serve_internal
 from aetheris_server.rpc.servicers import internal_services
 from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.storage.database import Database
@@ -46,9 +46,16 @@ _ANY_ADDRESS = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 - compared wit
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that answers. `http_address` is None where that endpoint is off."""
+    """A server that answers.
+
+    Attributes:
+        grpc_address: For clients and workers.
+        internal_address: For the other servers, as this one is bound to it.
+        http_address: None where that endpoint is off.
+    """
 
     grpc_address: str
+    internal_address: str
     http_address: str | None
 
 
@@ -141,43 +148,58 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
         )
         local_history = peers.host.service
         peers.starter = RoutedHistory(peers.locate_shard, local_history, pool, shard_count, tokens)
-        services = [
-            *build_frontend(
-                settings,
-                peers.starter,
-                routed_matching,
-                PostgresCatalog(db),
-                {
-                    "postgres": db.ping,
-                    "redis": matching.check_backlog,
-                    "history": peers.check_history,
-                    "matching": peers.check_matching,
-                },
-                gate,
-                clock,
-                shard_count,
-                tokens,
-            ),
-            *internal_services(local_history, local_matching, gate, peers, tokens, credentials),
-        ]
+        public = build_frontend(
+            settings,
+            peers.starter,
+            routed_matching,
+            PostgresCatalog(db),
+            {
+                "postgres": db.ping,
+                "redis": matching.check_backlog,
+                "history": peers.check_history,
+                "matching": peers.check_matching,
+            },
+            gate,
+            clock,
+            shard_count,
+            tokens,
+        )
+        internal = internal_services(
+            local_history, local_matching, gate, peers, tokens, credentials
+        )
         async with (
             pool,
             peers.host,
             matching,
             serve_http(settings.http, lambda: _not_ready(peers.host, gate)) as http,
-            serve_grpc(settings.grpc, services) as rpc,
+            # Ends after the public one, whose last calls may need other hosts, and those this one.
+            serve_internal(settings.internal, settings.grpc, internal) as internal_rpc,
+            serve_grpc(settings.grpc, public) as rpc,
         ):
-            address = _advertised_address(settings.grpc, rpc)
-            await peers.host.join(address, is_reached=await rpc.is_reached_at(address))
+            address = _advertised_address(settings.internal, internal_rpc)
+            is_reached = await internal_rpc.is_reached_at(address)
+            if not is_reached:
+                _log.warning(
+                    "this host is not reached at the address that it advertises to others;"
+                    " see internal.advertised_address",
+                    address=address,
+                )
+            await peers.host.join(address, is_reached=is_reached)
             await _wait_ready(peers.host)
+            await internal_rpc.begin_serving()
             await rpc.begin_serving()
             following = asyncio.create_task(rpc.follow(lambda: peers.host.membership.is_ready))
             try:
-                yield RunningServer(rpc.address, f"{http.host}:{http.port}" if http else None)
+                yield RunningServer(
+                    rpc.address,
+                    internal_rpc.address,
+                    f"{http.host}:{http.port}" if http else None,
+                )
             finally:
                 _log.info("draining")
                 await end_tasks([following])
                 await rpc.begin_drain()
+                await internal_rpc.begin_drain()
                 gate.begin_drain()
                 matching.begin_drain()
 
@@ -196,7 +218,7 @@ def _not_ready(host: HistoryHost, gate: DrainGate) -> str | None:
     return host.membership.waits_for
 
 
-def _advertised_address(settings: GrpcSettings, rpc: RpcServer) -> str:
+def _advertised_address(settings: InternalSettings, rpc: RpcServer) -> str:
     """Where other hosts reach this one. It must be this host's alone: see `Membership.join`."""
     if settings.advertised_address:
         return settings.advertised_address

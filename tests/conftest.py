@@ -102,6 +102,15 @@ def migrated_postgres_dsn(
 
 
 @pytest.fixture
+def other_postgres_dsn(
+    stores: SessionStores, session_name: str, migrated_template: str
+) -> Iterator[str]:
+    """One more such database: that of another cluster."""
+    name = database_name(session_name, secrets.token_hex(4))
+    yield from _database(stores, name, migrated_template)
+
+
+@pytest.fixture
 def redis_url(stores: SessionStores) -> str:
     """A Redis. Empty if it is this session's own; keys go under `redis_key_prefix` in any case."""
     if stores.are_ours:

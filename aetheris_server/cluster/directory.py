@@ -57,7 +57,7 @@ class Directory:
         if len({is_loopback(address) for address in addresses}) > 1:
             _log.error(
                 "some hosts advertise an address that no other machine can reach;"
-                " set their grpc.advertised_address",
+                " set their internal.host, or internal.advertised_address",
                 addresses=sorted(address for address in addresses if is_loopback(address)),
             )
 

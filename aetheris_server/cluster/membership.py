@@ -90,7 +90,7 @@ class Membership:
         host has them wait for the one that takes them.
         """
         if self._is_displaced:
-            return "an address of its own: another host has grpc.advertised_address"
+            return "an address of its own: another host has internal.advertised_address"
         if not self.lease.is_valid:
             return "its lease, which postgres has not renewed"
         is_enough = self._readiness.is_enough(
@@ -139,7 +139,7 @@ class Membership:
             await host_storage.replace_host(self._db, self.host_id, address)
         if not await self._register() and (is_reached or not await self._outlast()):
             raise ConfigError(
-                "grpc.advertised_address",
+                "internal.advertised_address",
                 f"{address} is that of another live host; each host needs one of its own",
             )
 
@@ -177,7 +177,8 @@ class Membership:
         elif not self._is_displaced:
             self._is_displaced = True
             _log.error(
-                "another host has this host's address; set grpc.advertised_address of one of them",
+                "another host has this host's address; each needs an internal.host, or an"
+                " internal.advertised_address, of its own",
                 address=self.directory.address,
             )
 

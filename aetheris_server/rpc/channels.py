@@ -11,11 +11,13 @@ import grpc
 from aetheris.server.v1.history_service_pb2_grpc import HistoryServiceStub
 from aetheris.server.v1.matching_service_pb2_grpc import MatchingServiceStub
 from aetheris_server.rpc.credentials import PeerCredentials
+from aetheris_server.telemetry import get_logger
 
 __all__ = ["ChannelPool", "HostStubs"]
 
 # Longer than any call between hosts, so that an idle channel has none in flight.
 _IDLE_SECONDS = 300.0
+_REFUSAL_INTERVAL = 10.0
 
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
@@ -30,19 +32,35 @@ _OPTIONS = [
 ]
 
 
+_log = get_logger(__name__)
+
+
 @dataclass(slots=True)
 class HostStubs:
     """What one host can be asked. `metadata` goes along with every call."""
 
+    address: str
     channel: grpc.aio.Channel
     metadata: Sequence[tuple[str, bytes]]
     history: HistoryServiceStub = field(init=False)
     matching: MatchingServiceStub = field(init=False)
     last_used: float = field(default_factory=time.monotonic)
+    _refused_at: float = -_REFUSAL_INTERVAL
 
     def __post_init__(self) -> None:
         self.history = HistoryServiceStub(self.channel)
         self.matching = MatchingServiceStub(self.channel)
+
+    def note_refusal(self) -> None:
+        """Tell the operator, once in a while, that who listens there is of another cluster."""
+        now = time.monotonic()
+        if now - self._refused_at >= _REFUSAL_INTERVAL:
+            self._refused_at = now
+            _log.error(
+                "the address of a host of this cluster is that of a host of another cluster, which"
+                " refuses this one; see internal.advertised_address of both",
+                address=self.address,
+            )
 
 
 class ChannelPool:
@@ -65,7 +83,11 @@ class ChannelPool:
             await self._close_idle()
             host = self._hosts.setdefault(
                 address,
-                HostStubs(grpc.aio.insecure_channel(address, options=_OPTIONS), self._metadata),
+                HostStubs(
+                    address,
+                    grpc.aio.insecure_channel(address, options=_OPTIONS),
+                    self._metadata,
+                ),
             )
         host.last_used = time.monotonic()
         return host

@@ -20,7 +20,6 @@ from grpc.aio import ServicerContext
 from aetheris_server.errors import (
     ExhaustedError,
     InvalidArgumentError,
-    MessageTooLargeError,
     NotAPeerError,
     UnavailableError,
 )
@@ -40,7 +39,9 @@ _CALLS = counter(
     "grpc_calls", "gRPC calls answered, by method and status code.", ["method", "code"]
 )
 _SECONDS = histogram("grpc_call_seconds", "Time to answer a gRPC call, polls included.", ["method"])
-_IN_FLIGHT = gauge("grpc_calls_in_flight", "gRPC calls being answered.")
+_IN_FLIGHT = gauge(
+    "grpc_calls_in_flight", "gRPC calls being answered, by port: grpc or internal.", ["port"]
+)
 
 _log = get_logger(__name__)
 
@@ -84,19 +85,18 @@ def handlers_of(descriptor: ServiceDescriptor, servicer: object) -> dict[str, Ha
 class Calls:
     """The calls of one server: wraps their handlers and knows how many are in flight."""
 
-    def __init__(self, max_count: int, max_message_bytes: int) -> None:
+    def __init__(self, port: str, max_count: int) -> None:
         """Args:
+        port: The name of the server, for metrics.
         max_count: Calls in flight, polls included; one more that is not of a host of this
             cluster is refused. So is a large request where many large ones are in flight.
-        max_message_bytes: Of a request that is not of a host of this cluster.
         """
         self._max_count = max_count
-        self._max_message_bytes = max_message_bytes
         self._count = 0
         self._bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        _IN_FLIGHT.set_function(lambda: self._count)
+        _IN_FLIGHT.labels(port).set_function(lambda: self._count)
 
     def handlers_of(self, service: RpcService) -> grpc.GenericRpcHandler:
         """The service as grpc wants it."""
@@ -122,8 +122,6 @@ class Calls:
         self._idle.clear()
 
     def _check_room(self, size: int) -> None:
-        if size > self._max_message_bytes:
-            raise MessageTooLargeError(size, self._max_message_bytes)
         others = self._bytes - size
         if others > _MAX_BYTES and size > _SMALL_BYTES:
             # Not Exhausted: nothing that the caller could do better would help.

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from google.protobuf.message import Message
+from grpc import StatusCode
 from grpc.aio import AioRpcError
 
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
@@ -82,4 +83,6 @@ async def _ask(
     try:
         return await ask(request, timeout=timeout, metadata=stubs.metadata)
     except AioRpcError as error:
+        if error.code() is StatusCode.PERMISSION_DENIED:
+            stubs.note_refusal()
         raise from_rpc_error(error) from None

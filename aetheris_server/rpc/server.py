@@ -1,4 +1,9 @@
-"""The gRPC server of a process: the port, the services, health, reflection, and an orderly end.
+"""The gRPC servers of a process: a public port and one for the other hosts, health, and an orderly
+end.
+
+The public port has the public services, health and reflection. The internal one has what hosts ask
+each other, each call with the key of the cluster (`credentials`), and health, by which a host finds
+out whether it is reached there.
 
 Plain text: TLS is for a proxy in front, until it has its own settings.
 """
@@ -7,6 +12,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -15,19 +21,22 @@ from grpc_health.v1.health import OVERALL_HEALTH
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from aetheris_server.config import ConfigError, GrpcSettings
+from aetheris_server.config import ConfigError, GrpcSettings, InternalSettings
 from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.rpc.handlers import Calls, RpcService
 from aetheris_server.telemetry import get_logger
 
-__all__ = ["RpcServer", "serve_grpc"]
+__all__ = ["RpcServer", "internal_port", "serve_grpc", "serve_internal"]
 
 # A handler's last response leaves after the handler does.
 _FLUSH_TIMEOUT = 0.25
 _FOLLOW_INTERVAL = 0.25
 # What a host may add to a request that it passes on to another one.
 _ENVELOPE_BYTES = 64 * 1024
+# When the internal port closes, polls have ended, and what is cut off is asked again elsewhere.
+_INTERNAL_GRACE = 2.0
 _REACH_TIMEOUT = 1.0
+_MAX_PORT = 65535
 
 _log = get_logger(__name__)
 
@@ -121,65 +130,145 @@ class RpcServer:
             await self._server.stop(min(grace, _FLUSH_TIMEOUT))
 
 
+@dataclass(frozen=True, slots=True)
+class _Port:
+    """Where a server listens, and what it bounds there.
+
+    Attributes:
+        name: Of its section in the settings, and in metrics.
+        flags: That name another address.
+        max_message_bytes: Of a request.
+        max_calls: In flight; of those that are not of a host of this cluster.
+        max_streams: Of one connection; None is no bound.
+        grace: Seconds that calls in flight get at the end.
+    """
+
+    name: str
+    flags: str
+    host: str
+    port: int
+    max_message_bytes: int
+    max_calls: int
+    max_streams: int | None
+    grace: float
+
+
 @asynccontextmanager
 async def serve_grpc(
     settings: GrpcSettings, services: Sequence[RpcService]
 ) -> AsyncGenerator[RpcServer]:
-    """Serve until the block is left; then calls in flight get `settings.drain_timeout`.
+    """Serve the public services until the block is left; then calls in flight get
+    `settings.drain_timeout`.
 
     Raises:
         ConfigError: The address cannot be bound.
     """
-    calls = Calls(settings.max_calls, int(settings.max_message_bytes))
-    server = grpc.aio.server(options=_options(settings))
+    port = _Port(
+        name="grpc",
+        flags="--port and --host",
+        host=settings.host,
+        port=settings.port,
+        max_message_bytes=int(settings.max_message_bytes),
+        max_calls=settings.max_calls,
+        max_streams=settings.max_streams,
+        grace=settings.drain_timeout,
+    )
+    async with _serve(port, services, is_listed=True) as server:
+        yield server
+
+
+@asynccontextmanager
+async def serve_internal(
+    settings: InternalSettings, public: GrpcSettings, services: Sequence[RpcService]
+) -> AsyncGenerator[RpcServer]:
+    """Serve the internal services until the block is left.
+
+    Args:
+        settings: Of the internal port.
+        public: What hosts pass on to each other is bounded there.
+        services: All with credentials.
+
+    Raises:
+        ConfigError: The address cannot be bound.
+    """
+    assert all(service.credentials is not None for service in services)
+    port = _Port(
+        name="internal",
+        flags="--internal-port and --internal-host",
+        host=settings.host,
+        port=internal_port(settings, public),
+        max_message_bytes=int(public.max_message_bytes) + _ENVELOPE_BYTES,
+        max_calls=public.max_calls,
+        max_streams=None,
+        grace=min(public.drain_timeout, _INTERNAL_GRACE),
+    )
+    async with _serve(port, services, is_listed=False) as server:
+        yield server
+
+
+def internal_port(settings: InternalSettings, public: GrpcSettings) -> int:
+    """The port to bind for other hosts; 0 lets the system pick one."""
+    if settings.port is not None:
+        return settings.port
+    return public.port + 1 if 0 < public.port < _MAX_PORT else 0
+
+
+@asynccontextmanager
+async def _serve(
+    port: _Port, services: Sequence[RpcService], *, is_listed: bool
+) -> AsyncGenerator[RpcServer]:
+    """Serve until the block is left.
+
+    Args:
+        port: Where.
+        services: What.
+        is_listed: Whether anybody may ask which services there are.
+    """
+    calls = Calls(port.name, port.max_calls)
+    server = grpc.aio.server(options=_options(port))
     server.add_generic_rpc_handlers([calls.handlers_of(service) for service in services])
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     names = [service.name for service in services]
-    reflection.enable_server_reflection(
-        [
-            *names,
-            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-            reflection.SERVICE_NAME,
-        ],
-        server,
-    )
-    port = _bind(server, settings)
-    running = RpcServer(server, calls, health_servicer, names, settings.host, port)
+    if is_listed:
+        health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        reflection.enable_server_reflection([*names, health_name, reflection.SERVICE_NAME], server)
+    bound = _bind(server, port)
+    running = RpcServer(server, calls, health_servicer, names, port.host, bound)
     await running.mark_starting()
     await server.start()
     try:
         yield running
     finally:
-        await running.stop(settings.drain_timeout)
+        await running.stop(port.grace)
 
 
-def _bind(server: grpc.aio.Server, settings: GrpcSettings) -> int:
-    address = _join(settings.host, settings.port)
+def _bind(server: grpc.aio.Server, port: _Port) -> int:
+    address = _join(port.host, port.port)
     try:
-        port = server.add_insecure_port(address)
+        bound = server.add_insecure_port(address)
     except RuntimeError as error:
-        why = f"{address} cannot be bound: {error}; --port and --host name another address"
-        raise ConfigError("grpc.port", why) from error
-    if port == 0:
-        raise ConfigError("grpc.port", f"{address} cannot be bound")
-    return port
+        why = f"{address} cannot be bound: {error}; {port.flags} name another address"
+        raise ConfigError(f"{port.name}.port", why) from error
+    if bound == 0:
+        raise ConfigError(f"{port.name}.port", f"{address} cannot be bound")
+    return bound
 
 
 def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _options(settings: GrpcSettings) -> list[tuple[str, int]]:
-    streams = settings.max_streams
+def _options(port: _Port) -> list[tuple[str, int]]:
+    streams = port.max_streams
     return [
         *([("grpc.max_concurrent_streams", streams)] if streams is not None else []),
-        ("grpc.max_receive_message_length", int(settings.max_message_bytes) + _ENVELOPE_BYTES),
+        ("grpc.max_receive_message_length", port.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         # Calls that came and that this program has not taken yet. By default gRPC cancels some of
         # them from 1,000 on, which a worker cannot tell from a broken connection.
-        ("grpc.server.max_pending_requests", settings.max_calls),
-        ("grpc.server.max_pending_requests_hard_limit", settings.max_calls),
+        ("grpc.server.max_pending_requests", port.max_calls),
+        ("grpc.server.max_pending_requests_hard_limit", port.max_calls),
         # A second server on the port is an error, never a silent split of the calls.
         ("grpc.so_reuseport", 0),
         # A poll is silent for a minute: clients may ping meanwhile, and the server finds out by

@@ -93,11 +93,12 @@ class Cluster:
         self._data = folder / "server"
         logs = folder / "logs"
         logs.mkdir(exist_ok=True)
-        port, http_port = self.address.partition(":")[2], str(free_port())
+        port, internal_port = self.address.partition(":")[2], str(free_port())
+        http_port = str(free_port())
         command = [
             *(sys.executable, "-m", "aetheris_server", "dev"),
             *("--data-dir", os.fspath(self._data)),
-            *("--port", port, "--http-port", http_port),
+            *("--port", port, "--internal-port", internal_port, "--http-port", http_port),
         ]
         self.programs = {SERVER: Program(SERVER, command, logs / "server.log")}
         for name, capabilities in WORKERS.items():

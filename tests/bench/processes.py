@@ -71,6 +71,7 @@ def running_stand(data_dir: Path) -> Generator[Stand]:
             dsn,
             f"--redis-url={stores.redis_url}",
             f"--port={port}",
+            "--internal-port=0",
             f"--http-port={http_port}",
             "--log-level=warning",
         )

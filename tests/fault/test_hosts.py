@@ -40,7 +40,7 @@ async def _wait_spread(dsn: str, *servers: ServerProcess) -> None:
 
     async def is_spread() -> bool:
         owners = await asyncio.to_thread(_owners, dsn)
-        return len(owners) == 16 and set(owners.values()) == {s.address for s in servers}
+        return len(owners) == 16 and set(owners.values()) == {s.internal_address for s in servers}
 
     await wait_until(is_spread, 20, "the shards to be spread")
 
@@ -124,7 +124,7 @@ async def test_paused_host_that_wakes_cannot_write_and_shows_nothing_old(
     async with running(one, two), Raw(one.address) as first, Raw(two.address) as second:
         await _wait_spread(migrated_postgres_dsn, one, two)
         owners = await asyncio.to_thread(_owners, migrated_postgres_dsn)
-        runs = await _runs_of(first, migrated_postgres_dsn, two.address, owners)
+        runs = await _runs_of(first, migrated_postgres_dsn, two.internal_address, owners)
         tasks = {}
         for _ in runs:
             task = await first.poll_workflow()
@@ -165,7 +165,7 @@ async def test_paused_host_that_wakes_cannot_write_and_shows_nothing_old(
 
 async def _wait_spread_to(dsn: str, server: ServerProcess) -> None:
     await wait_until(
-        lambda: set(_owners(dsn).values()) == {server.address} and len(_owners(dsn)) == 16,
+        lambda: set(_owners(dsn).values()) == {server.internal_address} and len(_owners(dsn)) == 16,
         20,
         "the shards to be taken",
     )
@@ -220,7 +220,7 @@ async def test_host_with_the_address_of_a_live_one_ends_and_harms_no_run(
 ) -> None:
     first = new_server()
     async with running(first), Raw(first.address) as server:
-        second = new_server(AETHERIS_GRPC__ADVERTISED_ADDRESS=first.address)
+        second = new_server(AETHERIS_INTERNAL__ADVERTISED_ADDRESS=first.internal_address)
         second.launch()
         try:
             while second.is_running:
@@ -229,7 +229,7 @@ async def test_host_with_the_address_of_a_live_one_ends_and_harms_no_run(
             assert await second.wait_exit() == 2, second.output
         finally:
             await second.kill()
-        assert "grpc.advertised_address" in second.output
+        assert "internal.advertised_address" in second.output
         assert "another host has this host's address" not in first.output
     await asyncio.to_thread(audit_log, migrated_postgres_dsn)
 
@@ -241,8 +241,8 @@ async def test_host_that_is_reached_through_another_address_is_back_at_once(
         port = listening.getsockname()[1]
     # A lease that would have to run out first if nothing told that the old process is gone.
     settings = {"AETHERIS_HISTORY__LEASE_TIMEOUT": "60s"}
-    process = new_server(AETHERIS_GRPC__ADVERTISED_ADDRESS=f"localhost:{port}", **settings)
-    process.address = f"127.0.0.1:{port}"
+    process = new_server(AETHERIS_INTERNAL__ADVERTISED_ADDRESS=f"localhost:{port}", **settings)
+    process.internal_address = f"127.0.0.1:{port}"
     async with running(process), Raw(process.address) as server:
         run = await server.start_run()
         await process.kill()
@@ -250,3 +250,26 @@ async def test_host_that_is_reached_through_another_address_is_back_at_once(
         await process.start()
         assert (await server.describe(run)).workflow_execution_info.execution == run
         assert watch.seconds < 30
+
+
+async def test_host_of_another_cluster_at_the_address_of_a_dead_one_serves_nothing(
+    new_server: NewServer, migrated_postgres_dsn: str, other_postgres_dsn: str
+) -> None:
+    # The dead one stays in the tables for as long as the test takes.
+    settings = {"AETHERIS_HISTORY__SHARD_COUNT": "16", "AETHERIS_HISTORY__LEASE_TIMEOUT": "60s"}
+    one, two = new_server(**settings), new_server(**settings)
+    stranger = new_server(other_postgres_dsn)
+    async with running(one, two), Raw(one.address) as server:
+        await _wait_spread(migrated_postgres_dsn, one, two)
+        owners = await asyncio.to_thread(_owners, migrated_postgres_dsn)
+        runs = await _runs_of(server, migrated_postgres_dsn, two.internal_address, owners)
+        await two.kill()
+        stranger.internal_address = two.internal_address
+        async with running(stranger):
+            signals = [asyncio.create_task(server.signal(run)) for run in runs]
+            await wait_until(lambda: "of another cluster" in one.output, 20, "the refusal")
+            for signalling in signals:
+                signalling.cancel()
+            await asyncio.gather(*signals, return_exceptions=True)
+            assert stranger.internal_address in one.output
+    assert not await asyncio.to_thread(audit_log, other_postgres_dsn)

@@ -100,14 +100,19 @@ def crash_server(
     name = database_name(session_name, "kill_matrix")
     dsn = create_database(stores.postgres_dsn, name, migrated_template)
     log = tmp_path_factory.mktemp("matrix") / "server.log"
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_server(("127.0.0.1", 0)) as internal_listener,
+    ):
         port: int = listener.getsockname()[1]
+        internal_port: int = internal_listener.getsockname()[1]
     with log.open("ab") as output:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.support.crash_server"),
                 *start_arguments(dsn, stores.redis_url),
-                *("--port", str(port), "--http-port", "-1"),
+                *("--port", str(port), "--internal-port", str(internal_port)),
+                *("--http-port", "-1"),
             ],
             cwd=_ROOT,
             env={

@@ -69,7 +69,7 @@ async def _kill_and_wait(server: Raw, victim: ServerProcess, dsn: str) -> list[f
     runs = [await server.start_run() for _ in range(_RUNS)]
     for _ in runs:
         await server.decide(await server.poll_workflow(), start_timer("t", _TIMER))
-    of_victim = await asyncio.to_thread(_runs_at, dsn, victim.address, runs)
+    of_victim = await asyncio.to_thread(_runs_at, dsn, victim.internal_address, runs)
     assert of_victim
     await victim.kill()
     begin, begin_time = time.monotonic(), time.time()
@@ -120,6 +120,6 @@ async def _wait_spread(dsn: str, *servers: ServerProcess) -> None:
         return len(rows), {row[0] for row in rows}
 
     async def is_spread() -> bool:
-        return await asyncio.to_thread(count) == (_SHARDS, {s.address for s in servers})
+        return await asyncio.to_thread(count) == (_SHARDS, {s.internal_address for s in servers})
 
     await wait_until(is_spread, 30, "the shards to be spread")

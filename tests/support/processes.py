@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.support.wait import wait_until
 
 _ROOT = Path(__file__).parents[2]
-_READY = re.compile(r"^ +gRPC +(\S+)$", re.MULTILINE)
+_READY = re.compile(r"^ +gRPC +(\S+)\n +Internal +(\S+)$", re.MULTILINE)
 _READY_TIMEOUT = 60.0
 _EXIT_TIMEOUT = 30.0
 _RUN_CLI = ("-c", "from aetheris_server.cli import main; main()")
@@ -112,6 +112,7 @@ class ServerProcess(ChildProcess):
         arguments: Of the command line.
         program: What Python runs: the command line, unless a test puts something before it.
         address: Where it listens; kept over restarts.
+        internal_address: Where it listens for other servers; kept too.
     """
 
     def __init__(
@@ -125,33 +126,38 @@ class ServerProcess(ChildProcess):
         self.arguments = list(arguments)
         self.program = program
         self.address: str = ""
+        self.internal_address: str = ""
         self._output_begin = 0
 
     def launch(self) -> None:
-        """Start the process; on the port of the last time, if it ran before."""
+        """Start the process; on the ports of the last time, if it ran before."""
         port = self.address.rpartition(":")[2] or "0"
+        internal_port = self.internal_address.rpartition(":")[2] or "0"
         self._output_begin = self._log.stat().st_size if self._log.exists() else 0
-        self._spawn(*self.program, *self.arguments, "--port", port, "--http-port", "-1")
+        self._spawn(
+            *(*self.program, *self.arguments, "--port", port),
+            *("--internal-port", internal_port, "--http-port", "-1"),
+        )
 
     async def wait_ready(self) -> None:
         """Return when it says that it is ready."""
 
-        def find_address() -> str | None:
+        def find_addresses() -> tuple[str, str] | None:
             found = _READY.search(self.output[self._output_begin :])
             if found is None and not self.is_running:
                 raise AssertionError(f"the server ended:\n{self.output}")
-            return found[1] if found is not None else None
+            return (found[1], found[2]) if found is not None else None
 
-        found = await wait_until(find_address, _READY_TIMEOUT, "the server to be ready")
+        found = await wait_until(find_addresses, _READY_TIMEOUT, "the server to be ready")
         assert found is not None
-        self.address = found
+        self.address, self.internal_address = found
 
     async def start(self) -> None:
         self.launch()
         await self.wait_ready()
 
     async def restart(self) -> None:
-        """SIGKILL, and a new process on the same port."""
+        """SIGKILL, and a new process on the same ports."""
         await self.kill()
         await self.start()
 

@@ -69,7 +69,7 @@ def test_load_settings_duration_with_a_unit_is_in_seconds(
     "variable,value,key",
     [
         ("AETHERIS_REDIS__URL", "http://user:secret@x", "redis.url"),
-        ("AETHERIS_GRPC__ADVERTISED_ADDRESS", "somewhere", "grpc.advertised_address"),
+        ("AETHERIS_INTERNAL__ADVERTISED_ADDRESS", "somewhere", "internal.advertised_address"),
         ("AETHERIS_HISTORY__LEASE_TIMEOUT", "1s", "history"),
         ("AETHERIS_MATCHING__POLL_TIMEOUT", "-1s", "matching.poll_timeout"),
     ],

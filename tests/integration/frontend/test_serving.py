@@ -327,12 +327,13 @@ async def test_reflection_lists_the_services(frontend: RunningFrontend) -> None:
     )
     response = await call.read()
     names = {service.name for service in response.list_services_response.service}
-    assert {
+    assert names == {
         "aetheris.api.v1.WorkflowService",
         "aetheris.api.v1.WorkerService",
         "aetheris.api.v1.OperatorService",
         "grpc.health.v1.Health",
-    } <= names
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
 
 
 async def test_port_in_use_is_a_config_error(frontend: RunningFrontend) -> None:

@@ -2,16 +2,17 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from grpc import StatusCode
 from grpc.aio import AioRpcError
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from aetheris.api.v1 import worker_service_pb2, workflow_service_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris.server.v1.token_pb2 import TaskToken
-from aetheris_server.config import GrpcSettings
+from aetheris_server.config import ConfigError, GrpcSettings, InternalSettings
 from aetheris_server.errors import (
     DrainingError,
     InvalidArgumentError,
@@ -26,7 +27,7 @@ from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.errors import PeerFaultError, PeerUnavailableError
 from aetheris_server.rpc.remote import RemoteHistory, RemoteMatching
 from aetheris_server.rpc.routing import RoutedHistory
-from aetheris_server.rpc.server import RpcServer, serve_grpc
+from aetheris_server.rpc.server import RpcServer, internal_port, serve_internal
 from aetheris_server.rpc.servicers import internal_services
 from aetheris_server.rpc.table import HISTORY_METHODS
 from tests.support.cutting_proxy import grpc_proxy
@@ -66,7 +67,8 @@ async def other_host(max_calls: int = 1_000) -> AsyncGenerator[OtherHost]:
     history, matching, gate = FakeHistory(), FakeMatching(), DrainGate()
     settings = GrpcSettings(port=0, drain_timeout=2, max_calls=max_calls)
     async with (
-        serve_grpc(
+        serve_internal(
+            InternalSettings(),
             settings,
             internal_services(
                 history.serve(), matching.serve(), gate, history, TOKENS, CREDENTIALS
@@ -229,12 +231,46 @@ async def test_caller_that_is_no_host_of_the_cluster_reaches_nothing(other: Othe
     assert not other.matching.added
 
 
-async def test_host_of_another_cluster_is_peer_unavailable(other: OtherHost) -> None:
+async def test_host_of_another_cluster_is_peer_unavailable_and_logged_once_in_a_while(
+    other: OtherHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = workflow_service_pb2.SignalWorkflowRequest()
     async with ChannelPool(PeerCredentials({1: bytes(32)})) as pool:
-        with pytest.raises(PeerUnavailableError, match="for the hosts of this cluster"):
-            await RemoteHistory(pool, other.server.address).call(
-                table.SIGNAL_WORKFLOW, "n", workflow_service_pb2.SignalWorkflowRequest()
-            )
+        for _ in range(3):
+            with pytest.raises(PeerUnavailableError, match="for the hosts of this cluster"):
+                await RemoteHistory(pool, other.server.address).call(
+                    table.SIGNAL_WORKFLOW, "n", request
+                )
+    logged = "".join(capsys.readouterr())
+    assert logged.count("of another cluster") == 1
+    assert other.server.address in logged
+    assert not other.history.calls
+
+
+async def test_internal_port_lists_nothing_and_tells_its_health(other: OtherHost) -> None:
+    channel = (await other.pool.stubs(other.server.address)).channel
+    reflected: Any = reflection_pb2_grpc.ServerReflectionStub(cast("Any", channel))
+    with pytest.raises(AioRpcError) as caught:
+        await reflected.ServerReflectionInfo(iter([])).read()
+    assert caught.value.code() is StatusCode.UNIMPLEMENTED
+    assert await other.server.is_reached_at(other.server.address.replace("127.0.0.1", "localhost"))
+
+
+async def test_internal_port_in_use_is_a_config_error_that_names_its_flags(
+    other: OtherHost,
+) -> None:
+    settings = InternalSettings(port=other.server.port)
+    with pytest.raises(ConfigError, match=r"^internal\.port: .*--internal-port"):
+        async with serve_internal(settings, GrpcSettings(), []):
+            pass
+
+
+@pytest.mark.parametrize("port,expected", [(0, 0), (7233, 7234), (65535, 0)])
+def test_internal_port_is_the_one_after_the_public_port_unless_it_is_set(
+    port: int, expected: int
+) -> None:
+    assert internal_port(InternalSettings(), GrpcSettings(port=port)) == expected
+    assert internal_port(InternalSettings(port=9), GrpcSettings(port=port)) == 9
 
 
 async def test_poll_that_is_cancelled_here_is_cancelled_there(other: OtherHost) -> None:

@@ -17,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 from aetheris_server.cli import _END_TIMEOUT, app
 from aetheris_server.config import HttpSettings, Settings, load_settings
 from aetheris_server.embedded.postgres import POSTGRES_MAJOR
+from aetheris_server.rpc.server import internal_port
 from aetheris_server.telemetry import serve_http
 
 ROOT = Path(__file__).parents[3]
@@ -67,11 +68,13 @@ def test_environment_is_one_that_the_server_takes(
 
     settings.require_stores()
     # Others in the network reach it, at a port that the files publish and probe.
-    assert (settings.grpc.host, settings.http.host) == ("0.0.0.0", "0.0.0.0")
+    hosts = {settings.grpc.host, settings.internal.host, settings.http.host}
+    assert hosts == {"0.0.0.0"}
     assert _of_dockerfile("EXPOSE") == [f"{settings.grpc.port} {settings.http.port}"]
     assert f"'127.0.0.1', {settings.http.port}" in _health_command()[-1]
     if service in SERVERS:
-        assert settings.grpc.advertised_address == f"{service}:{settings.grpc.port}"
+        port = internal_port(settings.internal, settings.grpc)
+        assert settings.internal.advertised_address == f"{service}:{port}"
         published = [port.rsplit(":", 1)[1] for port in OURS[service]["ports"]]
         assert published == [str(settings.grpc.port), str(settings.http.port)]
         assert all(port.startswith("127.0.0.1:") for port in OURS[service]["ports"])

@@ -57,7 +57,7 @@ def call() -> Generator[Call]:
     with asyncio.Runner() as runner:
 
         async def build() -> list[grpc.GenericRpcHandler]:
-            calls = Calls(max_count=1_000, max_message_bytes=2**23)
+            calls = Calls("test", max_count=1_000)
             services = build_frontend(
                 Settings(),
                 FakeHistory(),

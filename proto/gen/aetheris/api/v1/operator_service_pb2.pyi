@@ -378,7 +378,7 @@ class HostInfo(_message.Message):
     host_id: _builtins.str
     """Given by itself at its start."""
     address: _builtins.str
-    """Where it answers."""
+    """Where it answers the other hosts."""
     shard_count: _builtins.int
     """Shards it has."""
     @_builtins.property
