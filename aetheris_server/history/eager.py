@@ -14,10 +14,13 @@ from aetheris.api.v1 import worker_service_pb2
 from aetheris_server.errors import RunUnreadableError, UnavailableError
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.run import LoadedRun, Transition
-from aetheris_server.history.state import workflow_task as task_machine
-from aetheris_server.history.state.activity import decide_not_delivered
-from aetheris_server.history.state.inflight import Poller, StartedActivity, StartedWorkflowTask
-from aetheris_server.history.state.obligations import activity_ref, obligations
+from aetheris_server.history.state.inflight import Poller
+from aetheris_server.history.state.machines.activity.starting import decide_not_delivered
+from aetheris_server.history.state.machines.activity.tasks import activity_ref
+from aetheris_server.history.state.machines.activity.values import StartedActivity
+from aetheris_server.history.state.machines.workflow_task.ending import decide_flush
+from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
+from aetheris_server.history.state.obligations import obligations
 from aetheris_server.history.task_start import (
     mark_activity_started,
     mark_workflow_task_started,
@@ -150,7 +153,7 @@ def release_workflow_task(
         return
     run.inflight.workflow_task = None
     run.inflight.sticky = None
-    record = task_machine.decide_flush(run.state, run.inflight, engine.time_of(run))
+    record = decide_flush(run.state, run.inflight, engine.time_of(run))
     if record is not None:
         try:
             engine.commit(run, record)

@@ -39,18 +39,16 @@ from aetheris_server.history.rows import (
 )
 from aetheris_server.history.run import LoadedRun, Ticket, Transition, WaitingQuery
 from aetheris_server.history.shard import Shard
-from aetheris_server.history.state.activity import restore_inflight
-from aetheris_server.history.state.apply import apply, new_state
+from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.deadlines import new_deadline
 from aetheris_server.history.state.limits import RunLimits
-from aetheris_server.history.state.obligations import (
-    new_obligations,
-    obligations,
-    workflow_ref,
-)
+from aetheris_server.history.state.machines.lifecycle.start import new_state
+from aetheris_server.history.state.machines.workflow_task.ending import decide_flush
+from aetheris_server.history.state.machines.workflow_task.tasks import workflow_ref
+from aetheris_server.history.state.obligations import new_obligations, obligations
+from aetheris_server.history.state.observe import observe, restore_inflight
 from aetheris_server.history.state.run import RunKey
 from aetheris_server.history.state.times import to_timestamp
-from aetheris_server.history.state.workflow_task import decide_flush
 from aetheris_server.history.wakeups import WakeUps
 from aetheris_server.ids import shard_of
 from aetheris_server.loops import run_loops
@@ -403,7 +401,7 @@ class Engine:
         first_event_id = state.next_event_id
         stored = record.SerializeToString()
         apply(state, record, stored)
-        run.inflight.observe(state, record)
+        observe(state, run.inflight, record)
         run.tail.extend(list(record.events))
         run.last_ticket = transition.ticket
         row = to_log_row(shard, state, first_event_id, record, stored)

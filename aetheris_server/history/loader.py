@@ -15,7 +15,8 @@ from aetheris_server.errors import (
 )
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.run_time import RunTime
-from aetheris_server.history.state.apply import apply, new_state
+from aetheris_server.history.state.apply import apply
+from aetheris_server.history.state.machines.lifecycle.start import new_state
 from aetheris_server.history.state.records import decode_record
 from aetheris_server.history.state.run import RunKey, RunState
 from aetheris_server.history.state.snapshot import from_snapshot

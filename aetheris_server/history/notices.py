@@ -11,7 +11,7 @@ from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.errors import UnavailableError
 from aetheris_server.history.run import LoadedRun
-from aetheris_server.history.state.inflight import StartedActivity
+from aetheris_server.history.state.machines.activity.values import StartedActivity
 from aetheris_server.loops import is_cancelled
 from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.rpc.table import NOTIFY_CANCELLATION

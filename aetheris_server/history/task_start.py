@@ -5,10 +5,15 @@ from aetheris.server.v1 import token_pb2
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.events import PAGE_SIZE, read_events
 from aetheris_server.history.run import LoadedRun, WaitingQuery
-from aetheris_server.history.state import activity as activity_machine
-from aetheris_server.history.state import workflow_task as task_machine
-from aetheris_server.history.state.inflight import Poller, StartedActivity, StartedWorkflowTask
-from aetheris_server.history.state.run import ActivityState
+from aetheris_server.history.state.inflight import Poller
+from aetheris_server.history.state.machines.activity import starting as activity_starting
+from aetheris_server.history.state.machines.activity.values import (
+    ActivityState,
+    StartedActivity,
+    started_deadline,
+)
+from aetheris_server.history.state.machines.workflow_task import starting as task_starting
+from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
 from aetheris_server.history.state.times import to_timestamp
 from aetheris_server.ids import new_run_id
 from aetheris_server.rpc.tokens import LISTING_TASK_HISTORY
@@ -22,7 +27,7 @@ def mark_workflow_task_started(
     Never awaits; the caller has checked that it is startable.
     """
     now = engine.time_of(run)
-    started = task_machine.start_workflow_task(
+    started = task_starting.start_workflow_task(
         run.state,
         run.inflight,
         poller,
@@ -154,10 +159,12 @@ def mark_activity_started(
     if activity.is_at_most_once:
         engine.commit(
             run,
-            activity_machine.decide_attempt_started(run.state, run.inflight, activity, poller, now),
+            activity_starting.decide_attempt_started(
+                run.state, run.inflight, activity, poller, now
+            ),
         )
     at = engine.clock.monotonic()
-    started = activity_machine.start_activity(activity, run.inflight, poller, now, at)
+    started = activity_starting.start_activity(activity, run.inflight, poller, now, at)
     arm_activity(engine, run, activity, started)
     return started
 
@@ -166,7 +173,7 @@ def arm_activity(
     engine: Engine, run: LoadedRun, activity: ActivityState, started: StartedActivity
 ) -> None:
     """See to it that a started attempt's own deadlines are looked at."""
-    deadline = activity_machine.started_deadline(activity, started)
+    deadline = started_deadline(activity, started)
     engine.wakeups.schedule_inflight(run, deadline[0] if deadline is not None else None)
 
 

@@ -8,7 +8,8 @@ import psycopg
 
 from aetheris.api.v1 import history_pb2
 from aetheris.server.v1 import log_pb2
-from aetheris_server.history.state.apply import apply, new_state
+from aetheris_server.history.state.apply import apply
+from aetheris_server.history.state.machines.lifecycle.start import new_state
 from aetheris_server.history.state.run import EMPTY_HASH, RunKey, RunState
 
 _ROWS = """

@@ -17,14 +17,16 @@ from aetheris_server.history.loader import fold
 from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.shard import Shard
-from aetheris_server.history.state import activity as activity_machine
-from aetheris_server.history.state import workflow_task as task_machine
 from aetheris_server.history.state.commands import decide_completed
-from aetheris_server.history.state.inflight import Poller, StartedWorkflowTask
+from aetheris_server.history.state.inflight import Poller
 from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.history.state.machines.activity import answers
+from aetheris_server.history.state.machines.activity import starting as activity_starting
+from aetheris_server.history.state.machines.lifecycle.start import decide_started
+from aetheris_server.history.state.machines.signal import decide_signaled
+from aetheris_server.history.state.machines.workflow_task import starting as task_starting
+from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.history.state.signal import decide_signaled
-from aetheris_server.history.state.start import decide_started
 from aetheris_server.history.task_start import (
     arm_activity,
     mark_activity_started,
@@ -210,8 +212,8 @@ class MemoryEngine:
         """What `StartTasks` asks."""
         run = self.load(RunKey(ref.namespace_id, ref.workflow_id, ref.run_id))
         is_activity = ref.task_queue_type == task_queue_pb2.TASK_QUEUE_TYPE_ACTIVITY
-        machine = activity_machine if is_activity else task_machine
-        return machine.is_startable(
+        starting = activity_starting if is_activity else task_starting
+        return starting.is_startable(
             run.state, run.inflight, ref.scheduled_event_id, ref.attempt, self.engine.time_of(run)
         )
 
@@ -231,7 +233,7 @@ class MemoryEngine:
     def fail_activity(self, key: RunKey, scheduled_event_id: int) -> None:
         """The worker of an activity fails."""
         run = self.load(key)
-        record = activity_machine.decide_failed(
+        record = answers.decide_failed(
             run.state,
             run.inflight,
             run.state.activities[scheduled_event_id],
@@ -246,7 +248,7 @@ class MemoryEngine:
     def complete_activity(self, key: RunKey, scheduled_event_id: int) -> None:
         """The worker of an activity is done."""
         run = self.load(key)
-        record = activity_machine.decide_completed(
+        record = answers.decide_completed(
             run.state,
             run.inflight,
             run.state.activities[scheduled_event_id],

@@ -16,23 +16,25 @@ from aetheris.api.v1 import (
     workflow_service_pb2,
 )
 from aetheris.server.v1 import log_pb2, matching_service_pb2
-from aetheris_server.history.state import activity as activity_machine
-from aetheris_server.history.state import workflow_task as task_machine
-from aetheris_server.history.state.apply import apply, new_state
-from aetheris_server.history.state.close import decide_terminated
-from aetheris_server.history.state.commands import Decision, decide_completed
+from aetheris_server.history.state.apply import apply
+from aetheris_server.history.state.command_pass import Decision
+from aetheris_server.history.state.commands import decide_completed
 from aetheris_server.history.state.deadlines import decide_due, new_deadline, next_deadline
-from aetheris_server.history.state.inflight import (
-    Inflight,
-    Poller,
-    StartedActivity,
-    StartedWorkflowTask,
-)
+from aetheris_server.history.state.inflight import Inflight, Poller
 from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.history.state.machines.activity import answers
+from aetheris_server.history.state.machines.activity import starting as activity_starting
+from aetheris_server.history.state.machines.activity.values import ActivityState, StartedActivity
+from aetheris_server.history.state.machines.cancellation import decide_cancel_requested
+from aetheris_server.history.state.machines.lifecycle.close import decide_terminated
+from aetheris_server.history.state.machines.lifecycle.start import decide_started, new_state
+from aetheris_server.history.state.machines.signal import decide_signaled
+from aetheris_server.history.state.machines.workflow_task import ending
+from aetheris_server.history.state.machines.workflow_task import starting as task_starting
+from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
 from aetheris_server.history.state.obligations import new_obligations, take_due_retries
-from aetheris_server.history.state.run import ActivityState, RunKey, RunState
-from aetheris_server.history.state.signal import decide_cancel_requested, decide_signaled
-from aetheris_server.history.state.start import decide_started
+from aetheris_server.history.state.observe import observe, restore_inflight
+from aetheris_server.history.state.run import RunKey, RunState
 from aetheris_server.history.state.times import earliest
 
 KEY = RunKey("namespace", "workflow", "run")
@@ -188,7 +190,7 @@ class RunDriver:
         """Apply a record and keep its bytes."""
         stored = record.SerializeToString()
         apply(self.state, record, stored)
-        self.inflight.observe(self.state, record)
+        observe(self.state, self.inflight, record)
         self.records.append(record)
         self.stored.append(stored)
         self.history.extend(record.events)
@@ -251,10 +253,8 @@ class RunDriver:
         """Another host takes the shard: what is only in memory is gone."""
         self.state = self.fold()
         self.inflight = Inflight()
-        activity_machine.restore_inflight(
-            self.state, self.inflight, self.now, self.at, taken_at=self.at
-        )
-        record = task_machine.decide_flush(self.state, self.inflight, self.now)
+        restore_inflight(self.state, self.inflight, self.now, self.at, taken_at=self.at)
+        record = ending.decide_flush(self.state, self.inflight, self.now)
         if record is not None:
             self.commit(record)
         self.fire()
@@ -268,12 +268,12 @@ class RunDriver:
         """Give the pending workflow task to a worker."""
         task = self.state.workflow_task
         assert task is not None
-        assert task_machine.is_startable(
+        assert task_starting.is_startable(
             self.state, self.inflight, task.scheduled_event_id, task.attempt, self.now
         )
         self.starts += 1
         start_id = f"start-{self.starts}"
-        return task_machine.start_workflow_task(
+        return task_starting.start_workflow_task(
             self.state, self.inflight, poller, start_id, self.now, self.at, self.limits
         )
 
@@ -313,7 +313,7 @@ class RunDriver:
         )
         start_id = started.start_id if started is not None else "none"
         return self.commit(
-            task_machine.decide_failed(self.state, self.inflight, request, start_id, self.now)
+            ending.decide_failed(self.state, self.inflight, request, start_id, self.now)
         )
 
     # Activities.
@@ -325,16 +325,16 @@ class RunDriver:
     def start_activity(self, activity_id: str = "a", poller: Poller = WORKER) -> StartedActivity:
         """Give an activity's current attempt to a worker."""
         activity = self.activity(activity_id)
-        assert activity_machine.is_startable(
+        assert activity_starting.is_startable(
             self.state, self.inflight, activity.scheduled_event_id, activity.attempt, self.now
         )
         if activity.is_at_most_once:
             self.commit(
-                activity_machine.decide_attempt_started(
+                activity_starting.decide_attempt_started(
                     self.state, self.inflight, activity, poller, self.now
                 )
             )
-        return activity_machine.start_activity(activity, self.inflight, poller, self.now, self.at)
+        return activity_starting.start_activity(activity, self.inflight, poller, self.now, self.at)
 
     def lose_activity(self, activity_id: str = "a") -> None:
         """A worker certainly did not get what it was given."""
@@ -343,7 +343,7 @@ class RunDriver:
             del self.inflight.activities[activity.scheduled_event_id]
             return
         self.commit(
-            activity_machine.decide_not_delivered(self.state, self.inflight, activity, self.now)
+            activity_starting.decide_not_delivered(self.state, self.inflight, activity, self.now)
         )
 
     def complete_activity(self, activity_id: str = "a", result: str = "42") -> log_pb2.LogRecord:
@@ -353,7 +353,7 @@ class RunDriver:
             result=payloads(result), identity=WORKER.identity
         )
         return self.commit(
-            activity_machine.decide_completed(
+            answers.decide_completed(
                 self.state, self.inflight, activity, request, self._started_time(activity), self.now
             )
         )
@@ -372,7 +372,7 @@ class RunDriver:
             last_heartbeat_details=details,
         )
         return self.commit(
-            activity_machine.decide_failed(
+            answers.decide_failed(
                 self.state, self.inflight, activity, request, self._started_time(activity), self.now
             )
         )
@@ -384,7 +384,7 @@ class RunDriver:
             details=payloads("stopped"), identity=WORKER.identity
         )
         return self.commit(
-            activity_machine.decide_cancelled(
+            answers.decide_cancelled(
                 self.state, self.inflight, activity, request, self._started_time(activity), self.now
             )
         )
@@ -395,7 +395,7 @@ class RunDriver:
         started = self.inflight.activities.get(activity.scheduled_event_id)
         if started is not None:
             started.note_heartbeat(self.now, self.at)
-        record = activity_machine.decide_heartbeat(
+        record = answers.decide_heartbeat(
             self.state,
             self.inflight,
             activity,

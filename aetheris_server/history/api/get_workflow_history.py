@@ -8,7 +8,7 @@ from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.events import PAGE_SIZE, read_events
 from aetheris_server.history.run import LoadedRun
-from aetheris_server.history.state.close import to_result
+from aetheris_server.history.state.machines.lifecycle.close import to_result
 from aetheris_server.history.state.times import from_duration
 from aetheris_server.rpc.tokens import (
     LISTING_HISTORY,

@@ -15,9 +15,9 @@ from aetheris_server.history.eager import (
 )
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.run import LoadedRun
-from aetheris_server.history.state import activity as machine
 from aetheris_server.history.state.inflight import Poller
-from aetheris_server.history.state.run import ActivityState
+from aetheris_server.history.state.machines.activity import answers
+from aetheris_server.history.state.machines.activity.values import ActivityState
 from aetheris_server.history.state.times import from_timestamp
 from aetheris_server.history.task_start import (
     arm_activity,
@@ -38,7 +38,7 @@ async def respond_activity_task_completed(
     """
     run = await _load_run(engine, token)
     try:
-        activity = machine.require_attempt(run.state, token.scheduled_event_id, token.attempt)
+        activity = answers.require_attempt(run.state, token.scheduled_event_id, token.attempt)
     except TaskNotFoundError:
         given = take_again(engine, run, _poller_of(request))
         response = await _respond_completed(engine, run, given)
@@ -46,7 +46,7 @@ async def respond_activity_task_completed(
             raise
         return response
     started_time = _started_time(engine, run, activity, token)
-    record = machine.decide_completed(
+    record = answers.decide_completed(
         run.state, run.inflight, activity, request, started_time, engine.time_of(run)
     )
     transition = engine.commit(run, record)
@@ -91,7 +91,7 @@ async def respond_activity_task_failed(
         TaskNotFoundError: The attempt is over.
     """
     run, activity, started_time = await _load(engine, token)
-    record = machine.decide_failed(
+    record = answers.decide_failed(
         run.state, run.inflight, activity, request, started_time, engine.time_of(run)
     )
     transition = engine.commit(run, record)
@@ -111,7 +111,7 @@ async def respond_activity_task_cancelled(
         InvalidArgumentError: Nobody asked it to cancel.
     """
     run, activity, started_time = await _load(engine, token)
-    record = machine.decide_cancelled(
+    record = answers.decide_cancelled(
         run.state, run.inflight, activity, request, started_time, engine.time_of(run)
     )
     transition = engine.commit(run, record)
@@ -141,7 +141,7 @@ async def record_activity_task_heartbeat(
     started.note_heartbeat(now, at)
     arm_activity(engine, run, activity, started)
     details = request.details if request.HasField("details") else None
-    record = machine.decide_heartbeat(run.state, run.inflight, activity, details, now)
+    record = answers.decide_heartbeat(run.state, run.inflight, activity, details, now)
     if record is not None:
         engine.commit(run, record)
     cancel_requested = activity.cancel_requested_event_id != 0
@@ -153,7 +153,7 @@ async def _load(engine: Engine, token: TaskToken) -> tuple[LoadedRun, ActivitySt
     """The run, the activity whose current attempt the token names, and when that was started."""
     run = await _load_run(engine, token)
     try:
-        activity = machine.require_attempt(run.state, token.scheduled_event_id, token.attempt)
+        activity = answers.require_attempt(run.state, token.scheduled_event_id, token.attempt)
     except TaskNotFoundError:
         # What the refusal goes by may not be on disk yet.
         await run.wait_committed()

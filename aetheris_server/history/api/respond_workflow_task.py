@@ -14,11 +14,16 @@ from aetheris_server.history.eager import (
 )
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.run import LoadedRun, Transition
-from aetheris_server.history.state.commands import CommandRefusedError, Decision, decide_completed
+from aetheris_server.history.state.command_checks import CommandRefusedError
+from aetheris_server.history.state.command_pass import Decision
+from aetheris_server.history.state.commands import decide_completed
 from aetheris_server.history.state.inflight import Poller, Sticky
-from aetheris_server.history.state.obligations import STICKY_TIMEOUT
+from aetheris_server.history.state.machines.workflow_task.ending import (
+    decide_failed,
+    require_started,
+)
+from aetheris_server.history.state.machines.workflow_task.tasks import STICKY_TIMEOUT
 from aetheris_server.history.state.times import from_duration
-from aetheris_server.history.state.workflow_task import decide_failed, require_started
 from aetheris_server.history.task_start import (
     mark_activity_started,
     to_activity_task,

@@ -16,9 +16,9 @@ from aetheris_server.history.eager import (
 )
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.run import LoadedRun
-from aetheris_server.history.state import activity as activity_machine
-from aetheris_server.history.state import workflow_task as task_machine
 from aetheris_server.history.state.inflight import Poller
+from aetheris_server.history.state.machines.activity import starting as activity_starting
+from aetheris_server.history.state.machines.workflow_task import starting as task_starting
 from aetheris_server.history.state.times import from_timestamp
 from aetheris_server.history.task_start import (
     mark_activity_started,
@@ -119,7 +119,7 @@ async def _start_workflow_task(
     engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poller, given: _AllGiven
 ) -> StartedTask:
     now = engine.time_of(run)
-    if not task_machine.is_startable(
+    if not task_starting.is_startable(
         run.state, run.inflight, ref.scheduled_event_id, ref.attempt, now
     ):
         return _GONE
@@ -138,7 +138,7 @@ async def _start_activity(
     engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poller, given: _AllGiven
 ) -> StartedTask:
     now = engine.time_of(run)
-    if not activity_machine.is_startable(
+    if not activity_starting.is_startable(
         run.state, run.inflight, ref.scheduled_event_id, ref.attempt, now
     ):
         return _GONE

@@ -6,9 +6,9 @@ from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
 from aetheris_server.errors import WorkflowAlreadyStartedError
 from aetheris_server.history.engine import Engine
 from aetheris_server.history.run import Transition
-from aetheris_server.history.state.close import decide_terminated
+from aetheris_server.history.state.machines.lifecycle.close import decide_terminated
+from aetheris_server.history.state.machines.lifecycle.start import decide_started
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.history.state.start import decide_started
 from aetheris_server.ids import new_run_id
 from aetheris_server.storage.executions import NewestRun, find_run_of_request
 

@@ -3,6 +3,7 @@
 A `Draft` only reads the state; the record that it builds is applied by `apply`.
 """
 
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 
 from google.protobuf import timestamp_pb2
@@ -38,6 +39,7 @@ class Draft:
     Attributes:
         is_buffering: A worker has the run's workflow task: what happens meanwhile waits for its
             end.
+        is_closing: The run's last event has been appended.
         record: What has been gathered; empty if nothing changes.
     """
 
@@ -46,6 +48,7 @@ class Draft:
         self.time: timestamp_pb2.Timestamp = to_timestamp(now)
         self.record = log_pb2.LogRecord(time=self.time)
         self.is_buffering = inflight.workflow_task is not None
+        self.is_closing = False
         self._state = state
         self._next_event_id = state.next_event_id if state is not None else 1
         self._has_flushed = False
@@ -71,6 +74,17 @@ class Draft:
         )
         getattr(event, ATTRIBUTES[event_type]).CopyFrom(attributes)
         return event_id
+
+    def close(self, event_type: "history_pb2.EventType.ValueType", attributes: Message) -> None:
+        """Append the event that closes the run, its last."""
+        self.add(event_type, attributes)
+        self.is_closing = True
+
+    def add_machine_fact(self, machine: str, data: bytes) -> None:
+        """Append a fact of a machine that has no field of its own in `Fact`."""
+        fact = self.record.facts.add().machine_fact
+        fact.machine = machine
+        fact.data = data
 
     def add_or_buffer(
         self, event_type: "history_pb2.EventType.ValueType", attributes: Message
@@ -100,7 +114,7 @@ class Draft:
         copy.event_id = event_id
         return event_id
 
-    def flush(self, withdrawn: frozenset[int] = frozenset()) -> bool:
+    def flush(self, withdrawn: AbstractSet[int] = frozenset()) -> bool:
         """Append what the state has buffered, but for the withdrawn indexes.
 
         Returns:

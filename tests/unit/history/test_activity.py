@@ -5,8 +5,9 @@ import pytest
 
 from aetheris.api.v1 import common_pb2, failure_pb2
 from aetheris_server.errors import TaskNotFoundError
-from aetheris_server.history.state import activity as activity_machine
 from aetheris_server.history.state.inflight import Poller
+from aetheris_server.history.state.machines.activity.answers import require_attempt
+from aetheris_server.history.state.machines.activity.starting import is_startable
 from aetheris_server.history.state.obligations import obligations
 from tests.support.runs import (
     RunDriver,
@@ -64,7 +65,7 @@ def test_activity_second_completion_is_not_found() -> None:
     run.start_activity()
     run.complete_activity()
     with pytest.raises(TaskNotFoundError):
-        activity_machine.require_attempt(run.state, 5, 1)
+        require_attempt(run.state, 5, 1)
 
 
 def test_activity_completion_of_closed_run_is_not_found() -> None:
@@ -72,7 +73,7 @@ def test_activity_completion_of_closed_run_is_not_found() -> None:
     run.start_activity()
     run.terminate()
     with pytest.raises(TaskNotFoundError):
-        activity_machine.require_attempt(run.state, 5, 1)
+        require_attempt(run.state, 5, 1)
 
 
 def test_activity_other_attempt_is_not_found() -> None:
@@ -80,8 +81,8 @@ def test_activity_other_attempt_is_not_found() -> None:
     run.start_activity()
     run.fail_activity()
     with pytest.raises(TaskNotFoundError):
-        activity_machine.require_attempt(run.state, 5, 1)
-    assert activity_machine.require_attempt(run.state, 5, 2).attempt == 2
+        require_attempt(run.state, 5, 1)
+    assert require_attempt(run.state, 5, 2).attempt == 2
 
 
 def test_activity_completed_after_the_host_that_gave_it_out_was_lost_counts() -> None:
@@ -128,8 +129,8 @@ def test_activity_backing_off_is_not_startable() -> None:
     run = _run(retry_policy={"initial_interval": seconds(3600)})
     run.start_activity()
     run.fail_activity()
-    assert not activity_machine.is_startable(run.state, run.inflight, 5, 2, run.now)
-    assert not activity_machine.is_startable(run.state, run.inflight, 5, 1, run.now)
+    assert not is_startable(run.state, run.inflight, 5, 2, run.now)
+    assert not is_startable(run.state, run.inflight, 5, 1, run.now)
 
 
 def test_activity_out_of_attempts_fails() -> None:

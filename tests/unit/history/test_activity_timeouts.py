@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from aetheris.api.v1 import failure_pb2, workflow_pb2
-from aetheris_server.history.state import activity as activity_machine
+from aetheris_server.history.state.machines.activity.starting import is_startable
+from aetheris_server.history.state.machines.activity.values import expiration_time
 from aetheris_server.history.state.obligations import obligations
 from tests.support.runs import (
     RunDriver,
@@ -168,7 +169,7 @@ def test_at_most_once_start_survives_its_host_and_is_not_offered_again() -> None
     run.start_activity()
     run.lose_host()
     assert obligations(run.state, run.inflight, run.now) == []
-    assert not activity_machine.is_startable(run.state, run.inflight, 5, 1, run.now)
+    assert not is_startable(run.state, run.inflight, 5, 1, run.now)
     assert 5 in run.inflight.activities
     run.complete_activity()
     assert run.state.activities == {}
@@ -179,7 +180,7 @@ def test_at_most_once_start_is_never_repeated_even_without_its_memory() -> None:
     run.start_activity()
     run.inflight.activities.clear()
     assert obligations(run.state, run.inflight, run.now) == []
-    assert not activity_machine.is_startable(run.state, run.inflight, 5, 1, run.now)
+    assert not is_startable(run.state, run.inflight, 5, 1, run.now)
 
 
 @pytest.mark.parametrize(
@@ -282,4 +283,4 @@ def test_activity_without_run_timeout_never_expires() -> None:
     scheduled = run.activity().scheduled
     assert not scheduled.HasField("schedule_to_close_timeout")
     assert not scheduled.HasField("schedule_to_start_timeout")
-    assert activity_machine.expiration_time(run.activity()) is None
+    assert expiration_time(run.activity()) is None

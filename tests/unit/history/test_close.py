@@ -4,8 +4,8 @@ import pytest
 
 from aetheris.api.v1 import command_pb2, failure_pb2, history_pb2, workflow_pb2
 from aetheris_server.errors import WorkflowClosedError
-from aetheris_server.history.state.close import to_result
 from aetheris_server.history.state.deadlines import next_deadline, next_inflight_deadline
+from aetheris_server.history.state.machines.lifecycle.close import to_result
 from aetheris_server.history.state.obligations import obligations, owes_tasks
 from tests.support.runs import (
     RunDriver,

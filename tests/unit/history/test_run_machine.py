@@ -19,7 +19,6 @@ from aetheris.api.v1 import command_pb2, history_pb2
 from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_WORKFLOW
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError, WorkflowClosedError
-from aetheris_server.history.state.activity import is_owed, require_attempt
 from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.deadlines import (
     decide_due,
@@ -27,6 +26,8 @@ from aetheris_server.history.state.deadlines import (
     next_inflight_deadline,
 )
 from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.history.state.machines.activity.answers import require_attempt
+from aetheris_server.history.state.machines.activity.values import is_owed
 from aetheris_server.history.state.obligations import obligations, owes_tasks
 from aetheris_server.history.state.run import EMPTY_HASH, RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot

@@ -24,8 +24,9 @@ from aetheris_server.history.newest_runs import NewestRuns
 from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import EventTail, LoadedRun, Ticket, WaitingQuery
 from aetheris_server.history.shard import Shard
-from aetheris_server.history.state.inflight import Poller, StartedActivity
+from aetheris_server.history.state.inflight import Poller
 from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.history.state.machines.activity.values import StartedActivity
 from aetheris_server.history.state.run import RunKey
 from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.storage.database import Database

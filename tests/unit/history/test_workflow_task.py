@@ -4,10 +4,11 @@ import pytest
 
 from aetheris.api.v1 import failure_pb2, history_pb2
 from aetheris_server.errors import TaskNotFoundError
-from aetheris_server.history.state import workflow_task
 from aetheris_server.history.state.draft import task_retry_interval
 from aetheris_server.history.state.inflight import Sticky
 from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.history.state.machines.workflow_task.ending import decide_flush
+from aetheris_server.history.state.machines.workflow_task.starting import is_startable
 from aetheris_server.history.state.obligations import obligations
 from tests.support.runs import (
     WORKER,
@@ -52,14 +53,14 @@ def test_workflow_task_started_event_is_the_one_the_worker_saw() -> None:
 def test_workflow_task_started_twice_is_refused() -> None:
     run = RunDriver()
     run.start_task()
-    assert not workflow_task.is_startable(run.state, run.inflight, 2, 1, run.now)
+    assert not is_startable(run.state, run.inflight, 2, 1, run.now)
 
 
 def test_workflow_task_other_attempt_or_event_is_not_startable() -> None:
     run = RunDriver()
-    assert workflow_task.is_startable(run.state, run.inflight, 2, 1, run.now)
-    assert not workflow_task.is_startable(run.state, run.inflight, 2, 2, run.now)
-    assert not workflow_task.is_startable(run.state, run.inflight, 3, 1, run.now)
+    assert is_startable(run.state, run.inflight, 2, 1, run.now)
+    assert not is_startable(run.state, run.inflight, 2, 2, run.now)
+    assert not is_startable(run.state, run.inflight, 3, 1, run.now)
 
 
 def test_workflow_task_clock_steps_back_is_still_owed_and_startable() -> None:
@@ -286,14 +287,14 @@ def test_workflow_task_lost_transient_with_buffered_events_becomes_first_attempt
 
 def test_flush_without_buffered_events_is_nothing() -> None:
     run = RunDriver()
-    assert workflow_task.decide_flush(run.state, run.inflight, run.now) is None
+    assert decide_flush(run.state, run.inflight, run.now) is None
 
 
 def test_flush_while_a_worker_has_the_task_is_nothing() -> None:
     run = RunDriver()
     run.start_task()
     run.signal()
-    assert workflow_task.decide_flush(run.state, run.inflight, run.now) is None
+    assert decide_flush(run.state, run.inflight, run.now) is None
 
 
 def test_event_after_lost_task_comes_behind_what_was_buffered() -> None:

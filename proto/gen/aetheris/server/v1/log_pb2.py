@@ -28,7 +28,7 @@ from aetheris.api.v1 import history_pb2 as aetheris_dot_api_dot_v1_dot_history__
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61\x65theris/server/v1/log.proto\x12\x12\x61\x65theris.server.v1\x1a\x1c\x61\x65theris/api/v1/common.proto\x1a\x1d\x61\x65theris/api/v1/failure.proto\x1a\x1d\x61\x65theris/api/v1/history.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x01\n\tLogRecord\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1d.aetheris.api.v1.HistoryEvent\x12\'\n\x05\x66\x61\x63ts\x18\x03 \x03(\x0b\x32\x18.aetheris.server.v1.Fact\"\xe9\x04\n\x04\x46\x61\x63t\x12\x37\n\x0e\x65vent_buffered\x18\x01 \x01(\x0b\x32\x1d.aetheris.api.v1.HistoryEventH\x00\x12L\n\x17\x61\x63tivity_attempt_failed\x18\x02 \x01(\x0b\x32).aetheris.server.v1.ActivityAttemptFailedH\x00\x12N\n\x18\x61\x63tivity_attempt_started\x18\x03 \x01(\x0b\x32*.aetheris.server.v1.ActivityAttemptStartedH\x00\x12T\n\x1b\x61\x63tivity_heartbeat_recorded\x18\x04 \x01(\x0b\x32-.aetheris.server.v1.ActivityHeartbeatRecordedH\x00\x12W\n\x1dworkflow_task_retry_scheduled\x18\x05 \x01(\x0b\x32..aetheris.server.v1.WorkflowTaskRetryScheduledH\x00\x12;\n\x0eshard_acquired\x18\x06 \x01(\x0b\x32!.aetheris.server.v1.ShardAcquiredH\x00\x12;\n\x0e\x62uffer_flushed\x18\x07 \x01(\x0b\x32!.aetheris.server.v1.BufferFlushedH\x00\x12Y\n\x1e\x61\x63tivity_attempt_not_delivered\x18\x08 \x01(\x0b\x32/.aetheris.server.v1.ActivityAttemptNotDeliveredH\x00\x42\x06\n\x04\x66\x61\x63t\"\xa0\x02\n\x15\x41\x63tivityAttemptFailed\x12\x1a\n\x12scheduled_event_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12)\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x18.aetheris.api.v1.Failure\x12\x10\n\x08identity\x18\x04 \x01(\t\x12\x30\n\x0cstarted_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11next_attempt_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x11heartbeat_details\x18\x07 \x01(\x0b\x32\x19.aetheris.api.v1.Payloads\"W\n\x16\x41\x63tivityAttemptStarted\x12\x1a\n\x12scheduled_event_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x10\n\x08identity\x18\x03 \x01(\t\"J\n\x1b\x41\x63tivityAttemptNotDelivered\x12\x1a\n\x12scheduled_event_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"t\n\x19\x41\x63tivityHeartbeatRecorded\x12\x1a\n\x12scheduled_event_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12*\n\x07\x64\x65tails\x18\x03 \x01(\x0b\x32\x19.aetheris.api.v1.Payloads\"\xe0\x01\n\x1aWorkflowTaskRetryScheduled\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12,\n\x08\x64ue_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12<\n\nlast_cause\x18\x03 \x01(\x0e\x32(.aetheris.api.v1.WorkflowTaskFailedCause\x12.\n\x0clast_failure\x18\x04 \x01(\x0b\x32\x18.aetheris.api.v1.Failure\x12\x15\n\rlast_identity\x18\x05 \x01(\t\"\x0f\n\rBufferFlushed\"2\n\rShardAcquired\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x10\n\x08range_id\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61\x65theris/server/v1/log.proto\x12\x12\x61\x65theris.server.v1\x1a\x1c\x61\x65theris/api/v1/common.proto\x1a\x1d\x61\x65theris/api/v1/failure.proto\x1a\x1d\x61\x65theris/api/v1/history.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x01\n\tLogRecord\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1d.aetheris.api.v1.HistoryEvent\x12\'\n\x05\x66\x61\x63ts\x18\x03 \x03(\x0b\x32\x18.aetheris.server.v1.Fact\"\xa2\x05\n\x04\x46\x61\x63t\x12\x37\n\x0e\x65vent_buffered\x18\x01 \x01(\x0b\x32\x1d.aetheris.api.v1.HistoryEventH\x00\x12L\n\x17\x61\x63tivity_attempt_failed\x18\x02 \x01(\x0b\x32).aetheris.server.v1.ActivityAttemptFailedH\x00\x12N\n\x18\x61\x63tivity_attempt_started\x18\x03 \x01(\x0b\x32*.aetheris.server.v1.ActivityAttemptStartedH\x00\x12T\n\x1b\x61\x63tivity_heartbeat_recorded\x18\x04 \x01(\x0b\x32-.aetheris.server.v1.ActivityHeartbeatRecordedH\x00\x12W\n\x1dworkflow_task_retry_scheduled\x18\x05 \x01(\x0b\x32..aetheris.server.v1.WorkflowTaskRetryScheduledH\x00\x12;\n\x0eshard_acquired\x18\x06 \x01(\x0b\x32!.aetheris.server.v1.ShardAcquiredH\x00\x12;\n\x0e\x62uffer_flushed\x18\x07 \x01(\x0b\x32!.aetheris.server.v1.BufferFlushedH\x00\x12Y\n\x1e\x61\x63tivity_attempt_not_delivered\x18\x08 \x01(\x0b\x32/.aetheris.server.v1.ActivityAttemptNotDeliveredH\x00\x12\x37\n\x0cmachine_fact\x18\t \x01(\x0b\x32\x1f.aetheris.server.v1.MachineFactH\x00\x42\x06\n\x04\x66\x61\x63t\",\n\x0bMachineFact\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\xa0\x02\n\x15\x41\x63tivityAttemptFailed\x12\x1a\n\x12scheduled_event_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12)\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x18.aetheris.api.v1.Failure\x12\x10\n\x08identity\x18\x04 \x01(\t\x12\x30\n\x0cstarted_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11next_attempt_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x11heartbeat_details\x18\x07 \x01(\x0b\x32\x19.aetheris.api.v1.Payloads\"W\n\x16\x41\x63tivityAttemptStarted\x12\x1a\n\x12scheduled_event_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x10\n\x08identity\x18\x03 \x01(\t\"J\n\x1b\x41\x63tivityAttemptNotDelivered\x12\x1a\n\x12scheduled_event_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"t\n\x19\x41\x63tivityHeartbeatRecorded\x12\x1a\n\x12scheduled_event_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12*\n\x07\x64\x65tails\x18\x03 \x01(\x0b\x32\x19.aetheris.api.v1.Payloads\"\xe0\x01\n\x1aWorkflowTaskRetryScheduled\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12,\n\x08\x64ue_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12<\n\nlast_cause\x18\x03 \x01(\x0e\x32(.aetheris.api.v1.WorkflowTaskFailedCause\x12.\n\x0clast_failure\x18\x04 \x01(\x0b\x32\x18.aetheris.api.v1.Failure\x12\x15\n\rlast_identity\x18\x05 \x01(\t\"\x0f\n\rBufferFlushed\"2\n\rShardAcquired\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x10\n\x08range_id\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,19 +38,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGRECORD']._serialized_start=178
   _globals['_LOGRECORD']._serialized_end=319
   _globals['_FACT']._serialized_start=322
-  _globals['_FACT']._serialized_end=939
-  _globals['_ACTIVITYATTEMPTFAILED']._serialized_start=942
-  _globals['_ACTIVITYATTEMPTFAILED']._serialized_end=1230
-  _globals['_ACTIVITYATTEMPTSTARTED']._serialized_start=1232
-  _globals['_ACTIVITYATTEMPTSTARTED']._serialized_end=1319
-  _globals['_ACTIVITYATTEMPTNOTDELIVERED']._serialized_start=1321
-  _globals['_ACTIVITYATTEMPTNOTDELIVERED']._serialized_end=1395
-  _globals['_ACTIVITYHEARTBEATRECORDED']._serialized_start=1397
-  _globals['_ACTIVITYHEARTBEATRECORDED']._serialized_end=1513
-  _globals['_WORKFLOWTASKRETRYSCHEDULED']._serialized_start=1516
-  _globals['_WORKFLOWTASKRETRYSCHEDULED']._serialized_end=1740
-  _globals['_BUFFERFLUSHED']._serialized_start=1742
-  _globals['_BUFFERFLUSHED']._serialized_end=1757
-  _globals['_SHARDACQUIRED']._serialized_start=1759
-  _globals['_SHARDACQUIRED']._serialized_end=1809
+  _globals['_FACT']._serialized_end=996
+  _globals['_MACHINEFACT']._serialized_start=998
+  _globals['_MACHINEFACT']._serialized_end=1042
+  _globals['_ACTIVITYATTEMPTFAILED']._serialized_start=1045
+  _globals['_ACTIVITYATTEMPTFAILED']._serialized_end=1333
+  _globals['_ACTIVITYATTEMPTSTARTED']._serialized_start=1335
+  _globals['_ACTIVITYATTEMPTSTARTED']._serialized_end=1422
+  _globals['_ACTIVITYATTEMPTNOTDELIVERED']._serialized_start=1424
+  _globals['_ACTIVITYATTEMPTNOTDELIVERED']._serialized_end=1498
+  _globals['_ACTIVITYHEARTBEATRECORDED']._serialized_start=1500
+  _globals['_ACTIVITYHEARTBEATRECORDED']._serialized_end=1616
+  _globals['_WORKFLOWTASKRETRYSCHEDULED']._serialized_start=1619
+  _globals['_WORKFLOWTASKRETRYSCHEDULED']._serialized_end=1843
+  _globals['_BUFFERFLUSHED']._serialized_start=1845
+  _globals['_BUFFERFLUSHED']._serialized_end=1860
+  _globals['_SHARDACQUIRED']._serialized_start=1862
+  _globals['_SHARDACQUIRED']._serialized_end=1912
 # @@protoc_insertion_point(module_scope)

@@ -72,6 +72,7 @@ class Fact(_message.Message):
     SHARD_ACQUIRED_FIELD_NUMBER: _builtins.int
     BUFFER_FLUSHED_FIELD_NUMBER: _builtins.int
     ACTIVITY_ATTEMPT_NOT_DELIVERED_FIELD_NUMBER: _builtins.int
+    MACHINE_FACT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event_buffered(self) -> _history_pb2.HistoryEvent:
         """An event waits for the workflow task in flight to close; its id is 0."""
@@ -104,6 +105,10 @@ class Fact(_message.Message):
     def activity_attempt_not_delivered(self) -> Global___ActivityAttemptNotDelivered:
         """An at-most-once attempt that was given out certainly did not reach its worker."""
 
+    @_builtins.property
+    def machine_fact(self) -> Global___MachineFact:
+        """What a machine without a field of its own here notes."""
+
     def __init__(
         self,
         *,
@@ -115,16 +120,43 @@ class Fact(_message.Message):
         shard_acquired: Global___ShardAcquired | None = ...,
         buffer_flushed: Global___BufferFlushed | None = ...,
         activity_attempt_not_delivered: Global___ActivityAttemptNotDelivered | None = ...,
+        machine_fact: Global___MachineFact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_not_delivered", b"activity_attempt_not_delivered", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "buffer_flushed", b"buffer_flushed", "event_buffered", b"event_buffered", "fact", b"fact", "shard_acquired", b"shard_acquired", "workflow_task_retry_scheduled", b"workflow_task_retry_scheduled"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_not_delivered", b"activity_attempt_not_delivered", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "buffer_flushed", b"buffer_flushed", "event_buffered", b"event_buffered", "fact", b"fact", "machine_fact", b"machine_fact", "shard_acquired", b"shard_acquired", "workflow_task_retry_scheduled", b"workflow_task_retry_scheduled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_not_delivered", b"activity_attempt_not_delivered", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "buffer_flushed", b"buffer_flushed", "event_buffered", b"event_buffered", "fact", b"fact", "shard_acquired", b"shard_acquired", "workflow_task_retry_scheduled", b"workflow_task_retry_scheduled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_attempt_failed", b"activity_attempt_failed", "activity_attempt_not_delivered", b"activity_attempt_not_delivered", "activity_attempt_started", b"activity_attempt_started", "activity_heartbeat_recorded", b"activity_heartbeat_recorded", "buffer_flushed", b"buffer_flushed", "event_buffered", b"event_buffered", "fact", b"fact", "machine_fact", b"machine_fact", "shard_acquired", b"shard_acquired", "workflow_task_retry_scheduled", b"workflow_task_retry_scheduled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["event_buffered", "activity_attempt_failed", "activity_attempt_started", "activity_heartbeat_recorded", "workflow_task_retry_scheduled", "shard_acquired", "buffer_flushed", "activity_attempt_not_delivered"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["event_buffered", "activity_attempt_failed", "activity_attempt_started", "activity_heartbeat_recorded", "workflow_task_retry_scheduled", "shard_acquired", "buffer_flushed", "activity_attempt_not_delivered", "machine_fact"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 
 Global___Fact: _TypeAlias = Fact  # noqa: Y015
+
+@_typing.final
+class MachineFact(_message.Message):
+    """What a machine notes in a form of its own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    machine: _builtins.str
+    """The machine's name; a program that does not know it refuses the record."""
+    data: _builtins.bytes
+    """What it notes."""
+    def __init__(
+        self,
+        *,
+        machine: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "machine", b"machine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineFact: _TypeAlias = MachineFact  # noqa: Y015
 
 @_typing.final
 class ActivityAttemptFailed(_message.Message):

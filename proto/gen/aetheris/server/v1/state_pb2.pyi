@@ -49,6 +49,7 @@ class RunSnapshot(_message.Message):
     CANCEL_REQUEST_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     UNHANDLED_SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     status: _workflow_pb2.WorkflowExecutionStatus.ValueType
     """Its status."""
     next_event_id: _builtins.int
@@ -109,6 +110,10 @@ class RunSnapshot(_message.Message):
     def run_deadline_time(self) -> _timestamp_pb2.Timestamp:
         """When the run must be over; unset is never."""
 
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___MachinePart]:
+        """What machines without a field of their own here keep; at most one of each machine."""
+
     def __init__(
         self,
         *,
@@ -132,14 +137,41 @@ class RunSnapshot(_message.Message):
         cancel_request_id: _builtins.str = ...,
         version: _builtins.int = ...,
         unhandled_signal_count: _builtins.int = ...,
+        parts: _abc.Iterable[Global___MachinePart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["close_event", b"close_event", "first_task_time", b"first_task_time", "run_deadline_time", b"run_deadline_time", "start_time", b"start_time", "started", b"started", "workflow_task", b"workflow_task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activities", b"activities", "buffered_events", b"buffered_events", "cancel_request_id", b"cancel_request_id", "cancel_requested", b"cancel_requested", "close_event", b"close_event", "first_task_time", b"first_task_time", "history_bytes", b"history_bytes", "last_completed_event_id", b"last_completed_event_id", "next_event_id", b"next_event_id", "previous_started_event_id", b"previous_started_event_id", "request_ids", b"request_ids", "run_deadline_time", b"run_deadline_time", "signal_count", b"signal_count", "start_time", b"start_time", "started", b"started", "status", b"status", "timers", b"timers", "unhandled_signal_count", b"unhandled_signal_count", "version", b"version", "workflow_task", b"workflow_task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activities", b"activities", "buffered_events", b"buffered_events", "cancel_request_id", b"cancel_request_id", "cancel_requested", b"cancel_requested", "close_event", b"close_event", "first_task_time", b"first_task_time", "history_bytes", b"history_bytes", "last_completed_event_id", b"last_completed_event_id", "next_event_id", b"next_event_id", "parts", b"parts", "previous_started_event_id", b"previous_started_event_id", "request_ids", b"request_ids", "run_deadline_time", b"run_deadline_time", "signal_count", b"signal_count", "start_time", b"start_time", "started", b"started", "status", b"status", "timers", b"timers", "unhandled_signal_count", b"unhandled_signal_count", "version", b"version", "workflow_task", b"workflow_task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunSnapshot: _TypeAlias = RunSnapshot  # noqa: Y015
+
+@_typing.final
+class MachinePart(_message.Message):
+    """What a machine keeps in a form of its own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    machine: _builtins.str
+    """The machine's name; a program that does not know it refuses the snapshot."""
+    data: _builtins.bytes
+    """What it keeps."""
+    def __init__(
+        self,
+        *,
+        machine: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "machine", b"machine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachinePart: _TypeAlias = MachinePart  # noqa: Y015
 
 @_typing.final
 class WorkflowTaskState(_message.Message):

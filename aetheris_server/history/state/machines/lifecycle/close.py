@@ -1,14 +1,26 @@
 """How a run closes: by its own command, by its deadline, or from outside."""
 
+from collections.abc import Callable
 from datetime import datetime
 
-from aetheris.api.v1 import common_pb2, failure_pb2, history_pb2, workflow_service_pb2
+from google.protobuf.message import Message
+
+from aetheris.api.v1 import (
+    command_pb2,
+    common_pb2,
+    failure_pb2,
+    history_pb2,
+    workflow_pb2,
+    workflow_service_pb2,
+)
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import WorkflowClosedError
+from aetheris_server.history.state.command_checks import CommandRefusedError, check_size
+from aetheris_server.history.state.command_pass import CommandPass
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight
+from aetheris_server.history.state.machines.workflow_task.ending import append_force_closed
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.state.workflow_task import append_force_closed
 
 
 def require_open(state: RunState) -> None:
@@ -19,6 +31,67 @@ def require_open(state: RunState) -> None:
     """
     if not state.is_open:
         raise WorkflowClosedError(state.key.workflow_id, state.key.run_id)
+
+
+# The commands of the run's code.
+
+
+def complete_workflow(commands: CommandPass, command: command_pb2.Command) -> None:
+    """The code returned."""
+    given = command.complete_workflow_execution_command_attributes
+    _prepare_close(commands, given)
+    commands.draft.close(
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED,
+        history_pb2.WorkflowExecutionCompletedEventAttributes(
+            result=given.result if given.HasField("result") else None,
+            workflow_task_completed_event_id=commands.completed_id,
+        ),
+    )
+
+
+def fail_workflow(commands: CommandPass, command: command_pb2.Command) -> None:
+    """The code raised."""
+    given = command.fail_workflow_execution_command_attributes
+    _prepare_close(commands, given)
+    if not given.HasField("failure"):
+        raise CommandRefusedError(
+            history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_FAIL_WORKFLOW_EXECUTION_ATTRIBUTES,
+            "failure is not set",
+        )
+    commands.draft.close(
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED,
+        history_pb2.WorkflowExecutionFailedEventAttributes(
+            failure=given.failure,
+            retry_state=failure_pb2.RETRY_STATE_RETRY_POLICY_NOT_SET,
+            workflow_task_completed_event_id=commands.completed_id,
+        ),
+    )
+
+
+def cancel_workflow(commands: CommandPass, command: command_pb2.Command) -> None:
+    """The code ended because the run was asked to cancel."""
+    given = command.cancel_workflow_execution_command_attributes
+    _prepare_close(commands, given)
+    commands.draft.close(
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED,
+        history_pb2.WorkflowExecutionCancelledEventAttributes(
+            workflow_task_completed_event_id=commands.completed_id,
+            details=given.details if given.HasField("details") else None,
+        ),
+    )
+
+
+def _prepare_close(commands: CommandPass, given: Message) -> None:
+    check_size(given, commands.limits)
+    if commands.has_unseen_events:
+        raise CommandRefusedError(
+            history_pb2.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND,
+            "the run cannot close: events came that its code has not seen",
+        )
+    commands.flush()
+
+
+# From outside, and by its deadline.
 
 
 def decide_terminated(
@@ -43,7 +116,7 @@ def decide_terminated(
     require_open(state)
     draft = Draft(state, inflight, now)
     append_force_closed(draft, inflight)
-    draft.add(
+    draft.close(
         history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED,
         history_pb2.WorkflowExecutionTerminatedEventAttributes(
             reason=reason, details=details, identity=identity, request_id=request_id
@@ -55,12 +128,24 @@ def decide_terminated(
 def append_run_timed_out(draft: Draft, inflight: Inflight) -> None:
     """Close the run because its deadline has passed."""
     append_force_closed(draft, inflight)
-    draft.add(
+    draft.close(
         history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT,
         history_pb2.WorkflowExecutionTimedOutEventAttributes(
             retry_state=failure_pb2.RETRY_STATE_RETRY_POLICY_NOT_SET
         ),
     )
+
+
+def closes_as(
+    status: "workflow_pb2.WorkflowExecutionStatus.ValueType",
+) -> Callable[[RunState, history_pb2.HistoryEvent], None]:
+    """What an event changes that gives the run a final status."""
+
+    def close(state: RunState, event: history_pb2.HistoryEvent) -> None:
+        state.status = status
+        state.close_event = event
+
+    return close
 
 
 def to_result(state: RunState) -> workflow_service_pb2.WorkflowResult:

@@ -1,19 +1,26 @@
-"""Signals and requests to cancel.
+"""Signals: messages from outside to the run's code.
 
-Recorded once per request id, which is never empty; shown to the code in recorded order.
+    a request ──► recorded (buffered while a worker decides) ──► shown to the code
+
+Recorded once per request id, which is never empty; shown to the code in recorded order. A closed
+run knows its requests still, so that a repeated one is not refused.
 """
 
 from datetime import datetime
 
 from aetheris.api.v1 import failure_pb2, history_pb2, workflow_service_pb2
-from aetheris.server.v1 import log_pb2
+from aetheris.server.v1 import log_pb2, state_pb2
 from aetheris_server.errors import InvalidArgumentError
-from aetheris_server.history.state.close import require_open
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.history.state.machine import Machine, OnEvent
+from aetheris_server.history.state.machines.lifecycle.close import require_open
+from aetheris_server.history.state.machines.workflow_task.ending import append_failed
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.state.workflow_task import append_failed
+
+_REQUEST_BYTES = 128
+"""What the memory of a request takes beside its id."""
 
 
 def decide_signaled(
@@ -62,40 +69,39 @@ def decide_signaled(
     return draft.record
 
 
-def decide_cancel_requested(
-    state: RunState,
-    inflight: Inflight,
-    request: workflow_service_pb2.CancelWorkflowRequest,
-    now: datetime,
-) -> log_pb2.LogRecord | None:
-    """Record a request to cancel; None if cancellation has been requested.
-
-    A delayed start does not delay it: the code runs at once and can cancel.
-
-    Raises:
-        WorkflowClosedError: The run has closed, and not after this very request.
-    """
-    if state.cancel_requested and request.request_id == state.cancel_request_id:
-        return None
-    require_open(state)
-    if state.cancel_requested:
-        return None
-    draft = Draft(state, inflight, now)
-    draft.add_or_buffer(
-        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED,
-        history_pb2.WorkflowExecutionCancelRequestedEventAttributes(
-            reason=request.reason, identity=request.identity, request_id=request.request_id
-        ),
-    )
-    if state.first_task_time is not None:
-        draft.schedule_workflow_task()
-    else:
-        draft.ensure_workflow_task()
-    return draft.record
-
-
 def _is_buffer_full(state: RunState, limits: RunLimits) -> bool:
     return (
         len(state.buffered_events) >= limits.max_buffered_events
         or state.buffered_bytes >= limits.max_buffered_bytes
     )
+
+
+def _signaled(state: RunState, event: history_pb2.HistoryEvent) -> None:
+    request_id = event.workflow_execution_signaled_event_attributes.request_id
+    if request_id not in state.request_ids:
+        _remember(state, request_id)
+        state.signal_count += 1
+
+
+def _remember(state: RunState, request_id: str) -> None:
+    state.request_ids.add(request_id)
+    state.held_bytes += _REQUEST_BYTES + len(request_id)
+
+
+def _save(state: RunState, snapshot: state_pb2.RunSnapshot) -> None:
+    snapshot.request_ids.extend(sorted(state.request_ids))
+    snapshot.signal_count = state.signal_count
+
+
+def _load(state: RunState, snapshot: state_pb2.RunSnapshot) -> None:
+    for request_id in snapshot.request_ids:
+        _remember(state, request_id)
+    state.signal_count = snapshot.signal_count
+
+
+MACHINE = Machine(
+    name="signal",
+    events={history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED: OnEvent(_signaled)},
+    save=_save,
+    load=_load,
+)

@@ -1,0 +1,117 @@
+"""What a machine is: one kind of thing in a run that begins, waits and ends, such as a timer.
+
+A machine is a table of functions, all pure. The drivers (`apply`, `observe`, `commands`,
+`deadlines`, `obligations`, `snapshot`) know only this form, and find the machines in `registry`.
+Whatever a machine leaves out costs nothing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from google.protobuf import timestamp_pb2
+
+from aetheris.api.v1 import command_pb2, history_pb2, workflow_service_pb2
+from aetheris.server.v1 import log_pb2, matching_service_pb2, state_pb2
+from aetheris_server.errors import UnknownRecordError
+from aetheris_server.history.state.command_pass import CommandPass
+from aetheris_server.history.state.draft import Draft
+from aetheris_server.history.state.inflight import Inflight
+from aetheris_server.history.state.run import RunState
+
+CommandHandler = Callable[[CommandPass, command_pb2.Command], None]
+"""Checks a command and drafts what it leads to; raises CommandRefusedError."""
+
+TaskRefs = Iterable[matching_service_pb2.TaskRef]
+
+
+def _changes_nothing(_state: RunState, _event: history_pb2.HistoryEvent) -> None:
+    """What the event says is in the state already, or concerns only workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnEvent:
+    """What one type of event does.
+
+    Attributes:
+        apply: To the state. An event that was buffered is applied when it is buffered, with the id
+            0, and again when it gets its id.
+        observe: To what workers have; the event has been applied.
+        deadlines: The durable deadlines that it has brought.
+        obligations: The tasks that it has brought and that are due at once. They are offered: they
+            do not back off from here on.
+    """
+
+    apply: Callable[[RunState, history_pb2.HistoryEvent], None] = _changes_nothing
+    observe: Callable[[Inflight, history_pb2.HistoryEvent], None] | None = None
+    deadlines: Callable[[RunState, history_pb2.HistoryEvent], Iterable[datetime]] | None = None
+    obligations: (
+        Callable[[RunState, Inflight, history_pb2.HistoryEvent, datetime], TaskRefs] | None
+    ) = None
+
+
+@dataclass(frozen=True, slots=True)
+class OnFact:
+    """What one fact does; see `OnEvent`. `apply` also gets the time of the record."""
+
+    apply: Callable[[RunState, log_pb2.Fact, timestamp_pb2.Timestamp], None]
+    observe: Callable[[Inflight, log_pb2.Fact], None] | None = None
+    deadlines: Callable[[RunState, log_pb2.Fact], Iterable[datetime]] | None = None
+    obligations: Callable[[RunState, Inflight, log_pb2.Fact, datetime], TaskRefs] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """One machine: what there is of it, each part optional.
+
+    Attributes:
+        name: In the log and in snapshots, so it never changes.
+        commands: By command type.
+        closing_commands: Those that close the run, also where this version does not serve them.
+        events: By event type.
+        facts: By the name of the field in `Fact`.
+        own_fact: Of this machine's `MachineFact`s, for a machine without a field in `Fact`.
+        deadlines: All durable ones that nobody has met yet.
+        inflight_deadlines: Those of what workers have, or may have had, by the clock for intervals.
+        decide_due: Drafts what is due at `draft.now`, and, by the clock for intervals, at the last
+            argument.
+        owes: Whether a crash now would leave tasks to offer again.
+        obligations: Every task that is due and that nobody has.
+        take_due: The tasks that backed off until now. They are offered: from here on they do not.
+        restore: Takes what the state says into `Inflight` after a load, at a time by both clocks.
+        close: Drops what an open run alone has, when the run has closed.
+        save: Puts what the machine keeps into its fields of the snapshot.
+        load: Takes it back from there into a state that has none of it.
+        find_unknown: The first thing in its fields that only a newer program knows; else None.
+        save_part: What the machine keeps, for one without fields in the snapshot; None for nothing.
+        load_part: Takes that back, and counts it in `held_bytes`.
+        describe: Puts what users see of it into the answer.
+    """
+
+    name: str
+    commands: Mapping[int, CommandHandler] = field(default_factory=dict[int, CommandHandler])
+    closing_commands: frozenset[int] = frozenset()
+    events: Mapping[int, OnEvent] = field(default_factory=dict[int, OnEvent])
+    facts: Mapping[str, OnFact] = field(default_factory=dict[str, OnFact])
+    own_fact: OnFact | None = None
+    deadlines: Callable[[RunState, Inflight, datetime], Iterable[datetime]] | None = None
+    inflight_deadlines: Callable[[RunState, Inflight], Iterable[float]] | None = None
+    decide_due: Callable[[Draft, RunState, Inflight, float], None] | None = None
+    owes: Callable[[RunState], bool] | None = None
+    obligations: Callable[[RunState, Inflight, datetime], TaskRefs] | None = None
+    take_due: Callable[[RunState, Inflight, datetime], TaskRefs] | None = None
+    restore: Callable[[RunState, Inflight, datetime, float], None] | None = None
+    close: Callable[[RunState], None] | None = None
+    save: Callable[[RunState, state_pb2.RunSnapshot], None] | None = None
+    load: Callable[[RunState, state_pb2.RunSnapshot], None] | None = None
+    find_unknown: Callable[[state_pb2.RunSnapshot], str | None] | None = None
+    save_part: Callable[[RunState], bytes | None] | None = None
+    load_part: Callable[[RunState, bytes], None] | None = None
+    describe: (
+        Callable[[RunState, Inflight, workflow_service_pb2.DescribeWorkflowResponse], None] | None
+    ) = None
+
+
+def unknown_record(state: RunState, what: str) -> UnknownRecordError:
+    """The error for what a newer program has written into the record that is being applied."""
+    return UnknownRecordError(state.key.run_id, state.run_seq + 1, what)

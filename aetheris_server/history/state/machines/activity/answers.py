@@ -1,0 +1,198 @@
+"""What workers answer for an activity's attempt, and what it comes to."""
+
+from datetime import datetime
+
+from aetheris.api.v1 import common_pb2, failure_pb2, history_pb2, worker_service_pb2
+from aetheris.server.v1 import log_pb2
+from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError
+from aetheris_server.history.state.draft import Draft
+from aetheris_server.history.state.inflight import Inflight
+from aetheris_server.history.state.machines.activity.retry import decide_retry
+from aetheris_server.history.state.machines.activity.values import ActivityState, expiration_time
+from aetheris_server.history.state.run import RunState
+from aetheris_server.history.state.times import to_timestamp
+
+
+def require_attempt(state: RunState, scheduled_event_id: int, attempt: int) -> ActivityState:
+    """The activity that a worker's answer is about.
+
+    The answer counts for the attempt, whichever start of it the worker had: work that outlived the
+    server that gave it out is not lost.
+
+    Raises:
+        TaskNotFoundError: The attempt is over.
+    """
+    if not state.is_open:
+        raise TaskNotFoundError("the run has closed")
+    activity = state.activities.get(scheduled_event_id)
+    if activity is None:
+        raise TaskNotFoundError("the activity has closed")
+    if activity.attempt != attempt:
+        raise TaskNotFoundError(f"attempt {attempt} is over; the activity is at {activity.attempt}")
+    return activity
+
+
+def decide_completed(
+    state: RunState,
+    inflight: Inflight,
+    activity: ActivityState,
+    request: worker_service_pb2.RespondActivityTaskCompletedRequest,
+    started_time: datetime,
+    now: datetime,
+) -> log_pb2.LogRecord:
+    """The worker gave a result."""
+    draft = Draft(state, inflight, now)
+    started_id = append_started(draft, inflight, activity, request.identity, started_time)
+    draft.add_or_buffer(
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_COMPLETED,
+        history_pb2.ActivityTaskCompletedEventAttributes(
+            result=request.result if request.HasField("result") else None,
+            scheduled_event_id=activity.scheduled_event_id,
+            started_event_id=started_id,
+            identity=request.identity,
+        ),
+    )
+    draft.ensure_workflow_task()
+    return draft.record
+
+
+def decide_cancelled(
+    state: RunState,
+    inflight: Inflight,
+    activity: ActivityState,
+    request: worker_service_pb2.RespondActivityTaskCancelledRequest,
+    started_time: datetime,
+    now: datetime,
+) -> log_pb2.LogRecord:
+    """The worker did as the request to cancel asked.
+
+    Raises:
+        InvalidArgumentError: Nobody asked.
+    """
+    if not activity.cancel_requested_event_id:
+        raise InvalidArgumentError("task_token", "the activity was not asked to cancel")
+    draft = Draft(state, inflight, now)
+    started_id = append_started(draft, inflight, activity, request.identity, started_time)
+    draft.add_or_buffer(
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED,
+        history_pb2.ActivityTaskCancelledEventAttributes(
+            details=request.details if request.HasField("details") else None,
+            latest_cancel_requested_event_id=activity.cancel_requested_event_id,
+            scheduled_event_id=activity.scheduled_event_id,
+            started_event_id=started_id,
+            identity=request.identity,
+        ),
+    )
+    draft.ensure_workflow_task()
+    return draft.record
+
+
+def decide_failed(
+    state: RunState,
+    inflight: Inflight,
+    activity: ActivityState,
+    request: worker_service_pb2.RespondActivityTaskFailedRequest,
+    started_time: datetime,
+    now: datetime,
+) -> log_pb2.LogRecord:
+    """The worker failed: try again, or close."""
+    draft = Draft(state, inflight, now)
+    decision = decide_retry(
+        activity.scheduled.retry_policy,
+        request.failure,
+        activity.attempt,
+        expiration_time(activity),
+        activity.cancel_requested_event_id != 0,
+        now,
+    )
+    if decision.next_attempt_time is not None:
+        details = (
+            request.last_heartbeat_details if request.HasField("last_heartbeat_details") else None
+        )
+        append_attempt_failed(
+            draft,
+            activity,
+            request.failure,
+            decision.next_attempt_time,
+            request.identity,
+            started_time,
+            details,
+        )
+        return draft.record
+    started_id = append_started(draft, inflight, activity, request.identity, started_time)
+    draft.add_or_buffer(
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_FAILED,
+        history_pb2.ActivityTaskFailedEventAttributes(
+            failure=request.failure,
+            scheduled_event_id=activity.scheduled_event_id,
+            started_event_id=started_id,
+            identity=request.identity,
+            retry_state=decision.state,
+        ),
+    )
+    draft.ensure_workflow_task()
+    return draft.record
+
+
+def decide_heartbeat(
+    state: RunState,
+    inflight: Inflight,
+    activity: ActivityState,
+    details: common_pb2.Payloads | None,
+    now: datetime,
+) -> log_pb2.LogRecord | None:
+    """Keep what the next attempt should know; None if the heartbeat told nothing."""
+    if details is None:
+        return None
+    draft = Draft(state, inflight, now)
+    fact = draft.record.facts.add().activity_heartbeat_recorded
+    fact.scheduled_event_id = activity.scheduled_event_id
+    fact.attempt = activity.attempt
+    fact.details.CopyFrom(details)
+    return draft.record
+
+
+def append_started(
+    draft: Draft,
+    inflight: Inflight,
+    activity: ActivityState,
+    identity: str,
+    started_time: datetime,
+) -> int:
+    """Write the started event of the attempt that is about to close; its id, 0 if buffered.
+
+    `identity` is who answered, not always who was given the attempt last: see `require_attempt`.
+    """
+    started = inflight.activities.get(activity.scheduled_event_id)
+    is_latest = started is not None and identity in ("", started.poller.identity)
+    attributes = history_pb2.ActivityTaskStartedEventAttributes(
+        scheduled_event_id=activity.scheduled_event_id,
+        identity=started.poller.identity if started is not None and not identity else identity,
+        attempt=activity.attempt,
+        last_failure=activity.last_failure,
+        started_time=to_timestamp(started_time),
+        worker_version=started.poller.worker_version if started is not None and is_latest else "",
+    )
+    return draft.add_or_buffer(history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED, attributes)
+
+
+def append_attempt_failed(
+    draft: Draft,
+    activity: ActivityState,
+    failure: failure_pb2.Failure,
+    next_attempt_time: datetime,
+    identity: str,
+    started_time: datetime | None,
+    heartbeat_details: common_pb2.Payloads | None,
+) -> None:
+    """An attempt failed, and another is coming."""
+    fact = draft.record.facts.add().activity_attempt_failed
+    fact.scheduled_event_id = activity.scheduled_event_id
+    fact.attempt = activity.attempt
+    fact.failure.CopyFrom(failure)
+    fact.identity = identity
+    if started_time is not None:
+        fact.started_time.CopyFrom(to_timestamp(started_time))
+    fact.next_attempt_time.CopyFrom(to_timestamp(next_attempt_time))
+    if heartbeat_details is not None:
+        fact.heartbeat_details.CopyFrom(heartbeat_details)

@@ -1,0 +1,81 @@
+"""Giving an activity's attempt to a worker."""
+
+from datetime import datetime
+
+from aetheris.server.v1 import log_pb2
+from aetheris_server.history.state.draft import Draft
+from aetheris_server.history.state.inflight import Inflight, Poller
+from aetheris_server.history.state.machines.activity.values import (
+    ActivityState,
+    StartedActivity,
+    is_owed,
+)
+from aetheris_server.history.state.run import RunState
+
+
+def is_startable(
+    state: RunState, inflight: Inflight, scheduled_event_id: int, attempt: int, now: datetime
+) -> bool:
+    """Whether this attempt is the one that is due and that nobody has.
+
+    One that is refused because it backs off is offered when its time has come.
+    """
+    activity = state.activities.get(scheduled_event_id)
+    return activity is not None and activity.attempt == attempt and is_owed(activity, inflight, now)
+
+
+def start_activity(
+    activity: ActivityState, inflight: Inflight, poller: Poller, now: datetime, at: float
+) -> StartedActivity:
+    """Give an activity's current attempt to a poller. The caller has checked `is_startable`.
+
+    An at-most-once attempt stays started: that its poller has gone does not say that it had not
+    got the task.
+    """
+    started = StartedActivity(
+        scheduled_event_id=activity.scheduled_event_id,
+        attempt=activity.attempt,
+        poller=poller,
+        started_time=now,
+        started_at=at,
+        last_heartbeat_time=now,
+        last_heartbeat_at=at,
+        task_queue=activity.scheduled.task_queue.name,
+    )
+    inflight.activities[activity.scheduled_event_id] = started
+    inflight.backing_off.discard(activity.scheduled_event_id)
+    return started
+
+
+def decide_attempt_started(
+    state: RunState, inflight: Inflight, activity: ActivityState, poller: Poller, now: datetime
+) -> log_pb2.LogRecord:
+    """Note, before the worker gets it, that an at-most-once attempt is given out."""
+    draft = Draft(state, inflight, now)
+    fact = draft.record.facts.add().activity_attempt_started
+    fact.scheduled_event_id = activity.scheduled_event_id
+    fact.attempt = activity.attempt
+    fact.identity = poller.identity
+    return draft.record
+
+
+def decide_not_delivered(
+    state: RunState, inflight: Inflight, activity: ActivityState, now: datetime
+) -> log_pb2.LogRecord:
+    """An at-most-once attempt that was given out certainly did not reach its worker."""
+    draft = Draft(state, inflight, now)
+    fact = draft.record.facts.add().activity_attempt_not_delivered
+    fact.scheduled_event_id = activity.scheduled_event_id
+    fact.attempt = activity.attempt
+    return draft.record
+
+
+def restore(state: RunState, inflight: Inflight, now: datetime, at: float) -> None:
+    """After a load, take up the durable starts, and note the attempts that may back off."""
+    for activity in state.activities.values():
+        if activity.started_time is not None:
+            poller = Poller(activity.started_identity)
+            started = start_activity(activity, inflight, poller, now, at)
+            started.backdate(activity.started_time, now, at)
+        elif activity.attempt > 1:
+            inflight.backing_off.add(activity.scheduled_event_id)

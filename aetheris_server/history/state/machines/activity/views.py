@@ -1,0 +1,129 @@
+"""Activities in snapshots, and as users see them."""
+
+from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
+from aetheris.server.v1 import state_pb2
+from aetheris_server.history.state.inflight import Inflight
+from aetheris_server.history.state.machines.activity.fold import ACTIVITY_BYTES, DELIVERIES
+from aetheris_server.history.state.machines.activity.values import (
+    ActivityState,
+    StartedActivity,
+    expiration_time,
+)
+from aetheris_server.history.state.records import find_unknown
+from aetheris_server.history.state.run import RunState
+from aetheris_server.history.state.times import from_timestamp, to_timestamp
+
+
+def save(state: RunState, snapshot: state_pb2.RunSnapshot) -> None:
+    """The open activities."""
+    snapshot.activities.extend(_to_stored(activity) for activity in state.activities.values())
+
+
+def _to_stored(activity: ActivityState) -> state_pb2.ActivityState:
+    started_time = activity.started_time
+    return state_pb2.ActivityState(
+        scheduled_event_id=activity.scheduled_event_id,
+        scheduled=activity.scheduled,
+        scheduled_time=to_timestamp(activity.scheduled_time),
+        attempt=activity.attempt,
+        attempt_scheduled_time=to_timestamp(activity.attempt_scheduled_time),
+        cancel_requested_event_id=activity.cancel_requested_event_id,
+        heartbeat_details=activity.heartbeat_details,
+        attempts=activity.attempts,
+        started_identity=activity.started_identity,
+        started_time=to_timestamp(started_time) if started_time is not None else None,
+    )
+
+
+def load(state: RunState, snapshot: state_pb2.RunSnapshot) -> None:
+    """The same, back."""
+    for stored in snapshot.activities:
+        activity = _from_stored(stored)
+        state.activities[activity.scheduled_event_id] = activity
+        state.activity_ids[activity.scheduled.activity_id] = activity.scheduled_event_id
+        state.held_bytes += activity.byte_count
+
+
+def _from_stored(stored: state_pb2.ActivityState) -> ActivityState:
+    return ActivityState(
+        scheduled_event_id=stored.scheduled_event_id,
+        scheduled=stored.scheduled,
+        scheduled_time=from_timestamp(stored.scheduled_time),
+        attempt=stored.attempt,
+        attempt_scheduled_time=from_timestamp(stored.attempt_scheduled_time),
+        cancel_requested_event_id=stored.cancel_requested_event_id,
+        heartbeat_details=(
+            stored.heartbeat_details if stored.HasField("heartbeat_details") else None
+        ),
+        attempts=list(stored.attempts),
+        started_identity=stored.started_identity,
+        started_time=(
+            from_timestamp(stored.started_time) if stored.HasField("started_time") else None
+        ),
+        byte_count=(
+            ACTIVITY_BYTES
+            + stored.scheduled.ByteSize()
+            + sum(attempt.ByteSize() for attempt in stored.attempts)
+            + stored.heartbeat_details.ByteSize()
+        ),
+    )
+
+
+def find_unknown_activity(snapshot: state_pb2.RunSnapshot) -> str | None:
+    """The first thing in stored activities that only a newer program knows."""
+    for activity in snapshot.activities:
+        if activity.scheduled.delivery not in DELIVERIES:
+            return f"the activity delivery {activity.scheduled.delivery}"
+        unknown = find_unknown(activity) or find_unknown(activity.scheduled)
+        if unknown is not None:
+            return unknown
+    return None
+
+
+def describe(
+    state: RunState, inflight: Inflight, response: workflow_service_pb2.DescribeWorkflowResponse
+) -> None:
+    """The open activities, and who has them."""
+    for activity in state.activities.values():
+        info = _to_info(activity)
+        started = inflight.activities.get(activity.scheduled_event_id)
+        if started is not None:
+            _add_started(info, activity, started)
+        elif activity.attempt > 1:
+            info.next_attempt_time.CopyFrom(to_timestamp(activity.attempt_scheduled_time))
+        response.pending_activities.append(info)
+
+
+def _to_info(activity: ActivityState) -> workflow_pb2.PendingActivityInfo:
+    scheduled = activity.scheduled
+    expiration = expiration_time(activity)
+    return workflow_pb2.PendingActivityInfo(
+        activity_id=scheduled.activity_id,
+        activity_type=scheduled.activity_type,
+        state=workflow_pb2.PENDING_ACTIVITY_STATE_SCHEDULED,
+        heartbeat_details=activity.heartbeat_details,
+        attempt=activity.attempt,
+        maximum_attempts=scheduled.retry_policy.maximum_attempts,
+        scheduled_time=to_timestamp(activity.scheduled_time),
+        expiration_time=to_timestamp(expiration) if expiration is not None else None,
+        last_failure=activity.last_failure,
+        last_worker_identity=activity.attempts[-1].identity if activity.attempts else "",
+        attempts=activity.attempts,
+        task_queue=scheduled.task_queue.name,
+        capabilities=scheduled.capabilities,
+        scheduled_event_id=activity.scheduled_event_id,
+    )
+
+
+def _add_started(
+    info: workflow_pb2.PendingActivityInfo, activity: ActivityState, started: StartedActivity
+) -> None:
+    info.state = (
+        workflow_pb2.PENDING_ACTIVITY_STATE_CANCEL_REQUESTED
+        if activity.cancel_requested_event_id
+        else workflow_pb2.PENDING_ACTIVITY_STATE_STARTED
+    )
+    info.last_worker_identity = started.poller.identity
+    info.last_started_time.CopyFrom(to_timestamp(started.started_time))
+    if started.last_heartbeat_time > started.started_time:
+        info.last_heartbeat_time.CopyFrom(to_timestamp(started.last_heartbeat_time))

@@ -1,0 +1,93 @@
+"""Giving the workflow task to a worker."""
+
+from datetime import datetime
+
+from aetheris.api.v1 import history_pb2
+from aetheris_server.history.state.inflight import Inflight, Poller
+from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.history.state.machines.workflow_task.values import (
+    StartedWorkflowTask,
+    WorkflowTaskState,
+    is_owed,
+)
+from aetheris_server.history.state.run import RunState
+from aetheris_server.history.state.times import from_duration, to_timestamp
+
+
+def is_startable(
+    state: RunState, inflight: Inflight, scheduled_event_id: int, attempt: int, now: datetime
+) -> bool:
+    """Whether this attempt is the one that is due and that nobody has.
+
+    One that is refused because it backs off is offered when its time has come.
+    """
+    task = state.workflow_task
+    return (
+        task is not None
+        and task.scheduled_event_id == scheduled_event_id
+        and task.attempt == attempt
+        and is_owed(task, inflight, now)
+    )
+
+
+def start_workflow_task(
+    state: RunState,
+    inflight: Inflight,
+    poller: Poller,
+    start_id: str,
+    now: datetime,
+    at: float,
+    limits: RunLimits,
+    query_ids: tuple[str, ...] = (),
+) -> StartedWorkflowTask:
+    """Give the pending workflow task to a poller. Writes nothing.
+
+    The caller has checked `is_startable`, and that no events are buffered.
+    """
+    task = state.workflow_task
+    assert task is not None
+    scheduled_event = _transient_scheduled_event(state, task) if task.is_transient else None
+    started_event = history_pb2.HistoryEvent(
+        event_id=task.scheduled_event_id + 1 if task.is_transient else state.next_event_id,
+        event_time=to_timestamp(now),
+        event_type=history_pb2.EVENT_TYPE_WORKFLOW_TASK_STARTED,
+        workflow_task_started_event_attributes=history_pb2.WorkflowTaskStartedEventAttributes(
+            scheduled_event_id=task.scheduled_event_id,
+            identity=poller.identity,
+            request_id=start_id,
+            suggest_continue_as_new=(
+                state.next_event_id > limits.suggest_continue_events
+                or state.history_bytes > limits.suggest_continue_bytes
+            ),
+            history_bytes=state.history_bytes,
+            started_time=to_timestamp(now),
+        ),
+    )
+    inflight.workflow_task = StartedWorkflowTask(
+        start_id=start_id,
+        scheduled_event_id=task.scheduled_event_id,
+        attempt=task.attempt,
+        poller=poller,
+        scheduled_event=scheduled_event,
+        started_event=started_event,
+        started_time=now,
+        deadline_at=at + from_duration(state.started.workflow_task_timeout).total_seconds(),
+        query_ids=query_ids,
+    )
+    inflight.is_task_backing_off = False
+    return inflight.workflow_task
+
+
+def _transient_scheduled_event(
+    state: RunState, task: WorkflowTaskState
+) -> history_pb2.HistoryEvent:
+    return history_pb2.HistoryEvent(
+        event_id=task.scheduled_event_id,
+        event_time=to_timestamp(task.scheduled_time),
+        event_type=history_pb2.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED,
+        workflow_task_scheduled_event_attributes=history_pb2.WorkflowTaskScheduledEventAttributes(
+            task_queue=state.started.task_queue,
+            start_to_close_timeout=state.started.workflow_task_timeout,
+            attempt=task.attempt,
+        ),
+    )
