@@ -1,16 +1,14 @@
 """Activities as they are offered to workers."""
 
-from collections.abc import Iterable
 from datetime import datetime
 
 from aetheris.api.v1 import history_pb2, task_queue_pb2
 from aetheris.server.v1 import log_pb2, matching_service_pb2
 from aetheris_server.history.state.inflight import Inflight
+from aetheris_server.history.state.machine import TaskRefs
 from aetheris_server.history.state.machines.activity.values import ActivityState, is_free, is_owed
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.times import to_timestamp
-
-TaskRefs = Iterable[matching_service_pb2.TaskRef]
 
 
 def activity_ref(state: RunState, activity: ActivityState) -> matching_service_pb2.TaskRef:

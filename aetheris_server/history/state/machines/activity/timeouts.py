@@ -133,7 +133,6 @@ def _append_timed_out(
         activity.cancel_requested_event_id != 0,
         draft.now,
     )
-    retry_state = _retry_state(decision.state, timeout_type, lost)
     if decision.next_attempt_time is not None and not lost:
         assert started is not None
         append_attempt_failed(
@@ -146,13 +145,8 @@ def _append_timed_out(
             None,
         )
         return
-    if retry_state == failure_pb2.RETRY_STATE_TIMEOUT and timeout_type not in _FINAL_TIMEOUTS:
-        outer = _timeout_failure(activity, failure_pb2.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE)
-        outer.message += ": no time is left for another attempt"
-        outer.cause.CopyFrom(failure)
-        failure = outer
-    elif activity.last_failure is not None:
-        failure.cause.CopyFrom(activity.last_failure)
+    retry_state = _retry_state(decision.state, timeout_type, lost)
+    _add_cause(failure, activity, timeout_type, retry_state)
     started_id = 0
     if started is not None:
         started_id = append_started(
@@ -168,6 +162,23 @@ def _append_timed_out(
         ),
     )
     draft.ensure_workflow_task()
+
+
+def _add_cause(
+    failure: failure_pb2.Failure,
+    activity: ActivityState,
+    timeout_type: "failure_pb2.TimeoutType.ValueType",
+    retry_state: "failure_pb2.RetryState.ValueType",
+) -> None:
+    """Say what came before: the last attempt's deadline, or the failure of the one before it."""
+    if retry_state == failure_pb2.RETRY_STATE_TIMEOUT and timeout_type not in _FINAL_TIMEOUTS:
+        last = failure_pb2.Failure()
+        last.CopyFrom(failure)
+        failure.CopyFrom(_timeout_failure(activity, failure_pb2.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE))
+        failure.message += ": no time is left for another attempt"
+        failure.cause.CopyFrom(last)
+    elif activity.last_failure is not None:
+        failure.cause.CopyFrom(activity.last_failure)
 
 
 def _retry_state(

@@ -1,18 +1,16 @@
 """The workflow task as it is offered to workers."""
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from aetheris.api.v1 import history_pb2, task_queue_pb2
 from aetheris.server.v1 import log_pb2, matching_service_pb2
 from aetheris_server.history.state.inflight import Inflight
+from aetheris_server.history.state.machine import TaskRefs
 from aetheris_server.history.state.machines.workflow_task.values import WorkflowTaskState, is_owed
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.times import to_duration, to_timestamp
 
 STICKY_TIMEOUT = timedelta(seconds=10)
-
-TaskRefs = Iterable[matching_service_pb2.TaskRef]
 
 
 def workflow_ref(state: RunState, inflight: Inflight) -> matching_service_pb2.TaskRef:
