@@ -31,7 +31,8 @@ from aetheris_server.storage.namespaces import create_namespace
 from aetheris_server.storage.requirements import check_database
 from aetheris_server.storage.secrets import ensure_secrets
 from aetheris_server.storage.shards import ensure_cluster
-from aetheris_server.telemetry import get_logger, serve_http
+from aetheris_server.telemetry import get_logger
+from aetheris_server.web import build_app, health_routes, serve_http
 
 _log = get_logger(__name__)
 
@@ -167,11 +168,13 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
         internal = internal_services(
             local_history, local_matching, gate, peers, tokens, credentials
         )
+        app = build_app(health_routes(lambda: _not_ready(peers.host, gate)))
         async with (
+            # First, so that probes are answered until the shards are given up.
+            serve_http(settings.http, app) as http,
             pool,
             peers.host,
             matching,
-            serve_http(settings.http, lambda: _not_ready(peers.host, gate)) as http,
             # Ends after the public one, whose last calls may need other hosts, and those this one.
             serve_internal(settings.internal, settings.grpc, internal) as internal_rpc,
             serve_grpc(settings.grpc, public) as rpc,

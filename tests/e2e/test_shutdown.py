@@ -2,9 +2,11 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.processes import FAST, ServerProcess, Stopwatch, running, start_arguments
@@ -65,6 +67,87 @@ async def test_sigterm_under_load_with_loads_in_flight_ends_in_time(
         for load in loads:
             load.cancel()
         await asyncio.gather(*loads, return_exceptions=True)
+
+
+@asynccontextmanager
+async def connected(
+    address: tuple[str, int], count: int, sent: bytes
+) -> AsyncGenerator[list[asyncio.StreamReader]]:
+    """Connections that send something and then wait."""
+    opened = [await asyncio.open_connection(*address) for _ in range(count)]
+    for _, writer in opened:
+        writer.write(sent)
+    try:
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.transport.abort()
+
+
+async def get(address: tuple[str, int], path: str) -> str:
+    """All that a server answers to a request."""
+    sent = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    async with asyncio.timeout(10), connected(address, 1, sent) as [reader]:
+        return (await reader.read()).decode()
+
+
+async def test_http_clients_that_wait_do_not_hold_up_the_end(new_server: NewServer) -> None:
+    process = new_server(AETHERIS_HTTP__PORT="0")
+    async with running(process):
+        address = await process.wait_http()
+        async with (
+            connected(address, 50, b""),
+            connected(address, 50, b"GET /heal"),
+            connected(address, 50, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") as answered,
+        ):
+            for reader in answered:
+                assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+            watch = Stopwatch()
+            process.send(signal.SIGTERM)
+            assert await process.wait_exit() == 0, process.output
+            assert watch.seconds < 3
+    assert "[error" not in process.output
+
+
+async def test_http_answers_beside_a_thousand_silent_connections_and_keeps_few(
+    new_server: NewServer,
+) -> None:
+    process = new_server(AETHERIS_HTTP__PORT="0")
+    async with running(process):
+        address = await process.wait_http()
+        async with connected(address, 1000, b"GET /heal"):
+            answer = await get(address, "/readyz")
+            assert answer.startswith("HTTP/1.1 200 ")
+            assert len(psutil.Process(process.pid).net_connections()) < 300
+        assert await process.terminate() == 0, process.output
+
+
+async def test_http_answers_until_a_server_that_drains_has_ended(new_server: NewServer) -> None:
+    process = new_server(_HANGING.format(limit=60.0), AETHERIS_HTTP__PORT="0")
+    async with running(process):
+        address = await process.wait_http()
+        assert (await get(address, "/readyz")).startswith("HTTP/1.1 200 ")
+        process.send(signal.SIGTERM)
+
+        async def is_draining() -> bool:
+            return (await get(address, "/readyz")).startswith("HTTP/1.1 503 ")
+
+        await wait_until(is_draining, 10)
+        # Its gRPC port is closed by then.
+        await wait_until(lambda: not _listens(process), 20)
+        assert (await get(address, "/readyz")).endswith("waiting for draining\n")
+        assert (await get(address, "/healthz")).endswith("ok\n")
+        assert "aetheris_" in await get(address, "/metrics")
+        process.send(signal.SIGTERM)
+        assert await process.wait_exit() == -signal.SIGTERM, process.output
+
+
+def _listens(process: ServerProcess) -> bool:
+    port = int(process.address.rpartition(":")[2])
+    return any(
+        connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
+        for connection in psutil.Process(process.pid).net_connections()
+    )
 
 
 async def test_server_that_hangs_is_ended_and_says_where(new_server: NewServer) -> None:

