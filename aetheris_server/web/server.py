@@ -38,7 +38,19 @@ class HttpEndpoint:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its handlers of signals, which would replace those of `Shutdown`."""
+    """uvicorn's server; tells when it has begun, and does not handle signals, as `Shutdown` does.
+
+    Attributes:
+        begun: Done when connections are accepted.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.begun = asyncio.get_running_loop().create_future()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.begun.set_result(None)
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -70,6 +82,10 @@ async def serve_http(settings: HttpSettings, app: Starlette) -> AsyncGenerator[H
     server = _Server(_configure(app))
     serving = asyncio.create_task(server.serve(listeners), name="http")
     try:
+        # One that is told to end before it has begun may leave the port open.
+        await asyncio.wait([serving, server.begun], return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
         yield HttpEndpoint(host, port)
     finally:
         await _end(server, serving)
