@@ -5,17 +5,18 @@ known here, the status code decides.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs] - its own types
+from grpc_status import rpc_status
 
 from aetheris.api.v1 import error_details_pb2 as details
 from aetheris_client import errors
 
-DETAILS_KEY: Final = "grpc-status-details-bin"
-_TYPE_PREFIX: Final = "type.googleapis.com/"
+# The stubs of grpc_status do not say that it gives and takes a google.rpc.Status.
+_RPC_STATUS: Final = cast("Any", rpc_status)
 
 # Each detail's fields are the constructor's arguments of its error.
 _BY_DETAIL: Final[Mapping[str, tuple[type[Message], Callable[..., errors.RpcError]]]] = {
@@ -63,20 +64,15 @@ def _is_cut(message: str) -> bool:
 
 
 def _find_detail(error: grpc.aio.AioRpcError) -> Message | None:
-    for key, value in error.trailing_metadata() or ():
-        if key == DETAILS_KEY and isinstance(value, bytes):
-            return _unpack(value)
-    return None
-
-
-def _unpack(serialized: bytes) -> Message | None:
-    """The first detail of a known type; None if there is none, or the bytes are no status."""
+    """The first detail of a known type; None without one, or if its status is not this error's."""
     try:
-        for packed in status_pb2.Status.FromString(serialized).details:
-            row = _BY_DETAIL.get(packed.type_url.removeprefix(_TYPE_PREFIX))
+        # It asks of a call only what the error has as well.
+        status: status_pb2.Status | None = _RPC_STATUS.from_call(error)
+        for packed in status.details if status is not None else ():
+            row = _BY_DETAIL.get(packed.TypeName())
             if row is not None:
                 return row[0].FromString(packed.value)
-    except DecodeError:
+    except (DecodeError, ValueError):
         pass
     return None
 

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs] - its own types
 from grpc import StatusCode
 from grpc.aio import AioRpcError
+from grpc_status import rpc_status
 
 from aetheris.api.v1 import error_details_pb2 as public
 from aetheris.server.v1 import error_details_pb2 as internal
@@ -47,7 +48,6 @@ from aetheris_server.errors import (
 from aetheris_server.telemetry import get_logger
 
 __all__ = [
-    "DETAILS_KEY",
     "PeerFaultError",
     "PeerUnavailableError",
     "RpcStatus",
@@ -57,12 +57,11 @@ __all__ = [
     "to_status",
 ]
 
-DETAILS_KEY = "grpc-status-details-bin"
-"""The trailing metadata in which gRPC libraries of every language look for a google.rpc.Status."""
-
 # Headers over 8 KiB in all are refused by some clients, and text may triple in its encoding.
 _TEXT_MAX_BYTES = 700
-_TYPE_PREFIX = "type.googleapis.com/"
+
+# The stubs of grpc_status do not say that it gives and takes a google.rpc.Status.
+_RPC_STATUS = cast("Any", rpc_status)
 
 _log = get_logger(__name__)
 
@@ -164,28 +163,35 @@ def from_status(status: RpcStatus) -> Exception:
     return make_error(status.message)
 
 
-def to_metadata(status: RpcStatus) -> tuple[tuple[str, bytes]]:
+def to_metadata(status: RpcStatus) -> Sequence[tuple[str, bytes]]:
     """The trailing metadata of a failed call."""
     message = status_pb2.Status(code=status.code_number, message=status.message)
     if status.detail is not None:
-        message.details.add(
-            type_url=_TYPE_PREFIX + status.detail.DESCRIPTOR.full_name,
-            value=status.detail.SerializeToString(),
-        )
-    return ((DETAILS_KEY, message.SerializeToString()),)
+        cast("Any", message.details.add()).Pack(status.detail)
+    return _RPC_STATUS.to_status(message).trailing_metadata
 
 
 def from_rpc_error(error: AioRpcError) -> Exception:
     """The error that another host raised, or PeerUnavailableError where none answered."""
     message = error.details() or error.code().name
-    for key, value in error.trailing_metadata() or ():
-        if key == DETAILS_KEY and isinstance(value, bytes):
-            return from_status(RpcStatus(error.code(), message, _unpack(value)))
-    # Every server of ours sends the metadata, so this came from gRPC itself.
-    match error.code():
+    try:
+        # It asks of a call only what the error has as well.
+        status: status_pb2.Status | None = _RPC_STATUS.from_call(error)
+        if status is None:
+            return _from_grpc(error.code(), message)
+        detail = _unpack(status)
+    except (DecodeError, ValueError):
+        # Damaged, or of another code or message.
+        detail = None
+    return from_status(RpcStatus(error.code(), message, detail))
+
+
+def _from_grpc(code: StatusCode, message: str) -> Exception:
+    """What gRPC itself says: every server of ours would have sent the metadata."""
+    match code:
         case StatusCode.UNAVAILABLE | StatusCode.DEADLINE_EXCEEDED | StatusCode.CANCELLED:
             return PeerUnavailableError(f"the other host did not answer: {message}")
-        case code:
+        case _:
             return PeerFaultError(f"{code.name}: {message}")
 
 
@@ -194,15 +200,11 @@ def _code_number(code: StatusCode) -> int:
     return number
 
 
-def _unpack(serialized: bytes) -> Message | None:
+def _unpack(status: status_pb2.Status) -> Message | None:
     """The first detail of a known type, if any."""
-    try:
-        details = status_pb2.Status.FromString(serialized).details
-        for packed in details:
-            if row := _BY_DETAIL.get(packed.type_url.removeprefix(_TYPE_PREFIX)):
-                return row[1].FromString(packed.value)
-    except DecodeError:
-        pass
+    for packed in status.details:
+        if row := _BY_DETAIL.get(packed.TypeName()):
+            return row[1].FromString(packed.value)
     return None
 
 

@@ -5,14 +5,14 @@ import threading
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc.status_pb2 import Status  # pyright: ignore[reportMissingTypeStubs] - its own types
+from grpc_status import rpc_status
 
 from aetheris.api.v1 import operator_service_pb2, worker_service_pb2, workflow_service_pb2
 
@@ -121,7 +121,6 @@ def trailers(refusal: Refusal) -> tuple[tuple[str, bytes], ...]:
     """A refusal's detail as servers send it."""
     if refusal.detail is None:
         return ()
-    packed = AnyMessage()
-    packed.Pack(refusal.detail)
-    status = Status(message=refusal.message, details=[packed])
-    return (("grpc-status-details-bin", status.SerializeToString()),)
+    status = Status(code=refusal.code.value[0], message=refusal.message)
+    status.details.add().Pack(refusal.detail)
+    return tuple(cast("Any", rpc_status.to_status(status)).trailing_metadata)

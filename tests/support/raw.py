@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import grpc
 import grpc.aio
 from google.protobuf import duration_pb2
-from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]
+from grpc_status import rpc_status
 
 from aetheris.api.v1 import (
     command_pb2,
@@ -507,11 +507,9 @@ def code_of(error: grpc.aio.AioRpcError) -> grpc.StatusCode:
 
 def detail_of(error: grpc.aio.AioRpcError, name: str) -> Any:
     """The error's typed detail, a message of error_details.proto."""
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            assert isinstance(value, bytes)
-            (packed,) = status_pb2.Status.FromString(value).details
-            detail = getattr(error_details_pb2, name)()
-            assert packed.Unpack(detail), f"the detail is a {packed.type_url}"
-            return detail
-    raise AssertionError("the error has no detail")
+    status = rpc_status.from_call(cast("Any", error))
+    assert status is not None, "the error has no detail"
+    (packed,) = status.details
+    detail = getattr(error_details_pb2, name)()
+    assert packed.Unpack(detail), f"the detail is a {packed.type_url}"
+    return detail

@@ -5,9 +5,9 @@ from typing import Any, cast
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs] - its own types
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
 from prometheus_client import REGISTRY
 
 from aetheris.api.v1 import common_pb2, error_details_pb2, worker_service_pb2, workflow_service_pb2
@@ -19,7 +19,6 @@ from aetheris_server.errors import (
     TaskNotFoundError,
     WorkflowAlreadyStartedError,
 )
-from aetheris_server.rpc.errors import DETAILS_KEY
 from aetheris_server.rpc.server import serve_grpc
 from aetheris_server.rpc.tokens import LISTING_HISTORY
 from tests.support.frontend import RunningFrontend, running_frontend
@@ -47,9 +46,7 @@ def a_poll() -> worker_service_pb2.PollActivityTasksRequest:
 
 
 def detail_of(error: grpc.aio.AioRpcError) -> str:
-    [serialized] = [value for key, value in error.trailing_metadata() if key == DETAILS_KEY]
-    assert isinstance(serialized, bytes)
-    return status_pb2.Status.FromString(serialized).details[0].type_url
+    return rpc_status.from_call(cast("Any", error)).details[0].type_url
 
 
 def health_stub(frontend: RunningFrontend) -> Any:

@@ -96,6 +96,23 @@ def test_call_that_was_cut_is_unavailable_whatever_its_code(
     assert isinstance(from_rpc_error(cut), errors.UnavailableError) is is_unavailable
 
 
+@pytest.mark.parametrize("message", ["", " a ", "ä\n\t\x00\x7f", "100 % %41", "x" * 700])
+async def test_detail_arrives_whatever_the_message_is(
+    server: CannedServer, client: Client, message: str
+):
+    detail = details.WorkflowNotFoundDetail(workflow_id="w", run_id="r")
+    server.on("DescribeWorkflow", Refusal(Code.NOT_FOUND, message, detail))
+    with pytest.raises(errors.WorkflowNotFoundError):
+        await client.get_workflow_handle("w").describe()
+
+
+@pytest.mark.parametrize("trailer", [b"\xff\xff", b""])
+def test_detail_that_is_not_of_its_call_leaves_the_code(trailer: bytes):
+    metadata = grpc.aio.Metadata(("grpc-status-details-bin", trailer))
+    error = grpc.aio.AioRpcError(Code.UNAVAILABLE, grpc.aio.Metadata(), metadata, "text")
+    assert isinstance(from_rpc_error(error), errors.UnavailableError)
+
+
 def test_errors_that_are_documented_are_all_there_and_no_others():
     tree = (errors.__doc__ or "").split("Imports no gRPC")[0]
     documented = {word for word in tree.split() if word.endswith("Error")}

@@ -3,7 +3,6 @@ import pytest
 
 from aetheris_server import errors
 from aetheris_server.rpc.errors import (
-    DETAILS_KEY,
     PeerFaultError,
     PeerUnavailableError,
     RpcStatus,
@@ -103,11 +102,23 @@ def test_error_of_the_connection_is_peer_unavailable(code: grpc.StatusCode) -> N
 
 
 def test_details_that_are_damaged_leave_the_code() -> None:
-    metadata = grpc.aio.Metadata((DETAILS_KEY, b"\xff\xff"))
+    metadata = grpc.aio.Metadata(("grpc-status-details-bin", b"\xff\xff"))
     arrived = from_rpc_error(
         grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), metadata, "text")
     )
     assert type(arrived) is errors.UnavailableError
+
+
+@pytest.mark.parametrize(
+    "code,message",
+    [(grpc.StatusCode.UNAVAILABLE, "another"), (grpc.StatusCode.ABORTED, "a worker")],
+)
+def test_details_of_another_status_leave_the_code(code: grpc.StatusCode, message: str) -> None:
+    status = to_status(errors.NotReadyError("a worker"))
+    metadata = grpc.aio.Metadata(*to_metadata(status))
+    arrived = from_rpc_error(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata, message))
+    assert not isinstance(arrived, errors.NotReadyError)
+    assert message in str(arrived)
 
 
 def test_status_of_an_unknown_code_is_a_fault() -> None:
