@@ -136,10 +136,8 @@ class ServerProcess(ChildProcess):
         port = self.address.rpartition(":")[2] or "0"
         internal_port = self.internal_address.rpartition(":")[2] or "0"
         self._output_begin = self._log.stat().st_size if self._log.exists() else 0
-        self._spawn(
-            *(*self.program, *self.arguments, "--port", port),
-            *("--internal-port", internal_port),
-        )
+        ports = ("--port", port, "--internal-port", internal_port)
+        self._spawn(*self.program, *self.arguments, *ports)
 
     async def wait_ready(self) -> None:
         """Return when it says that it is ready."""
