@@ -18,7 +18,7 @@ from aetheris_server.cli import _END_TIMEOUT, app
 from aetheris_server.config import HttpSettings, Settings, load_settings
 from aetheris_server.embedded.postgres import POSTGRES_MAJOR
 from aetheris_server.rpc.server import internal_port
-from aetheris_server.telemetry import serve_http
+from aetheris_server.web import build_app, health_routes, serve_http
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
@@ -152,7 +152,8 @@ async def test_health_check_asks_the_server_whether_it_is_ready(
     waits_for: str | None, code: int
 ) -> None:
     _, option, script = _health_command()
-    async with serve_http(HttpSettings(port=0), lambda: waits_for) as endpoint:
+    probed = build_app(health_routes(lambda: waits_for))
+    async with serve_http(HttpSettings(port=0), probed) as endpoint:
         assert endpoint is not None
         script = script.replace(str(Settings().http.port), str(endpoint.port))
         check = await asyncio.create_subprocess_exec(sys.executable, option, script)
