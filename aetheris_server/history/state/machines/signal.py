@@ -17,6 +17,7 @@ from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machine import Machine, OnEvent
 from aetheris_server.history.state.machines.lifecycle.close import require_open
 from aetheris_server.history.state.machines.workflow_task.ending import append_failed
+from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
 from aetheris_server.history.state.run import RunState
 
 _REQUEST_BYTES = 128
@@ -46,15 +47,7 @@ def decide_signaled(
         )
     draft = Draft(state, inflight, now)
     if inflight.workflow_task is not None and _is_buffer_full(state, limits):
-        append_failed(
-            draft,
-            inflight.workflow_task,
-            history_pb2.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_COMMAND,
-            failure_pb2.Failure(
-                message="too many events came while a worker had the workflow task"
-            ),
-            "history",
-        )
+        _end_task(draft, inflight.workflow_task)
     draft.add_or_buffer(
         history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED,
         history_pb2.WorkflowExecutionSignaledEventAttributes(
@@ -74,6 +67,14 @@ def _is_buffer_full(state: RunState, limits: RunLimits) -> bool:
         len(state.buffered_events) >= limits.max_buffered_events
         or state.buffered_bytes >= limits.max_buffered_bytes
     )
+
+
+def _end_task(draft: Draft, started: StartedWorkflowTask) -> None:
+    failure = failure_pb2.Failure(
+        message="too many events came while a worker had the workflow task"
+    )
+    cause = history_pb2.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_COMMAND
+    append_failed(draft, started, cause, failure, "history")
 
 
 def _signaled(state: RunState, event: history_pb2.HistoryEvent) -> None:

@@ -17,6 +17,7 @@ from aetheris_server.history.state.command_checks import CommandRefusedError, ch
 from aetheris_server.history.state.command_pass import CommandPass
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight
+from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machine import Machine, OnEvent
 from aetheris_server.history.state.records import find_unknown
 from aetheris_server.history.state.run import RunState
@@ -31,6 +32,8 @@ from aetheris_server.history.state.times import (
 
 _TIMER_BYTES = 512
 """What one takes in memory."""
+
+_BAD_START = history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_START_TIMER_ATTRIBUTES
 
 
 @dataclass(slots=True)
@@ -71,25 +74,9 @@ class _Changed:
 
 def _start(commands: CommandPass, command: command_pb2.Command) -> None:
     given = command.start_timer_command_attributes
-    bad = history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_START_TIMER_ATTRIBUTES
-    check_id(given.timer_id, "timer_id", bad, commands.limits)
-    if from_duration(given.start_to_fire_timeout) <= ZERO:
-        raise CommandRefusedError(bad, "start_to_fire_timeout is not more than zero")
-    if is_over_maximum(given.start_to_fire_timeout):
-        raise CommandRefusedError(
-            bad,
-            f"start_to_fire_timeout is {given.start_to_fire_timeout.seconds} s, "
-            f"expected at most {MAX_DURATION}",
-        )
+    _check_given(given, commands.limits)
     changed = commands.parts.make(_Changed)
-    if changed.find_open(commands.state, given.timer_id) is not None:
-        raise CommandRefusedError(
-            history_pb2.WORKFLOW_TASK_FAILED_CAUSE_START_TIMER_DUPLICATE_ID,
-            f"timer_id {given.timer_id!r} is that of an open timer",
-        )
-    count = changed.count_open(commands.state)
-    if count >= commands.limits.max_pending_timers:
-        raise CommandRefusedError(bad, f"{count} timers are open, the most that a run may have")
+    _check_free(commands, changed, given.timer_id)
     changed.started[given.timer_id] = commands.draft.add(
         history_pb2.EVENT_TYPE_TIMER_STARTED,
         history_pb2.TimerStartedEventAttributes(
@@ -98,6 +85,31 @@ def _start(commands: CommandPass, command: command_pb2.Command) -> None:
             workflow_task_completed_event_id=commands.completed_id,
         ),
     )
+
+
+def _check_given(given: command_pb2.StartTimerCommandAttributes, limits: RunLimits) -> None:
+    check_id(given.timer_id, "timer_id", _BAD_START, limits)
+    if from_duration(given.start_to_fire_timeout) <= ZERO:
+        raise CommandRefusedError(_BAD_START, "start_to_fire_timeout is not more than zero")
+    if is_over_maximum(given.start_to_fire_timeout):
+        raise CommandRefusedError(
+            _BAD_START,
+            f"start_to_fire_timeout is {given.start_to_fire_timeout.seconds} s, "
+            f"expected at most {MAX_DURATION}",
+        )
+
+
+def _check_free(commands: CommandPass, changed: _Changed, timer_id: str) -> None:
+    if changed.find_open(commands.state, timer_id) is not None:
+        raise CommandRefusedError(
+            history_pb2.WORKFLOW_TASK_FAILED_CAUSE_START_TIMER_DUPLICATE_ID,
+            f"timer_id {timer_id!r} is that of an open timer",
+        )
+    count = changed.count_open(commands.state)
+    if count >= commands.limits.max_pending_timers:
+        raise CommandRefusedError(
+            _BAD_START, f"{count} timers are open, the most that a run may have"
+        )
 
 
 def _cancel(commands: CommandPass, command: command_pb2.Command) -> None:

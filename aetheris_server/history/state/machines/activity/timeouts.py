@@ -147,6 +147,17 @@ def _append_timed_out(
         return
     retry_state = _retry_state(decision.state, timeout_type, lost)
     _add_cause(failure, activity, timeout_type, retry_state)
+    _append_closed(draft, inflight, activity, failure, retry_state)
+
+
+def _append_closed(
+    draft: Draft,
+    inflight: Inflight,
+    activity: ActivityState,
+    failure: failure_pb2.Failure,
+    retry_state: "failure_pb2.RetryState.ValueType",
+) -> None:
+    started = inflight.activities.get(activity.scheduled_event_id)
     started_id = 0
     if started is not None:
         started_id = append_started(
