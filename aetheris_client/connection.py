@@ -9,6 +9,7 @@ import asyncio
 import math
 import random
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -31,6 +32,9 @@ from aetheris_client.rpc_errors import from_rpc_error
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
+# Below what a server takes from one connection at a time: `grpc.max_streams`, 250 by default.
+_CALLS_PER_CHANNEL: Final = 200
+
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 
 # A server that restarts is back within seconds, so reconnecting is tried often. The pings find a
@@ -47,6 +51,8 @@ _CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # Retries are this module's affair; gRPC's own would double them.
     ("grpc.enable_retries", 0),
+    # Else channels to the same address share one connection.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 
 
@@ -81,21 +87,66 @@ class Backoff:
         return ceiling * random.uniform(0.5, 1.0)
 
 
-@dataclass(frozen=True, slots=True)
 class _Channel:
-    """A channel of one event loop, and the stubs that use it."""
+    """A channel of one event loop, and the stubs that use it.
 
-    channel: grpc.aio.Channel
-    workflow_service: WorkflowServiceStub
-    worker_service: WorkerServiceStub
-    operator_service: OperatorServiceStub
+    Attributes:
+        call_count: Calls in flight that were made by `Connection.call`.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.workflow_service = WorkflowServiceStub(channel)
+        self.worker_service = WorkerServiceStub(channel)
+        self.operator_service = OperatorServiceStub(channel)
+        self.call_count = 0
+
+
+class _Channels:
+    """The channels of one event loop, each of them a connection of its own.
+
+    A server has a bound on the calls in flight of one connection, at which further ones wait in
+    gRPC: results that a client waits for must hold up neither its other calls nor its workers.
+    """
+
+    def __init__(self, open_channel: Callable[[], grpc.aio.Channel]) -> None:
+        self._open = open_channel
+        self._of_workers: _Channel | None = None
+        self._of_calls: list[_Channel] = []
+        self._by_method: dict[object, _Channel] = {}
+
+    def of_workers(self) -> _Channel:
+        """That of workers' polls and answers, which are few."""
+        if self._of_workers is None:
+            self._of_workers = _Channel(self._open())
+        return self._of_workers
+
+    def of_calls(self) -> _Channel:
+        """The first that has room for one more call."""
+        for channel in self._of_calls:
+            if channel.call_count < _CALLS_PER_CHANNEL:
+                return channel
+        channel = _Channel(self._open())
+        self._of_calls.append(channel)
+        for method in vars(channel.workflow_service).values():
+            self._by_method[method] = channel
+        return channel
+
+    def find(self, method: object) -> _Channel | None:
+        """The channel of a method whose calls are counted."""
+        return self._by_method.get(method)
+
+    async def close(self) -> None:
+        """Close all; calls in flight are cancelled."""
+        for channel in (*self._of_calls, *filter(None, [self._of_workers])):
+            await channel.channel.close()
 
 
 class Connection:
     """A connection to a cluster, shared by every client and worker that is given it.
 
     gRPC binds a channel to the event loop that opens it, so each loop that uses the connection gets
-    a channel of its own, when it first does: one client serves a second `asyncio.run` as well.
+    channels of its own, when it first does: one client serves a second `asyncio.run` as well.
     """
 
     def __init__(
@@ -104,23 +155,23 @@ class Connection:
         self.address = address
         self.backoff = backoff or Backoff()
         self._tls = (TlsConfig() if tls else None) if isinstance(tls, bool) else tls
-        self._channels: dict[asyncio.AbstractEventLoop, _Channel] = {}
+        self._channels: dict[asyncio.AbstractEventLoop, _Channels] = {}
         self._is_closed = False
 
     @property
     def workflow_service(self) -> WorkflowServiceStub:
-        """For the running event loop alone, as the other two are."""
-        return self._here().workflow_service
+        """For the next call in the running event loop alone, as the other two are."""
+        return self._here().of_calls().workflow_service
 
     @property
     def worker_service(self) -> WorkerServiceStub:
         """For workers' polls and answers."""
-        return self._here().worker_service
+        return self._here().of_workers().worker_service
 
     @property
     def operator_service(self) -> OperatorServiceStub:
         """For operators."""
-        return self._here().operator_service
+        return self._here().of_calls().operator_service
 
     async def __aenter__(self) -> Self:
         return self
@@ -140,7 +191,7 @@ class Connection:
             UnavailableError: None did; says why, which may take two more seconds to find out.
         """
         try:
-            await asyncio.wait_for(self._here().channel.channel_ready(), timeout)
+            await asyncio.wait_for(self._here().of_calls().channel.channel_ready(), timeout)
         except TimeoutError:
             why = await self._why_unreachable()
             raise UnavailableError(
@@ -176,6 +227,24 @@ class Connection:
             RpcError: A typed leaf where the server attached a detail. When the time is up, what
                 the last attempt met: UnavailableError or DeadlineExceededError.
         """
+        loop = asyncio.get_running_loop()
+        channels = self._channels.get(loop)
+        channel = channels.find(method) if channels is not None else None
+        if channel is None:
+            return await self._try(method, request, timeout, attempt_timeout)
+        channel.call_count += 1
+        try:
+            return await self._try(method, request, timeout, attempt_timeout)
+        finally:
+            channel.call_count -= 1
+
+    async def _try(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        timeout: float,
+        attempt_timeout: float,
+    ) -> Response:
         deadline = asyncio.get_running_loop().time() + timeout
         attempt = 0
         while True:
@@ -199,30 +268,25 @@ class Connection:
         # Those of other loops close as their last call ends.
         self._channels.clear()
         if mine is not None:
-            await mine.channel.close()
+            await mine.close()
 
-    def _here(self) -> _Channel:
+    def _here(self) -> _Channels:
         loop = asyncio.get_running_loop()
-        open_channel = self._channels.get(loop)
-        if open_channel is None:
-            open_channel = self._open(loop)
-        return open_channel
+        channels = self._channels.get(loop)
+        if channels is None:
+            channels = self._open(loop)
+        return channels
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> _Channel:
+    def _open(self, loop: asyncio.AbstractEventLoop) -> _Channels:
         if self._is_closed:
             raise ConnectionClosedError(self.address)
         for other in list(self._channels):
             if other.is_closed():
                 # Another thread's loop may look as well.
                 self._channels.pop(other, None)
-        channel = _open_channel(self.address, self._tls)
-        self._channels[loop] = _Channel(
-            channel,
-            WorkflowServiceStub(channel),
-            WorkerServiceStub(channel),
-            OperatorServiceStub(channel),
-        )
-        return self._channels[loop]
+        channels = _Channels(lambda: _open_channel(self.address, self._tls))
+        self._channels[loop] = channels
+        return channels
 
 
 def _may_retry(failure: RpcError) -> bool:

@@ -145,15 +145,15 @@ class GrpcSettings(_Section):
     """The public gRPC endpoint, for clients and workers.
 
     `max_calls` bounds the calls in flight, long polls included; `max_streams` those of one
-    connection, at which more wait in the client. None is no bound: a client that waits for many
-    results has all of its calls on one connection.
+    connection, at which more wait in the client: a flood of calls that are reset costs the others
+    little then. None is no bound, for clients that have more calls in flight on one connection.
     """
 
     host: str = "127.0.0.1"
     port: Port = 7233
     max_message_bytes: ByteCount = ByteSize(8 * _MIB)
     max_calls: Count = 20_000
-    max_streams: Count | None = None
+    max_streams: Count | None = 250
     drain_timeout: SecondsOrZero = 10.0
 
 
