@@ -189,9 +189,13 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
                 )
             await peers.host.join(address, is_reached=is_reached)
             await _wait_ready(peers.host)
-            await internal_rpc.begin_serving()
-            await rpc.begin_serving()
-            following = asyncio.create_task(rpc.follow(lambda: peers.host.membership.is_ready))
+            ports = (internal_rpc, rpc)
+            for port in ports:
+                await port.begin_serving()
+            following = [
+                asyncio.create_task(port.follow(lambda: peers.host.membership.is_ready))
+                for port in ports
+            ]
             try:
                 yield RunningServer(
                     rpc.address,
@@ -200,9 +204,9 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
                 )
             finally:
                 _log.info("draining")
-                await end_tasks([following])
-                await rpc.begin_drain()
-                await internal_rpc.begin_drain()
+                await end_tasks(following)
+                for port in ports:
+                    await port.begin_drain()
                 gate.begin_drain()
                 matching.begin_drain()
 

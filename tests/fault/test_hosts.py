@@ -230,6 +230,7 @@ async def test_host_with_the_address_of_a_live_one_ends_and_harms_no_run(
         finally:
             await second.kill()
         assert "internal.advertised_address" in second.output
+        assert "is not reached at the address" in second.output
         assert "another host has this host's address" not in first.output
     await asyncio.to_thread(audit_log, migrated_postgres_dsn)
 
