@@ -1,7 +1,7 @@
 """Logs and snapshots that earlier versions wrote are still read as they were meant.
 
 A file has runs by name; a run has its records in order, each with the hash chain's link and the
-snapshot made behind it. Files are only ever added.
+snapshot made behind it. `tests/support/golden_runs.py` writes one. Files are only ever added.
 """
 
 import base64
@@ -16,8 +16,10 @@ from aetheris.server.v1 import state_pb2
 from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.machines.lifecycle.start import new_state
 from aetheris_server.history.state.records import decode_record
+from aetheris_server.history.state.registry import RUN_MACHINES, fact_name
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
+from tests.support.golden_runs import LIVES
 from tests.support.runs import KEY
 
 _RUNS: dict[str, list[dict[str, str]]] = {
@@ -49,3 +51,11 @@ def test_golden_log_and_snapshots_fold_to_the_same_state(name: str) -> None:
         assert _fields(loaded) == _fields(state)
         written = state_pb2.RunSnapshot.FromString(to_snapshot(state))
         assert written == state_pb2.RunSnapshot.FromString(snapshot)
+
+
+def test_lives_for_golden_files_have_every_event_and_fact() -> None:
+    records = [record for make in LIVES.values() for record in make().records]
+    events = {event.event_type for record in records for event in record.events}
+    facts = {fact_name(fact) for record in records for fact in record.facts}
+    assert events == RUN_MACHINES.events.keys()
+    assert facts == RUN_MACHINES.facts.keys() | {"event_buffered", "buffer_flushed"}

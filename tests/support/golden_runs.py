@@ -1,0 +1,147 @@
+"""Runs that have every event and every fact, and how a golden file is made of them.
+
+`python -m tests.support.golden_runs FILE` writes one with the code as it is. Files are only ever
+added: one whose log this program writes differently is what they are for.
+"""
+
+import base64
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aetheris.api.v1 import workflow_pb2
+from aetheris.server.v1 import log_pb2
+from aetheris_server.history.state.snapshot import to_snapshot
+from tests.support.runs import (
+    RunDriver,
+    application_failure,
+    cancel_activity,
+    cancel_timer,
+    cancel_workflow,
+    complete_workflow,
+    fail_workflow,
+    payloads,
+    record_marker,
+    schedule_activity,
+    seconds,
+    start_timer,
+)
+
+_AT_MOST_ONCE = workflow_pb2.ACTIVITY_DELIVERY_AT_MOST_ONCE
+
+
+class GoldenRun(RunDriver):
+    """Keeps, for each record, what a golden file has."""
+
+    def __init__(self, **start: Any) -> None:
+        self.rows: list[dict[str, str]] = []
+        super().__init__(**start)
+
+    def commit(self, record: log_pb2.LogRecord) -> log_pb2.LogRecord:
+        super().commit(record)
+        self.rows.append(
+            {
+                "record": base64.b64encode(self.stored[-1]).decode(),
+                "hash": self.state.hash.hex(),
+                "snapshot": base64.b64encode(to_snapshot(self.state)).decode(),
+            }
+        )
+        return record
+
+
+def _timers() -> GoldenRun:
+    """Some fire while a worker decides; of those one is withdrawn. The code fails."""
+    run = GoldenRun()
+    timers = [start_timer("a", 5), start_timer("b", 6), start_timer("c", 7), start_timer("d", 90)]
+    run.run_task(*timers, force_create_new_workflow_task=True)
+    run.start_task()
+    run.advance(5.5)
+    run.signal("s1", input=payloads("hello"))
+    run.complete_task(cancel_timer("a"), cancel_timer("b"))
+    run.start_task()
+    run.advance(3)
+    run.complete_task(record_marker("m"))
+    run.run_task(fail_workflow(application_failure()))
+    return run
+
+
+def _activities() -> GoldenRun:
+    """They end in every way, and so does the workflow task; the run times out."""
+    run = GoldenRun(workflow_run_timeout=seconds(500), start_delay=seconds(5))
+    run.advance(5)
+    run.run_task(
+        schedule_activity("fails", capabilities=["gpu"]),
+        schedule_activity("times-out", heartbeat_timeout=seconds(5)),
+        schedule_activity("is-lost", delivery=_AT_MOST_ONCE),
+        schedule_activity("is-not-delivered", delivery=_AT_MOST_ONCE),
+        schedule_activity("never-starts", schedule_to_start_timeout=seconds(40)),
+        schedule_activity("is-cancelled", start_to_close_timeout=seconds(300)),
+        schedule_activity("completes", start_to_close_timeout=seconds(300)),
+    )
+    for activity_id in ("times-out", "is-lost", "is-not-delivered", "fails", "is-cancelled"):
+        run.start_activity(activity_id)
+    run.heartbeat("times-out", "half")
+    run.lose_activity("is-not-delivered")
+    run.fail_activity("fails", details=payloads("so far"))
+    run.advance(1)
+    run.start_activity("fails")
+    run.fail_activity("fails", application_failure("Fatal", non_retryable=True))
+    cancelled = ("is-not-delivered", "is-cancelled")
+    run.run_task(*(cancel_activity(run.activity(id_).scheduled_event_id) for id_ in cancelled))
+    run.cancel_activity("is-cancelled")
+    for wait in (6, 60):
+        run.advance(wait)
+    run.start_task()
+    run.advance(20)
+    run.start_task()
+    run.fail_task()
+    run.advance(1)
+    run.start_task()
+    run.signal("s2")
+    run.start_activity("completes")
+    run.complete_activity("completes")
+    run.fail_task()
+    run.start_task()
+    run.fail_task()
+    run.advance(500)
+    return run
+
+
+def _cancelled() -> GoldenRun:
+    run = GoldenRun(start_delay=seconds(50))
+    run.request_cancel()
+    run.run_task(cancel_workflow())
+    return run
+
+
+def _terminated() -> GoldenRun:
+    """While workers have something and events wait."""
+    run = GoldenRun()
+    run.run_task(schedule_activity(), start_timer())
+    run.signal("s1")
+    run.start_task()
+    run.signal("s2")
+    run.start_activity()
+    run.terminate()
+    return run
+
+
+def _completed() -> GoldenRun:
+    run = GoldenRun()
+    run.run_task(complete_workflow())
+    return run
+
+
+LIVES: dict[str, Callable[[], GoldenRun]] = {
+    "timers": _timers,
+    "activities": _activities,
+    "cancelled": _cancelled,
+    "terminated": _terminated,
+    "completed": _completed,
+}
+
+if __name__ == "__main__":
+    runs = {name: make().rows for name, make in LIVES.items()}
+    Path(sys.argv[1]).write_text(json.dumps(runs, indent=1) + "\n")
