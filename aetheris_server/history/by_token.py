@@ -2,7 +2,7 @@
 
 from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.errors import TaskNotFoundError, WorkflowNotFoundError
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.run import LoadedRun
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from aetheris.api.v1 import worker_service_pb2
 from aetheris_server.errors import RunUnreadableError, UnavailableError
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.state.inflight import Poller
 from aetheris_server.history.state.machines.activity.starting import decide_not_delivered

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 
 from aetheris.server.v1 import log_pb2
-from aetheris_server.history.due_scan import DueScan
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.due_scan import DueScan
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.recovery.recovery import Recovery
 from aetheris_server.history.recovery.settling import Settler
 from aetheris_server.history.shard import Shard

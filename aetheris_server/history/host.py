@@ -9,8 +9,8 @@ from aetheris_server.clock import Clock
 from aetheris_server.cluster.membership import Membership
 from aetheris_server.config import HistorySettings, LimitSettings
 from aetheris_server.history.dispatch import Dispatcher
-from aetheris_server.history.due_scan import DueScan
-from aetheris_server.history.engine import Engine, EngineSettings
+from aetheris_server.history.engine.due_scan import DueScan
+from aetheris_server.history.engine.engine import Engine, EngineSettings
 from aetheris_server.history.held_shards import HeldShards
 from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.recovery.recovery import Recovery, offer_all_again, run_catching_up

@@ -29,7 +29,7 @@ from aetheris_server.history.api.signal_workflow import signal_workflow
 from aetheris_server.history.api.start_tasks import release_tasks, start_tasks
 from aetheris_server.history.api.start_workflow import start_workflow
 from aetheris_server.history.api.terminate_workflow import terminate_workflow
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.rpc import table
 from aetheris_server.rpc.peers import LocalHistory
 from aetheris_server.rpc.table import HistoryMethod

@@ -2,7 +2,7 @@
 
 from aetheris.api.v1 import worker_service_pb2
 from aetheris.server.v1 import token_pb2
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.events import PAGE_SIZE, read_events
 from aetheris_server.history.run import LoadedRun, WaitingQuery
 from aetheris_server.history.state.inflight import Poller

@@ -8,7 +8,7 @@ from typing import Any
 from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris_server.config import HistorySettings, LimitSettings, PostgresSettings
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.host import HistoryHost
 from aetheris_server.ids import new_run_id
 from aetheris_server.rpc.peers import LocalHistory

@@ -12,8 +12,8 @@ from aetheris.api.v1 import (
 )
 from aetheris.server.v1 import log_pb2, matching_service_pb2
 from aetheris_server.history.dispatch import Dispatcher
-from aetheris_server.history.engine import Engine, EngineSettings
-from aetheris_server.history.loader import fold
+from aetheris_server.history.engine.engine import Engine, EngineSettings
+from aetheris_server.history.engine.loader import fold
 from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.shard import Shard
@@ -148,7 +148,7 @@ class MemoryEngine:
         if run is None:
             run = fold(key, 0, None, self._records[key.run_id])
             run.wake_time = self._wake_times.get(key.run_id)
-            self.engine._admit(run)
+            self.engine._finder._admit(run)
         return run
 
     def events(self, key: RunKey) -> list[history_pb2.HistoryEvent]:

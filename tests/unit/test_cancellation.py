@@ -13,12 +13,12 @@ from aetheris_server.clock import SystemClock
 from aetheris_server.cluster.membership import Membership
 from aetheris_server.config import HistorySettings
 from aetheris_server.errors import ShardNotOwnedError, StorageUnavailableError
-from aetheris_server.history.committer import Commit, Committer
 from aetheris_server.history.dispatch import Dispatcher
-from aetheris_server.history.due_scan import DueScan
-from aetheris_server.history.engine import Engine, EngineSettings
+from aetheris_server.history.engine.committer import Commit, Committer
+from aetheris_server.history.engine.due_scan import DueScan
+from aetheris_server.history.engine.engine import Engine, EngineSettings
+from aetheris_server.history.engine.newest_runs import NewestRuns
 from aetheris_server.history.held_shards import HeldShards
-from aetheris_server.history.newest_runs import NewestRuns
 from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.recovery.recovery import Recovery, run_catching_up
 from aetheris_server.history.recovery.settling import Settler

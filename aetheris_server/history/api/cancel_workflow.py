@@ -2,7 +2,7 @@
 
 from aetheris.api.v1 import workflow_service_pb2
 from aetheris_server.errors import RequestError
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.state.machines.cancellation import decide_cancel_requested
 
 

@@ -1,7 +1,7 @@
 """DescribeWorkflow: what is known of a run now."""
 
 from aetheris.api.v1 import workflow_service_pb2
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.state.registry import RUN_MACHINES
 
 Response = workflow_service_pb2.DescribeWorkflowResponse

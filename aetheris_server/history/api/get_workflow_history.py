@@ -5,7 +5,7 @@ import asyncio
 from aetheris.api.v1 import history_pb2, workflow_service_pb2
 from aetheris.server.v1 import token_pb2
 from aetheris_server.errors import InvalidArgumentError
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.events import PAGE_SIZE, read_events
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state.machines.lifecycle.close import to_result

@@ -21,7 +21,7 @@ from aetheris_server.errors import (
     UnavailableError,
 )
 from aetheris_server.history.by_token import load_by_token
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.run import LoadedRun, WaitingQuery
 from aetheris_server.history.state.run import RunState
 from aetheris_server.ids import new_run_id

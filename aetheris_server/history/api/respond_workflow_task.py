@@ -12,7 +12,7 @@ from aetheris_server.history.eager import (
     take_again,
     take_workflow_task,
 )
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.state.command_checks import CommandRefusedError
 from aetheris_server.history.state.command_pass import Decision

@@ -14,7 +14,7 @@ from aetheris_server.history.eager import (
     release_activity,
     release_workflow_task,
 )
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state.inflight import Poller
 from aetheris_server.history.state.machines.activity import starting as activity_starting

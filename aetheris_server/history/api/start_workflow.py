@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
 from aetheris_server.errors import WorkflowAlreadyStartedError
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.run import Transition
 from aetheris_server.history.state.machines.lifecycle.close import decide_terminated
 from aetheris_server.history.state.machines.lifecycle.start import decide_started

@@ -15,7 +15,7 @@ from aetheris_server.errors import (
     UnavailableError,
     WorkflowNotFoundError,
 )
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.obligations import owes_tasks

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from aetheris_server.errors import UnavailableError
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.shard import Settlement, Shard
 from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.storage import shards as shard_storage

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterator
 
 from aetheris_server.errors import RequestError, RunUnreadableError, UnavailableError
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.obligations import obligations
 from aetheris_server.history.state.run import RunKey

@@ -25,10 +25,10 @@ from aetheris_server.errors import (
     RunSetAsideError,
     UnavailableError,
 )
-from aetheris_server.history import engine as engine_module
-from aetheris_server.history import rows, task_start
+from aetheris_server.history import task_start
 from aetheris_server.history.api import start_tasks
-from aetheris_server.history.refusals import REFUSAL_INTERVAL
+from aetheris_server.history.engine import changing, rows
+from aetheris_server.history.engine.refusals import REFUSAL_INTERVAL
 from aetheris_worker import workflow
 from aetheris_worker.testing import Replayer
 from tests.support.history_host import (
@@ -93,10 +93,10 @@ def _break_encoding(patch: pytest.MonkeyPatch) -> None:
 def _break_index_record(patch: pytest.MonkeyPatch) -> None:
     """A record of a bad run cannot be indexed; it has been applied and encoded."""
     patch.setattr(
-        engine_module,
+        changing,
         "index_record",
         _fails_on_bad_runs(
-            engine_module.index_record,
+            changing.index_record,
             lambda _, run, *__: run.state.started.workflow_type.name,
         ),
     )

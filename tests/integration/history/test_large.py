@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from aetheris_server.errors import UnavailableError
-from aetheris_server.history import committer
+from aetheris_server.history.engine import committer
 from aetheris_server.storage.commit import CommitBatch
 from tests.support.history_host import NAMESPACE_ID, history_bench, signal_request, start_request
 from tests.support.log_audit import audit_log

@@ -10,7 +10,8 @@ import pytest
 from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.errors import StorageUnavailableError
-from aetheris_server.history import dispatch, loader
+from aetheris_server.history import dispatch
+from aetheris_server.history.engine import loader
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state.run import RunKey
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench
@@ -111,13 +112,14 @@ async def test_shard_that_is_taken_while_another_is_recovered_does_not_wait_for_
     async with history_bench(migrated_postgres_dsn) as bench:
         keys = await _one_in_each(bench)
         # Whoever loads it never ends.
-        hung = bench.engine._loading[keys[0].run_id] = asyncio.get_running_loop().create_future()
+        loading = bench.engine._finder._loading
+        hung = loading[keys[0].run_id] = asyncio.get_running_loop().create_future()
         _fail(bench, 0)
         await wait_until(lambda: 0 in bench.engine.shards)
         _fail(bench, 1)
         await wait_until(lambda: _is_recovered(bench, 1))
         assert not _is_recovered(bench, 0)
-        del bench.engine._loading[keys[0].run_id]
+        del loading[keys[0].run_id]
         hung.set_result(None)
         await wait_until(lambda: _is_recovered(bench, 0))
 

@@ -20,7 +20,7 @@ from aetheris.api.v1 import (
 )
 from aetheris.server.v1 import log_pb2, matching_service_pb2
 from aetheris_server.errors import BrokenLogError, RequestError, UnavailableError
-from aetheris_server.history.loader import load_run_state, load_run_states
+from aetheris_server.history.engine.loader import load_run_state, load_run_states
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.machines.lifecycle.start import new_state

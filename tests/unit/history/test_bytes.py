@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from aetheris_server.history import engine, rows
+from aetheris_server.history.engine import engine, rows
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot

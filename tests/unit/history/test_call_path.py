@@ -14,7 +14,7 @@ from aetheris_server.clock import SystemClock
 from aetheris_server.config import Settings
 from aetheris_server.errors import TaskNotFoundError
 from aetheris_server.frontend.services import build_frontend
-from aetheris_server.history.committer import Commit
+from aetheris_server.history.engine.committer import Commit
 from aetheris_server.history.service import serve_history
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.handlers import Handler
@@ -98,7 +98,7 @@ async def test_local_signal_is_few_functions_from_servicer_to_commit_queue() -> 
             "passed_on.<locals>.pass_on",
             "RoutedHistory.call",
             "signal_workflow",
-            "Engine.commit",
+            "RunChanges.commit",
             "Committer.enqueue",
         ]
     ]

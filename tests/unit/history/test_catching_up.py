@@ -12,7 +12,7 @@ async def test_catching_up_that_fails_is_not_tried_again_at_once(clock: ManualCl
     bench.start("a")
     engine = bench.engine
     # As while Postgres does not answer: the shard is there, and nothing of it can be loaded.
-    engine._is_leased = lambda: False
+    engine._table._is_leased = lambda: False
     tries = 0
     wait_skipped = engine.dispatcher.wait_skipped
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from aetheris.api.v1.history_pb2 import EVENT_TYPE_TIMER_FIRED
 from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_ACTIVITY
 from aetheris.server.v1.matching_service_pb2 import TaskRef
+from aetheris_server.history.engine.wakeups import DUE_HORIZON
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.history.wakeups import DUE_HORIZON
 from tests.support.clock import ManualClock
 from tests.support.memory_engine import MemoryEngine
 from tests.support.runs import schedule_activity, seconds, start_timer

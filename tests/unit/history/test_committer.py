@@ -16,8 +16,8 @@ from aetheris_server.errors import (
     UnavailableError,
     UnstorableError,
 )
-from aetheris_server.history import committer as committer_module
-from aetheris_server.history.committer import (
+from aetheris_server.history.engine import committer as committer_module
+from aetheris_server.history.engine.committer import (
     MAX_QUEUED,
     MAX_QUEUED_BYTES,
     Commit,

@@ -3,7 +3,7 @@
 from typing import Any, cast
 
 from aetheris_server.history.dispatch import Dispatcher
-from aetheris_server.history.engine import Engine, EngineSettings
+from aetheris_server.history.engine.engine import Engine, EngineSettings
 from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import LoadedRun, Ticket
 from aetheris_server.history.shard import Shard
@@ -58,7 +58,7 @@ def _loaded(shard_id: int, key: RunKey) -> LoadedRun:
 
 def _fail_and_add_all(engine: Engine, shard_count: int) -> None:
     for shard_id in range(shard_count):
-        engine._fail_shard(shard_id, 1, is_lost=False)
+        engine._table.fail(shard_id, 1, is_lost=False)
     for shard_id in range(shard_count):
         engine.add_shard(Shard(shard_id, range_id=3, next_seq=3, watermark=0))
 

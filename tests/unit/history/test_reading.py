@@ -8,7 +8,7 @@ import pytest
 from aetheris.api.v1 import command_pb2, history_pb2
 from aetheris.server.v1 import log_pb2, state_pb2
 from aetheris_server.errors import BrokenLogError, RunUnreadableError, UnknownRecordError
-from aetheris_server.history.loader import fold
+from aetheris_server.history.engine.loader import fold
 from aetheris_server.history.state.apply import apply, chain_hash
 from aetheris_server.history.state.run import EMPTY_HASH
 from aetheris_server.history.state.snapshot import SNAPSHOT_VERSION, to_snapshot

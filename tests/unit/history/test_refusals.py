@@ -1,7 +1,7 @@
 """How long a run at fault is left alone."""
 
 from aetheris_server.errors import RunSetAsideError
-from aetheris_server.history.refusals import REFUSAL_INTERVAL, REFUSAL_MAX_INTERVAL, Refusals
+from aetheris_server.history.engine.refusals import REFUSAL_INTERVAL, REFUSAL_MAX_INTERVAL, Refusals
 from tests.support.clock import ManualClock
 
 _ERROR = RunSetAsideError("run")

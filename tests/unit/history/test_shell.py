@@ -17,10 +17,10 @@ from aetheris_server.errors import (
     UnavailableError,
     UnstorableError,
 )
-from aetheris_server.history.cache import RunCache
 from aetheris_server.history.dispatch import Dispatcher
-from aetheris_server.history.engine import Engine, EngineSettings
-from aetheris_server.history.newest_runs import NewestRuns
+from aetheris_server.history.engine.cache import RunCache
+from aetheris_server.history.engine.engine import Engine, EngineSettings
+from aetheris_server.history.engine.newest_runs import NewestRuns
 from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import EventTail, LoadedRun, Ticket, WaitingQuery
 from aetheris_server.history.shard import Shard
@@ -412,7 +412,7 @@ def test_runs_in_memory_outlive_a_failed_commit_only_if_nobody_had_the_shard(
     engine.add_shard(_shard(1))
     run = _loaded("a")
     engine.cache.put(run)
-    engine._fail_shard(0, 1, is_lost=False)
+    engine._table.fail(0, 1, is_lost=False)
     assert engine.cache.find("a") is run
     engine.add_shard(_shard(range_id))
     assert (engine.cache.find("a") is run) == is_kept

@@ -6,10 +6,10 @@ from datetime import timedelta
 import pytest
 from prometheus_client import REGISTRY
 
-from aetheris_server.history.committer import MAX_QUEUED
+from aetheris_server.history.engine.committer import MAX_QUEUED
+from aetheris_server.history.engine.timers import Deadlines
+from aetheris_server.history.engine.wakeups import DUE_HORIZON
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.history.timers import Deadlines
-from aetheris_server.history.wakeups import DUE_HORIZON
 from tests.support.clock import ManualClock
 from tests.support.memory_engine import MemoryEngine
 from tests.support.runs import complete_workflow, schedule_activity, seconds, start_timer

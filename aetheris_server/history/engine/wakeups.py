@@ -26,9 +26,10 @@ from aetheris_server.errors import (
     UnavailableError,
     WorkflowNotFoundError,
 )
-from aetheris_server.history.cache import RunCache
 from aetheris_server.history.dispatch import Dispatcher
-from aetheris_server.history.rows import rewrite_wake_time
+from aetheris_server.history.engine.cache import RunCache
+from aetheris_server.history.engine.rows import rewrite_wake_time
+from aetheris_server.history.engine.timers import Deadlines, DurableDeadlines
 from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.deadlines import (
@@ -38,7 +39,6 @@ from aetheris_server.history.state.deadlines import (
 )
 from aetheris_server.history.state.obligations import take_due_retries
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.history.timers import Deadlines, DurableDeadlines
 from aetheris_server.loops import is_cancelled, run_loops
 from aetheris_server.telemetry import counter, gauge, get_logger
 

@@ -3,9 +3,9 @@
 import asyncio
 
 from aetheris_server.errors import UnavailableError
-from aetheris_server.history.engine import Engine
+from aetheris_server.history.engine.engine import Engine
+from aetheris_server.history.engine.wakeups import DUE_HORIZON
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.history.wakeups import DUE_HORIZON
 from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import load_due

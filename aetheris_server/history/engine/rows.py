@@ -9,7 +9,7 @@ from datetime import datetime
 
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import InvalidArgumentError
-from aetheris_server.history.committer import Commit
+from aetheris_server.history.engine.committer import Commit
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.shard import Shard, WakeRewrite
 from aetheris_server.history.state.deadlines import next_deadline
