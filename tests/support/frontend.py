@@ -16,7 +16,8 @@ from aetheris_server.frontend.operator_service import Probe
 from aetheris_server.frontend.services import build_frontend
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.server import RpcServer, serve_grpc
-from tests.support.peers import FakeCatalog, FakeHistory, FakeMatching
+from tests.support.fake_history import FakeHistory
+from tests.support.peers import FakeCatalog, FakeMatching
 from tests.support.secrets import TOKENS
 
 SHARD_COUNT = 4

@@ -16,7 +16,8 @@ from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.clock import SystemClock
 from aetheris_server.config import MatchingSettings, RedisSettings
 from aetheris_server.matching import MatchingService
-from tests.support.matching import NAMESPACE_ID, FakeHistory
+from tests.support.fake_history import FakeHistory
+from tests.support.matching import NAMESPACE_ID
 from tests.support.wait import wait_until
 
 

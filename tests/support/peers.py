@@ -1,69 +1,25 @@
-"""History, matching and catalog without anything behind them: what a test of the border needs."""
+"""Matching and catalog without anything behind them, and answers of a `FakeHistory`: what a test of
+the border needs.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
-from aetheris.api.v1 import worker_service_pb2, workflow_service_pb2
-from aetheris.server.v1 import history_service_pb2, matching_service_pb2
+from aetheris.api.v1 import workflow_service_pb2
+from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.errors import NamespaceAlreadyExistsError
 from aetheris_server.frontend.catalog import Cluster
 from aetheris_server.rpc import table
-from aetheris_server.rpc.peers import LocalHistory, LocalMatching
-from aetheris_server.rpc.table import HISTORY_METHODS, HistoryMethod, MatchingMethod
+from aetheris_server.rpc.peers import LocalMatching
+from aetheris_server.rpc.table import MatchingMethod
 from aetheris_server.storage.executions import ExecutionFilter, ExecutionRow
 from aetheris_server.storage.namespaces import Namespace
+from tests.support.fake_history import Answer
 
 NAMESPACE = "default"
 NAMESPACE_ID = "11111111-1111-4111-8111-111111111111"
-
-Answer = Callable[[str, Any], Awaitable[Any]]
-
-
-class FakeHistory:
-    """Notes every call, and answers with what the test set, else with an empty response.
-
-    Attributes:
-        calls: Names, namespace ids and requests.
-        answers: By name.
-        released: Tokens, or what they say, as they were given to it.
-    """
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, str, Any]] = []
-        self.answers: dict[str, Answer] = {}
-        self.started: list[history_service_pb2.StartTasksRequest] = []
-        self.released: list[Any] = []
-
-    def serve(self) -> LocalHistory:
-        """As the history of one host."""
-        handlers = {method: partial(self.call, method) for method in HISTORY_METHODS.values()}
-        return LocalHistory(handlers, self.start_tasks, self.release_tasks)
-
-    async def call(self, method: HistoryMethod[Any, Any, Any], subject: Any, request: Any) -> Any:
-        namespace_id, _ = method.key_of(subject, request)
-        self.calls.append((method.name, namespace_id, request))
-        if method.name in self.answers:
-            return await self.answers[method.name](namespace_id, request)
-        return method.response()
-
-    async def start_tasks(
-        self, request: history_service_pb2.StartTasksRequest
-    ) -> history_service_pb2.StartTasksResponse:
-        self.started.append(request)
-        return history_service_pb2.StartTasksResponse(
-            tasks=[
-                history_service_pb2.StartedTask(
-                    activity_task=worker_service_pb2.ActivityTask(activity_id=task.workflow_id)
-                )
-                for task in request.tasks
-            ]
-        )
-
-    async def release_tasks(self, task_tokens: Sequence[Any]) -> None:
-        self.released += task_tokens
 
 
 class FakeMatching:

@@ -48,7 +48,7 @@ async def answered(host: Host, *names: str, number: int, received_number: int = 
 async def test_answer_that_the_next_poll_says_did_not_come_is_given_back(host: Host) -> None:
     await answered(host, "a", "b", number=1)
     poll = await host.start_poll(activity_poll(number=2, received_number=0))
-    await wait_until(lambda: host.history.released == ["a", "b"])
+    await wait_until(lambda: host.history.released == [b"a", b"b"])
     poll.cancel()
 
 
@@ -89,7 +89,7 @@ async def test_poll_followed_by_another_while_its_tasks_start_gives_them_back(ho
     await wait_until(lambda: host.service.statistics().poll_count == 2)
     host.history.gate.set()
     assert await gone == []
-    await wait_until(lambda: host.history.released == ["a"])
+    await wait_until(lambda: host.history.released == [b"a"])
     await offer
     poll.cancel()
 
@@ -110,7 +110,7 @@ async def test_worker_that_shuts_down_gives_back_what_did_not_come_and_polls_no_
     assert host.history.released == []
     await answered(host, "d", number=1)
     await host.service.shutdown_worker(shutdown("worker", received=0))
-    await wait_until(lambda: host.history.released == ["d"])
+    await wait_until(lambda: host.history.released == [b"d"])
 
 
 async def test_sticky_tasks_of_a_worker_that_shuts_down_are_open_to_all_at_once(

@@ -11,9 +11,9 @@ from aetheris.api.v1.worker_service_pb2 import ActivityCancellation
 from aetheris.server.v1.matching_service_pb2 import NotifyCancellationRequest, TaskRef
 from aetheris_server.config import MatchingSettings, RedisSettings
 from aetheris_server.errors import UnavailableError
+from tests.support.fake_history import FakeHistory
 from tests.support.matching import (
     NAMESPACE_ID,
-    FakeHistory,
     activity_poll,
     activity_ref,
     workflow_poll,
@@ -78,7 +78,7 @@ async def test_poll_cancelled_while_history_starts_backlog_tasks_releases_them(h
     poll.cancel()
     await asyncio.wait([poll])
     host.history.gate.set()
-    await wait_until(lambda: host.history.released == ["a"])
+    await wait_until(lambda: host.history.released == [b"a"])
     await wait_until(lambda: is_empty(host))
 
 
@@ -234,8 +234,8 @@ async def test_every_task_is_started_once_whatever_polls_do(
             for _ in range(2)
         ]
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        history.on_release = lambda name: group.create_task(
-            hosts[0].service.add_tasks([numbered_ref(name)])
+        history.on_release = lambda token: group.create_task(
+            hosts[0].service.add_tasks([numbered_ref(token.decode())])
         )
         group.create_task(offer_in_parts(hosts, names, rng))
         for worker in range(6):

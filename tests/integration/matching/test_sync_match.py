@@ -5,9 +5,9 @@ import pytest
 
 from aetheris_server.config import MatchingSettings, RedisSettings
 from aetheris_server.errors import StorageUnavailableError, UnavailableError
+from tests.support.fake_history import FakeHistory
 from tests.support.matching import (
     NAMESPACE_ID,
-    FakeHistory,
     activity_poll,
     activity_ref,
     workflow_poll,
@@ -102,7 +102,7 @@ async def test_poll_cancelled_while_history_starts_its_tasks_releases_them(host:
     await asyncio.wait([poll])
     host.history.gate.set()
     await offer
-    await wait_until(lambda: host.history.released == ["a", "b"])
+    await wait_until(lambda: host.history.released == [b"a", b"b"])
 
 
 async def test_cancelled_offer_leaves_nothing_in_memory(redis_settings: RedisSettings) -> None:

@@ -31,8 +31,9 @@ from aetheris_server.rpc.server import RpcServer, internal_port, serve_internal
 from aetheris_server.rpc.servicers import internal_services
 from aetheris_server.rpc.table import HISTORY_METHODS
 from tests.support.cutting_proxy import grpc_proxy
+from tests.support.fake_history import FakeHistory
 from tests.support.messages import RUN_ID
-from tests.support.peers import FakeHistory, FakeMatching, answering, refusing
+from tests.support.peers import FakeMatching, answering, refusing
 from tests.support.secrets import CREDENTIALS, TOKENS
 from tests.support.wait import wait_until
 
@@ -320,16 +321,19 @@ async def test_channel_out_of_use_is_closed_when_another_is_opened(
 async def test_start_whose_response_is_lost_is_repeated_as_the_same_call(other: OtherHost) -> None:
     async with grpc_proxy(other.server.address) as (proxy, address):
         routed = RoutedHistory(lambda _: address, FakeHistory().serve(), other.pool, 1, TOKENS)
-        request = history_service_pb2.StartTasksRequest(
-            tasks=[matching_service_pb2.TaskRef(namespace_id="n", workflow_id="w")]
+        before, request = (
+            history_service_pb2.StartTasksRequest(
+                tasks=[matching_service_pb2.TaskRef(namespace_id="n", workflow_id=workflow_id)]
+            )
+            for workflow_id in "vw"
         )
-        await routed.start_tasks(request)
+        await routed.start_tasks(before)
         proxy.holds_replies = True
         starting = asyncio.create_task(routed.start_tasks(request))
-        await wait_until(lambda: len(other.history.started) == 2)
+        await wait_until(lambda: len(other.history.requests) == 2)
         proxy.holds_replies = False
         proxy.cut()
         (task,) = (await starting).tasks
         assert task.activity_task.activity_id == "w"
-        first, lost, again = [started.request_id for started in other.history.started]
+        first, lost, again = [started.request_id for started in other.history.requests]
         assert lost == again != first

@@ -17,8 +17,9 @@ from aetheris_server.config import Settings
 from aetheris_server.frontend.services import build_frontend
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.handlers import Calls
+from tests.support.fake_history import FakeHistory
 from tests.support.messages import Messages
-from tests.support.peers import NAMESPACE_ID, FakeCatalog, FakeHistory, FakeMatching
+from tests.support.peers import NAMESPACE_ID, FakeCatalog, FakeMatching
 from tests.support.requests import METHODS, good_request
 from tests.support.secrets import TOKENS
 

@@ -11,8 +11,9 @@ from aetheris_server.rpc import table
 from aetheris_server.rpc.channels import ChannelPool
 from aetheris_server.rpc.errors import PeerUnavailableError
 from aetheris_server.rpc.routing import RoutedHistory, RoutedMatching
+from tests.support.fake_history import FakeHistory
 from tests.support.messages import RUN_ID
-from tests.support.peers import FakeHistory, FakeMatching, refusing
+from tests.support.peers import FakeMatching, refusing
 from tests.support.secrets import CREDENTIALS, TOKENS
 
 SHARD_COUNT = 8
@@ -122,7 +123,7 @@ async def test_start_tasks_at_one_host_passes_the_very_request(pool: ChannelPool
     await RoutedHistory(lambda _: None, local.serve(), pool, SHARD_COUNT, TOKENS).start_tasks(
         request
     )
-    assert local.started[0] is request
+    assert local.requests[0] is request
 
 
 async def test_start_tasks_at_a_lost_host_offers_its_tasks_again_in_order(
