@@ -90,7 +90,8 @@ def take_again(engine: Engine, run: LoadedRun, poller: Poller) -> Given:
     """What a worker was to take along with an answer that it now gives again, as far as it is still
     out: the response must have been lost, or the worker would not ask. Never awaits.
 
-    Nothing of it where the answer is another's, or the tasks have timed out or were given back.
+    Nothing of it where another worker gave the answer, or the tasks have timed out or were given
+    back.
     Activities start anew, so that whoever still holds the lost start cannot take them back. None of
     them is at-most-once: such a one never goes along with an answer.
     """

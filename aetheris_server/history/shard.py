@@ -8,20 +8,12 @@ flagged rows, however long the tasks have been out.
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from aetheris_server.errors import AetherisError
 from aetheris_server.history.owing import OwingRuns
 from aetheris_server.history.run import Ticket
 from aetheris_server.history.state.run import RunKey
-
-
-@dataclass(slots=True)
-class WakeRewrite:
-    """A wake_time that has fired and is to be replaced, if it is still there."""
-
-    old_time: datetime
-    new_time: datetime | None
+from aetheris_server.storage.shards import WakeRewrite
 
 
 @dataclass(slots=True)

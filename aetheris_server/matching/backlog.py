@@ -22,7 +22,7 @@ from aetheris_server.clock import Clock
 from aetheris_server.config import RedisSettings
 from aetheris_server.matching.epoch import Epoch
 from aetheris_server.matching.match import SubQueue
-from aetheris_server.matching.offers import Lease, QueuedTask, QueueKey, sticky_remaining
+from aetheris_server.matching.offers import QueuedTask, QueueKey, TaskLease, sticky_remaining
 from aetheris_server.matching.redis_scripts import Script, ScriptCall, Scripts
 
 POSTPONE_SECONDS = 1.0
@@ -47,7 +47,7 @@ class Pushed:
 class Popped:
     """References with their leases, lowest score first, and what the sub-queues have left."""
 
-    leased: Sequence[tuple[Lease, TaskRef]]
+    leased: Sequence[tuple[TaskLease, TaskRef]]
     counts: Counts
 
 
@@ -57,9 +57,9 @@ class LeaseEnds:
     not be started now.
     """
 
-    done: list[Lease] = field(default_factory=list[Lease])
-    returned: list[Lease] = field(default_factory=list[Lease])
-    postponed: list[Lease] = field(default_factory=list[Lease])
+    done: list[TaskLease] = field(default_factory=list[TaskLease])
+    returned: list[TaskLease] = field(default_factory=list[TaskLease])
+    postponed: list[TaskLease] = field(default_factory=list[TaskLease])
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Backlog:
         names = [_name(sub_queue) for sub_queue in sub_queues]
         arguments = [max_tasks, self._lease_timeout, *names]
         [(flat, counts)] = await self._run(Script.POP, [(queue, arguments)])
-        leases = [Lease(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
+        leases = [TaskLease(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
         return Popped([(lease, _ref(lease.task)) for lease in leases], _counts(counts))
 
     async def end_leases(self, ends: Mapping[QueueKey, LeaseEnds]) -> Mapping[QueueKey, Counts]:

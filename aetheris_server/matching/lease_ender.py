@@ -12,7 +12,7 @@ from typing import assert_never
 from aetheris_server.errors import StorageUnavailableError
 from aetheris_server.loops import is_cancelled
 from aetheris_server.matching.backlog import Backlog, Counts, LeaseEnds
-from aetheris_server.matching.offers import Lease, QueueKey
+from aetheris_server.matching.offers import QueueKey, TaskLease
 from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -41,7 +41,7 @@ class LeaseEnder:
         self._open: dict[QueueKey, LeaseEnds] = {}
         self._has_open = asyncio.Event()
 
-    def end_lease(self, queue: QueueKey, lease: Lease, fate: Fate) -> None:
+    def end_lease(self, queue: QueueKey, lease: TaskLease, fate: Fate) -> None:
         """Note what became of a leased task."""
         ends = self._open.get(queue)
         if ends is None:

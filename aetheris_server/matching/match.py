@@ -1,7 +1,7 @@
 """Pairs the tasks and the pollers of one task queue. Pure: no I/O, no waiting, `now` is given.
 
 A task is either held here, in the sub-queue of its sticky queue and its required capabilities, or
-assigned to one poller, or somebody else's. Invariants: a poller gets only tasks whose capabilities
+assigned to one poller, or with the caller. Invariants: a poller gets only tasks whose capabilities
 it has, never more than its `max_tasks`; among held tasks that it may have, the lowest score first;
 no task that a poller in line may have is held back, but for its sticky worker.
 

@@ -28,7 +28,7 @@ class QueueKey(NamedTuple):
     task_queue_type: int
 
 
-class Lease(NamedTuple):
+class TaskLease(NamedTuple):
     """A task that was popped from the backlog: where from, and what, as Redis has it."""
 
     sub_queue: bytes
@@ -138,7 +138,7 @@ class QueuedTask(Task):
         self,
         ref: TaskRef,
         offer: Offer | None,
-        lease: Lease | None,
+        lease: TaskLease | None,
         wall_now: float,
         now: float,
     ) -> None:

@@ -187,7 +187,7 @@ class LogWriter:
         """Whether a batch collided with nothing but its own rows; False if not with the log at all.
 
         Raises:
-            ShardLostError: It collided with somebody else's.
+            ShardLostError: It collided with rows that another owner of the shard has written.
         """
         keys = ([row.shard_id for row in rows], [row.shard_seq for row in rows])
         found = {

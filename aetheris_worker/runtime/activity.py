@@ -88,7 +88,7 @@ class ActivityOptions:
             )
 
 
-class ActivityState(IntEnum):
+class ActivityStage(IntEnum):
     """Where an activity stands, in the eyes of its workflow."""
 
     SCHEDULING = 1
@@ -110,19 +110,19 @@ class ActivityInput(IntEnum):
     CLOSE = 5
 
 
-TRANSITIONS: Final[dict[tuple[ActivityState, ActivityInput], ActivityState]] = {
-    (ActivityState.SCHEDULING, ActivityInput.SCHEDULE_RECORDED): ActivityState.SCHEDULED,
-    (ActivityState.SCHEDULING, ActivityInput.CANCEL): ActivityState.WITHDRAWN,
-    (ActivityState.SCHEDULING, ActivityInput.ABANDON): ActivityState.WITHDRAWN,
-    (ActivityState.SCHEDULED, ActivityInput.CANCEL): ActivityState.CANCELLING,
-    (ActivityState.SCHEDULED, ActivityInput.ABANDON): ActivityState.ABANDONED,
-    (ActivityState.SCHEDULED, ActivityInput.CLOSE): ActivityState.CLOSED,
-    (ActivityState.CANCELLING, ActivityInput.CANCEL_RECORDED): ActivityState.CANCEL_REQUESTED,
+TRANSITIONS: Final[dict[tuple[ActivityStage, ActivityInput], ActivityStage]] = {
+    (ActivityStage.SCHEDULING, ActivityInput.SCHEDULE_RECORDED): ActivityStage.SCHEDULED,
+    (ActivityStage.SCHEDULING, ActivityInput.CANCEL): ActivityStage.WITHDRAWN,
+    (ActivityStage.SCHEDULING, ActivityInput.ABANDON): ActivityStage.WITHDRAWN,
+    (ActivityStage.SCHEDULED, ActivityInput.CANCEL): ActivityStage.CANCELLING,
+    (ActivityStage.SCHEDULED, ActivityInput.ABANDON): ActivityStage.ABANDONED,
+    (ActivityStage.SCHEDULED, ActivityInput.CLOSE): ActivityStage.CLOSED,
+    (ActivityStage.CANCELLING, ActivityInput.CANCEL_RECORDED): ActivityStage.CANCEL_REQUESTED,
     # Asking again asks for nothing new: the request is on its way.
-    (ActivityState.CANCELLING, ActivityInput.CANCEL): ActivityState.CANCELLING,
-    (ActivityState.CANCEL_REQUESTED, ActivityInput.CANCEL): ActivityState.CANCEL_REQUESTED,
-    (ActivityState.CANCEL_REQUESTED, ActivityInput.CLOSE): ActivityState.CLOSED,
-    (ActivityState.ABANDONED, ActivityInput.CLOSE): ActivityState.CLOSED,
+    (ActivityStage.CANCELLING, ActivityInput.CANCEL): ActivityStage.CANCELLING,
+    (ActivityStage.CANCEL_REQUESTED, ActivityInput.CANCEL): ActivityStage.CANCEL_REQUESTED,
+    (ActivityStage.CANCEL_REQUESTED, ActivityInput.CLOSE): ActivityStage.CLOSED,
+    (ActivityStage.ABANDONED, ActivityInput.CLOSE): ActivityStage.CLOSED,
 }
 
 
@@ -175,7 +175,7 @@ class ActivityMachine:
         self.arguments = arguments
         self.options = options
         self.scheduled_event_id = 0
-        self.state = ActivityState.SCHEDULING
+        self.state = ActivityStage.SCHEDULING
         self.handle: ActivityHandle[Any] = ActivityHandle(run.loop, activity_id, self.cancel)
         self._is_cancel_asked = False
         self._result_type = result_type
@@ -189,11 +189,11 @@ class ActivityMachine:
         how = self.options.cancellation_type
         abandons = how is ActivityCancellationType.ABANDON
         self.move(ActivityInput.ABANDON if abandons else ActivityInput.CANCEL)
-        if was is ActivityState.SCHEDULED and self.state is ActivityState.CANCELLING:
+        if was is ActivityStage.SCHEDULED and self.state is ActivityStage.CANCELLING:
             self._run.commands.add(RequestCancelActivityCommand(self))
         self._is_cancel_asked = True
         return (
-            self.state is ActivityState.WITHDRAWN
+            self.state is ActivityStage.WITHDRAWN
             or how is not ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
         )
 
@@ -285,7 +285,7 @@ class ScheduleActivityCommand:
 
     @property
     def is_withdrawn(self) -> bool:
-        return self._activity.state is ActivityState.WITHDRAWN
+        return self._activity.state is ActivityStage.WITHDRAWN
 
     def to_proto(self) -> Command:
         activity = self._activity

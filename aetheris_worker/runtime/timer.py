@@ -17,7 +17,7 @@ from aetheris_worker.runtime.transitions import next_state
 _MICROSECONDS: Final = 1_000_000
 
 
-class TimerState(IntEnum):
+class TimerStage(IntEnum):
     """Where a timer stands."""
 
     STARTING = 1
@@ -37,14 +37,14 @@ class TimerInput(IntEnum):
     FIRE = 4
 
 
-TRANSITIONS: Final[dict[tuple[TimerState, TimerInput], TimerState]] = {
-    (TimerState.STARTING, TimerInput.START_RECORDED): TimerState.STARTED,
-    (TimerState.STARTING, TimerInput.CANCEL): TimerState.WITHDRAWN,
-    (TimerState.STARTED, TimerInput.FIRE): TimerState.FIRED,
-    (TimerState.STARTED, TimerInput.CANCEL): TimerState.CANCELLING,
-    (TimerState.CANCELLING, TimerInput.CANCEL_RECORDED): TimerState.CANCELLED,
+TRANSITIONS: Final[dict[tuple[TimerStage, TimerInput], TimerStage]] = {
+    (TimerStage.STARTING, TimerInput.START_RECORDED): TimerStage.STARTED,
+    (TimerStage.STARTING, TimerInput.CANCEL): TimerStage.WITHDRAWN,
+    (TimerStage.STARTED, TimerInput.FIRE): TimerStage.FIRED,
+    (TimerStage.STARTED, TimerInput.CANCEL): TimerStage.CANCELLING,
+    (TimerStage.CANCELLING, TimerInput.CANCEL_RECORDED): TimerStage.CANCELLED,
     # asyncio cancels handles of callbacks that ran long ago.
-    (TimerState.FIRED, TimerInput.CANCEL): TimerState.FIRED,
+    (TimerStage.FIRED, TimerInput.CANCEL): TimerStage.FIRED,
 }
 
 
@@ -61,7 +61,7 @@ class TimerMachine:
     ) -> None:
         self.timer_id = timer_id
         self.delay = delay
-        self.state = TimerState.STARTING
+        self.state = TimerStage.STARTING
         self._on_fire = on_fire
         self._open_timers = open_timers
         self._commands = commands
@@ -72,7 +72,7 @@ class TimerMachine:
         """The code does not want it any more."""
         self.move(TimerInput.CANCEL)
         self._open_timers.pop(self.timer_id, None)
-        if self.state is TimerState.CANCELLING:
+        if self.state is TimerStage.CANCELLING:
             self._commands.add(CancelTimerCommand(self))
 
     def fire(self) -> None:
@@ -121,7 +121,7 @@ class StartTimerCommand:
 
     @property
     def is_withdrawn(self) -> bool:
-        return self._timer.state is TimerState.WITHDRAWN
+        return self._timer.state is TimerStage.WITHDRAWN
 
     def to_proto(self) -> Command:
         command = Command(command_type=command_pb2.COMMAND_TYPE_START_TIMER)

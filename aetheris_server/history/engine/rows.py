@@ -11,7 +11,7 @@ from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.history.engine.committer import Commit
 from aetheris_server.history.run import LoadedRun
-from aetheris_server.history.shard import Shard, WakeRewrite
+from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.deadlines import next_deadline
 from aetheris_server.history.state.obligations import owes_tasks
 from aetheris_server.history.state.run import RunState
@@ -20,6 +20,7 @@ from aetheris_server.history.state.times import earliest, from_duration, from_ti
 from aetheris_server.rpc.search_attributes import encode_search_attributes
 from aetheris_server.storage.executions import ExecutionRow, ExecutionUpdate, NewestRun
 from aetheris_server.storage.log import LogRow
+from aetheris_server.storage.shards import WakeRewrite
 from aetheris_server.storage.snapshots import SnapshotRow
 from aetheris_server.storage.uuids import is_uuid
 from aetheris_server.telemetry import counter, get_logger
@@ -206,7 +207,8 @@ def rewrite_wake_time(shard: Shard, run: LoadedRun, now: datetime) -> None:
     """Replace, with the shard's next settlement, a wake_time that came to nothing."""
     if run.state.is_open and run.wake_time is not None and _has_come(run, now):
         new_time = _to_wall(run, next_deadline(run.state, run.inflight, now))
-        shard.wake_rewrites[run.key.run_id] = WakeRewrite(run.wake_time, new_time)
+        run_id = run.key.run_id
+        shard.wake_rewrites[run_id] = WakeRewrite(run_id, run.wake_time, new_time)
         run.wake_time = new_time
 
 

@@ -24,16 +24,16 @@ class Deadlines:
         self._tiebreak = itertools.count()
 
     def __len__(self) -> int:
-        """How many runs have one."""
+        """How many runs have a deadline."""
         return len(self._by_run)
 
     @property
     def heap_length(self) -> int:
-        """How many entries are kept for them."""
+        """How many entries the heap has for them."""
         return len(self._heap)
 
     def find(self, run_id: str) -> float | None:
-        """A run's; None if it has none."""
+        """The deadline of a run; None if it has none."""
         return self._by_run.get(run_id)
 
     def put(self, key: RunKey, deadline: float) -> bool:
@@ -100,12 +100,12 @@ class DurableDeadlines:
         self._times: dict[str, datetime] = {}
 
     def __len__(self) -> int:
-        """How many runs have one."""
+        """How many runs have a deadline."""
         return len(self._moments)
 
     @property
     def heap_length(self) -> int:
-        """How many entries are kept for them."""
+        """How many entries the heap has for them."""
         return self._moments.heap_length
 
     def find(self, run_id: str) -> tuple[datetime, float] | None:

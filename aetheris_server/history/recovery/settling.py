@@ -139,8 +139,5 @@ def _to_row(shard: Shard, settlement: Settlement) -> shard_storage.ShardSettleme
         watermark=settlement.watermark,
         owes_set=[key.run_id for key in settlement.flag],
         owes_cleared=[key.run_id for key in settlement.unflag],
-        wake_rewrites=[
-            shard_storage.WakeRewrite(run_id, rewrite.old_time, rewrite.new_time)
-            for run_id, rewrite in settlement.wake_rewrites.items()
-        ],
+        wake_rewrites=list(settlement.wake_rewrites.values()),
     )

@@ -13,7 +13,7 @@ from aetheris_server.clock import SystemClock
 from aetheris_server.config import MatchingSettings, RedisSettings
 from aetheris_server.matching.backlog import Backlog, LeaseEnds
 from aetheris_server.matching.match import SubQueue
-from aetheris_server.matching.offers import Lease, QueuedTask, queue_key
+from aetheris_server.matching.offers import QueuedTask, TaskLease, queue_key
 from tests.support.matching import activity_poll, activity_ref, workflow_ref
 from tests.support.matching_host import running_host
 from tests.support.redis_keys import QueueKeys, queue_keys
@@ -47,7 +47,7 @@ class Model:
         self._backlog = backlog
         self._keys = keys
         self._refs = {name: workflow_ref(name) for name in NAMES}
-        self._leased: list[tuple[Lease, TaskRef]] = []
+        self._leased: list[tuple[TaskLease, TaskRef]] = []
         self.owed: set[str] = set()
 
     async def apply(self, step: str, argument: object) -> None:

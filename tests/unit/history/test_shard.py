@@ -10,8 +10,9 @@ import pytest
 from aetheris_server.errors import CommitFailedError
 from aetheris_server.history.recovery.settling import Settler
 from aetheris_server.history.run import Ticket
-from aetheris_server.history.shard import Settlement, Shard, WakeRewrite
+from aetheris_server.history.shard import Settlement, Shard
 from aetheris_server.history.state.run import RunKey
+from aetheris_server.storage.shards import WakeRewrite
 from tests.support.clock import ManualClock
 from tests.support.memory_engine import MemoryEngine
 
@@ -177,11 +178,11 @@ def test_recovered_run_holds_the_watermark_until_it_is_flagged() -> None:
 def test_wake_rewrite_that_changed_meanwhile_is_written_again() -> None:
     shard = _shard()
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    shard.wake_rewrites["a"] = WakeRewrite(now, None)
+    shard.wake_rewrites["a"] = WakeRewrite("a", now, None)
     settlement = shard.plan_settlement(_LAG)
-    shard.wake_rewrites["a"] = WakeRewrite(now, now)
+    shard.wake_rewrites["a"] = WakeRewrite("a", now, now)
     shard.settle(settlement)
-    assert _settle(shard).wake_rewrites == {"a": WakeRewrite(now, now)}
+    assert _settle(shard).wake_rewrites == {"a": WakeRewrite("a", now, now)}
     assert shard.wake_rewrites == {}
 
 

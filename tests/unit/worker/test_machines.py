@@ -13,21 +13,21 @@ from aetheris_worker.runtime.activity import (
     ActivityMachine,
     ActivityOptions,
     ActivityRun,
-    ActivityState,
+    ActivityStage,
 )
 from aetheris_worker.runtime.commands import CommandLog
 from aetheris_worker.runtime.errors import HistoryError
 from aetheris_worker.runtime.loop import WorkflowLoop
-from aetheris_worker.runtime.timer import TimerInput, TimerMachine, TimerState
+from aetheris_worker.runtime.timer import TimerInput, TimerMachine, TimerStage
 from tests.support.history_builder import HistoryBuilder
 
 TIMER_PATHS = {
-    TimerState.STARTING: [],
-    TimerState.WITHDRAWN: [TimerInput.CANCEL],
-    TimerState.STARTED: [TimerInput.START_RECORDED],
-    TimerState.FIRED: [TimerInput.START_RECORDED, TimerInput.FIRE],
-    TimerState.CANCELLING: [TimerInput.START_RECORDED, TimerInput.CANCEL],
-    TimerState.CANCELLED: [
+    TimerStage.STARTING: [],
+    TimerStage.WITHDRAWN: [TimerInput.CANCEL],
+    TimerStage.STARTED: [TimerInput.START_RECORDED],
+    TimerStage.FIRED: [TimerInput.START_RECORDED, TimerInput.FIRE],
+    TimerStage.CANCELLING: [TimerInput.START_RECORDED, TimerInput.CANCEL],
+    TimerStage.CANCELLED: [
         TimerInput.START_RECORDED,
         TimerInput.CANCEL,
         TimerInput.CANCEL_RECORDED,
@@ -35,22 +35,22 @@ TIMER_PATHS = {
 }
 
 ACTIVITY_PATHS = {
-    ActivityState.SCHEDULING: [],
-    ActivityState.WITHDRAWN: [ActivityInput.CANCEL],
-    ActivityState.SCHEDULED: [ActivityInput.SCHEDULE_RECORDED],
-    ActivityState.CANCELLING: [ActivityInput.SCHEDULE_RECORDED, ActivityInput.CANCEL],
-    ActivityState.CANCEL_REQUESTED: [
+    ActivityStage.SCHEDULING: [],
+    ActivityStage.WITHDRAWN: [ActivityInput.CANCEL],
+    ActivityStage.SCHEDULED: [ActivityInput.SCHEDULE_RECORDED],
+    ActivityStage.CANCELLING: [ActivityInput.SCHEDULE_RECORDED, ActivityInput.CANCEL],
+    ActivityStage.CANCEL_REQUESTED: [
         ActivityInput.SCHEDULE_RECORDED,
         ActivityInput.CANCEL,
         ActivityInput.CANCEL_RECORDED,
     ],
-    ActivityState.ABANDONED: [ActivityInput.SCHEDULE_RECORDED, ActivityInput.ABANDON],
-    ActivityState.CLOSED: [ActivityInput.SCHEDULE_RECORDED, ActivityInput.CLOSE],
+    ActivityStage.ABANDONED: [ActivityInput.SCHEDULE_RECORDED, ActivityInput.ABANDON],
+    ActivityStage.CLOSED: [ActivityInput.SCHEDULE_RECORDED, ActivityInput.CLOSE],
 }
 
 
-@pytest.mark.parametrize("state, cause", list(itertools.product(TimerState, TimerInput)))
-def test_timer_machine_moves_as_its_table_says(state: TimerState, cause: TimerInput) -> None:
+@pytest.mark.parametrize("state, cause", list(itertools.product(TimerStage, TimerInput)))
+def test_timer_machine_moves_as_its_table_says(state: TimerStage, cause: TimerInput) -> None:
     machine = TimerMachine("1", 5.0, lambda: None, {}, CommandLog())
     for step in TIMER_PATHS[state]:
         machine.move(step)
@@ -64,9 +64,9 @@ def test_timer_machine_moves_as_its_table_says(state: TimerState, cause: TimerIn
         assert machine.state is expected
 
 
-@pytest.mark.parametrize("state, cause", list(itertools.product(ActivityState, ActivityInput)))
+@pytest.mark.parametrize("state, cause", list(itertools.product(ActivityStage, ActivityInput)))
 def test_activity_machine_moves_as_its_table_says(
-    state: ActivityState, cause: ActivityInput
+    state: ActivityStage, cause: ActivityInput
 ) -> None:
     machine = new_activity(ActivityCancellationType.TRY_CANCEL)
     for step in ACTIVITY_PATHS[state]:
