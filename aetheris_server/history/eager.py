@@ -205,5 +205,6 @@ def release_activity(
             transition.refs.clear()
         return
     del run.inflight.activities[scheduled_event_id]
+    engine.wakeups.note_given_back(run)
     if offers:
         engine.dispatcher.offer([activity_ref(run.state, activity)])

@@ -341,6 +341,8 @@ class RunDriver:
         activity = self.activity(activity_id)
         if not activity.is_at_most_once:
             del self.inflight.activities[activity.scheduled_event_id]
+            # Its time to be started counts again, and may be over.
+            self.fire()
             return
         self.commit(
             activity_starting.decide_not_delivered(self.state, self.inflight, activity, self.now)

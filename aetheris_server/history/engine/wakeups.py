@@ -169,6 +169,13 @@ class WakeUps:
         self._schedule_durable(run, next_deadline(run.state, run.inflight, now))
         self.schedule_inflight(run, next_inflight_deadline(run.state, run.inflight, at))
 
+    def note_given_back(self, run: LoadedRun) -> None:
+        """Take note that a worker does not have a task of a run after all: the time in which it
+        must be started counts again, and may be over.
+        """
+        now = run.time.read(self._clock)
+        self._schedule_durable(run, next_deadline(run.state, run.inflight, now))
+
     def release(self, run: LoadedRun) -> None:
         """Take note of a run that has left memory: keep what would else be missed."""
         if run.inflight.taken_at is None:

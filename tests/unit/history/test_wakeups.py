@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from prometheus_client import REGISTRY
 
+from aetheris_server.history.eager import release_activity
 from aetheris_server.history.engine.committer import MAX_QUEUED
 from aetheris_server.history.engine.timers import Deadlines
 from aetheris_server.history.engine.wakeups import DUE_HORIZON
@@ -212,3 +213,17 @@ async def test_step_forward_is_noticed_within_a_moment(clock: ManualClock) -> No
     finally:
         watch.cancel()
         await asyncio.wait([watch])
+
+
+def test_activity_given_back_too_late_to_be_started_times_out(clock: ManualClock) -> None:
+    bench = MemoryEngine(clock)
+    key = bench.start("a")
+    bench.run_task(key, schedule_activity(schedule_to_start_timeout=seconds(5)))
+    run = bench.load(key)
+    (scheduled_id,) = run.state.activities
+    bench.start_activity(key, scheduled_id)
+    bench.advance(6)
+    started = run.inflight.activities[scheduled_id]
+    release_activity(bench.engine, run, scheduled_id, started.started_time)
+    bench.look()
+    assert not run.state.activities
