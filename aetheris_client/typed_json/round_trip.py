@@ -226,11 +226,15 @@ def _items(
 ) -> Iterator[_Part]:
     _require(len(value) == len(back), list, value, back)
     hint: Any = args[0] if args else Any
-    if hint in _PLAIN and value == back and all(type(item) is hint for item in value):
+    if hint in _PLAIN and value == back and _are_plain(hint, value) and _are_plain(hint, back):
         # What most large values are.
         return
     for index, (item, item_back) in enumerate(zip(value, back, strict=True)):
         yield f"[{index}]", hint, item, item_back
+
+
+def _are_plain(kind: Any, items: abc.Collection[object]) -> bool:
+    return all(type(item) is kind for item in items)
 
 
 def _places(

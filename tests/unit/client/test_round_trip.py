@@ -458,6 +458,7 @@ SECOND_TIME = datetime(2026, 10, 25, 2, 30, fold=1)  # noqa: DTZ001 - naive, so 
         (Child(Decimal(1)), Price, "$", "a Child would arrive as a Price"),
         ([Price(Decimal(1)), "x"], list[Price], "$[1]", "found a string"),
         (Twin("t"), Cat | Twin, "$", "a Twin would arrive as a Cat"),
+        (["w"], list[Word] | list[str], "$[0]", "a str would arrive as a Word"),
         ("2026-01-01", date | str, "$", "a str would arrive as a date"),
         (date(2026, 1, 1), str | date, "$", "a date would arrive as a str"),
         ((1, ""), tuple[float, str] | tuple[int, str], "$", "another member takes it first"),
