@@ -111,7 +111,7 @@ def _to_table(title: str, pairs: list[tuple[Sample, Sample]]) -> Table:
     for figure in pairs[0][0]:
         values = [(base[figure], this[figure]) for base, this in pairs]
         ratios = [this / base for base, this in values if base]
-        if not ratios:
+        if len(ratios) < 2:
             continue
         low, _, high = statistics.quantiles(ratios, n=4)
         table.add_row(
