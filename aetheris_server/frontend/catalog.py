@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Protocol
 
 from aetheris_server.storage.database import Database
-from aetheris_server.storage.executions import ExecutionFilter, ExecutionRow, list_executions
+from aetheris_server.storage.execution_rows import ExecutionRow
+from aetheris_server.storage.executions import ExecutionFilter, list_executions
 from aetheris_server.storage.hosts import Host, load_live_hosts
 from aetheris_server.storage.namespaces import (
     Namespace,

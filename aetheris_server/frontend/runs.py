@@ -2,7 +2,7 @@
 
 from aetheris.api.v1 import workflow_pb2
 from aetheris_server.rpc.search_attributes import decode_search_attributes
-from aetheris_server.storage.executions import ExecutionRow
+from aetheris_server.storage.execution_rows import ExecutionRow
 
 __all__ = ["to_execution_info"]
 

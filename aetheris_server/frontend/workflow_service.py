@@ -21,7 +21,8 @@ from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.handlers import CallContext
 from aetheris_server.rpc.peers import HistoryPeer
 from aetheris_server.rpc.tokens import LISTING_WORKFLOWS, Tokens
-from aetheris_server.storage.executions import ExecutionFilter, ExecutionRow
+from aetheris_server.storage.execution_rows import ExecutionRow
+from aetheris_server.storage.executions import ExecutionFilter
 
 __all__ = ["WorkflowServicer"]
 

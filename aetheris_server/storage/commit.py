@@ -1,4 +1,4 @@
-"""The write path: batches of log rows, and the index rows that follow from them, as transactions.
+"""The write path: batches of log rows, and the rows that are written beside them, as transactions.
 
 What keeps two hosts from writing one shard is the log's primary key: a row that another host wrote
 under the same number makes the whole batch fail. A record's place in its run is unique too, so that
@@ -8,29 +8,20 @@ committed now.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 
 from aetheris_server.errors import ShardLostError, UnstorableError
-from aetheris_server.storage.arrays import (
-    bool_array,
-    bytea_array,
-    int2_array,
-    int4_array,
-    int8_array,
-    jsonb_array,
-    text_array,
-    timestamp_array,
-    uuid_array,
-)
+from aetheris_server.storage.arrays import bytea_array, int4_array, int8_array, uuid_array
 from aetheris_server.storage.database import Database, is_connection_loss, storage_errors
-from aetheris_server.storage.executions import ExecutionRow, ExecutionUpdate
 from aetheris_server.storage.log import LogRow
 from aetheris_server.storage.pipeline import PipelineConnection, Statement
-from aetheris_server.storage.snapshots import SnapshotRow
+from aetheris_server.storage.row_changes import RowChanges, RowStatement
+from aetheris_server.storage.snapshots import PUT_SNAPSHOTS
 from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -40,45 +31,16 @@ _RETRY_TIMEOUT = 5.0
 _RETRY_INTERVAL = 0.05
 _RETRY_MAX_INTERVAL = 0.5
 
-_INSERT_LOG, _INSERT_EXECUTIONS, _UPDATE_EXECUTIONS, _PUT_SNAPSHOTS = b"1", b"2", b"3", b"4"
+# Its name as a prepared statement; the others are named by their places.
+_LOG = b"log"
 
-_STATEMENTS: dict[bytes, LiteralString] = {
-    _INSERT_LOG: """
+_INSERT_LOG: LiteralString = """
 INSERT INTO log (
     shard_id, shard_seq, namespace_id, run_id, run_seq, first_event_id, event_count, record, hash
 ) SELECT * FROM unnest(
     $1::integer[], $2::bigint[], $3::uuid[], $4::uuid[], $5::bigint[], $6::bigint[], $7::integer[],
     $8::bytea[], $9::bytea[]
-)""",
-    _INSERT_EXECUTIONS: """
-INSERT INTO executions (
-    shard_id, namespace_id, workflow_id, run_id, first_execution_run_id, start_request_id,
-    workflow_type, task_queue, status, start_time, execution_time, close_time, history_length,
-    history_bytes, memo, search_attributes, parent_namespace_id, parent_workflow_id, parent_run_id,
-    wake_time, owes_tasks, repeats_id
-) SELECT * FROM unnest(
-    $1::integer[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::text[], $7::text[],
-    $8::text[], $9::smallint[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[],
-    $13::bigint[], $14::bigint[], $15::bytea[], $16::jsonb[], $17::uuid[], $18::text[], $19::uuid[],
-    $20::timestamptz[], $21::boolean[], $22::boolean[]
-)""",
-    _UPDATE_EXECUTIONS: """
-UPDATE executions e SET
-    status = u.status, close_time = u.close_time, wake_time = u.wake_time,
-    history_length = u.history_length, history_bytes = u.history_bytes, owes_tasks = u.owes_tasks
-FROM unnest(
-    $1::integer[], $2::uuid[], $3::smallint[], $4::timestamptz[], $5::timestamptz[], $6::bigint[],
-    $7::bigint[], $8::boolean[]
-) AS u (
-    shard_id, run_id, status, close_time, wake_time, history_length, history_bytes, owes_tasks
-) WHERE e.shard_id = u.shard_id AND e.run_id = u.run_id""",
-    _PUT_SNAPSHOTS: """
-INSERT INTO snapshots AS s (shard_id, run_id, run_seq, hash, state) SELECT * FROM unnest(
-    $1::integer[], $2::uuid[], $3::bigint[], $4::bytea[], $5::bytea[]
-) ON CONFLICT (shard_id, run_id) DO UPDATE
-SET run_seq = excluded.run_seq, hash = excluded.hash, state = excluded.state
-WHERE s.run_seq < excluded.run_seq""",
-}
+)"""
 
 _FIND_ROWS = """
 SELECT l.shard_id, l.shard_seq, l.hash
@@ -95,15 +57,10 @@ JOIN log l ON l.shard_id = w.shard_id AND l.run_id = w.run_id AND l.run_seq = w.
 
 @dataclass(frozen=True, slots=True)
 class CommitBatch:
-    """What is written together.
-
-    A run may be inserted and updated in one batch; of several updates or snapshots the last holds.
-    """
+    """What is written together. A row may be inserted and updated in one batch."""
 
     log: list[LogRow] = field(default_factory=list[LogRow])
-    inserts: list[ExecutionRow] = field(default_factory=list[ExecutionRow])
-    updates: list[ExecutionUpdate] = field(default_factory=list[ExecutionUpdate])
-    snapshots: list[SnapshotRow] = field(default_factory=list[SnapshotRow])
+    changes: RowChanges = field(default_factory=RowChanges)
 
 
 class LogWriter:
@@ -113,21 +70,25 @@ class LogWriter:
         commit_count: Batches committed.
         retry_count: Batches sent again because the connection was lost or a deadlock was broken.
         log_row_count: Log rows committed.
-        insert_count: Executions inserted.
-        update_count: Executions updated.
-        snapshot_count: Snapshots written.
+        row_counts: Rows committed beside the log, by statement; also those that others replaced.
     """
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, statements: Sequence[RowStatement[Any]]) -> None:
+        """Args:
+        db: Where the log is.
+        statements: Of the tables beside the log, in the order in which a batch runs them: an
+            insert before the updates of its table. Snapshots come last, and are always known.
+        """
         self._db = db
+        self._places: dict[RowStatement[Any], int] = {
+            statement: place for place, statement in enumerate((*statements, PUT_SNAPSHOTS))
+        }
         self._connection: PipelineConnection | None = None
         self._turn = asyncio.Lock()
         self.commit_count = 0
         self.retry_count = 0
         self.log_row_count = 0
-        self.insert_count = 0
-        self.update_count = 0
-        self.snapshot_count = 0
+        self.row_counts = Counter[RowStatement[Any]]()
 
     async def commit(self, batch: CommitBatch) -> None:
         """Write a batch, all of it or nothing, in one transaction and one round trip.
@@ -140,7 +101,7 @@ class LogWriter:
                 moment; the log tells.
         """
         try:
-            statements = _bind(batch)
+            statements = self._bind(batch)
         except Exception as error:
             # Whatever it is, it is one row's fault, and the others can be written without it.
             raise UnstorableError(f"a value cannot be sent to postgres: {error}") from error
@@ -150,15 +111,23 @@ class LogWriter:
                     await self._commit(batch, statements)
         self.commit_count += 1
         self.log_row_count += len(batch.log)
-        self.insert_count += len(batch.inserts)
-        self.update_count += len(batch.updates)
-        self.snapshot_count += len(batch.snapshots)
+        for statement, rows in batch.changes.items():
+            self.row_counts[statement] += len(rows)
 
     async def close(self) -> None:
         """Close the connection once the batch in flight is done. Again is harmless."""
         async with self._turn:
             if self._connection is not None:
                 self._connection.close()
+
+    def _bind(self, batch: CommitBatch) -> list[Statement]:
+        statements: list[Statement] = []
+        if batch.log:
+            statements.append((_LOG, _log_columns(batch.log)))
+        for statement in sorted(batch.changes.statements, key=self._places.__getitem__):
+            columns = statement.columns_of(batch.changes.of(statement))
+            statements.append((_name(self._places[statement]), columns))
+        return statements
 
     async def _commit(self, batch: CommitBatch, statements: Sequence[Statement]) -> None:
         interval, retries_end = _RETRY_INTERVAL, asyncio.get_running_loop().time() + _RETRY_TIMEOUT
@@ -180,7 +149,10 @@ class LogWriter:
 
     async def _send(self, statements: Sequence[Statement]) -> None:
         if self._connection is None or self._connection.is_closed:
-            self._connection = await self._db.connect_pipeline(_STATEMENTS)
+            queries: dict[bytes, LiteralString] = {_LOG: _INSERT_LOG}
+            for statement, place in self._places.items():
+                queries[_name(place)] = statement.sql
+            self._connection = await self._db.connect_pipeline(queries)
         await self._connection.run(statements)
 
     async def _is_committed(self, rows: Sequence[LogRow]) -> bool:
@@ -223,22 +195,13 @@ class LogWriter:
             raise ShardLostError(frozenset(shard_id for shard_id, _, _ in found))
 
 
+def _name(place: int) -> bytes:
+    return b"%d" % place
+
+
 def _can_retry(error: psycopg.OperationalError) -> bool:
     # Class 40: the server undid the batch to break a deadlock or a conflict.
     return is_connection_loss(error) or (error.sqlstate or "").startswith("40")
-
-
-def _bind(batch: CommitBatch) -> list[Statement]:
-    statements: list[Statement] = []
-    if batch.log:
-        statements.append((_INSERT_LOG, _log_columns(batch.log)))
-    if batch.inserts:
-        statements.append((_INSERT_EXECUTIONS, _insert_columns(batch.inserts)))
-    if batch.updates:
-        statements.append((_UPDATE_EXECUTIONS, _update_columns(batch.updates)))
-    if batch.snapshots:
-        statements.append((_PUT_SNAPSHOTS, _snapshot_columns(batch.snapshots)))
-    return statements
 
 
 def _log_columns(rows: Sequence[LogRow]) -> list[bytes]:
@@ -252,59 +215,4 @@ def _log_columns(rows: Sequence[LogRow]) -> list[bytes]:
         int4_array([row.event_count for row in rows]),
         bytea_array([row.record for row in rows]),
         bytea_array([row.hash for row in rows]),
-    ]
-
-
-def _insert_columns(rows: Sequence[ExecutionRow]) -> list[bytes]:
-    return [
-        int4_array([row.shard_id for row in rows]),
-        uuid_array([row.namespace_id for row in rows]),
-        text_array([row.workflow_id for row in rows]),
-        uuid_array([row.run_id for row in rows]),
-        uuid_array([row.first_execution_run_id for row in rows]),
-        text_array([row.start_request_id for row in rows]),
-        text_array([row.workflow_type for row in rows]),
-        text_array([row.task_queue for row in rows]),
-        int2_array([row.status for row in rows]),
-        timestamp_array([row.start_time for row in rows]),
-        timestamp_array([row.execution_time for row in rows]),
-        timestamp_array([row.close_time for row in rows]),
-        int8_array([row.history_length for row in rows]),
-        int8_array([row.history_bytes for row in rows]),
-        bytea_array([row.memo for row in rows]),
-        jsonb_array([row.search_attributes for row in rows]),
-        uuid_array([row.parent_namespace_id for row in rows]),
-        text_array([row.parent_workflow_id or None for row in rows]),
-        uuid_array([row.parent_run_id for row in rows]),
-        timestamp_array([row.wake_time for row in rows]),
-        bool_array([row.owes_tasks for row in rows]),
-        bool_array([row.repeats_id for row in rows]),
-    ]
-
-
-def _update_columns(updates: Sequence[ExecutionUpdate]) -> list[bytes]:
-    # In the order in which settle_shards locks them, so that the two do not wait for each other.
-    last_by_run = {update.run_id: update for update in updates}
-    rows = [last_by_run[run_id] for run_id in sorted(last_by_run)]
-    return [
-        int4_array([row.shard_id for row in rows]),
-        uuid_array([row.run_id for row in rows]),
-        int2_array([row.status for row in rows]),
-        timestamp_array([row.close_time for row in rows]),
-        timestamp_array([row.wake_time for row in rows]),
-        int8_array([row.history_length for row in rows]),
-        int8_array([row.history_bytes for row in rows]),
-        bool_array([row.owes_tasks for row in rows]),
-    ]
-
-
-def _snapshot_columns(snapshots: Sequence[SnapshotRow]) -> list[bytes]:
-    # ON CONFLICT cannot take a row twice in one statement.
-    rows = list({row.run_id: row for row in snapshots}.values())
-    return [
-        int4_array([row.shard_id for row in rows]),
-        uuid_array([row.run_id for row in rows]),
-        int8_array([row.run_seq for row in rows]),
-        bytea_array([row.hash for row in rows]),
-        bytea_array([row.state for row in rows]),
     ]

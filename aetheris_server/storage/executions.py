@@ -1,5 +1,6 @@
-"""One row per run: an index of the log, by which runs are found without reading it. `commit` writes
-it.
+"""One row per run: an index of the log, by which runs are found without reading it.
+
+What a row has, and how it is written, is in `execution_rows`.
 
 The newest run of a workflow id is the one with the greatest `start_time`, so who starts a run gives
 it a time later than that of the workflow id's run before.
@@ -11,61 +12,8 @@ from datetime import datetime
 from typing import LiteralString
 
 from aetheris_server.storage.database import Database
+from aetheris_server.storage.execution_rows import ExecutionRow
 from aetheris_server.storage.uuids import is_uuid
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionRow:
-    """A run.
-
-    Attributes:
-        status: A `WorkflowExecutionStatus`; `close_time` is None exactly where it is an open one.
-        wake_time: The earliest deadline that must survive a crash; None is none.
-        history_length: Events.
-        memo: Bytes of the owner's choice.
-        search_attributes: A JSON object, in UTF-8.
-        parent_namespace_id: Empty, as the two after it, where the run has no parent.
-        repeats_id: The workflow id had a run before.
-        owes_tasks: The run has work outstanding that the log behind the shard's watermark does not
-            name.
-    """
-
-    shard_id: int
-    namespace_id: str
-    workflow_id: str
-    run_id: str
-    first_execution_run_id: str
-    start_request_id: str
-    workflow_type: str
-    task_queue: str
-    status: int
-    start_time: datetime
-    execution_time: datetime
-    close_time: datetime | None = None
-    history_length: int = 0
-    history_bytes: int = 0
-    memo: bytes | None = None
-    search_attributes: bytes | None = None
-    parent_namespace_id: str = ""
-    parent_workflow_id: str = ""
-    parent_run_id: str = ""
-    wake_time: datetime | None = None
-    owes_tasks: bool = False
-    repeats_id: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionUpdate:
-    """What of a run's row changes, with all these values as they are to be."""
-
-    shard_id: int
-    run_id: str
-    status: int
-    close_time: datetime | None
-    wake_time: datetime | None
-    history_length: int
-    history_bytes: int
-    owes_tasks: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,9 @@ A cache: any row may be deleted at any time.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aetheris_server.storage.arrays import bytea_array, int4_array, int8_array, uuid_array
 from aetheris_server.storage.database import Database
+from aetheris_server.storage.row_changes import RowStatement
 from aetheris_server.storage.uuids import is_uuid
 
 
@@ -21,6 +23,30 @@ class SnapshotRow:
     hash: bytes
     state: bytes
 
+
+def _columns(rows: Sequence[SnapshotRow]) -> list[bytes]:
+    return [
+        int4_array([row.shard_id for row in rows]),
+        uuid_array([row.run_id for row in rows]),
+        int8_array([row.run_seq for row in rows]),
+        bytea_array([row.hash for row in rows]),
+        bytea_array([row.state for row in rows]),
+    ]
+
+
+PUT_SNAPSHOTS = RowStatement(
+    """
+INSERT INTO snapshots AS s (shard_id, run_id, run_seq, hash, state) SELECT * FROM unnest(
+    $1::integer[], $2::uuid[], $3::bigint[], $4::bytea[], $5::bytea[]
+) ON CONFLICT (shard_id, run_id) DO UPDATE
+SET run_seq = excluded.run_seq, hash = excluded.hash, state = excluded.state
+WHERE s.run_seq < excluded.run_seq""",
+    bind=_columns,
+    # ON CONFLICT cannot take a row twice in one statement.
+    key=lambda snapshot: snapshot.run_id,
+    weigh=lambda snapshot: len(snapshot.state),
+)
+"""New snapshots; one that is older than the run's stored one is passed over."""
 
 _LOAD = """
 SELECT s.shard_id, s.run_id::text, s.run_seq, s.hash, s.state

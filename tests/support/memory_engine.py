@@ -32,6 +32,7 @@ from aetheris_server.history.task_start import (
     mark_activity_started,
     mark_workflow_task_started,
 )
+from aetheris_server.storage.execution_rows import INSERT_EXECUTIONS, UPDATE_EXECUTIONS
 from aetheris_server.storage.log import RunRecord
 from tests.support.clock import ManualClock
 from tests.support.runs import application_failure
@@ -101,7 +102,10 @@ class MemoryEngine:
                         row.hash,
                     )
                     self._records.setdefault(row.run_id or "", []).append(stored)
-                for row in (*commit.inserts, *commit.updates):
+                for row in (
+                    *commit.changes.of(INSERT_EXECUTIONS),
+                    *commit.changes.of(UPDATE_EXECUTIONS),
+                ):
                     self._wake_times[row.run_id] = row.wake_time
                 commit.on_done(commit, None)
         for rewrite_id, rewrite in self.engine.shards[0].wake_rewrites.items():

@@ -14,7 +14,8 @@ from aetheris_server.frontend.catalog import Cluster
 from aetheris_server.rpc import table
 from aetheris_server.rpc.peers import LocalMatching
 from aetheris_server.rpc.table import MatchingMethod
-from aetheris_server.storage.executions import ExecutionFilter, ExecutionRow
+from aetheris_server.storage.execution_rows import ExecutionRow
+from aetheris_server.storage.executions import ExecutionFilter
 from aetheris_server.storage.namespaces import Namespace
 from tests.support.fake_history import Answer
 

@@ -32,6 +32,7 @@ from aetheris_server.history.state.machines.lifecycle.start import new_state
 from aetheris_server.history.state.obligations import new_obligations
 from aetheris_server.history.state.observe import observe
 from aetheris_server.history.state.run import RunKey
+from aetheris_server.storage.snapshots import PUT_SNAPSHOTS
 from aetheris_server.telemetry import counter, get_logger
 
 _log = get_logger(__name__)
@@ -190,7 +191,7 @@ class RunChanges:
         if run.needs_snapshot(self._snapshot_interval_records):
             snapshot = try_snapshot_row(run)
             if snapshot is not None:
-                commit.snapshots.append(snapshot)
+                commit.changes.add(PUT_SNAPSHOTS, snapshot)
             # Or there is a fault in it, which would be there again with the next record.
             run.note_snapshot()
 

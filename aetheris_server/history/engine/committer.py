@@ -20,9 +20,8 @@ from aetheris_server.errors import (
 )
 from aetheris_server.loops import is_cancelled
 from aetheris_server.storage.commit import CommitBatch, LogWriter
-from aetheris_server.storage.executions import ExecutionRow, ExecutionUpdate
 from aetheris_server.storage.log import LogRow
-from aetheris_server.storage.snapshots import SnapshotRow
+from aetheris_server.storage.row_changes import RowChanges
 from aetheris_server.telemetry import counter, gauge, get_logger, histogram
 
 _log = get_logger(__name__)
@@ -41,7 +40,7 @@ MAX_QUEUED_BYTES = 128 * 1024 * 1024
 _MAX_BATCH = 1_000
 # Far below what Postgres takes in one statement, and written within a fraction of its deadline.
 _MAX_BATCH_BYTES = 16 * 1024 * 1024
-# Of a row beside its record, its memo and its search attributes.
+# Of a row beside what its statement weighs, or its record.
 _ROW_BYTES = 256
 
 Owner = tuple[int, int]
@@ -53,7 +52,8 @@ class Commit:
     """What one transition of one shard writes, and what follows from its success or failure.
 
     Attributes:
-        rows: In shard_seq order; all are written or none is.
+        rows: Of the log, in shard_seq order; all that the commit has is written or nothing is.
+        changes: Rows beside the log.
         on_done: Called once with the commit and why it failed, if it did. It must not hold on to
             the commit, which holds on to it: every commit would be left to the garbage collector.
         range_id: Of the ownership in which it was decided.
@@ -63,9 +63,7 @@ class Commit:
     shard_id: int
     rows: list[LogRow]
     on_done: "Callable[[Commit, AetherisError | None], None]"
-    inserts: list[ExecutionRow] = field(default_factory=list[ExecutionRow])
-    updates: list[ExecutionUpdate] = field(default_factory=list[ExecutionUpdate])
-    snapshots: list[SnapshotRow] = field(default_factory=list[SnapshotRow])
+    changes: RowChanges = field(default_factory=RowChanges)
     range_id: int = 0
     byte_count: int = 0
 
@@ -150,7 +148,7 @@ class Committer:
                 break
             batch.append(self._queue.popleft())
             self._queued_bytes -= commit.byte_count
-            row_count += max(len(commit.rows) + len(commit.snapshots), 1)
+            row_count += max(len(commit.rows), len(commit.changes), 1)
         _QUEUED.set(len(self._queue))
         _QUEUED_BYTES.set(self._queued_bytes)
         return batch
@@ -260,27 +258,17 @@ def _count_bytes(commit: Commit) -> int:
     count = 0
     for row in commit.rows:
         count += _ROW_BYTES + len(row.record)
-    if commit.inserts:
-        for insert in commit.inserts:
-            count += _ROW_BYTES + len(insert.memo or b"") + len(insert.search_attributes or b"")
-    if commit.snapshots:
-        count += sum(_ROW_BYTES + len(snapshot.state) for snapshot in commit.snapshots)
+    for statement, changed in commit.changes.items():
+        count += _ROW_BYTES * len(changed)
+        if statement.weigh is not None:
+            count += sum(map(statement.weigh, changed))
     return count
 
 
 def _gather(commits: list[Commit]) -> CommitBatch:
-    """One batch of all. Of several updates or snapshots of a run the last counts: each is whole."""
-    log: list[LogRow] = []
-    inserts: list[ExecutionRow] = []
-    updates: dict[str, ExecutionUpdate] = {}
-    snapshots: dict[str, SnapshotRow] = {}
+    """One batch of all, in their order."""
+    batch = CommitBatch()
     for commit in commits:
-        log.extend(commit.rows)
-        inserts.extend(commit.inserts)
-        for update in commit.updates:
-            updates[update.run_id] = update
-        for snapshot in commit.snapshots:
-            snapshots[snapshot.run_id] = snapshot
-    return CommitBatch(
-        log=log, inserts=inserts, updates=list(updates.values()), snapshots=list(snapshots.values())
-    )
+        batch.log.extend(commit.rows)
+        batch.changes.extend(commit.changes)
+    return batch

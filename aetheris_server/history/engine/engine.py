@@ -33,7 +33,9 @@ from aetheris_server.loops import run_loops
 from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Database
+from aetheris_server.storage.execution_rows import EXECUTION_STATEMENTS
 from aetheris_server.storage.newest import NewestRunReader
+from aetheris_server.storage.snapshots import PUT_SNAPSHOTS
 
 # A shorter log is read back as fast as a snapshot.
 _MIN_RECORDS_FOR_SNAPSHOT = 32
@@ -106,7 +108,7 @@ class Engine:
             is_leased,
             on_shard_failed,
         )
-        self.writer = LogWriter(db)
+        self.writer = LogWriter(db, EXECUTION_STATEMENTS)
         self.committer = Committer(self.writer, self._table.fail)
         refusals = Refusals(clock)
         self._changes = RunChanges(
@@ -170,9 +172,9 @@ class Engine:
             return
         snapshot = try_snapshot_row(run)
         if snapshot is not None:
-            self.committer.enqueue(
-                Commit(run.shard_id, rows=[], on_done=lambda _, __: None, snapshots=[snapshot])
-            )
+            commit = Commit(run.shard_id, rows=[], on_done=lambda _, __: None)
+            commit.changes.add(PUT_SNAPSHOTS, snapshot)
+            self.committer.enqueue(commit)
 
     # Offering.
 

@@ -22,12 +22,8 @@ from aetheris_server.history.state.run import RunKey, RunState
 from aetheris_server.history.state.snapshot import from_snapshot
 from aetheris_server.history.state.times import from_timestamp
 from aetheris_server.storage.database import Database
-from aetheris_server.storage.executions import (
-    ExecutionRow,
-    load_execution,
-    load_executions,
-    weigh_runs,
-)
+from aetheris_server.storage.execution_rows import ExecutionRow
+from aetheris_server.storage.executions import load_execution, load_executions, weigh_runs
 from aetheris_server.storage.log import RunRecord, load_run, load_runs
 from aetheris_server.storage.snapshots import SnapshotRow, delete_snapshot, load_snapshots
 from aetheris_server.telemetry import counter, get_logger

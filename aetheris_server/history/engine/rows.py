@@ -18,7 +18,13 @@ from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import to_snapshot
 from aetheris_server.history.state.times import earliest, from_duration, from_timestamp
 from aetheris_server.rpc.search_attributes import encode_search_attributes
-from aetheris_server.storage.executions import ExecutionRow, ExecutionUpdate, NewestRun
+from aetheris_server.storage.execution_rows import (
+    INSERT_EXECUTIONS,
+    UPDATE_EXECUTIONS,
+    ExecutionRow,
+    ExecutionUpdate,
+)
+from aetheris_server.storage.executions import NewestRun
 from aetheris_server.storage.log import LogRow
 from aetheris_server.storage.shards import WakeRewrite
 from aetheris_server.storage.snapshots import SnapshotRow
@@ -169,14 +175,16 @@ def index_record(
     shard.owing.note(run.key, owes, shard_seq)
     if state.run_seq == 1:
         run.wake_time = _to_wall(run, deadline)
-        commit.inserts.append(
-            to_execution_row(shard.shard_id, state, run.wake_time, repeats_id=run.repeats_id)
+        commit.changes.add(
+            INSERT_EXECUTIONS,
+            to_execution_row(shard.shard_id, state, run.wake_time, repeats_id=run.repeats_id),
         )
         return True
     if state.is_open and not _takes_new_wake_time(run, deadline, now):
         return False
     close_event = state.close_event
-    commit.updates.append(
+    commit.changes.add(
+        UPDATE_EXECUTIONS,
         ExecutionUpdate(
             shard_id=shard.shard_id,
             run_id=run.key.run_id,
@@ -186,7 +194,7 @@ def index_record(
             history_length=state.next_event_id - 1,
             history_bytes=state.history_bytes,
             owes_tasks=owes,
-        )
+        ),
     )
     shard.note_row_written(run.key, owes)
     return not state.is_open

@@ -20,7 +20,11 @@ from aetheris_server.ids import new_run_id, shard_of
 from aetheris_server.rpc.search_attributes import encode_search_attributes
 from aetheris_server.storage.commit import CommitBatch, LogWriter
 from aetheris_server.storage.database import Database
-from aetheris_server.storage.executions import ExecutionRow
+from aetheris_server.storage.execution_rows import (
+    EXECUTION_STATEMENTS,
+    INSERT_EXECUTIONS,
+    ExecutionRow,
+)
 from aetheris_server.storage.hosts import register_host
 from aetheris_server.storage.shards import acquire_shards, ensure_cluster
 from tests.support.frontend import SHARD_COUNT, RunningFrontend, running_frontend
@@ -114,9 +118,11 @@ def a_run(namespace_id: str, workflow_id: str, start_time: datetime) -> Executio
 
 
 async def store(db: Database, rows: list[ExecutionRow]) -> None:
-    writer = LogWriter(db)
+    writer = LogWriter(db, EXECUTION_STATEMENTS)
+    batch = CommitBatch()
+    batch.changes.add(INSERT_EXECUTIONS, *rows)
     try:
-        await writer.commit(CommitBatch(inserts=rows))
+        await writer.commit(batch)
     finally:
         await writer.close()
 

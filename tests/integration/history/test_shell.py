@@ -26,9 +26,10 @@ from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.machines.lifecycle.start import new_state
 from aetheris_server.history.state.obligations import obligations
 from aetheris_server.history.state.run import RunState
+from aetheris_server.storage.execution_rows import INSERT_EXECUTIONS, UPDATE_EXECUTIONS
 from aetheris_server.storage.log import load_run
 from aetheris_server.storage.shards import acquire_shards
-from aetheris_server.storage.snapshots import load_snapshots
+from aetheris_server.storage.snapshots import PUT_SNAPSHOTS, load_snapshots
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench
 from tests.support.log_audit import audit_log
 from tests.support.raw import (
@@ -98,7 +99,7 @@ async def test_simple_workflow_writes_four_rows_one_insert_and_one_update(
         await _decide(bench, task, complete_workflow())
         writer = bench.engine.writer
         assert writer.log_row_count == 4
-        assert (writer.insert_count, writer.update_count, writer.snapshot_count) == (1, 1, 0)
+        assert writer.row_counts == {INSERT_EXECUTIONS: 1, UPDATE_EXECUTIONS: 1}
     runs = await asyncio.to_thread(audit_log, migrated_postgres_dsn)
     assert runs[started.run_id].record_count == 4
 
@@ -132,7 +133,7 @@ async def test_evicted_run_leaves_a_snapshot(migrated_postgres_dsn: str) -> None
             await _signal(bench, request.workflow_id)
         await bench.service.start_workflow(NAMESPACE_ID, _start_request())
         assert bench.engine.cache.find(started.run_id) is None
-        await wait_until(lambda: bench.engine.writer.snapshot_count == 1)
+        await wait_until(lambda: bench.engine.writer.row_counts[PUT_SNAPSHOTS] == 1)
         run = await bench.engine.load(NAMESPACE_ID, request.workflow_id)
         assert run.snapshot_seq == 41
 

@@ -4,6 +4,7 @@ import pytest
 
 from aetheris.api.v1 import command_pb2, task_queue_pb2, worker_service_pb2, workflow_service_pb2
 from aetheris.server.v1.matching_service_pb2 import TaskRef
+from aetheris_server.storage.snapshots import PUT_SNAPSHOTS
 from tests.support.alarm import QUEUE, alarms_of, alarms_served, decide_silenced, set_alarms
 from tests.support.clock import ManualClock
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench, start_request
@@ -45,7 +46,7 @@ async def test_machine_of_a_test_lives_through_crashes(
             await _decide(bench, set_alarms(egg=30, tea=600))
             bench.advance(30)
             await wait_until(lambda: _alarm_refs(bench))
-            assert (bench.engine.writer.snapshot_count > 0) == (interval == 1)
+            assert (bench.engine.writer.row_counts[PUT_SNAPSHOTS] > 0) == (interval == 1)
         # The host is gone: the task that it offered, and the deadline that it waited for.
         async with history_bench(migrated_postgres_dsn, clock, **settings) as bench:
             await wait_until(lambda: _alarm_refs(bench))

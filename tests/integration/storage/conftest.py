@@ -5,6 +5,7 @@ import pytest
 from aetheris_server.config import PostgresSettings
 from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Database
+from aetheris_server.storage.execution_rows import EXECUTION_STATEMENTS
 
 
 @pytest.fixture
@@ -16,6 +17,6 @@ async def db(migrated_postgres_dsn: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def writer(db: Database) -> AsyncIterator[LogWriter]:
-    writer = LogWriter(db)
+    writer = LogWriter(db, EXECUTION_STATEMENTS)
     yield writer
     await writer.close()

@@ -1,16 +1,40 @@
 """Rows for storage's tests, with only what a test is about to be named."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 from aetheris_server.ids import new_run_id
-from aetheris_server.storage.executions import ExecutionRow, ExecutionUpdate
+from aetheris_server.storage.commit import CommitBatch
+from aetheris_server.storage.execution_rows import (
+    INSERT_EXECUTIONS,
+    UPDATE_EXECUTIONS,
+    ExecutionRow,
+    ExecutionUpdate,
+)
 from aetheris_server.storage.log import LogRow
+from aetheris_server.storage.snapshots import PUT_SNAPSHOTS, SnapshotRow
 
 NAMESPACE_ID = "0192f3a0-0000-7000-8000-000000000001"
 START_TIME = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RUNNING, COMPLETED = 1, 2
+
+
+def batch_of(
+    log: Sequence[LogRow] = (),
+    inserts: Iterable[ExecutionRow] = (),
+    updates: Iterable[ExecutionUpdate] = (),
+    snapshots: Iterable[SnapshotRow] = (),
+) -> CommitBatch:
+    made = CommitBatch(log=[*log])
+    for row in inserts:
+        made.changes.add(INSERT_EXECUTIONS, row)
+    for update in updates:
+        made.changes.add(UPDATE_EXECUTIONS, update)
+    for snapshot in snapshots:
+        made.changes.add(PUT_SNAPSHOTS, snapshot)
+    return made
 
 
 def log_row(

@@ -6,11 +6,11 @@ import pytest
 
 from aetheris_server.ids import new_run_id
 from aetheris_server.storage import executions
-from aetheris_server.storage.commit import CommitBatch, LogWriter
+from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Connection, Database
+from aetheris_server.storage.execution_rows import ExecutionRow
 from aetheris_server.storage.executions import (
     ExecutionFilter,
-    ExecutionRow,
     find_run_of_request,
     list_executions,
     load_due,
@@ -23,6 +23,7 @@ from tests.integration.storage.rows import (
     NAMESPACE_ID,
     RUNNING,
     START_TIME,
+    batch_of,
     close_update,
     execution_row,
 )
@@ -36,7 +37,7 @@ def minutes(count: int) -> timedelta:
 
 
 async def insert(writer: LogWriter, *rows: ExecutionRow) -> None:
-    await writer.commit(CommitBatch(inserts=list(rows)))
+    await writer.commit(batch_of(inserts=list(rows)))
 
 
 async def test_load_newest_runs_returns_the_last_start_of_each_workflow_id(
@@ -61,7 +62,7 @@ async def test_load_newest_runs_returns_what_decides_about_a_start(
 ) -> None:
     row = execution_row()
     update = close_update(row)
-    await writer.commit(CommitBatch(inserts=[row], updates=[update]))
+    await writer.commit(batch_of(inserts=[row], updates=[update]))
     key = (1, NAMESPACE_ID, row.workflow_id)
 
     run = (await load_newest_runs(db, [key]))[key]
@@ -236,7 +237,7 @@ async def test_list_executions_of_another_namespace_is_empty(
 async def test_closing_a_run_touches_no_index(db: Database, writer: LogWriter) -> None:
     rows = [execution_row(workflow_id=f"order-{n}") for n in range(50)]
     await insert(writer, *rows)
-    await writer.commit(CommitBatch(updates=[close_update(row) for row in rows]))
+    await writer.commit(batch_of(updates=[close_update(row) for row in rows]))
     # The server counts a session's changes for good when that ends.
     await writer.close()
 

@@ -8,11 +8,12 @@ import pytest
 
 from aetheris_server.config import PostgresSettings
 from aetheris_server.errors import ShardLostError, StorageUnavailableError
-from aetheris_server.storage.commit import CommitBatch, LogWriter
+from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Database
+from aetheris_server.storage.execution_rows import EXECUTION_STATEMENTS
 from aetheris_server.storage.log import load_run
 from aetheris_server.storage.shards import acquire_shards, ensure_cluster
-from tests.integration.storage.rows import log_row
+from tests.integration.storage.rows import batch_of, log_row
 from tests.support.cutting_proxy import CuttingProxy, postgres_proxy
 from tests.support.wait import wait_until
 
@@ -26,8 +27,8 @@ async def proxied(migrated_postgres_dsn: str) -> AsyncIterator[tuple[CuttingProx
         postgres_proxy(migrated_postgres_dsn) as (proxy, dsn),
         Database(PostgresSettings(dsn=dsn, statement_timeout=20.0)) as db,
     ):
-        writer = LogWriter(db)
-        await writer.commit(CommitBatch(log=[log_row(shard_id=9)]))
+        writer = LogWriter(db, EXECUTION_STATEMENTS)
+        await writer.commit(batch_of(log=[log_row(shard_id=9)]))
         yield proxy, writer
         await writer.close()
 
@@ -69,7 +70,7 @@ async def test_commit_reply_lost_finds_its_own_rows(
     row = log_row()
     proxy.drops_next_reply = True
 
-    await writer.commit(CommitBatch(log=[row]))
+    await writer.commit(batch_of(log=[row]))
 
     assert not proxy.drops_next_reply
     assert writer.retry_count >= 1
@@ -83,11 +84,11 @@ async def test_commit_reply_lost_and_shard_taken_meanwhile_reports_what_happened
     await ensure_cluster(db, 2)
     row = log_row()
     proxy.drops_next_reply = True
-    await writer.commit(CommitBatch(log=[row]))
+    await writer.commit(batch_of(log=[row]))
     await acquire_shards(db, "other", [1], lambda *_: (b"note", b"hash"))
 
     with pytest.raises(ShardLostError):
-        await writer.commit(CommitBatch(log=[log_row(1, 2)]))
+        await writer.commit(batch_of(log=[log_row(1, 2)]))
 
 
 async def test_commit_idle_connection_cut_reconnects(
@@ -97,7 +98,7 @@ async def test_commit_idle_connection_cut_reconnects(
     proxy.cut()
     row = log_row()
 
-    await writer.commit(CommitBatch(log=[row]))
+    await writer.commit(batch_of(log=[row]))
 
     assert len(await load_run(db, 1, row.run_id)) == 1
 
@@ -109,7 +110,7 @@ async def test_commit_server_away_for_a_moment_waits_for_it(
     proxy.is_refusing = True
     proxy.cut()
     row = log_row()
-    commit = asyncio.create_task(writer.commit(CommitBatch(log=[row])))
+    commit = asyncio.create_task(writer.commit(batch_of(log=[row])))
     await wait_until(lambda: writer.retry_count >= 2)
 
     proxy.is_refusing = False
@@ -124,7 +125,7 @@ async def test_commit_cut_while_the_server_works_on_it_is_written_once(
     proxy, writer = proxied
     await insert_log_row(blocker, shard_id=1, shard_seq=1)
     row = log_row()
-    commit = asyncio.create_task(writer.commit(CommitBatch(log=[row])))
+    commit = asyncio.create_task(writer.commit(batch_of(log=[row])))
     await wait_for_lock_waits(db)
     proxy.cut()
     # The first attempt is still at work, and the second waits beside it.
@@ -140,14 +141,14 @@ async def test_commit_cancelled_leaves_the_writer_usable(
     db: Database, writer: LogWriter, blocker: psycopg.AsyncConnection
 ) -> None:
     await insert_log_row(blocker, shard_id=1, shard_seq=1)
-    commit = asyncio.create_task(writer.commit(CommitBatch(log=[log_row()])))
+    commit = asyncio.create_task(writer.commit(batch_of(log=[log_row()])))
     await wait_for_lock_waits(db)
     commit.cancel()
     with pytest.raises(asyncio.CancelledError):
         await commit
 
     row = log_row(shard_id=2)
-    await writer.commit(CommitBatch(log=[row]))
+    await writer.commit(batch_of(log=[row]))
 
     assert len(await load_run(db, 2, row.run_id)) == 1
 
@@ -157,10 +158,10 @@ async def test_commit_past_its_deadline_is_unavailable(
 ) -> None:
     await insert_log_row(blocker, shard_id=1, shard_seq=1)
     async with Database(PostgresSettings(dsn=migrated_postgres_dsn, statement_timeout=0.3)) as db:
-        writer = LogWriter(db)
+        writer = LogWriter(db, EXECUTION_STATEMENTS)
 
         with pytest.raises(StorageUnavailableError):
-            await writer.commit(CommitBatch(log=[log_row()]))
+            await writer.commit(batch_of(log=[log_row()]))
 
         await writer.close()
 
@@ -210,10 +211,10 @@ async def test_acquire_and_an_old_owner_in_a_deadlock_end_with_one_of_them(
 
 
 async def test_two_writers_race_for_a_number_and_one_wins(db: Database) -> None:
-    writers = [LogWriter(db), LogWriter(db)]
+    writers = [LogWriter(db, EXECUTION_STATEMENTS), LogWriter(db, EXECUTION_STATEMENTS)]
     for seq in range(1, 30):
         results = await asyncio.gather(
-            *(writer.commit(CommitBatch(log=[log_row(1, seq)])) for writer in writers),
+            *(writer.commit(batch_of(log=[log_row(1, seq)])) for writer in writers),
             return_exceptions=True,
         )
         assert sorted(type(result).__name__ for result in results) == [

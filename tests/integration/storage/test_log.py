@@ -5,9 +5,9 @@ from typing import Any, LiteralString
 import pytest
 
 from aetheris_server.ids import new_run_id
-from aetheris_server.storage.commit import CommitBatch, LogWriter
+from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Database
-from aetheris_server.storage.executions import ExecutionUpdate
+from aetheris_server.storage.execution_rows import ExecutionUpdate
 from aetheris_server.storage.log import (
     _RUN_EVENTS,
     load_open_runs_since,
@@ -15,7 +15,7 @@ from aetheris_server.storage.log import (
     load_run_events,
 )
 from aetheris_server.storage.shards import acquire_shards, ensure_cluster
-from tests.integration.storage.rows import NAMESPACE_ID, execution_row, log_row
+from tests.integration.storage.rows import NAMESPACE_ID, batch_of, execution_row, log_row
 
 pytestmark = pytest.mark.integration
 
@@ -32,7 +32,7 @@ async def run_id(writer: LogWriter) -> str:
         rows.append(log_row(1, seq + 1, run_id, seq, next_event_id, count, b"%d" % seq))
         next_event_id += count
     rows.append(log_row(1, len(rows) + 1, other_run_id, run_seq=2))
-    await writer.commit(CommitBatch(log=rows))
+    await writer.commit(batch_of(log=rows))
     return run_id
 
 
@@ -87,7 +87,7 @@ async def test_load_run_events_near_the_end_of_a_long_run_reads_few_rows(
 ) -> None:
     run_id = new_run_id()
     count = 5000
-    await writer.commit(CommitBatch(log=[log_row(1, n, run_id, n, n) for n in range(1, count + 1)]))
+    await writer.commit(batch_of(log=[log_row(1, n, run_id, n, n) for n in range(1, count + 1)]))
 
     records = await load_run_events(db, 1, run_id, count - 1, 10)
 
@@ -122,7 +122,7 @@ async def test_load_open_runs_since_names_each_open_run_behind_the_watermark_onc
     places = [(1, before), (1, twice), (2, other), (1, closed), (3, elsewhere)]
     now = datetime.now(UTC)
     await writer.commit(
-        CommitBatch(
+        batch_of(
             log=[
                 log_row(1, 2, before),
                 log_row(1, 3, twice, run_seq=1),

@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from aetheris_server.storage.commit import CommitBatch, LogWriter
+from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.newest import NewestRunReader
-from tests.integration.storage.rows import NAMESPACE_ID, START_TIME, execution_row
+from tests.integration.storage.rows import NAMESPACE_ID, START_TIME, batch_of, execution_row
 
 pytestmark = pytest.mark.integration
 
@@ -18,7 +18,7 @@ async def test_load_finds_the_newest_run_of_those_that_have_one(
     old = execution_row(1, "order-1")
     new = execution_row(1, "order-1", start_time=START_TIME + timedelta(seconds=1))
     other = execution_row(2, "order-2")
-    await writer.commit(CommitBatch(inserts=[old, new, other]))
+    await writer.commit(batch_of(inserts=[old, new, other]))
     reader = NewestRunReader(db)
 
     found = await reader.load(
@@ -40,7 +40,7 @@ async def test_load_finds_the_newest_run_of_those_that_have_one(
 
 async def test_load_goes_on_after_its_connection_was_cut(db: Database, writer: LogWriter) -> None:
     row = execution_row(1, "order-1")
-    await writer.commit(CommitBatch(inserts=[row]))
+    await writer.commit(batch_of(inserts=[row]))
     reader = NewestRunReader(db)
     key = (1, NAMESPACE_ID, "order-1")
     await reader.load([key])

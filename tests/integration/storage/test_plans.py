@@ -7,6 +7,7 @@ import pytest
 
 from aetheris_server.storage import commit, executions, log, newest, shards, snapshots
 from aetheris_server.storage.database import Connection, Database
+from aetheris_server.storage.execution_rows import UPDATE_EXECUTIONS
 
 pytestmark = pytest.mark.integration
 
@@ -71,7 +72,7 @@ async def explain(db: Database, statement: str) -> list[str]:
         pytest.param(executions._OWING, "executions_owing", {"shard_id"}, id="owing"),
         pytest.param(shards._UPDATE_RUNS, "executions_pkey", {"shard_id", "run_id"}, id="runs"),
         pytest.param(
-            commit._STATEMENTS[commit._UPDATE_EXECUTIONS],
+            UPDATE_EXECUTIONS.sql,
             "executions_pkey",
             {"shard_id", "run_id"},
             id="update",

@@ -6,7 +6,7 @@ import pytest
 
 from aetheris_server.config import ConfigError, PostgresSettings
 from aetheris_server.errors import ShardLostError
-from aetheris_server.storage.commit import CommitBatch, LogWriter
+from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import load_due, load_owing
 from aetheris_server.storage.hosts import bury_hosts, register_host
@@ -21,7 +21,13 @@ from aetheris_server.storage.shards import (
     release_shards,
     settle_shards,
 )
-from tests.integration.storage.rows import START_TIME, close_update, execution_row, log_row
+from tests.integration.storage.rows import (
+    START_TIME,
+    batch_of,
+    close_update,
+    execution_row,
+    log_row,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -70,7 +76,7 @@ async def test_ensure_cluster_by_two_hosts_at_once_creates_one(migrated_postgres
 async def test_acquire_unowned_shards_appends_a_note_to_each_log(
     db: Database, writer: LogWriter
 ) -> None:
-    await writer.commit(CommitBatch(log=[log_row(2, 1), log_row(2, 2)]))
+    await writer.commit(batch_of(log=[log_row(2, 1), log_row(2, 2)]))
 
     assert await acquire(db, "a", [2, 0]) == [
         AcquiredShard(shard_id=0, range_id=1, next_shard_seq=2, watermark=0),
@@ -129,11 +135,11 @@ async def test_acquire_by_two_hosts_at_once_gives_each_shard_to_one(db: Database
 async def test_commit_by_the_owner_before_is_refused(db: Database, writer: LogWriter) -> None:
     (shard,) = await acquire(db, "a", [0])
     await bury(db, "a")
-    await writer.commit(CommitBatch(log=[log_row(0, shard.next_shard_seq)]))
+    await writer.commit(batch_of(log=[log_row(0, shard.next_shard_seq)]))
     await acquire(db, "b", [0])
 
     with pytest.raises(ShardLostError) as caught:
-        await writer.commit(CommitBatch(log=[log_row(0, shard.next_shard_seq + 1)]))
+        await writer.commit(batch_of(log=[log_row(0, shard.next_shard_seq + 1)]))
 
     assert caught.value.shard_ids == {0}
 
@@ -149,7 +155,7 @@ async def test_acquire_under_a_writing_owner_ends_its_writing(
         nonlocal written
         while True:
             seq = shard.next_shard_seq + written
-            await writer.commit(CommitBatch(log=[log_row(0, seq)]))
+            await writer.commit(batch_of(log=[log_row(0, seq)]))
             written += 1
 
     writing = asyncio.create_task(write())
@@ -181,7 +187,7 @@ async def test_settle_of_a_lost_shard_changes_nothing_of_it(
     await release_shards(db, "a", [(1, 1)])
     await acquire(db, "b", [1])
     runs = [execution_row(shard_id=shard_id) for shard_id in (0, 1)]
-    await writer.commit(CommitBatch(inserts=runs))
+    await writer.commit(batch_of(inserts=runs))
 
     ours = await settle_shards(
         db,
@@ -206,7 +212,7 @@ async def test_settle_with_an_old_range_is_not_ours(db: Database) -> None:
 async def test_settle_sets_and_clears_owing_runs(db: Database, writer: LogWriter) -> None:
     await acquire(db, "a", [0])
     set_run, cleared_run = execution_row(0), execution_row(0, owes_tasks=True)
-    await writer.commit(CommitBatch(inserts=[set_run, cleared_run]))
+    await writer.commit(batch_of(inserts=[set_run, cleared_run]))
 
     settlement = ShardSettlement(
         0, 1, 1, owes_set=[set_run.run_id], owes_cleared=[cleared_run.run_id]
@@ -222,9 +228,9 @@ async def test_settle_that_was_planned_before_a_run_closed_does_not_flag_it(
 ) -> None:
     await acquire(db, "a", [0])
     run, flagged = execution_row(0), execution_row(0)
-    await writer.commit(CommitBatch(inserts=[run, flagged]))
+    await writer.commit(batch_of(inserts=[run, flagged]))
     await writer.commit(
-        CommitBatch(updates=[close_update(run), close_update(flagged, owes_tasks=True)])
+        batch_of(updates=[close_update(run), close_update(flagged, owes_tasks=True)])
     )
 
     await settle_shards(db, "a", [ShardSettlement(0, 1, 1, owes_set=[run.run_id])])
@@ -241,7 +247,7 @@ async def test_settle_rewrites_a_wake_time_only_if_it_is_still_the_old_one(
     later, latest = (START_TIME + timedelta(minutes=count) for count in (1, 2))
     gone, moved, changed, marked = (execution_row(0, wake_time=START_TIME) for _ in range(4))
     await writer.commit(
-        CommitBatch(
+        batch_of(
             inserts=[gone, moved, changed, marked],
             updates=[close_update(changed, wake_time=later)],
         )
@@ -271,7 +277,7 @@ async def test_settle_beside_commits_of_the_same_runs_gets_through(
 ) -> None:
     await acquire(db, "a", [0])
     runs = [execution_row(0) for _ in range(50)]
-    await writer.commit(CommitBatch(inserts=runs))
+    await writer.commit(batch_of(inserts=runs))
     ids = [run.run_id for run in runs]
 
     async def settle() -> None:
@@ -285,7 +291,7 @@ async def test_settle_beside_commits_of_the_same_runs_gets_through(
     async def update() -> None:
         for _ in range(20):
             updates = [close_update(run, owes_tasks=True) for run in reversed(runs)]
-            await writer.commit(CommitBatch(updates=updates))
+            await writer.commit(batch_of(updates=updates))
 
     await asyncio.gather(settle(), update())
 

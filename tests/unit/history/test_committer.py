@@ -24,8 +24,9 @@ from aetheris_server.history.engine.committer import (
     Committer,
 )
 from aetheris_server.storage.commit import CommitBatch, LogWriter
-from aetheris_server.storage.executions import ExecutionUpdate
+from aetheris_server.storage.execution_rows import UPDATE_EXECUTIONS, ExecutionUpdate
 from aetheris_server.storage.log import LogRow
+from aetheris_server.storage.row_changes import RowChanges
 from tests.support.wait import wait_until
 
 
@@ -169,16 +170,20 @@ async def test_shard_is_failed_before_anybody_is_told() -> None:
     assert failed_when_told == [1]
 
 
-async def test_of_several_updates_of_a_run_the_last_is_written() -> None:
-    def update(length: int) -> ExecutionUpdate:
-        return ExecutionUpdate(1, "run", 1, None, None, length, 0, owes_tasks=False)
+async def test_rows_beside_the_log_are_written_in_the_order_of_their_commits() -> None:
+    def update(length: int) -> RowChanges:
+        changes = RowChanges()
+        row = ExecutionUpdate(1, "run", 1, None, None, length, 0, owes_tasks=False)
+        changes.add(UPDATE_EXECUTIONS, row)
+        return changes
 
     async with _running() as bench:
-        bench.enqueue(1, 1, updates=[update(1)])
-        bench.enqueue(1, 2, updates=[update(2)])
+        bench.enqueue(1, 1, changes=update(1))
+        bench.enqueue(1, 2, changes=update(2))
         bench.answer(None)
         await bench.wait_done(2)
-    assert bench.writer.batches[0].updates == [update(2)]
+    written = bench.writer.batches[0].changes.of(UPDATE_EXECUTIONS)
+    assert [row.history_length for row in written] == [1, 2]
 
 
 def test_full_queue_says_so() -> None:
