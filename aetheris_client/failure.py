@@ -16,7 +16,7 @@ import asyncio
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar, assert_never, cast
 
 from aetheris.api.v1 import failure_pb2
 from aetheris.api.v1.common_pb2 import (
@@ -225,15 +225,24 @@ def _say(failure: Failure, remark: str) -> None:
 
 
 def _drop_details(failure: Failure, reason: str) -> None:
-    match failure.WhichOneof("failure_info"):
+    kind = failure.WhichOneof("failure_info")
+    match kind:
         case "application_failure_info":
             failure.application_failure_info.ClearField("details")
         case "cancelled_failure_info":
             failure.cancelled_failure_info.ClearField("details")
         case "timeout_failure_info":
             failure.timeout_failure_info.ClearField("last_heartbeat_details")
-        case _:
+        case (
+            "terminated_failure_info"
+            | "server_failure_info"
+            | "activity_failure_info"
+            | "child_workflow_failure_info"
+            | None
+        ):
             return
+        case _:
+            assert_never(kind)
     _say(failure, f"details left out: {reason}")
 
 

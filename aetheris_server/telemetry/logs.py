@@ -7,7 +7,7 @@ form. Never logs payloads or credentials: callers pass ids, counts and durations
 import logging
 import logging.handlers
 import sys
-from typing import Any, cast
+from typing import Any, assert_never, cast
 
 import orjson
 import structlog
@@ -101,6 +101,8 @@ def _renderers(settings: LogSettings) -> list[Processor]:
                     colors=colors, exception_formatter=structlog.dev.plain_traceback
                 ),
             ]
+        case _:
+            assert_never(settings.format)
 
 
 def _escape_text(_: object, __: str, event: EventDict) -> EventDict:

@@ -4,7 +4,7 @@
 import re
 import uuid
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -209,7 +209,8 @@ def check_failure(field: str, failure: failure_pb2.Failure, limits: LimitSetting
 
 
 def _check_failure_info(path: str, link: failure_pb2.Failure) -> None:
-    match link.WhichOneof("failure_info"):
+    kind = link.WhichOneof("failure_info")
+    match kind:
         case "application_failure_info":
             check_duration(
                 f"{path}.application_failure_info.next_retry_delay",
@@ -233,8 +234,10 @@ def _check_failure_info(path: str, link: failure_pb2.Failure) -> None:
                 link.child_workflow_failure_info.retry_state,
                 _RETRY_STATES,
             )
+        case "cancelled_failure_info" | "terminated_failure_info" | "server_failure_info" | None:
+            pass
         case _:
-            return
+            assert_never(kind)
 
 
 def shown(value: str) -> str:

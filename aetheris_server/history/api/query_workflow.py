@@ -154,7 +154,9 @@ def _to_response(
             return workflow_service_pb2.QueryWorkflowResponse(
                 query_result=result.answer if result.HasField("answer") else None
             )
-        case _:
+        case worker_service_pb2.QUERY_RESULT_TYPE_FAILED:
             raise QueryFailedError(
                 result.error_message or result.failure.message or "the worker gave no reason"
             )
+        case unknown:
+            raise QueryFailedError(f"result_type is {unknown}, which this version does not know")

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
-from aetheris_server.errors import WorkflowAlreadyStartedError
+from aetheris_server.errors import InvalidArgumentError, WorkflowAlreadyStartedError
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.run import Transition
 from aetheris_server.history.state.machines.lifecycle.close import decide_terminated
@@ -44,8 +44,13 @@ async def start_workflow(
             return await _answer(engine, namespace_id, request, newest.run_id, started=False)
         case workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
             return await _replace(engine, namespace_id, request, newest)
-        case _:
+        case (
+            workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_UNSPECIFIED
+            | workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_FAIL
+        ):
             raise _already_started(request, newest)
+        case unknown:
+            raise _unknown_policy("workflow_id_conflict_policy", unknown)
 
 
 async def _find_earlier(
@@ -66,8 +71,18 @@ def _check_reuse(request: workflow_service_pb2.StartWorkflowRequest, newest: New
         case workflow_pb2.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY:
             if newest.status == workflow_pb2.WORKFLOW_EXECUTION_STATUS_COMPLETED:
                 raise _already_started(request, newest)
-        case _:
+        case (
+            workflow_pb2.WORKFLOW_ID_REUSE_POLICY_UNSPECIFIED
+            | workflow_pb2.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
+        ):
             pass
+        case unknown:
+            raise _unknown_policy("workflow_id_reuse_policy", unknown)
+
+
+def _unknown_policy(field: str, policy: int) -> InvalidArgumentError:
+    """A frontend of a newer version let it pass."""
+    return InvalidArgumentError(field, f"expected a policy of this version, found {policy}")
 
 
 def _already_started(

@@ -1,5 +1,7 @@
 """Failures as a run's state keeps them: small."""
 
+from typing import assert_never
+
 from aetheris.api.v1 import failure_pb2
 
 _MAX_BYTES = 4096
@@ -18,7 +20,8 @@ def trim(failure: failure_pb2.Failure) -> failure_pb2.Failure:
         source=_cut(failure.source),
         stack_trace=_cut(failure.stack_trace),
     )
-    match failure.WhichOneof("failure_info"):
+    kind = failure.WhichOneof("failure_info")
+    match kind:
         case "application_failure_info":
             trimmed.application_failure_info.type = _cut(failure.application_failure_info.type)
             trimmed.application_failure_info.non_retryable = (
@@ -37,6 +40,8 @@ def trim(failure: failure_pb2.Failure) -> failure_pb2.Failure:
             trimmed.terminated_failure_info.SetInParent()
         case "activity_failure_info" | "child_workflow_failure_info" | None:
             pass
+        case _:
+            assert_never(kind)
     return trimmed
 
 

@@ -1,7 +1,7 @@
 """Whether, and when, a failed attempt is tried again."""
 
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from aetheris.api.v1 import common_pb2, failure_pb2
 from aetheris_server.history.state.times import (
@@ -101,7 +101,8 @@ def find_policy_fault(policy: common_pb2.RetryPolicy) -> str | None:
 
 def is_non_retryable(policy: common_pb2.RetryPolicy, failure: failure_pb2.Failure) -> bool:
     """Whether the failure itself, or its type by the policy, rules out another attempt."""
-    match failure.WhichOneof("failure_info"):
+    kind = failure.WhichOneof("failure_info")
+    match kind:
         case "application_failure_info":
             info = failure.application_failure_info
             return info.non_retryable or info.type in policy.non_retryable_error_types
@@ -118,8 +119,10 @@ def is_non_retryable(policy: common_pb2.RetryPolicy, failure: failure_pb2.Failur
             return failure.server_failure_info.non_retryable
         case "terminated_failure_info" | "cancelled_failure_info":
             return True
-        case _:
+        case "activity_failure_info" | "child_workflow_failure_info" | None:
             return False
+        case _:
+            assert_never(kind)
 
 
 def _interval(
