@@ -39,7 +39,7 @@ class NamespaceInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Poller:
+class PollerInfo:
     """One worker, as its last poll showed it; `waiting_poll_count` polls of it wait now."""
 
     identity: str
@@ -49,7 +49,7 @@ class Poller:
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class BacklogInfo:
     """The waiting tasks that require one set of capabilities; `in_flight_count` are handed out."""
 
     capabilities: Sequence[str]
@@ -64,12 +64,12 @@ class TaskQueueDescription:
 
     task_queue: str
     task_queue_type: TaskQueueType
-    pollers: Sequence[Poller]
-    backlogs: Sequence[Backlog]
+    pollers: Sequence[PollerInfo]
+    backlogs: Sequence[BacklogInfo]
 
 
 @dataclass(frozen=True, slots=True)
-class Component:
+class ComponentHealth:
     """One part of the cluster. `message` says what is wrong."""
 
     name: str
@@ -79,7 +79,7 @@ class Component:
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class HostInfo:
     """One live server."""
 
     host_id: str
@@ -95,8 +95,8 @@ class ClusterHealth:
     server_version: str
     shard_count: int
     owned_shard_count: int
-    components: Sequence[Component]
-    hosts: Sequence[Host]
+    components: Sequence[ComponentHealth]
+    hosts: Sequence[HostInfo]
 
     @property
     def is_healthy(self) -> bool:
@@ -213,7 +213,7 @@ def _task_queue(
         task_queue=name,
         task_queue_type=task_queue_type,
         pollers=tuple(
-            Poller(
+            PollerInfo(
                 identity=poller.identity,
                 last_access_time=read_timestamp(poller, "last_access_time"),
                 capabilities=tuple(poller.capabilities),
@@ -222,7 +222,7 @@ def _task_queue(
             for poller in response.pollers
         ),
         backlogs=tuple(
-            Backlog(
+            BacklogInfo(
                 capabilities=tuple(backlog.capabilities),
                 backlog_count=backlog.backlog_count,
                 oldest_age=read_duration(backlog, "oldest_age"),
@@ -239,7 +239,7 @@ def _cluster(response: DescribeClusterResponse) -> ClusterHealth:
         shard_count=response.shard_count,
         owned_shard_count=response.owned_shard_count,
         components=tuple(
-            Component(
+            ComponentHealth(
                 name=component.name,
                 status=enums.from_proto(
                     ComponentStatus,
@@ -253,7 +253,7 @@ def _cluster(response: DescribeClusterResponse) -> ClusterHealth:
             for component in response.components
         ),
         hosts=tuple(
-            Host(
+            HostInfo(
                 host_id=host.host_id,
                 address=host.address,
                 heartbeat_time=read_timestamp(host, "heartbeat_time"),

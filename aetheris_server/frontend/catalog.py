@@ -8,7 +8,7 @@ from typing import Protocol
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.execution_rows import ExecutionRow
 from aetheris_server.storage.executions import ExecutionFilter, list_executions
-from aetheris_server.storage.hosts import Host, load_live_hosts
+from aetheris_server.storage.hosts import HostRow, load_live_hosts
 from aetheris_server.storage.namespaces import (
     Namespace,
     create_namespace,
@@ -17,14 +17,14 @@ from aetheris_server.storage.namespaces import (
 )
 from aetheris_server.storage.shards import load_shards
 
-__all__ = ["Catalog", "Cluster", "PostgresCatalog"]
+__all__ = ["Catalog", "ClusterOverview", "PostgresCatalog"]
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class ClusterOverview:
     """The hosts that are alive, by id, and how many of the shards each has."""
 
-    hosts: Sequence[Host]
+    hosts: Sequence[HostRow]
     shard_count: int
     owned_by_host: dict[str, int]
 
@@ -65,7 +65,7 @@ class Catalog(Protocol):
         """A page of runs, newest start first, behind (start_time, run_id)."""
         ...
 
-    async def load_cluster(self) -> Cluster:
+    async def load_cluster(self) -> ClusterOverview:
         """The cluster as its tables show it now."""
         ...
 
@@ -103,11 +103,11 @@ class PostgresCatalog:
     ) -> list[ExecutionRow]:
         return await list_executions(self._db, namespace_id, wanted, page_size, after)
 
-    async def load_cluster(self) -> Cluster:
+    async def load_cluster(self) -> ClusterOverview:
         hosts = await load_live_hosts(self._db)
         shards = await load_shards(self._db)
         owned = dict.fromkeys((host.host_id for host in hosts), 0)
         for shard in shards:
             if shard.host_id in owned:
                 owned[shard.host_id] += 1
-        return Cluster(hosts, len(shards), owned)
+        return ClusterOverview(hosts, len(shards), owned)

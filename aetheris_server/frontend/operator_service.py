@@ -14,7 +14,7 @@ from aetheris.server.v1.matching_service_pb2 import DescribeTaskQueueRequest
 from aetheris.server.v1.token_pb2 import PageToken
 from aetheris_server.config import LimitSettings
 from aetheris_server.errors import AetherisError, NamespaceNotFoundError, StorageUnavailableError
-from aetheris_server.frontend.catalog import Catalog, Cluster
+from aetheris_server.frontend.catalog import Catalog, ClusterOverview
 from aetheris_server.frontend.checks import operator as checks
 from aetheris_server.frontend.checks.fields import check_namespace_name
 from aetheris_server.frontend.namespaces import NamespaceDirectory
@@ -23,7 +23,7 @@ from aetheris_server.rpc.handlers import CallContext
 from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.rpc.table import DESCRIBE_TASK_QUEUE
 from aetheris_server.rpc.tokens import LISTING_NAMESPACES, Tokens
-from aetheris_server.storage.hosts import Host
+from aetheris_server.storage.hosts import HostRow
 from aetheris_server.storage.namespaces import Namespace
 
 __all__ = ["OperatorServicer", "Probe"]
@@ -109,7 +109,7 @@ class OperatorServicer(OperatorServiceServicer):
             cluster = await self._catalog.load_cluster()
         except StorageUnavailableError:
             # The components say so; that is what the caller wants to know.
-            cluster = Cluster((), 0, {})
+            cluster = ClusterOverview((), 0, {})
         return pb.DescribeClusterResponse(
             server_version=version("aetheris-workflow"),
             shard_count=cluster.shard_count,
@@ -152,7 +152,7 @@ def _to_info(namespace: Namespace) -> pb.NamespaceInfo:
     return info
 
 
-def _to_host_info(host: Host, shard_count: int) -> pb.HostInfo:
+def _to_host_info(host: HostRow, shard_count: int) -> pb.HostInfo:
     info = pb.HostInfo(host_id=host.host_id, address=host.address, shard_count=shard_count)
     info.heartbeat_time.FromDatetime(host.heartbeat_time)
     return info

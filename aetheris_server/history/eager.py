@@ -14,7 +14,7 @@ from aetheris.api.v1 import worker_service_pb2
 from aetheris_server.errors import RunUnreadableError, UnavailableError
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.run import LoadedRun, Transition
-from aetheris_server.history.state.inflight import Poller
+from aetheris_server.history.state.inflight import TaskTaker
 from aetheris_server.history.state.machines.activity.starting import decide_not_delivered
 from aetheris_server.history.state.machines.activity.tasks import activity_ref
 from aetheris_server.history.state.machines.activity.values import StartedActivity
@@ -86,7 +86,7 @@ def give_back(engine: Engine, run: LoadedRun, given: Given, *, offers: bool = Tr
         _log.warning("tasks are out until they time out", error=str(error))
 
 
-def take_again(engine: Engine, run: LoadedRun, poller: Poller) -> Given:
+def take_again(engine: Engine, run: LoadedRun, taker: TaskTaker) -> Given:
     """What a worker was to take along with an answer that it now gives again, as far as it is still
     out: the response must have been lost, or the worker would not ask. Never awaits.
 
@@ -97,18 +97,18 @@ def take_again(engine: Engine, run: LoadedRun, poller: Poller) -> Given:
     """
     given = Given()
     started_task = run.inflight.workflow_task
-    if started_task is not None and started_task.poller.is_repeated_by(poller):
+    if started_task is not None and started_task.taker.is_repeated_by(taker):
         given.workflow_task = started_task
     started_activities = list(run.inflight.activities.values())
-    for lost in (s for s in started_activities if s.poller.is_repeated_by(poller)):
+    for lost in (s for s in started_activities if s.taker.is_repeated_by(taker)):
         activity = run.state.activities[lost.scheduled_event_id]
-        started = mark_activity_started(engine, run, activity, poller)
+        started = mark_activity_started(engine, run, activity, taker)
         given.add_activity(started, to_activity_task(engine, run, activity, started))
     return given
 
 
 def take_workflow_task(
-    engine: Engine, run: LoadedRun, transition: Transition, poller: Poller
+    engine: Engine, run: LoadedRun, transition: Transition, taker: TaskTaker
 ) -> StartedWorkflowTask | None:
     """Start the workflow task that a transition has brought, before it is offered to anybody else.
 
@@ -121,7 +121,7 @@ def take_workflow_task(
     if len(others) == len(transition.refs):
         return None
     transition.refs[:] = others
-    return mark_workflow_task_started(engine, run, poller)
+    return mark_workflow_task_started(engine, run, taker)
 
 
 async def build_workflow_task(

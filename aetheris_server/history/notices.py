@@ -102,7 +102,7 @@ def _to_notice(run: LoadedRun, started: StartedActivity) -> Notice:
     notice = Notice(
         namespace_id=run.key.namespace_id,
         task_queue=started.task_queue,
-        worker_instance_id=started.poller.worker_instance_id,
+        worker_instance_id=started.taker.worker_instance_id,
     )
     cancellation = notice.cancellation
     cancellation.workflow_execution.workflow_id = run.key.workflow_id

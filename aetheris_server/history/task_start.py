@@ -5,7 +5,7 @@ from aetheris.server.v1 import token_pb2
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.events import PAGE_SIZE, read_events
 from aetheris_server.history.run import LoadedRun, WaitingQuery
-from aetheris_server.history.state.inflight import Poller
+from aetheris_server.history.state.inflight import TaskTaker
 from aetheris_server.history.state.machines.activity import starting as activity_starting
 from aetheris_server.history.state.machines.activity.values import (
     ActivityState,
@@ -20,9 +20,9 @@ from aetheris_server.rpc.tokens import LISTING_TASK_HISTORY
 
 
 def mark_workflow_task_started(
-    engine: Engine, run: LoadedRun, poller: Poller
+    engine: Engine, run: LoadedRun, taker: TaskTaker
 ) -> StartedWorkflowTask:
-    """Mark the run's pending workflow task as taken by a poller, with the queries that wait.
+    """Mark the run's pending workflow task as taken, with the queries that wait.
 
     Never awaits; the caller has checked that it is startable.
     """
@@ -30,7 +30,7 @@ def mark_workflow_task_started(
     started = task_starting.start_workflow_task(
         run.state,
         run.inflight,
-        poller,
+        taker,
         new_run_id(),
         now,
         engine.clock.monotonic(),
@@ -49,10 +49,10 @@ async def to_workflow_task(
     Raises:
         UnavailableError: The state it was started from is not on disk.
     """
-    state, poller = run.state, started.poller
+    state, taker = run.state, started.taker
     first_own_id = (started.scheduled_event or started.started_event).event_id
     previous_id = state.previous_started_event_id
-    from_id = previous_id + 1 if _is_cached_by(run, poller) else 1
+    from_id = previous_id + 1 if _is_cached_by(run, taker) else 1
     task = worker_service_pb2.WorkflowTask(
         task_token=_workflow_task_token(engine, run, started),
         workflow_type=state.started.workflow_type,
@@ -80,7 +80,7 @@ async def to_workflow_task(
 
 
 async def to_query_task(
-    engine: Engine, run: LoadedRun, waiting: WaitingQuery, poller: Poller
+    engine: Engine, run: LoadedRun, waiting: WaitingQuery, taker: TaskTaker
 ) -> worker_service_pb2.WorkflowTask:
     """The message for a query that is asked by itself.
 
@@ -89,7 +89,7 @@ async def to_query_task(
     """
     state = run.state
     await run.wait_committed()
-    from_id = state.previous_started_event_id + 1 if _is_cached_by(run, poller) else 1
+    from_id = state.previous_started_event_id + 1 if _is_cached_by(run, taker) else 1
     token = token_pb2.TaskToken(
         namespace_id=run.key.namespace_id,
         workflow_id=run.key.workflow_id,
@@ -126,9 +126,9 @@ async def _fill_history(
         task.next_page_token = engine.tokens.seal_page(token, run.key.namespace_id.encode())
 
 
-def _is_cached_by(run: LoadedRun, poller: Poller) -> bool:
+def _is_cached_by(run: LoadedRun, taker: TaskTaker) -> bool:
     sticky = run.inflight.sticky
-    return sticky is not None and sticky.task_queue == poller.sticky_task_queue
+    return sticky is not None and sticky.task_queue == taker.sticky_task_queue
 
 
 def _workflow_task_token(engine: Engine, run: LoadedRun, started: StartedWorkflowTask) -> bytes:
@@ -145,9 +145,9 @@ def _workflow_task_token(engine: Engine, run: LoadedRun, started: StartedWorkflo
 
 
 def mark_activity_started(
-    engine: Engine, run: LoadedRun, activity: ActivityState, poller: Poller
+    engine: Engine, run: LoadedRun, activity: ActivityState, taker: TaskTaker
 ) -> StartedActivity:
-    """Mark an activity's current attempt as taken by a poller.
+    """Mark an activity's current attempt as taken.
 
     Never awaits; the caller has checked that it is startable. An at-most-once attempt is also noted
     in the log, so what follows must wait for the run to be committed.
@@ -159,12 +159,10 @@ def mark_activity_started(
     if activity.is_at_most_once:
         engine.commit(
             run,
-            activity_starting.decide_attempt_started(
-                run.state, run.inflight, activity, poller, now
-            ),
+            activity_starting.decide_attempt_started(run.state, run.inflight, activity, taker, now),
         )
     at = engine.clock.monotonic()
-    started = activity_starting.start_activity(activity, run.inflight, poller, now, at)
+    started = activity_starting.start_activity(activity, run.inflight, taker, now, at)
     arm_activity(engine, run, activity, started)
     return started
 

@@ -17,7 +17,7 @@ from aetheris_server.storage.pipeline import PipelineConnection
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class HostRow:
     """A host that is alive. `address` is where the others reach it."""
 
     host_id: str
@@ -173,13 +173,13 @@ async def look_at_cluster(db: Database) -> Sight:
     )
 
 
-async def load_live_hosts(db: Database) -> list[Host]:
+async def load_live_hosts(db: Database) -> list[HostRow]:
     """The hosts that are alive, by id.
 
     Raises:
         StorageUnavailableError: Postgres does not answer.
     """
-    return [Host(*row) for row in await db.fetch(_LOAD_LIVE)]
+    return [HostRow(*row) for row in await db.fetch(_LOAD_LIVE)]
 
 
 async def remove_host(db: Database, host_id: str) -> None:

@@ -30,7 +30,7 @@ async def poll_activity_tasks(
 
 
 @dataclass
-class Host:
+class MatchingHost:
     """One matching host under test."""
 
     service: MatchingService
@@ -81,7 +81,7 @@ async def running_host(
     redis_settings: RedisSettings,
     history: FakeHistory | None = None,
     on_backlog_lost: Callable[[], Awaitable[None]] | None = None,
-) -> AsyncGenerator[Host]:
+) -> AsyncGenerator[MatchingHost]:
     """A host, until the block is left. Losses of the backlog are noted and handed on."""
     history = history or FakeHistory()
     losses: list[None] = []
@@ -94,4 +94,4 @@ async def running_host(
     async with MatchingService(
         settings, redis_settings, history, SystemClock(), note_loss
     ) as service:
-        yield Host(service, history, losses)
+        yield MatchingHost(service, history, losses)

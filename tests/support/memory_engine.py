@@ -17,8 +17,8 @@ from aetheris_server.history.engine.loader import fold
 from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.shard import Shard
-from aetheris_server.history.state.commands import decide_completed
-from aetheris_server.history.state.inflight import Poller
+from aetheris_server.history.state.commands import decide_workflow_task_completed
+from aetheris_server.history.state.inflight import TaskTaker
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machines.activity import answers
 from aetheris_server.history.state.machines.activity import starting as activity_starting
@@ -38,7 +38,7 @@ from tests.support.clock import ManualClock
 from tests.support.runs import application_failure
 from tests.support.secrets import TOKENS
 
-_POLLER = Poller("worker", worker_instance_id="worker-1")
+_TAKER = TaskTaker("worker", worker_instance_id="worker-1")
 
 
 class MemoryEngine:
@@ -193,7 +193,7 @@ class MemoryEngine:
 
     def start_task(self, key: RunKey) -> StartedWorkflowTask:
         """A worker takes the pending workflow task."""
-        return mark_workflow_task_started(self.engine, self.load(key), _POLLER)
+        return mark_workflow_task_started(self.engine, self.load(key), _TAKER)
 
     def run_task(self, key: RunKey, *commands: command_pb2.Command) -> None:
         """A worker takes the pending workflow task and decides."""
@@ -202,7 +202,7 @@ class MemoryEngine:
         request = worker_service_pb2.RespondWorkflowTaskCompletedRequest(
             commands=commands, identity="worker"
         )
-        decision = decide_completed(
+        decision = decide_workflow_task_completed(
             run.state,
             run.inflight,
             request,
@@ -224,7 +224,7 @@ class MemoryEngine:
     def start_activity(self, key: RunKey, scheduled_event_id: int) -> None:
         """A worker takes an activity."""
         run = self.load(key)
-        mark_activity_started(self.engine, run, run.state.activities[scheduled_event_id], _POLLER)
+        mark_activity_started(self.engine, run, run.state.activities[scheduled_event_id], _TAKER)
         self.settle()
 
     def heartbeat(self, key: RunKey, scheduled_event_id: int) -> None:
@@ -237,7 +237,7 @@ class MemoryEngine:
     def fail_activity(self, key: RunKey, scheduled_event_id: int) -> None:
         """The worker of an activity fails."""
         run = self.load(key)
-        record = answers.decide_failed(
+        record = answers.decide_activity_task_failed(
             run.state,
             run.inflight,
             run.state.activities[scheduled_event_id],
@@ -252,7 +252,7 @@ class MemoryEngine:
     def complete_activity(self, key: RunKey, scheduled_event_id: int) -> None:
         """The worker of an activity is done."""
         run = self.load(key)
-        record = answers.decide_completed(
+        record = answers.decide_activity_task_completed(
             run.state,
             run.inflight,
             run.state.activities[scheduled_event_id],

@@ -10,7 +10,7 @@ from typing import Any
 from aetheris.api.v1 import workflow_service_pb2
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.errors import NamespaceAlreadyExistsError
-from aetheris_server.frontend.catalog import Cluster
+from aetheris_server.frontend.catalog import ClusterOverview
 from aetheris_server.rpc import table
 from aetheris_server.rpc.peers import LocalMatching
 from aetheris_server.rpc.table import MatchingMethod
@@ -146,8 +146,8 @@ class FakeCatalog:
             and (after is None or (row.start_time, row.run_id) < after)
         ][:page_size]
 
-    async def load_cluster(self) -> Cluster:
-        return Cluster((), 4, {})
+    async def load_cluster(self) -> ClusterOverview:
+        return ClusterOverview((), 4, {})
 
     def _make(
         self, namespace_id: str, name: str, description: str, retention: int, request_id: str

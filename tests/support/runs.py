@@ -18,9 +18,9 @@ from aetheris.api.v1 import (
 from aetheris.server.v1 import log_pb2, matching_service_pb2
 from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.command_pass import Decision
-from aetheris_server.history.state.commands import decide_completed
+from aetheris_server.history.state.commands import decide_workflow_task_completed
 from aetheris_server.history.state.deadlines import decide_due, new_deadline, next_deadline
-from aetheris_server.history.state.inflight import Inflight, Poller
+from aetheris_server.history.state.inflight import Inflight, TaskTaker
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machines.activity import answers
 from aetheris_server.history.state.machines.activity import starting as activity_starting
@@ -40,7 +40,7 @@ from aetheris_server.history.state.times import earliest
 KEY = RunKey("namespace", "workflow", "run")
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 QUEUE = "queue"
-WORKER = Poller("worker", worker_instance_id="worker-1", worker_version="build-1")
+WORKER = TaskTaker("worker", worker_instance_id="worker-1", worker_version="build-1")
 
 _EVENT = "EVENT_TYPE_"
 
@@ -264,7 +264,7 @@ class RunDriver:
 
     # Workflow tasks.
 
-    def start_task(self, poller: Poller = WORKER) -> StartedWorkflowTask:
+    def start_task(self, taker: TaskTaker = WORKER) -> StartedWorkflowTask:
         """Give the pending workflow task to a worker."""
         task = self.state.workflow_task
         assert task is not None
@@ -274,7 +274,7 @@ class RunDriver:
         self.starts += 1
         start_id = f"start-{self.starts}"
         return task_starting.start_workflow_task(
-            self.state, self.inflight, poller, start_id, self.now, self.at, self.limits
+            self.state, self.inflight, taker, start_id, self.now, self.at, self.limits
         )
 
     def complete_task(
@@ -282,7 +282,7 @@ class RunDriver:
     ) -> Decision:
         """A worker decides."""
         started = self.inflight.workflow_task
-        decision = decide_completed(
+        decision = decide_workflow_task_completed(
             self.state,
             self.inflight,
             worker_service_pb2.RespondWorkflowTaskCompletedRequest(
@@ -313,7 +313,9 @@ class RunDriver:
         )
         start_id = started.start_id if started is not None else "none"
         return self.commit(
-            ending.decide_failed(self.state, self.inflight, request, start_id, self.now)
+            ending.decide_workflow_task_failed(
+                self.state, self.inflight, request, start_id, self.now
+            )
         )
 
     # Activities.
@@ -322,7 +324,7 @@ class RunDriver:
         """An open activity."""
         return self.state.activities[self.state.activity_ids[activity_id]]
 
-    def start_activity(self, activity_id: str = "a", poller: Poller = WORKER) -> StartedActivity:
+    def start_activity(self, activity_id: str = "a", taker: TaskTaker = WORKER) -> StartedActivity:
         """Give an activity's current attempt to a worker."""
         activity = self.activity(activity_id)
         assert activity_starting.is_startable(
@@ -331,10 +333,10 @@ class RunDriver:
         if activity.is_at_most_once:
             self.commit(
                 activity_starting.decide_attempt_started(
-                    self.state, self.inflight, activity, poller, self.now
+                    self.state, self.inflight, activity, taker, self.now
                 )
             )
-        return activity_starting.start_activity(activity, self.inflight, poller, self.now, self.at)
+        return activity_starting.start_activity(activity, self.inflight, taker, self.now, self.at)
 
     def lose_activity(self, activity_id: str = "a") -> None:
         """A worker certainly did not get what it was given."""
@@ -355,7 +357,7 @@ class RunDriver:
             result=payloads(result), identity=WORKER.identity
         )
         return self.commit(
-            answers.decide_completed(
+            answers.decide_activity_task_completed(
                 self.state, self.inflight, activity, request, self._started_time(activity), self.now
             )
         )
@@ -374,7 +376,7 @@ class RunDriver:
             last_heartbeat_details=details,
         )
         return self.commit(
-            answers.decide_failed(
+            answers.decide_activity_task_failed(
                 self.state, self.inflight, activity, request, self._started_time(activity), self.now
             )
         )
@@ -386,7 +388,7 @@ class RunDriver:
             details=payloads("stopped"), identity=WORKER.identity
         )
         return self.commit(
-            answers.decide_cancelled(
+            answers.decide_activity_task_cancelled(
                 self.state, self.inflight, activity, request, self._started_time(activity), self.now
             )
         )

@@ -15,7 +15,7 @@ from aetheris_server.history.eager import (
 )
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.run import LoadedRun
-from aetheris_server.history.state.inflight import Poller
+from aetheris_server.history.state.inflight import TaskTaker
 from aetheris_server.history.state.machines.activity import answers
 from aetheris_server.history.state.machines.activity.values import ActivityState
 from aetheris_server.history.state.times import from_timestamp
@@ -40,13 +40,13 @@ async def respond_activity_task_completed(
     try:
         activity = answers.require_attempt(run.state, token.scheduled_event_id, token.attempt)
     except TaskNotFoundError:
-        given = take_again(engine, run, _poller_of(request))
+        given = take_again(engine, run, _taker_of(request))
         response = await _respond_completed(engine, run, given)
         if given.is_empty:
             raise
         return response
     started_time = _started_time(engine, run, activity, token)
-    record = answers.decide_completed(
+    record = answers.decide_activity_task_completed(
         run.state, run.inflight, activity, request, started_time, engine.time_of(run)
     )
     transition = engine.commit(run, record)
@@ -54,13 +54,13 @@ async def respond_activity_task_completed(
     sticky = run.inflight.sticky
     # Only for the worker that has the run cached: another would need the whole history.
     if sticky is not None and sticky.task_queue == request.sticky_task_queue:
-        poller = _poller_of(request)
-        given.workflow_task = take_workflow_task(engine, run, transition, poller)
+        taker = _taker_of(request)
+        given.workflow_task = take_workflow_task(engine, run, transition, taker)
     return await _respond_completed(engine, run, given)
 
 
-def _poller_of(request: CompletedRequest) -> Poller:
-    return Poller(
+def _taker_of(request: CompletedRequest) -> TaskTaker:
+    return TaskTaker(
         identity=request.identity,
         worker_instance_id=request.worker_instance_id,
         sticky_task_queue=request.sticky_task_queue,
@@ -91,7 +91,7 @@ async def respond_activity_task_failed(
         TaskNotFoundError: The attempt is over.
     """
     run, activity, started_time = await _load(engine, token)
-    record = answers.decide_failed(
+    record = answers.decide_activity_task_failed(
         run.state, run.inflight, activity, request, started_time, engine.time_of(run)
     )
     transition = engine.commit(run, record)
@@ -111,7 +111,7 @@ async def respond_activity_task_cancelled(
         InvalidArgumentError: Nobody asked it to cancel.
     """
     run, activity, started_time = await _load(engine, token)
-    record = answers.decide_cancelled(
+    record = answers.decide_activity_task_cancelled(
         run.state, run.inflight, activity, request, started_time, engine.time_of(run)
     )
     transition = engine.commit(run, record)
@@ -136,7 +136,7 @@ async def record_activity_task_heartbeat(
     now, at = engine.time_of(run), engine.clock.monotonic()
     started = run.inflight.activities.get(activity.scheduled_event_id)
     if started is None:
-        started = mark_activity_started(engine, run, activity, Poller(request.identity))
+        started = mark_activity_started(engine, run, activity, TaskTaker(request.identity))
         started.backdate(started_time, now, at)
     started.note_heartbeat(now, at)
     arm_activity(engine, run, activity, started)

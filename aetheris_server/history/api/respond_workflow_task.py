@@ -16,10 +16,10 @@ from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.run import LoadedRun, Transition
 from aetheris_server.history.state.command_checks import CommandRefusedError
 from aetheris_server.history.state.command_pass import Decision
-from aetheris_server.history.state.commands import decide_completed
-from aetheris_server.history.state.inflight import Poller, Sticky
+from aetheris_server.history.state.commands import decide_workflow_task_completed
+from aetheris_server.history.state.inflight import Sticky, TaskTaker
 from aetheris_server.history.state.machines.workflow_task.ending import (
-    decide_failed,
+    decide_workflow_task_failed,
     require_started,
 )
 from aetheris_server.history.state.machines.workflow_task.tasks import STICKY_TIMEOUT
@@ -49,8 +49,8 @@ async def respond_workflow_task_completed(
         if (repeated := await _repeat(engine, run, token.start_id, request)) is None:
             raise
         return repeated
-    poller = started.poller
-    decision = decide_completed(
+    taker = started.taker
+    decision = decide_workflow_task_completed(
         run.state,
         run.inflight,
         request,
@@ -64,10 +64,10 @@ async def respond_workflow_task_completed(
     transition = engine.commit(run, decision.record)
     given = Given()
     if decision.refused is None:
-        next_poller = _next_poller(request, poller.worker_instance_id)
-        _take_eager_activities(engine, run, request, decision, transition, next_poller, given)
+        next_taker = _next_taker(request, taker.worker_instance_id)
+        _take_eager_activities(engine, run, request, decision, transition, next_taker, given)
         if request.return_new_workflow_task:
-            given.workflow_task = take_workflow_task(engine, run, transition, next_poller)
+            given.workflow_task = take_workflow_task(engine, run, transition, next_taker)
     with given_back_on_failure(engine, run, given):
         await transition.ticket.wait()
         engine.notices.send(cancelled)
@@ -84,7 +84,7 @@ async def _repeat(
     any other, once what speaks against it is on disk.
     """
     is_newest = _is_newest_decision(run, start_id)
-    given = take_again(engine, run, _next_poller(request, ""))
+    given = take_again(engine, run, _next_taker(request, ""))
     with given_back_on_failure(engine, run, given):
         await run.wait_committed()
         if given.is_empty and not is_newest:
@@ -124,8 +124,8 @@ def _bind_sticky(run: LoadedRun, request: Request, decision: Decision) -> None:
     run.inflight.sticky = Sticky(sticky.worker_task_queue, timeout)
 
 
-def _next_poller(request: Request, worker_instance_id: str) -> Poller:
-    return Poller(
+def _next_taker(request: Request, worker_instance_id: str) -> TaskTaker:
+    return TaskTaker(
         identity=request.identity,
         worker_instance_id=request.worker_instance_id or worker_instance_id,
         sticky_task_queue=request.sticky_attributes.worker_task_queue,
@@ -140,7 +140,7 @@ def _take_eager_activities(
     request: Request,
     decision: Decision,
     transition: Transition,
-    poller: Poller,
+    taker: TaskTaker,
     given: Given,
 ) -> None:
     """Start, for the worker that decided, the activities that it would take along.
@@ -157,7 +157,7 @@ def _take_eager_activities(
             or not offered.issuperset(activity.scheduled.capabilities)
         ):
             continue
-        started = mark_activity_started(engine, run, activity, poller)
+        started = mark_activity_started(engine, run, activity, taker)
         given.add_activity(started, to_activity_task(engine, run, activity, started))
     event_ids = {started.scheduled_event_id for started in given.activities}
     transition.refs[:] = [ref for ref in transition.refs if ref.scheduled_event_id not in event_ids]
@@ -180,7 +180,9 @@ async def respond_workflow_task_failed(
         # What the refusal goes by may not be on disk yet.
         await run.wait_committed()
         raise
-    record = decide_failed(run.state, run.inflight, request, token.start_id, engine.time_of(run))
+    record = decide_workflow_task_failed(
+        run.state, run.inflight, request, token.start_id, engine.time_of(run)
+    )
     query_ids = started.query_ids
     run.inflight.sticky = None
     transition = engine.commit(run, record)

@@ -16,7 +16,7 @@ from aetheris_server.history.eager import (
 )
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.run import LoadedRun
-from aetheris_server.history.state.inflight import Poller
+from aetheris_server.history.state.inflight import TaskTaker
 from aetheris_server.history.state.machines.activity import starting as activity_starting
 from aetheris_server.history.state.machines.workflow_task import starting as task_starting
 from aetheris_server.history.state.times import from_timestamp
@@ -45,7 +45,7 @@ async def start_tasks(
     engine: Engine, request: history_service_pb2.StartTasksRequest
 ) -> history_service_pb2.StartTasksResponse:
     """Start each task that still is what its reference says; one outcome each, in order."""
-    poller = Poller(
+    taker = TaskTaker(
         identity=request.identity,
         worker_instance_id=request.worker_instance_id,
         sticky_task_queue=request.sticky_task_queue,
@@ -55,12 +55,12 @@ async def start_tasks(
     given: _AllGiven = []
     if len(request.tasks) == 1:
         outcomes: Iterable[StartedTask] = [
-            await _start_or_retry(engine, request.tasks[0], poller, given)
+            await _start_or_retry(engine, request.tasks[0], taker, given)
         ]
     else:
         try:
             outcomes = await asyncio.gather(
-                *(_start_or_retry(engine, ref, poller, given) for ref in request.tasks)
+                *(_start_or_retry(engine, ref, taker, given) for ref in request.tasks)
             )
         except BaseException:
             # Those that were ready are not answered either.
@@ -71,10 +71,10 @@ async def start_tasks(
 
 
 async def _start_or_retry(
-    engine: Engine, ref: TaskRef, poller: Poller, given: _AllGiven
+    engine: Engine, ref: TaskRef, taker: TaskTaker, given: _AllGiven
 ) -> StartedTask:
     try:
-        return await _start(engine, ref, poller, given)
+        return await _start(engine, ref, taker, given)
     except (RequestError, RunUnreadableError):
         # A run that cannot be read is not looked at every second: who can read it one day finds
         # out from the disk that it owes this.
@@ -87,36 +87,36 @@ async def _start_or_retry(
         return _RETRY
 
 
-async def _start(engine: Engine, ref: TaskRef, poller: Poller, given: _AllGiven) -> StartedTask:
+async def _start(engine: Engine, ref: TaskRef, taker: TaskTaker, given: _AllGiven) -> StartedTask:
     run = await engine.load(ref.namespace_id, ref.workflow_id, ref.run_id)
     if ref.query_id:
         waiting = run.queries.get(ref.query_id)
         if waiting is None or waiting.answer.done():
             return _GONE
-        return StartedTask(workflow_task=await to_query_task(engine, run, waiting, poller))
-    if poller.call_id:
-        _release_repeated(engine, run, ref, poller)
+        return StartedTask(workflow_task=await to_query_task(engine, run, waiting, taker))
+    if taker.call_id:
+        _release_repeated(engine, run, ref, taker)
     if ref.task_queue_type == task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW:
-        return await _start_workflow_task(engine, run, ref, poller, given)
-    return await _start_activity(engine, run, ref, poller, given)
+        return await _start_workflow_task(engine, run, ref, taker, given)
+    return await _start_activity(engine, run, ref, taker, given)
 
 
-def _release_repeated(engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poller) -> None:
+def _release_repeated(engine: Engine, run: LoadedRun, ref: TaskRef, taker: TaskTaker) -> None:
     """Take back what this very call started before, when its response was lost, so that it is
     started anew: the first try, should it still be under way, takes back only what it started.
     """
     if ref.task_queue_type == task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW:
         task = run.inflight.workflow_task
-        if task is not None and task.poller.is_repeated_by(poller):
+        if task is not None and task.taker.is_repeated_by(taker):
             release_workflow_task(engine, run, task.start_id)
         return
     activity = run.inflight.activities.get(ref.scheduled_event_id)
-    if activity is not None and activity.poller.is_repeated_by(poller):
+    if activity is not None and activity.taker.is_repeated_by(taker):
         release_activity(engine, run, activity.scheduled_event_id, activity.started_time)
 
 
 async def _start_workflow_task(
-    engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poller, given: _AllGiven
+    engine: Engine, run: LoadedRun, ref: TaskRef, taker: TaskTaker, given: _AllGiven
 ) -> StartedTask:
     now = engine.time_of(run)
     if not task_starting.is_startable(
@@ -124,9 +124,9 @@ async def _start_workflow_task(
     ):
         return _GONE
     sticky = run.inflight.sticky
-    if sticky is not None and sticky.task_queue != poller.sticky_task_queue:
+    if sticky is not None and sticky.task_queue != taker.sticky_task_queue:
         run.inflight.sticky = None
-    started = mark_workflow_task_started(engine, run, poller)
+    started = mark_workflow_task_started(engine, run, taker)
     of_run = Given(workflow_task=started)
     with given_back_on_failure(engine, run, of_run, offers_on_fault=False):
         task = await to_workflow_task(engine, run, started)
@@ -135,7 +135,7 @@ async def _start_workflow_task(
 
 
 async def _start_activity(
-    engine: Engine, run: LoadedRun, ref: TaskRef, poller: Poller, given: _AllGiven
+    engine: Engine, run: LoadedRun, ref: TaskRef, taker: TaskTaker, given: _AllGiven
 ) -> StartedTask:
     now = engine.time_of(run)
     if not activity_starting.is_startable(
@@ -143,7 +143,7 @@ async def _start_activity(
     ):
         return _GONE
     activity = run.state.activities[ref.scheduled_event_id]
-    started = mark_activity_started(engine, run, activity, poller)
+    started = mark_activity_started(engine, run, activity, taker)
     of_run = Given(activities=[started])
     with given_back_on_failure(engine, run, of_run, offers_on_fault=False):
         task = to_activity_task(engine, run, activity, started)

@@ -22,7 +22,7 @@ from aetheris_server.history.state.registry import RUN_MACHINES
 from aetheris_server.history.state.run import RunState
 
 
-def decide_completed(
+def decide_workflow_task_completed(
     state: RunState,
     inflight: Inflight,
     request: worker_service_pb2.RespondWorkflowTaskCompletedRequest,

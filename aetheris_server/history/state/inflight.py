@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Poller:
+class TaskTaker:
     """Who takes a task.
 
     Attributes:
@@ -41,7 +41,7 @@ class Poller:
     worker_version: str = ""
     call_id: bytes = b""
 
-    def is_repeated_by(self, other: Poller) -> bool:
+    def is_repeated_by(self, other: TaskTaker) -> bool:
         """Whether the other is the same call again, which had no response."""
         return self.call_id != b"" and self == other
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from aetheris_server.config import MatchingSettings, RedisSettings
-from tests.support.matching_host import Host, running_host
+from tests.support.matching_host import MatchingHost, running_host
 
 
 @pytest.fixture
@@ -21,6 +21,6 @@ def redis_settings(redis_url: str, redis_key_prefix: str) -> RedisSettings:
 @pytest.fixture
 async def host(
     matching_settings: MatchingSettings, redis_settings: RedisSettings
-) -> AsyncIterator[Host]:
+) -> AsyncIterator[MatchingHost]:
     async with running_host(matching_settings, redis_settings) as running:
         yield running

@@ -18,7 +18,7 @@ from tests.support.matching import (
     workflow_poll,
     workflow_ref,
 )
-from tests.support.matching_host import Host, poll_activity_tasks
+from tests.support.matching_host import MatchingHost, poll_activity_tasks
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.integration
@@ -37,7 +37,7 @@ def shutdown(worker: str, *, sticky: str = "", received: int = 0) -> ShutdownWor
     )
 
 
-async def answered(host: Host, *names: str, number: int, received_number: int = 0) -> None:
+async def answered(host: MatchingHost, *names: str, number: int, received_number: int = 0) -> None:
     poll = await host.start_poll(
         activity_poll(max_tasks=9, number=number, received_number=received_number)
     )
@@ -45,14 +45,16 @@ async def answered(host: Host, *names: str, number: int, received_number: int = 
     assert await poll == list(names)
 
 
-async def test_answer_that_the_next_poll_says_did_not_come_is_given_back(host: Host) -> None:
+async def test_answer_that_the_next_poll_says_did_not_come_is_given_back(
+    host: MatchingHost,
+) -> None:
     await answered(host, "a", "b", number=1)
     poll = await host.start_poll(activity_poll(number=2, received_number=0))
     await wait_until(lambda: host.history.released == [b"a", b"b"])
     poll.cancel()
 
 
-async def test_answer_that_the_next_poll_says_came_is_kept(host: Host) -> None:
+async def test_answer_that_the_next_poll_says_came_is_kept(host: MatchingHost) -> None:
     await answered(host, "a", number=1)
     await answered(host, "b", number=2, received_number=1)
     await host.poll(activity_poll(number=3, received_number=2, poll_timeout=0.01))
@@ -60,7 +62,9 @@ async def test_answer_that_the_next_poll_says_came_is_kept(host: Host) -> None:
     assert host.history.released == []
 
 
-async def test_poll_that_its_worker_has_followed_by_another_gets_no_tasks(host: Host) -> None:
+async def test_poll_that_its_worker_has_followed_by_another_gets_no_tasks(
+    host: MatchingHost,
+) -> None:
     gone = await host.start_poll(activity_poll(number=1))
     poll = asyncio.create_task(host.poll(activity_poll(number=2)))
     assert await gone == []
@@ -69,7 +73,7 @@ async def test_poll_that_its_worker_has_followed_by_another_gets_no_tasks(host: 
 
 
 async def test_poll_that_comes_after_a_later_one_gets_no_tasks_and_gives_nothing_back(
-    host: Host,
+    host: MatchingHost,
 ) -> None:
     await answered(host, "a", number=2)
     assert await host.poll(activity_poll(number=1)) == []
@@ -80,7 +84,9 @@ async def test_poll_that_comes_after_a_later_one_gets_no_tasks_and_gives_nothing
     assert await waiting == ["b"]
 
 
-async def test_poll_followed_by_another_while_its_tasks_start_gives_them_back(host: Host) -> None:
+async def test_poll_followed_by_another_while_its_tasks_start_gives_them_back(
+    host: MatchingHost,
+) -> None:
     host.history.gate = asyncio.Event()
     gone = await host.start_poll(activity_poll(number=1))
     offer = asyncio.create_task(host.service.add_tasks([activity_ref("a")]))
@@ -95,7 +101,7 @@ async def test_poll_followed_by_another_while_its_tasks_start_gives_them_back(ho
 
 
 async def test_worker_that_shuts_down_gives_back_what_did_not_come_and_polls_no_more(
-    host: Host,
+    host: MatchingHost,
 ) -> None:
     await answered(host, "a", number=1)
     other = await host.start_poll(activity_poll(worker="other"))
@@ -114,7 +120,7 @@ async def test_worker_that_shuts_down_gives_back_what_did_not_come_and_polls_no_
 
 
 async def test_sticky_tasks_of_a_worker_that_shuts_down_are_open_to_all_at_once(
-    host: Host,
+    host: MatchingHost,
 ) -> None:
     gone = await host.start_workflow_poll(workflow_poll(sticky_task_queue="s"))
     gone.cancel()
@@ -129,7 +135,9 @@ async def test_sticky_tasks_of_a_worker_that_shuts_down_are_open_to_all_at_once(
     await held
 
 
-async def test_request_to_cancel_in_an_answer_that_did_not_come_is_told_again(host: Host) -> None:
+async def test_request_to_cancel_in_an_answer_that_did_not_come_is_told_again(
+    host: MatchingHost,
+) -> None:
     notice = NotifyCancellationRequest(
         namespace_id=NAMESPACE_ID,
         task_queue="q",

@@ -15,7 +15,7 @@ from aetheris_server.errors import StorageUnavailableError
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.rpc.peers import MatchingPeer
 from tests.support.matching import activity_poll, activity_ref
-from tests.support.matching_host import Host
+from tests.support.matching_host import MatchingHost
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
@@ -33,7 +33,7 @@ async def _paused(settings: RedisSettings) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def _dispatching(host: Host) -> AsyncGenerator[Dispatcher]:
+async def _dispatching(host: MatchingHost) -> AsyncGenerator[Dispatcher]:
     dispatcher = Dispatcher(cast("MatchingPeer", host.service), SystemClock())
     running = asyncio.create_task(dispatcher.run())
     try:
@@ -45,7 +45,7 @@ async def _dispatching(host: Host) -> AsyncGenerator[Dispatcher]:
 
 
 async def test_tasks_that_meet_a_poll_go_at_full_speed_while_redis_hangs(
-    host: Host, redis_settings: RedisSettings
+    host: MatchingHost, redis_settings: RedisSettings
 ) -> None:
     seconds: list[float] = []
     async with _dispatching(host) as dispatcher, _paused(redis_settings):
@@ -62,7 +62,7 @@ async def test_tasks_that_meet_a_poll_go_at_full_speed_while_redis_hangs(
 
 
 async def test_tasks_that_redis_did_not_take_are_taken_when_it_is_back(
-    host: Host, redis_settings: RedisSettings
+    host: MatchingHost, redis_settings: RedisSettings
 ) -> None:
     names = [f"{number}" for number in range(40)]
     async with _dispatching(host) as dispatcher:
@@ -84,7 +84,7 @@ async def test_tasks_that_redis_did_not_take_are_taken_when_it_is_back(
 
 
 async def test_task_that_redis_did_not_take_keeps_none_of_its_batch_from_a_poll_that_comes(
-    host: Host, redis_settings: RedisSettings
+    host: MatchingHost, redis_settings: RedisSettings
 ) -> None:
     assert await host.poll(activity_poll(poll_timeout=0.001)) == []
     async with _paused(redis_settings):

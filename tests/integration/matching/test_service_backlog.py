@@ -19,7 +19,7 @@ from tests.support.matching import (
     workflow_poll,
     workflow_ref,
 )
-from tests.support.matching_host import Host, poll_activity_tasks, running_host
+from tests.support.matching_host import MatchingHost, poll_activity_tasks, running_host
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.integration
@@ -32,7 +32,7 @@ async def flush_all(redis_settings: RedisSettings) -> None:
             await client.delete(key)
 
 
-async def test_task_without_a_poll_waits_in_the_backlog_for_one(host: Host) -> None:
+async def test_task_without_a_poll_waits_in_the_backlog_for_one(host: MatchingHost) -> None:
     await host.service.add_tasks([activity_ref("a")])
     assert host.service.statistics().held_task_count == 0
     assert await host.backlog_count() == 1
@@ -40,7 +40,9 @@ async def test_task_without_a_poll_waits_in_the_backlog_for_one(host: Host) -> N
     await wait_until(lambda: is_empty(host))
 
 
-async def test_tasks_in_the_backlog_come_oldest_first_and_several_at_once(host: Host) -> None:
+async def test_tasks_in_the_backlog_come_oldest_first_and_several_at_once(
+    host: MatchingHost,
+) -> None:
     ages = {"b": 2, "c": 1, "a": 3}
     await host.service.add_tasks([activity_ref(name, age=age) for name, age in ages.items()])
     assert await host.poll(activity_poll(max_tasks=2)) == ["a", "b"]
@@ -70,7 +72,9 @@ async def test_backlog_pushed_by_another_host_reaches_a_waiting_poll(
         assert await poll == ["a"]
 
 
-async def test_poll_cancelled_while_history_starts_backlog_tasks_releases_them(host: Host) -> None:
+async def test_poll_cancelled_while_history_starts_backlog_tasks_releases_them(
+    host: MatchingHost,
+) -> None:
     await host.service.add_tasks([activity_ref("a")])
     host.history.gate = asyncio.Event()
     poll = await host.start_poll(activity_poll())
@@ -82,7 +86,7 @@ async def test_poll_cancelled_while_history_starts_backlog_tasks_releases_them(h
     await wait_until(lambda: is_empty(host))
 
 
-async def test_backlog_task_that_history_cannot_start_now_comes_back(host: Host) -> None:
+async def test_backlog_task_that_history_cannot_start_now_comes_back(host: MatchingHost) -> None:
     await host.service.add_tasks([activity_ref("a")])
     host.history.retry_count = 1
     assert await host.poll(activity_poll()) == ["a"]
@@ -102,7 +106,7 @@ async def test_backlog_task_of_a_killed_host_comes_back_when_its_lease_expires(
         assert await host.poll(activity_poll()) == ["a"]
 
 
-async def test_sticky_backlog_goes_to_its_worker_while_that_polls(host: Host) -> None:
+async def test_sticky_backlog_goes_to_its_worker_while_that_polls(host: MatchingHost) -> None:
     sticky = workflow_poll(sticky_task_queue="s", poll_timeout=0.001)
     assert await host.poll_workflow(sticky) == []
     await host.service.add_tasks([workflow_ref("a", sticky_task_queue="s")])
@@ -110,14 +114,14 @@ async def test_sticky_backlog_goes_to_its_worker_while_that_polls(host: Host) ->
     assert await host.poll_workflow(workflow_poll(sticky_task_queue="s")) == ["a"]
 
 
-async def test_sticky_backlog_of_a_vanished_worker_goes_to_any(host: Host) -> None:
+async def test_sticky_backlog_of_a_vanished_worker_goes_to_any(host: MatchingHost) -> None:
     await host.poll_workflow(workflow_poll(sticky_task_queue="s", poll_timeout=0.001))
     await host.service.add_tasks([workflow_ref("a", sticky_task_queue="s", sticky_timeout=60)])
     assert await host.poll_workflow(workflow_poll()) == ["a"]
 
 
 async def test_flushed_redis_is_reported_and_offers_go_on(
-    host: Host, redis_settings: RedisSettings
+    host: MatchingHost, redis_settings: RedisSettings
 ) -> None:
     await wait_until(lambda: len(host.losses) == 1, what="the empty redis of the start")
     await host.service.add_tasks([activity_ref("a"), activity_ref("b")])
@@ -128,7 +132,7 @@ async def test_flushed_redis_is_reported_and_offers_go_on(
 
 
 async def test_flushed_redis_under_a_waiting_poll_does_not_disturb_it(
-    host: Host, redis_settings: RedisSettings
+    host: MatchingHost, redis_settings: RedisSettings
 ) -> None:
     poll = await host.start_poll(activity_poll())
     await flush_all(redis_settings)
@@ -150,7 +154,7 @@ async def test_loss_that_cannot_be_reported_is_reported_again(
         await wait_until(lambda: len(attempts) == 2)
 
 
-async def test_cancellation_wakes_the_waiting_poll_of_its_worker(host: Host) -> None:
+async def test_cancellation_wakes_the_waiting_poll_of_its_worker(host: MatchingHost) -> None:
     other = await host.start_poll(activity_poll(worker="other"))
     mine = asyncio.create_task(poll_activity_tasks(host.service, activity_poll(worker="mine")))
     await wait_until(lambda: host.service.statistics().poll_count == 2)
@@ -160,7 +164,7 @@ async def test_cancellation_wakes_the_waiting_poll_of_its_worker(host: Host) -> 
     other.cancel()
 
 
-async def test_cancellation_without_a_poll_waits_for_the_next(host: Host) -> None:
+async def test_cancellation_without_a_poll_waits_for_the_next(host: MatchingHost) -> None:
     await host.service.notify_cancellation(cancellation_for("mine"))
     await host.service.notify_cancellation(cancellation_for("mine"))
     response = await poll_activity_tasks(host.service, activity_poll(worker="mine"))
@@ -168,7 +172,7 @@ async def test_cancellation_without_a_poll_waits_for_the_next(host: Host) -> Non
     assert await host.poll(activity_poll(worker="mine", poll_timeout=0.01)) == []
 
 
-async def test_describe_with_a_backlog_shows_it_by_capabilities(host: Host) -> None:
+async def test_describe_with_a_backlog_shows_it_by_capabilities(host: MatchingHost) -> None:
     await host.service.add_tasks(
         [activity_ref("a", age=100), activity_ref("b", "gpu", "llm"), activity_ref("c")]
     )
@@ -182,7 +186,7 @@ def numbered_ref(name: str) -> TaskRef:
     return activity_ref(name, *(["gpu"] if int(name) % 3 == 0 else []))
 
 
-async def offer_in_parts(hosts: list[Host], names: list[str], rng: random.Random) -> None:
+async def offer_in_parts(hosts: list[MatchingHost], names: list[str], rng: random.Random) -> None:
     for start in range(0, len(names), 10):
         refs = [numbered_ref(name) for name in names[start : start + 10]]
         await rng.choice(hosts).service.add_tasks(refs)
@@ -190,7 +194,11 @@ async def offer_in_parts(hosts: list[Host], names: list[str], rng: random.Random
 
 
 async def poll_and_vanish(
-    hosts: list[Host], missing: set[str], received: list[str], worker: int, rng: random.Random
+    hosts: list[MatchingHost],
+    missing: set[str],
+    received: list[str],
+    worker: int,
+    rng: random.Random,
 ) -> None:
     """A worker whose calls are often cut off; what reaches it, it has."""
     capabilities = ["gpu"] if worker % 2 else []
@@ -246,7 +254,7 @@ async def test_every_task_is_started_once_whatever_polls_do(
     assert sorted(received) == sorted(names)
 
 
-async def is_empty(host: Host) -> bool:
+async def is_empty(host: MatchingHost) -> bool:
     return not (await host.describe()).backlogs
 
 

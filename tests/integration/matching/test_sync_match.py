@@ -13,20 +13,20 @@ from tests.support.matching import (
     workflow_poll,
     workflow_ref,
 )
-from tests.support.matching_host import Host, running_host
+from tests.support.matching_host import MatchingHost, running_host
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.integration
 
 
-async def test_task_with_a_waiting_poll_goes_there_without_redis(host: Host) -> None:
+async def test_task_with_a_waiting_poll_goes_there_without_redis(host: MatchingHost) -> None:
     poll = await host.start_poll(activity_poll())
     await host.service.add_tasks([activity_ref("a")])
     assert await poll == ["a"]
     assert await host.backlog_count() == 0
 
 
-async def test_tasks_offered_together_with_one_poll_come_in_one_answer(host: Host) -> None:
+async def test_tasks_offered_together_with_one_poll_come_in_one_answer(host: MatchingHost) -> None:
     poll = await host.start_poll(activity_poll(max_tasks=3))
     await host.service.add_tasks([activity_ref(name) for name in "abcd"])
     assert await poll == ["a", "b", "c"]
@@ -44,7 +44,7 @@ async def test_task_offered_just_before_a_poll_waits_in_memory_for_it(
         await offer
 
 
-async def test_task_that_is_offered_twice_is_started_once(host: Host) -> None:
+async def test_task_that_is_offered_twice_is_started_once(host: MatchingHost) -> None:
     poll = await host.start_poll(activity_poll(max_tasks=9, poll_timeout=0.3))
     await asyncio.gather(
         host.service.add_tasks([activity_ref("a"), activity_ref("a")]),
@@ -55,11 +55,11 @@ async def test_task_that_is_offered_twice_is_started_once(host: Host) -> None:
     assert host.history.started == ["a"]
 
 
-async def test_poll_without_tasks_is_answered_empty_in_time(host: Host) -> None:
+async def test_poll_without_tasks_is_answered_empty_in_time(host: MatchingHost) -> None:
     assert await host.poll(activity_poll(poll_timeout=0.02)) == []
 
 
-async def test_poll_with_only_gone_tasks_keeps_waiting(host: Host) -> None:
+async def test_poll_with_only_gone_tasks_keeps_waiting(host: MatchingHost) -> None:
     await asyncio.gather(host.poll(activity_poll()), host.service.add_tasks([activity_ref("a")]))
     poll = await host.start_poll(activity_poll())
     await host.service.add_tasks([activity_ref("a")])
@@ -68,14 +68,14 @@ async def test_poll_with_only_gone_tasks_keeps_waiting(host: Host) -> None:
     assert await poll == ["b"]
 
 
-async def test_task_that_history_cannot_start_now_is_offered_again(host: Host) -> None:
+async def test_task_that_history_cannot_start_now_is_offered_again(host: MatchingHost) -> None:
     host.history.retry_count = 2
     poll = await host.start_poll(activity_poll())
     await host.service.add_tasks([activity_ref("a")])
     assert await poll == ["a"]
 
 
-async def test_task_that_history_never_starts_is_refused_to_its_offerer(host: Host) -> None:
+async def test_task_that_history_never_starts_is_refused_to_its_offerer(host: MatchingHost) -> None:
     host.history.retry_count = 10_000
     poll = await host.start_poll(activity_poll())
     with pytest.raises(UnavailableError):
@@ -83,7 +83,7 @@ async def test_task_that_history_never_starts_is_refused_to_its_offerer(host: Ho
     poll.cancel()
 
 
-async def test_poll_cancelled_while_it_waits_gives_its_task_to_the_next(host: Host) -> None:
+async def test_poll_cancelled_while_it_waits_gives_its_task_to_the_next(host: MatchingHost) -> None:
     poll = await host.start_poll(activity_poll())
     offer = asyncio.create_task(host.service.add_tasks([activity_ref("a")]))
     await asyncio.sleep(0)  # the task is assigned, and the poll has not run yet
@@ -93,7 +93,9 @@ async def test_poll_cancelled_while_it_waits_gives_its_task_to_the_next(host: Ho
     assert host.history.released == []
 
 
-async def test_poll_cancelled_while_history_starts_its_tasks_releases_them(host: Host) -> None:
+async def test_poll_cancelled_while_history_starts_its_tasks_releases_them(
+    host: MatchingHost,
+) -> None:
     host.history.gate = asyncio.Event()
     poll = await host.start_poll(activity_poll(max_tasks=2))
     offer = asyncio.create_task(host.service.add_tasks([activity_ref("a"), activity_ref("b")]))
@@ -115,7 +117,7 @@ async def test_cancelled_offer_leaves_nothing_in_memory(redis_settings: RedisSet
         assert host.service.statistics().held_task_count == 0
 
 
-async def test_task_goes_to_a_poll_with_its_capabilities_only(host: Host) -> None:
+async def test_task_goes_to_a_poll_with_its_capabilities_only(host: MatchingHost) -> None:
     plain = await host.start_poll(activity_poll(worker="plain"))
     able = await host.start_poll(activity_poll("gpu", "llm", worker="able"))
     await host.service.add_tasks([activity_ref("a", "gpu")])
@@ -124,7 +126,7 @@ async def test_task_goes_to_a_poll_with_its_capabilities_only(host: Host) -> Non
     assert await plain == ["b"]
 
 
-async def test_workflow_task_prefers_its_sticky_worker(host: Host) -> None:
+async def test_workflow_task_prefers_its_sticky_worker(host: MatchingHost) -> None:
     other = await host.start_workflow_poll(workflow_poll())
     sticky = await host.start_workflow_poll(workflow_poll(sticky_task_queue="s"))
     await host.service.add_tasks([workflow_ref("a", sticky_task_queue="s")])
@@ -134,19 +136,21 @@ async def test_workflow_task_prefers_its_sticky_worker(host: Host) -> None:
     assert await other == ["b"]
 
 
-async def test_query_waits_in_memory_for_a_poll(host: Host) -> None:
+async def test_query_waits_in_memory_for_a_poll(host: MatchingHost) -> None:
     await host.service.add_tasks([workflow_ref("a", query_id="q1")])
     assert host.service.statistics().held_task_count == 1
     assert await host.poll_workflow(workflow_poll()) == ["a"]
 
 
-async def test_query_that_expired_is_not_handed_out(host: Host) -> None:
+async def test_query_that_expired_is_not_handed_out(host: MatchingHost) -> None:
     await host.service.add_tasks([workflow_ref("a", query_id="q1", expire_in=-1)])
     assert await host.poll_workflow(workflow_poll(poll_timeout=0.02)) == []
     assert host.service.statistics().held_task_count == 0
 
 
-async def test_drain_with_waiting_polls_answers_them_and_later_ones_empty(host: Host) -> None:
+async def test_drain_with_waiting_polls_answers_them_and_later_ones_empty(
+    host: MatchingHost,
+) -> None:
     poll = await host.start_poll(activity_poll())
     host.service.begin_drain()
     assert await poll == []
@@ -166,7 +170,7 @@ async def test_tasks_while_redis_is_down_reach_waiting_polls_only() -> None:
         assert host.service.statistics().held_task_count == 0
 
 
-async def test_describe_with_waiting_polls_shows_their_workers(host: Host) -> None:
+async def test_describe_with_waiting_polls_shows_their_workers(host: MatchingHost) -> None:
     polls = [await host.start_poll(activity_poll("b", "a", worker="one")) for _ in range(2)]
     [poller] = (await host.describe()).pollers
     assert poller.identity == "one"
@@ -176,7 +180,7 @@ async def test_describe_with_waiting_polls_shows_their_workers(host: Host) -> No
         poll.cancel()
 
 
-async def test_statistics_namespaces_with_the_same_queue_are_apart(host: Host) -> None:
+async def test_statistics_namespaces_with_the_same_queue_are_apart(host: MatchingHost) -> None:
     poll = await host.start_poll(activity_poll(poll_timeout=0.1))
     stranger = activity_ref("a")
     stranger.namespace_id = NAMESPACE_ID.replace("1", "2")

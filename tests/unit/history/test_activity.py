@@ -5,7 +5,7 @@ import pytest
 
 from aetheris.api.v1 import common_pb2, failure_pb2
 from aetheris_server.errors import TaskNotFoundError
-from aetheris_server.history.state.inflight import Poller
+from aetheris_server.history.state.inflight import TaskTaker
 from aetheris_server.history.state.machines.activity.answers import require_attempt
 from aetheris_server.history.state.machines.activity.starting import is_startable
 from aetheris_server.history.state.obligations import obligations
@@ -89,7 +89,7 @@ def test_activity_completed_after_the_host_that_gave_it_out_was_lost_counts() ->
     run = _run()
     run.start_activity()
     run.lose_host()
-    run.start_activity(poller=Poller("other", worker_version="build-2"))
+    run.start_activity(taker=TaskTaker("other", worker_version="build-2"))
     run.complete_activity()
     started = run.last_event("ACTIVITY_TASK_STARTED").activity_task_started_event_attributes
     assert (started.identity, started.worker_version) == ("worker", "")

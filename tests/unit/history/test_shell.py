@@ -24,7 +24,7 @@ from aetheris_server.history.engine.newest_runs import NewestRuns
 from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.run import EventTail, LoadedRun, Ticket, WaitingQuery
 from aetheris_server.history.shard import Shard
-from aetheris_server.history.state.inflight import Poller
+from aetheris_server.history.state.inflight import TaskTaker
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machines.activity.values import StartedActivity
 from aetheris_server.history.state.run import RunKey
@@ -84,7 +84,7 @@ def test_cache_that_is_full_lets_the_least_recently_used_go() -> None:
 def test_cache_passes_over_runs_that_workers_have() -> None:
     cache, evicted = _cache(1)
     busy = _loaded("busy")
-    busy.inflight.activities[5] = StartedActivity(5, 1, Poller("w"), BEGIN, 0.0, BEGIN, 0.0, "q")
+    busy.inflight.activities[5] = StartedActivity(5, 1, TaskTaker("w"), BEGIN, 0.0, BEGIN, 0.0, "q")
     cache.put(busy)
     cache.put(_loaded("a"))
     cache.put(_loaded("b"))
@@ -97,7 +97,9 @@ def test_run_just_put_stays_however_full_the_cache_is(bounds: tuple[int, int]) -
     cache, evicted = _cache(*bounds)
     for name in "abc":
         run = _loaded(name)
-        run.inflight.activities[5] = StartedActivity(5, 1, Poller("w"), BEGIN, 0.0, BEGIN, 0.0, "q")
+        run.inflight.activities[5] = StartedActivity(
+            5, 1, TaskTaker("w"), BEGIN, 0.0, BEGIN, 0.0, "q"
+        )
         cache.put(run)
     newest = _loaded("newest")
     cache.put(newest)

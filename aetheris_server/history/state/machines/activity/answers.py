@@ -32,7 +32,7 @@ def require_attempt(state: RunState, scheduled_event_id: int, attempt: int) -> A
     return activity
 
 
-def decide_completed(
+def decide_activity_task_completed(
     state: RunState,
     inflight: Inflight,
     activity: ActivityState,
@@ -56,7 +56,7 @@ def decide_completed(
     return draft.record
 
 
-def decide_cancelled(
+def decide_activity_task_cancelled(
     state: RunState,
     inflight: Inflight,
     activity: ActivityState,
@@ -87,7 +87,7 @@ def decide_cancelled(
     return draft.record
 
 
-def decide_failed(
+def decide_activity_task_failed(
     state: RunState,
     inflight: Inflight,
     activity: ActivityState,
@@ -164,14 +164,14 @@ def append_started(
     `identity` is who answered, not always who was given the attempt last: see `require_attempt`.
     """
     started = inflight.activities.get(activity.scheduled_event_id)
-    is_latest = started is not None and identity in ("", started.poller.identity)
+    is_latest = started is not None and identity in ("", started.taker.identity)
     attributes = history_pb2.ActivityTaskStartedEventAttributes(
         scheduled_event_id=activity.scheduled_event_id,
-        identity=started.poller.identity if started is not None and not identity else identity,
+        identity=started.taker.identity if started is not None and not identity else identity,
         attempt=activity.attempt,
         last_failure=activity.last_failure,
         started_time=to_timestamp(started_time),
-        worker_version=started.poller.worker_version if started is not None and is_latest else "",
+        worker_version=started.taker.worker_version if started is not None and is_latest else "",
     )
     return draft.add_or_buffer(history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED, attributes)
 

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from aetheris.server.v1 import log_pb2
 from aetheris_server.history.state.draft import Draft
-from aetheris_server.history.state.inflight import Inflight, Poller
+from aetheris_server.history.state.inflight import Inflight, TaskTaker
 from aetheris_server.history.state.machines.activity.values import (
     ActivityState,
     StartedActivity,
@@ -25,17 +25,17 @@ def is_startable(
 
 
 def start_activity(
-    activity: ActivityState, inflight: Inflight, poller: Poller, now: datetime, at: float
+    activity: ActivityState, inflight: Inflight, taker: TaskTaker, now: datetime, at: float
 ) -> StartedActivity:
-    """Give an activity's current attempt to a poller. The caller has checked `is_startable`.
+    """Give an activity's current attempt to a worker. The caller has checked `is_startable`.
 
-    An at-most-once attempt stays started: that its poller has gone does not say that it had not
+    An at-most-once attempt stays started: that its taker has gone does not say that it had not
     got the task.
     """
     started = StartedActivity(
         scheduled_event_id=activity.scheduled_event_id,
         attempt=activity.attempt,
-        poller=poller,
+        taker=taker,
         started_time=now,
         started_at=at,
         last_heartbeat_time=now,
@@ -48,14 +48,14 @@ def start_activity(
 
 
 def decide_attempt_started(
-    state: RunState, inflight: Inflight, activity: ActivityState, poller: Poller, now: datetime
+    state: RunState, inflight: Inflight, activity: ActivityState, taker: TaskTaker, now: datetime
 ) -> log_pb2.LogRecord:
     """Note, before the worker gets it, that an at-most-once attempt is given out."""
     draft = Draft(state, inflight, now)
     fact = draft.record.facts.add().activity_attempt_started
     fact.scheduled_event_id = activity.scheduled_event_id
     fact.attempt = activity.attempt
-    fact.identity = poller.identity
+    fact.identity = taker.identity
     return draft.record
 
 
@@ -74,8 +74,8 @@ def restore(state: RunState, inflight: Inflight, now: datetime, at: float) -> No
     """After a load, take up the durable starts, and note the attempts that may back off."""
     for activity in state.activities.values():
         if activity.started_time is not None:
-            poller = Poller(activity.started_identity)
-            started = start_activity(activity, inflight, poller, now, at)
+            taker = TaskTaker(activity.started_identity)
+            started = start_activity(activity, inflight, taker, now, at)
             started.backdate(activity.started_time, now, at)
         elif activity.attempt > 1:
             inflight.backing_off.add(activity.scheduled_event_id)

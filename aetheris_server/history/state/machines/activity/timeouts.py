@@ -140,7 +140,7 @@ def _append_timed_out(
             activity,
             failure,
             decision.next_attempt_time,
-            started.poller.identity,
+            started.taker.identity,
             started.started_time,
             None,
         )
@@ -161,7 +161,7 @@ def _append_closed(
     started_id = 0
     if started is not None:
         started_id = append_started(
-            draft, inflight, activity, started.poller.identity, started.started_time
+            draft, inflight, activity, started.taker.identity, started.started_time
         )
     draft.add_or_buffer(
         history_pb2.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from aetheris.api.v1 import common_pb2, failure_pb2, history_pb2, workflow_pb2
-from aetheris_server.history.state.inflight import Inflight, Poller
+from aetheris_server.history.state.inflight import Inflight, TaskTaker
 from aetheris_server.history.state.times import from_duration
 
 
@@ -61,7 +61,7 @@ class StartedActivity:
 
     scheduled_event_id: int
     attempt: int
-    poller: Poller
+    taker: TaskTaker
     started_time: datetime
     started_at: float
     last_heartbeat_time: datetime

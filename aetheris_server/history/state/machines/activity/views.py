@@ -123,7 +123,7 @@ def _add_started(
         if activity.cancel_requested_event_id
         else workflow_pb2.PENDING_ACTIVITY_STATE_STARTED
     )
-    info.last_worker_identity = started.poller.identity
+    info.last_worker_identity = started.taker.identity
     info.last_started_time.CopyFrom(to_timestamp(started.started_time))
     if started.last_heartbeat_time > started.started_time:
         info.last_heartbeat_time.CopyFrom(to_timestamp(started.last_heartbeat_time))

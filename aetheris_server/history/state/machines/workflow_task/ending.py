@@ -96,7 +96,7 @@ def _append_next_attempt(
         draft.retry_workflow_task(started.attempt + 1, cause, failure, identity)
 
 
-def decide_failed(
+def decide_workflow_task_failed(
     state: RunState,
     inflight: Inflight,
     request: worker_service_pb2.RespondWorkflowTaskFailedRequest,
@@ -136,7 +136,7 @@ def append_timed_out(draft: Draft, started: StartedWorkflowTask) -> None:
             message="workflow task timed out",
             timeout_failure_info=failure_pb2.TimeoutFailureInfo(timeout_type=timeout_type),
         ),
-        started.poller.identity,
+        started.taker.identity,
     )
 
 

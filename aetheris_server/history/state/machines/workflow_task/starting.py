@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from aetheris.api.v1 import history_pb2
-from aetheris_server.history.state.inflight import Inflight, Poller
+from aetheris_server.history.state.inflight import Inflight, TaskTaker
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machines.workflow_task.values import (
     StartedWorkflowTask,
@@ -33,14 +33,14 @@ def is_startable(
 def start_workflow_task(
     state: RunState,
     inflight: Inflight,
-    poller: Poller,
+    taker: TaskTaker,
     start_id: str,
     now: datetime,
     at: float,
     limits: RunLimits,
     query_ids: tuple[str, ...] = (),
 ) -> StartedWorkflowTask:
-    """Give the pending workflow task to a poller. Writes nothing.
+    """Give the pending workflow task to a worker. Writes nothing.
 
     The caller has checked `is_startable`, and that no events are buffered.
     """
@@ -53,7 +53,7 @@ def start_workflow_task(
         event_type=history_pb2.EVENT_TYPE_WORKFLOW_TASK_STARTED,
         workflow_task_started_event_attributes=history_pb2.WorkflowTaskStartedEventAttributes(
             scheduled_event_id=task.scheduled_event_id,
-            identity=poller.identity,
+            identity=taker.identity,
             request_id=start_id,
             suggest_continue_as_new=(
                 state.next_event_id > limits.suggest_continue_events
@@ -67,7 +67,7 @@ def start_workflow_task(
         start_id=start_id,
         scheduled_event_id=task.scheduled_event_id,
         attempt=task.attempt,
-        poller=poller,
+        taker=taker,
         scheduled_event=scheduled_event,
         started_event=started_event,
         started_time=now,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from aetheris.api.v1 import failure_pb2, history_pb2
-from aetheris_server.history.state.inflight import Inflight, Poller
+from aetheris_server.history.state.inflight import Inflight, TaskTaker
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class StartedWorkflowTask:
     start_id: str
     scheduled_event_id: int
     attempt: int
-    poller: Poller
+    taker: TaskTaker
     scheduled_event: history_pb2.HistoryEvent | None
     started_event: history_pb2.HistoryEvent
     started_time: datetime
