@@ -5,7 +5,6 @@ connection, the encryption. And it knows what gRPC does with proxies.
 """
 
 import asyncio
-import ipaddress
 import os
 import re
 import socket
@@ -45,6 +44,9 @@ def is_loopback(address: str) -> bool:
     host = split[0].lower().rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
+    # A module of a millisecond, which a name does not need.
+    import ipaddress
+
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return False

@@ -1,0 +1,75 @@
+"""What workflow code uses: the decorators, and what a run may ask for.
+
+Workflow code must be deterministic: the same history must lead it to the same commands. So it takes
+time, chance and the results of the outside world from here; the usual asyncio tools (sleep, gather,
+wait_for, timeout, Event, Lock, Queue, TaskGroup) work on the run's own event loop.
+"""
+
+from aetheris_worker.retry import RetryPolicy
+from aetheris_worker.runtime.activity import ActivityCancellationType, ActivityHandle
+from aetheris_worker.runtime.definitions import HandlerUnfinishedPolicy
+from aetheris_worker.runtime.errors import NondeterminismError
+from aetheris_worker.runtime.info import ParentInfo, WorkflowInfo
+from aetheris_worker.workflow.activity_options import StartActivityOptions
+from aetheris_worker.workflow.current_run import NotInWorkflowError
+from aetheris_worker.workflow.decorators import defn, query, run, signal
+from aetheris_worker.workflow.executing import execute_activity, execute_activity_method
+from aetheris_worker.workflow.handlers import (
+    all_handlers_finished,
+    set_dynamic_signal_handler,
+    set_signal_handler,
+)
+from aetheris_worker.workflow.replaying import logger, unsafe
+from aetheris_worker.workflow.run_info import (
+    history_length,
+    in_workflow,
+    info,
+    is_cancel_requested,
+    is_continue_as_new_suggested,
+    now,
+    random,
+    time,
+    time_ns,
+    uuid4,
+)
+from aetheris_worker.workflow.starting import start_activity, start_activity_method
+from aetheris_worker.workflow.waiting import as_completed, sleep, wait, wait_condition
+
+__all__ = [
+    "ActivityCancellationType",
+    "ActivityHandle",
+    "HandlerUnfinishedPolicy",
+    "NondeterminismError",
+    "NotInWorkflowError",
+    "ParentInfo",
+    "RetryPolicy",
+    "StartActivityOptions",
+    "WorkflowInfo",
+    "all_handlers_finished",
+    "as_completed",
+    "defn",
+    "execute_activity",
+    "execute_activity_method",
+    "history_length",
+    "in_workflow",
+    "info",
+    "is_cancel_requested",
+    "is_continue_as_new_suggested",
+    "logger",
+    "now",
+    "query",
+    "random",
+    "run",
+    "set_dynamic_signal_handler",
+    "set_signal_handler",
+    "signal",
+    "sleep",
+    "start_activity",
+    "start_activity_method",
+    "time",
+    "time_ns",
+    "unsafe",
+    "uuid4",
+    "wait",
+    "wait_condition",
+]

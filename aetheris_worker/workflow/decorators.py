@@ -1,0 +1,127 @@
+"""The decorators that make a class a workflow, and its methods the run and its handlers."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, overload
+
+from aetheris_client.definition import QUERY_DEFINITION, SIGNAL_DEFINITION, WORKFLOW_RUN
+from aetheris_worker.runtime.definitions import (
+    HandlerDefinition,
+    HandlerUnfinishedPolicy,
+    WorkflowDefinition,
+)
+
+C = TypeVar("C", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@overload
+def defn(cls: C) -> C: ...
+@overload
+def defn(
+    *,
+    name: str | None = None,
+    failure_exception_types: Sequence[type[BaseException]] = (),
+) -> Callable[[C], C]: ...
+def defn(
+    cls: type | None = None,
+    *,
+    name: str | None = None,
+    failure_exception_types: Sequence[type[BaseException]] = (),
+) -> Any:
+    """Make a class a workflow: it has one `run` method, and signal and query handlers.
+
+    All of them may be inherited. A subclass is a workflow only under a decorator of its own. An
+    override of a handler is the handler of the same name, decorated or not; an override of the run
+    method must be decorated.
+
+    Args:
+        cls: The class; its constructor is called without arguments.
+        name: Its workflow type; the class's name where None.
+        failure_exception_types: Exceptions that fail the run, as errors of `aetheris_client.errors`
+            do. Any other exception fails only the workflow task, which is tried again: so a
+            mistake in the code can be repaired while runs wait.
+
+    Raises:
+        ValueError: There is not exactly one run method; two handlers have one name; or an override
+            is not what it overrides.
+    """
+
+    def decorate(cls: type) -> type:
+        WorkflowDefinition.read(cls, name, failure_exception_types)
+        return cls
+
+    return decorate if cls is None else decorate(cls)
+
+
+def run(function: F) -> F:
+    """Make an async method the one that is the workflow."""
+    if not inspect.iscoroutinefunction(function):
+        raise TypeError(f"{function!r}: @workflow.run expects an async method")
+    setattr(function, WORKFLOW_RUN, True)
+    return function
+
+
+@overload
+def signal(function: F) -> F: ...
+@overload
+def signal(
+    *,
+    name: str | None = None,
+    dynamic: bool = False,
+    unfinished_policy: HandlerUnfinishedPolicy = HandlerUnfinishedPolicy.WARN_AND_ABANDON,
+) -> Callable[[F], F]: ...
+def signal(
+    function: Any = None,
+    *,
+    name: str | None = None,
+    dynamic: bool = False,
+    unfinished_policy: HandlerUnfinishedPolicy = HandlerUnfinishedPolicy.WARN_AND_ABANDON,
+) -> Any:
+    """Make a method, async or not, the handler of a signal; called once for each, in order.
+
+    Signals that came before the run's code began are handled before its run method begins. One that
+    no handler takes stays queued until `set_signal_handler` sets one, or newer code has one.
+
+    Args:
+        function: What to decorate.
+        name: The signal; the method's name where None.
+        dynamic: It takes the signals that have no handler of their own: it is called with the
+            signal's name and the list of its arguments, decoded without type hints.
+        unfinished_policy: What is said when the run ends while an async handler is still at work.
+    """
+    if dynamic and name is not None:
+        raise ValueError(f"name: {name!r}, expected none for a dynamic handler")
+    return _handler(SIGNAL_DEFINITION, function, name, dynamic, unfinished_policy)
+
+
+@overload
+def query(function: F) -> F: ...
+@overload
+def query(*, name: str | None = None) -> Callable[[F], F]: ...
+def query(function: Any = None, *, name: str | None = None) -> Any:
+    """Make a method the handler of a query. It only looks: it may not change or await anything."""
+
+    def decorate(function: Callable[..., object]) -> object:
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"{function!r}: @workflow.query expects a method that is not async")
+        return _handler(QUERY_DEFINITION, function, name)
+
+    return decorate if function is None else decorate(function)
+
+
+def _handler(
+    attribute: str,
+    function: Any,
+    name: str | None,
+    is_dynamic: bool = False,
+    unfinished_policy: HandlerUnfinishedPolicy = HandlerUnfinishedPolicy.WARN_AND_ABANDON,
+) -> Any:
+    def decorate(function: Callable[..., object]) -> object:
+        if not inspect.isfunction(function):
+            raise TypeError(f"{function!r}: a handler is a method; put this decorator innermost")
+        own_name = "" if is_dynamic else name or function.__name__
+        setattr(function, attribute, HandlerDefinition(own_name, function, unfinished_policy))
+        return function
+
+    return decorate if function is None else decorate(function)
