@@ -27,7 +27,7 @@ class Poll(WaitingPoll[QueuedTask]):
 
     Attributes:
         is_over: It is to be answered with what there is: its time is up, or the server drains.
-        is_abandoned: Its caller has gone; what it started must be released.
+        is_abandoned: Its caller has gone; what it started must be released, and it tells nothing.
         number: Its place among its worker's polls for the queue; 0 where they are not counted.
     """
 

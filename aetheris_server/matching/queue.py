@@ -238,7 +238,7 @@ class TaskQueue:
         """Have a worker told, by a poll that waits or by its next one."""
         self.mailboxes.put(worker_instance_id, mail, self._clock.monotonic())
         for poll in self.polls:
-            if poll.worker_instance_id == worker_instance_id:
+            if poll.worker_instance_id == worker_instance_id and not poll.is_abandoned:
                 poll.wake()
                 return
 

@@ -228,7 +228,7 @@ class MatchingService:
             started = await self._serve(queue, poll, asked)
             response = answer.response
             response.tasks.extend(task.activity_task for task in started)
-            if queue.mailboxes.has_mail(poll.worker_instance_id):
+            if not poll.is_abandoned and queue.mailboxes.has_mail(poll.worker_instance_id):
                 now = self._clock.monotonic()
                 response.cancellations.extend(queue.mailboxes.take(poll.worker_instance_id, now))
             self._note_answer(queue, poll, started, response.cancellations)

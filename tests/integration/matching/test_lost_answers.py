@@ -23,6 +23,13 @@ from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.integration
 
+CANCELLATION = NotifyCancellationRequest(
+    namespace_id=NAMESPACE_ID,
+    task_queue="q",
+    worker_instance_id="worker",
+    cancellation=ActivityCancellation(activity_id="a", attempt=1),
+)
+
 
 def shutdown(worker: str, *, sticky: str = "", received: int = 0) -> ShutdownWorkerRequest:
     return ShutdownWorkerRequest(
@@ -138,14 +145,24 @@ async def test_sticky_tasks_of_a_worker_that_shuts_down_are_open_to_all_at_once(
 async def test_request_to_cancel_in_an_answer_that_did_not_come_is_told_again(
     host: MatchingHost,
 ) -> None:
-    notice = NotifyCancellationRequest(
-        namespace_id=NAMESPACE_ID,
-        task_queue="q",
-        worker_instance_id="worker",
-        cancellation=ActivityCancellation(activity_id="a", attempt=1),
-    )
-    await host.service.notify_cancellation(notice)
+    await host.service.notify_cancellation(CANCELLATION)
     for number, received_number, activity_ids in [(1, 0, ["a"]), (2, 0, ["a"]), (3, 2, [])]:
         request = activity_poll(number=number, received_number=received_number, poll_timeout=0.01)
         response = await poll_activity_tasks(host.service, request)
         assert [told.activity_id for told in response.cancellations] == activity_ids
+
+
+async def test_request_to_cancel_goes_past_a_poll_that_its_worker_has_followed_by_another(
+    host: MatchingHost,
+) -> None:
+    host.history.gate = asyncio.Event()
+    gone = await host.start_poll(activity_poll(number=1))
+    offer = asyncio.create_task(host.service.add_tasks([activity_ref("a")]))
+    await wait_until(lambda: host.history.requests)
+    poll = asyncio.create_task(poll_activity_tasks(host.service, activity_poll(number=2)))
+    await wait_until(lambda: host.service.statistics().poll_count == 2)
+    await host.service.notify_cancellation(CANCELLATION)
+    host.history.gate.set()
+    assert await gone == []
+    assert [told.activity_id for told in (await poll).cancellations] == ["a"]
+    await offer
