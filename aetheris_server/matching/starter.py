@@ -17,10 +17,11 @@ from aetheris_server.errors import UnavailableError
 from aetheris_server.matching.offers import QueuedTask
 from aetheris_server.matching.polls import Poll
 from aetheris_server.matching.queue import TaskQueue
+from aetheris_server.rpc.peers import START_TIMEOUT
 from aetheris_server.rpc.undelivered import TaskReleaser, release_undelivered
 from aetheris_server.telemetry import get_logger
 
-_START_TIMEOUT = 10.0
+_START_TIMEOUT = START_TIMEOUT + 2.0
 
 _log = get_logger(__name__)
 

@@ -18,11 +18,16 @@ from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.rpc.table import HistoryMethod, MatchingMethod
 
-__all__ = ["HistoryPeer", "LocalHistory", "LocalMatching", "MatchingPeer"]
+__all__ = ["START_TIMEOUT", "HistoryPeer", "LocalHistory", "LocalMatching", "MatchingPeer"]
 
 S = TypeVar("S")
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
+
+START_TIMEOUT = 8.0
+"""Seconds that each of several hosts has to start its part of a poll's tasks. Who asks must wait
+longer: what the others have started would be lost with the one that is silent.
+"""
 
 
 class HistoryPeer(Protocol):
@@ -37,7 +42,8 @@ class HistoryPeer(Protocol):
     ) -> history_service_pb2.StartTasksResponse:
         """A poller takes tasks, of any shards; one outcome per task, in order.
 
-        Never raises for a single task: one whose shard cannot answer now comes back as `retry`.
+        Never raises for a single task: one whose shard cannot answer now, or not within
+        START_TIMEOUT, comes back as `retry`.
         """
         ...
 

@@ -26,7 +26,7 @@ from aetheris_server.ids import new_run_id, shard_of
 from aetheris_server.loops import pause
 from aetheris_server.rpc.channels import ChannelPool
 from aetheris_server.rpc.errors import PeerFaultError, PeerUnavailableError
-from aetheris_server.rpc.peers import LocalHistory, LocalMatching
+from aetheris_server.rpc.peers import START_TIMEOUT, LocalHistory, LocalMatching
 from aetheris_server.rpc.remote import RemoteHistory, RemoteMatching
 from aetheris_server.rpc.table import HistoryMethod, MatchingMethod
 from aetheris_server.rpc.tokens import Tokens
@@ -138,14 +138,15 @@ class RoutedHistory:
         del part.tasks[:]
         part.tasks.extend(request.tasks[position] for position in positions)
         try:
-            if address is None:
-                response = await self._local.start_tasks(part)
-            else:
-                part.request_id = new_run_id()
-                response = await self._start_remote(address, part)
+            async with asyncio.timeout(START_TIMEOUT):
+                if address is None:
+                    response = await self._local.start_tasks(part)
+                else:
+                    part.request_id = new_run_id()
+                    response = await self._start_remote(address, part)
             started = response.tasks
-        except (UnavailableError, PeerFaultError) as error:
-            _log.info("tasks not started", address=address, problem=str(error))
+        except (UnavailableError, PeerFaultError, TimeoutError) as error:
+            _log.info("tasks not started", address=address, problem=str(error) or "no answer")
             retry = history_service_pb2.StartedTask(retry=history_service_pb2.TaskRetry())
             tasks.update(dict.fromkeys(positions, retry))
             return

@@ -19,6 +19,7 @@ from aetheris_server.errors import (
     ShardNotOwnedError,
     WorkflowNotFoundError,
 )
+from aetheris_server.ids import shard_of
 from aetheris_server.rpc import table
 from aetheris_server.rpc.bounds import MAX_DEPTH, check_bounds
 from aetheris_server.rpc.channels import ChannelPool
@@ -36,6 +37,8 @@ from tests.support.messages import RUN_ID
 from tests.support.peers import FakeMatching, answering, refusing
 from tests.support.secrets import CREDENTIALS, TOKENS
 from tests.support.wait import wait_until
+
+SHARD_COUNT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,3 +340,25 @@ async def test_start_whose_response_is_lost_is_repeated_as_the_same_call(other: 
         assert task.activity_task.activity_id == "w"
         first, lost, again = [started.request_id for started in other.history.requests]
         assert lost == again != first
+
+
+async def test_tasks_of_other_hosts_are_started_where_one_host_is_silent(
+    other: OtherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aetheris_server.rpc.routing.START_TIMEOUT", 0.3)
+    other.history.gate = asyncio.Event()
+    silent = shard_of("n", "b", SHARD_COUNT)
+    names = ["b", *(name for name in "acdefgh" if shard_of("n", name, SHARD_COUNT) != silent)]
+    routed = RoutedHistory(
+        lambda shard_id: other.server.address if shard_id == silent else None,
+        FakeHistory().serve(),
+        other.pool,
+        SHARD_COUNT,
+        TOKENS,
+    )
+    refs = [matching_service_pb2.TaskRef(namespace_id="n", workflow_id=name) for name in names]
+    response = await routed.start_tasks(history_service_pb2.StartTasksRequest(tasks=refs))
+    assert [task.WhichOneof("outcome") for task in response.tasks] == [
+        "retry",
+        *(["activity_task"] * (len(names) - 1)),
+    ]
