@@ -73,7 +73,7 @@ class WorkflowServicer(PassingServicer):
         namespace_id = await self.namespaces.id_of(request.namespace)
         if not request.wait_new_event:
             return await self.history.call(table.GET_WORKFLOW_HISTORY, namespace_id, request)
-        wait = bounded_wait(checks.MAX_WAIT_SECONDS + SLACK_SECONDS, float("inf"), context)
+        wait = bounded_wait(table.LONGEST_WAIT + SLACK_SECONDS, float("inf"), context)
         page = await self._gate.run(
             self.history.call(table.GET_WORKFLOW_HISTORY, namespace_id, request), wait
         )
@@ -119,7 +119,7 @@ class WorkflowServicer(PassingServicer):
         asked: float,
         context: CallContext,
     ) -> pb.PollWorkflowResultResponse:
-        wait = bounded_wait(asked, checks.MAX_WAIT_SECONDS, context)
+        wait = bounded_wait(asked, table.LONGEST_WAIT, context)
         set_seconds(request.wait_timeout, wait)
         response = await self._gate.run(
             self.history.call(table.POLL_WORKFLOW_RESULT, namespace_id, request),

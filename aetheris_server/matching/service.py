@@ -373,11 +373,8 @@ class MatchingService:
             queue.learn(counts)
 
     def _poll_timeout(self, request: _PollRequest) -> float:
-        longest = self._settings.poll_timeout
-        if not request.HasField("poll_timeout"):
-            return longest
         asked = request.poll_timeout.seconds + request.poll_timeout.nanos * 1e-9
-        return min(asked, longest) or longest
+        return min(asked, self._settings.poll_timeout)
 
 
 def _poll(request: _PollRequest, sticky_queue: str) -> Poll:

@@ -13,16 +13,13 @@ from grpc.aio import AioRpcError
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris_server.rpc.channels import ChannelPool, HostStubs
 from aetheris_server.rpc.errors import from_rpc_error
-from aetheris_server.rpc.table import HistoryMethod, MatchingMethod
+from aetheris_server.rpc.table import CALL_TIMEOUT, HistoryMethod, MatchingMethod
 
 __all__ = ["RemoteHistory", "RemoteMatching"]
 
 S = TypeVar("S")
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
-
-# A host that is silent is given up in time to ask the one that has the shard by then.
-_CALL_TIMEOUT = 5.0
 
 
 class RemoteHistory:
@@ -47,13 +44,13 @@ class RemoteHistory:
     ) -> history_service_pb2.StartTasksResponse:
         """Start tasks whose runs that host has."""
         stubs = await self._pool.stubs(self._address)
-        return await _ask(stubs, stubs.history.StartTasks, request, _CALL_TIMEOUT)
+        return await _ask(stubs, stubs.history.StartTasks, request, CALL_TIMEOUT)
 
     async def release_tasks(self, task_tokens: Sequence[bytes]) -> None:
         """Give back tasks whose runs that host has."""
         stubs = await self._pool.stubs(self._address)
         request = history_service_pb2.ReleaseTasksRequest(task_tokens=task_tokens)
-        await _ask(stubs, stubs.history.ReleaseTasks, request, _CALL_TIMEOUT)
+        await _ask(stubs, stubs.history.ReleaseTasks, request, CALL_TIMEOUT)
 
 
 class RemoteMatching:
@@ -73,7 +70,7 @@ class RemoteMatching:
         """Offer tasks of queues that that host has."""
         stubs = await self._pool.stubs(self._address)
         request = matching_service_pb2.AddTasksRequest(tasks=tasks)
-        await _ask(stubs, stubs.matching.AddTasks, request, _CALL_TIMEOUT)
+        await _ask(stubs, stubs.matching.AddTasks, request, CALL_TIMEOUT)
 
 
 async def _ask(

@@ -23,9 +23,6 @@ R = TypeVar("R", bound=Message)
 
 PollResponse = matching_pb.PollWorkflowTasksResponse | matching_pb.PollActivityTasksResponse
 
-# Over the longest poll: matching answers empty by itself, the gate is for draining.
-_POLL_TIMEOUT = 120.0
-
 
 def internal_services(
     history: LocalHistory,
@@ -127,7 +124,8 @@ def _polled(matching: LocalMatching, gate: DrainGate, method: MatchingMethod[Q, 
 
     async def poll(request: Q, context: CallContext) -> R:
         del context
-        tasks = await gate.run(handler(request), _POLL_TIMEOUT)
+        # Matching answers empty before that by itself; the gate is for draining.
+        tasks = await gate.run(handler(request), method.timeout_of(request))
         if tasks is not None:
             return tasks
         # Not an empty answer: its worker would come back here at once, again and again. The other

@@ -31,11 +31,13 @@ from aetheris.server.v1.history_service_pb2 import CallRequest
 from aetheris.server.v1.token_pb2 import TaskToken
 
 __all__ = [
+    "CALL_TIMEOUT",
     "CANCEL_WORKFLOW",
     "DESCRIBE_TASK_QUEUE",
     "DESCRIBE_WORKFLOW",
     "GET_WORKFLOW_HISTORY",
     "HISTORY_METHODS",
+    "LONGEST_WAIT",
     "MATCHING_METHODS",
     "NOTIFY_CANCELLATION",
     "POLL_ACTIVITY_TASKS",
@@ -63,11 +65,15 @@ S = TypeVar("S")
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
-# A host that is silent is given up in time to ask the one that owns the thing by then.
-_CALL_TIMEOUT = 5.0
+CALL_TIMEOUT = 5.0
+"""Seconds after which a host that is silent is given up, in time to ask the one that owns the thing
+by then.
+"""
+
 # Over what the other host may wait: its empty answer is better than our deadline.
 _WAIT_SLACK = 10.0
-_LONGEST_WAIT = 60.0
+LONGEST_WAIT = 60
+"""Seconds that a call of a row that waits may wait; nobody can ask for more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,14 +149,14 @@ _FIELDS = {
 def _of_workflow(
     request: type[Q], response: type[R], *, key_of: Callable[[str, Q], tuple[str, str]]
 ) -> RunMethod[Q, R]:
-    return _add_history(request, response, False, key_of, _CALL_TIMEOUT)
+    return _add_history(request, response, False, key_of, CALL_TIMEOUT)
 
 
 def _of_execution(request: type[Q], response: type[R], *, waits: bool = False) -> RunMethod[Q, R]:
     def key_of(namespace_id: str, request: Any) -> tuple[str, str]:
         return namespace_id, request.workflow_execution.workflow_id
 
-    timeout = _LONGEST_WAIT + _WAIT_SLACK if waits else _CALL_TIMEOUT
+    timeout = LONGEST_WAIT + _WAIT_SLACK if waits else CALL_TIMEOUT
     return _add_history(request, response, False, key_of, timeout)
 
 
@@ -159,7 +165,7 @@ def _of_task(request: type[Q], response: type[R]) -> TaskMethod[Q, R]:
         del request
         return token.namespace_id, token.workflow_id
 
-    return _add_history(request, response, True, key_of, _CALL_TIMEOUT)
+    return _add_history(request, response, True, key_of, CALL_TIMEOUT)
 
 
 def _add_history(
@@ -178,7 +184,7 @@ def _add_history(
 def _of_queue(
     request: type[Q], response: type[R], queue_of: Callable[[Q], _Queue]
 ) -> MatchingMethod[Q, R]:
-    return _add_matching(request, response, queue_of, lambda _: _CALL_TIMEOUT, is_poll=False)
+    return _add_matching(request, response, queue_of, lambda _: CALL_TIMEOUT, is_poll=False)
 
 
 def _poll(

@@ -22,10 +22,10 @@ from aetheris_server.frontend.checks.fields import (
     set_values_of,
     values_of,
 )
+from aetheris_server.rpc.table import LONGEST_WAIT
 from aetheris_server.rpc.tokens import LISTING_WORKFLOWS, Tokens
 
 MAX_WORKFLOW_TASK_TIMEOUT_SECONDS = 120
-MAX_WAIT_SECONDS = 60
 
 _REUSE_POLICIES = values_of(workflow_pb2.WorkflowIdReusePolicy)
 _CONFLICT_POLICIES = values_of(workflow_pb2.WorkflowIdConflictPolicy)
@@ -114,7 +114,7 @@ def check_poll_workflow_result(
     request: workflow_service_pb2.PollWorkflowResultRequest, limits: LimitSettings
 ) -> None:
     check_execution(request.workflow_execution, limits)
-    check_duration("wait_timeout", request.wait_timeout, MAX_WAIT_SECONDS)
+    check_duration("wait_timeout", request.wait_timeout, LONGEST_WAIT)
 
 
 def check_list_workflows(

@@ -17,7 +17,6 @@ from aetheris_server.rpc.tokens import (
 
 _LISTINGS = frozenset({LISTING_HISTORY, LISTING_TASK_HISTORY})
 _WAIT_TIMEOUT = 20.0
-_MAX_WAIT_TIMEOUT = 60.0
 
 HistoryRequest = workflow_service_pb2.GetWorkflowHistoryRequest
 HistoryResponse = workflow_service_pb2.GetWorkflowHistoryResponse
@@ -143,15 +142,15 @@ async def poll_workflow_result(
     namespace_id: str,
     request: workflow_service_pb2.PollWorkflowResultRequest,
 ) -> workflow_service_pb2.PollWorkflowResultResponse:
-    """Wait, for a bounded time, until the run has closed.
+    """Wait until the run has closed, for as long as the frontend has filled in.
 
     Raises:
         WorkflowNotFoundError: There is no such run.
     """
     execution = request.workflow_execution
     run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
-    timeout = from_duration(request.wait_timeout).total_seconds() or _WAIT_TIMEOUT
-    run = await _wait_for(engine, run, 0, close_only=True, timeout=min(timeout, _MAX_WAIT_TIMEOUT))
+    timeout = from_duration(request.wait_timeout).total_seconds()
+    run = await _wait_for(engine, run, 0, close_only=True, timeout=timeout)
     response = workflow_service_pb2.PollWorkflowResultResponse(run_id=run.key.run_id)
     if not run.state.is_open:
         response.result.CopyFrom(to_result(run.state))

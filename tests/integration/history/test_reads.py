@@ -103,6 +103,19 @@ async def test_read_beside_steady_writes_ends(
             await read(bench)
 
 
+async def test_result_of_an_open_run_that_is_not_waited_for_is_answered_at_once(
+    migrated_postgres_dsn: str,
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        await bench.service.start_workflow(NAMESPACE_ID, start_request("w"))
+        request = workflow_service_pb2.PollWorkflowResultRequest(workflow_execution=_EXECUTION)
+        request.wait_timeout.seconds = 0
+        async with asyncio.timeout(5):
+            response = await bench.service.poll_workflow_result(NAMESPACE_ID, request)
+        assert response.run_id
+        assert not response.HasField("result")
+
+
 async def test_page_of_a_run_whose_close_is_on_its_way_has_the_close(
     migrated_postgres_dsn: str,
 ) -> None:

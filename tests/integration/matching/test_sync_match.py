@@ -55,8 +55,12 @@ async def test_task_that_is_offered_twice_is_started_once(host: MatchingHost) ->
     assert host.history.started == ["a"]
 
 
-async def test_poll_without_tasks_is_answered_empty_in_time(host: MatchingHost) -> None:
-    assert await host.poll(activity_poll(poll_timeout=0.02)) == []
+@pytest.mark.parametrize("poll_timeout", [0.02, 0])
+async def test_poll_without_tasks_is_answered_empty_in_time(
+    host: MatchingHost, poll_timeout: float
+) -> None:
+    async with asyncio.timeout(5):
+        assert await host.poll(activity_poll(poll_timeout=poll_timeout)) == []
 
 
 async def test_poll_with_only_gone_tasks_keeps_waiting(host: MatchingHost) -> None:
