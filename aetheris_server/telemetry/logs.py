@@ -96,6 +96,8 @@ def _renderers(settings: LogSettings) -> list[Processor]:
         case "console":
             colors = settings.file is None and sys.stderr.isatty()
             return [
+                # As text, before it is escaped: an error may say what somebody wrote.
+                structlog.processors.format_exc_info,
                 _escape_text,
                 structlog.dev.ConsoleRenderer(
                     colors=colors, exception_formatter=structlog.dev.plain_traceback

@@ -95,3 +95,27 @@ def test_console_log_shows_what_is_not_printable_as_its_escape(tmp_path: Path, n
     logging.getLogger("lib").warning("slow %s", name)
     for line in file.read_text().split("\n"):
         assert line.isprintable()
+
+
+def test_console_log_value_with_a_newline_fakes_no_event(tmp_path: Path) -> None:
+    file = tmp_path / "server.log"
+    configure_logging(LogSettings(format="console", file=file))
+    get_logger("a.b").info("run closed", workflow_id="w\n2026-11-28 [error] all is lost")
+    (line,) = file.read_text().splitlines()
+    assert "w\\n2026" in line
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "\u202egnp"])
+def test_console_log_shows_what_is_not_printable_in_a_traceback_as_its_escape(
+    tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / "server.log"
+    configure_logging(LogSettings(format="console", file=file))
+    for logger in (get_logger("a.b"), logging.getLogger("lib")):
+        try:
+            raise ValueError(f"no such thing: {name}")
+        except ValueError:
+            logger.exception("failed")
+    lines = file.read_text().split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert sum("ValueError: no such thing" in line for line in lines) == 2
