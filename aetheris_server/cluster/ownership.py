@@ -32,6 +32,7 @@ class Ownership:
         self._clock = clock
         self._directory = directory
         self._holder = holder
+        _OWNED.set_function(lambda: len(holder.held))
 
     @property
     def missing(self) -> AbstractSet[int]:
@@ -73,7 +74,6 @@ class Ownership:
         ]
         if free and term == self.term:
             await self._acquire(free, term)
-        _OWNED.set(len(self._holder.held))
 
     async def release(self, shard_ids: Collection[int]) -> None:
         """Give up shards that are held, once what is queued for them is on disk or has had its

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
 from aetheris_server.clock import SystemClock
@@ -145,6 +146,7 @@ async def test_host_at_the_address_of_another_serves_nothing_and_says_so(
         await db.fetch("UPDATE hosts SET host_id = 'other', expire_time = now() + interval '1 h'")
         await wait_until(lambda: "address" in (bench.host.membership.waits_for or ""))
         assert not bench.engine.shards
+        assert REGISTRY.get_sample_value("aetheris_owned_shards") == 0
 
 
 async def test_host_that_has_left_does_not_come_back(
