@@ -40,7 +40,7 @@ Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 LocateShard = Callable[[int], str | None]
-"""The address of a shard's host, None for this one; raises ShardNotOwnedError where none has it."""
+"""The address of a shard's host; None for this one, which is also asked where none is known."""
 
 LocateQueue = Callable[[str, str, task_queue_pb2.TaskQueueType.ValueType], str | None]
 """The address of the host of (namespace_id, task queue, type), None for this one."""
@@ -95,7 +95,7 @@ class RoutedHistory:
             shard_of(task.namespace_id, task.workflow_id, self._shard_count)
             for task in request.tasks
         ]
-        hosts = _group(shards, self._try_locate)
+        hosts = _group(shards, self._locate)
         if all(address is None for address in hosts):
             return await self._local.start_tasks(request)
         tasks: dict[int, history_service_pb2.StartedTask] = {}
@@ -188,13 +188,6 @@ class RoutedHistory:
                 return
             except _ELSEWHERE as error:
                 delay = await _wait_for_owner(error, begin, delay)
-
-    def _try_locate(self, shard_id: int) -> str | None:
-        """As `locate`; a shard that nobody has is asked for here, where the answer is to wait."""
-        try:
-            return self._locate(shard_id)
-        except ShardNotOwnedError:
-            return None
 
 
 class RoutedMatching:

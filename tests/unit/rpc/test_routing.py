@@ -1,6 +1,7 @@
 from collections.abc import AsyncGenerator
 
 import pytest
+from google.protobuf.message import Message
 
 from aetheris.api.v1 import task_queue_pb2, worker_service_pb2, workflow_service_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
@@ -68,20 +69,21 @@ async def test_local_call_gets_the_very_request(pool: ChannelPool) -> None:
     assert local.calls[0][2] is request
 
 
-async def test_shard_that_has_moved_is_looked_up_again(pool: ChannelPool) -> None:
-    attempts: list[int] = []
-
-    def locate(shard_id: int) -> None:
-        attempts.append(shard_id)
-        if len(attempts) < 3:
-            raise ShardNotOwnedError(shard_id)
-
+async def test_shard_that_is_not_here_is_looked_up_again(pool: ChannelPool) -> None:
+    located: list[int] = []
     local = FakeHistory()
-    await RoutedHistory(locate, local.serve(), pool, SHARD_COUNT, TOKENS).call(
+
+    async def answer(namespace_id: str, request: object) -> Message:
+        del namespace_id, request
+        if len(located) < 3:
+            raise ShardNotOwnedError(located[-1])
+        return workflow_service_pb2.SignalWorkflowResponse()
+
+    local.answers["signal_workflow"] = answer
+    await RoutedHistory(located.append, local.serve(), pool, SHARD_COUNT, TOKENS).call(
         table.SIGNAL_WORKFLOW, "n", a_signal("w")
     )
-    assert len(attempts) == 3
-    assert len(local.calls) == 1
+    assert len(located) == len(local.calls) == 3
 
 
 async def test_host_that_does_not_answer_is_looked_up_again(pool: ChannelPool) -> None:
