@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from aetheris_server.config import RedisSettings
+from aetheris_server.config import ConfigError, RedisSettings
 from aetheris_server.errors import StorageUnavailableError
 
 T = TypeVar("T")
@@ -58,14 +58,13 @@ class Scripts:
     """
 
     def __init__(self, settings: RedisSettings) -> None:
-        pool = cast(Any, BlockingConnectionPool).from_url(
-            settings.url,
-            max_connections=_MAX_CONNECTIONS,
-            timeout=CALL_TIMEOUT,
-            socket_timeout=CALL_TIMEOUT,
-            socket_connect_timeout=CALL_TIMEOUT,
-        )
-        self._redis = Redis(connection_pool=pool)
+        """Args:
+            settings: Where Redis is.
+
+        Raises:
+            ConfigError: The URL cannot be parsed.
+        """
+        self._redis = Redis(connection_pool=_new_pool(settings.url))
         self.key_prefix = f"{settings.key_prefix}:{_LAYOUT}"
         self._epoch_key = f"{self.key_prefix}:epoch"
         self._is_closed = False
@@ -185,6 +184,27 @@ class Scripts:
             cast(Any, pipeline).evalsha(self._digests[call.script], 1, call.base, *call.arguments)
         pipeline.get(self._epoch_key)
         return await pipeline.execute(raise_on_error=False)
+
+
+def _new_pool(url: str) -> BlockingConnectionPool:
+    try:
+        pool = cast(Any, BlockingConnectionPool).from_url(
+            url,
+            max_connections=_MAX_CONNECTIONS,
+            timeout=CALL_TIMEOUT,
+            socket_timeout=CALL_TIMEOUT,
+            socket_connect_timeout=CALL_TIMEOUT,
+        )
+        # Connects to nothing; but here what the URL's query asks for is looked at.
+        pool.make_connection()
+    except (ValueError, TypeError):
+        # Its message may quote the URL, and so a part of a password.
+        raise ConfigError(
+            "redis.url",
+            "expected a Redis URL such as redis://user:password@host:6379/0, what is special in"
+            " URLs percent-encoded",
+        ) from None
+    return pool
 
 
 def _source(script: Script) -> bytes:
