@@ -1,5 +1,7 @@
 """Decoders of one of some listed values: `Literal` and enums."""
 
+import functools
+from collections.abc import Mapping
 from enum import Enum
 
 import orjson
@@ -29,21 +31,22 @@ def _plain(choice: object) -> object:
 
 def enum_member(kind: type[Enum]) -> Decoder:
     """For an enum: the member with the value that was written."""
-    # By what is written of their values: a tuple is no array, a Decimal no string.
-    written: dict[bytes, Enum] = {}
 
-    def look_up() -> None:
+    # Looked at whole, or not at all: several threads may decode at once.
+    @functools.cache
+    def written() -> Mapping[bytes, Enum]:
+        """By what is written of their values: a tuple is no array, a Decimal no string."""
+        members: dict[bytes, Enum] = {}
         for member in kind:
             try:
-                written.setdefault(encode(member.value), member)
+                members.setdefault(encode(member.value), member)
             except PayloadEncodeError:
                 continue
+        return members
 
     def decoder(value: object) -> object:
-        if not written:
-            look_up()
         try:
-            member = written.get(orjson.dumps(value))
+            member = written().get(orjson.dumps(value))
         except orjson.JSONEncodeError:
             # Bytes of a payload that is not JSON, or an integer beyond 64 bits.
             member = None

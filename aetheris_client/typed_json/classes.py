@@ -6,6 +6,7 @@ ones from its defaults.
 
 import collections.abc as abc
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -59,8 +60,6 @@ def class_decoder(hint: object, kind: type[Any], decoder_for: DecoderFor) -> Dec
 
 
 def _dataclass(hint: object, kind: type, decoder_for: DecoderFor) -> Decoder:
-    # Made at the first use, not before: the class may contain itself.
-    decoders: dict[str, Decoder] = {}
     fields = dataclasses.fields(kind)
     required = {
         field.name
@@ -71,12 +70,15 @@ def _dataclass(hint: object, kind: type, decoder_for: DecoderFor) -> Decoder:
     }
     computed = [field.name for field in fields if not field.init]
 
+    # Made at the first use, not before: the class may contain itself.
+    @functools.cache
+    def decoders() -> Mapping[str, Decoder]:
+        return _decoders_of(hint, decoder_for)
+
     def decoder(value: object) -> object:
         if not isinstance(value, dict):
             raise wrong(kind, value)
-        if not decoders:
-            decoders.update(_decoders_of(hint, decoder_for))
-        read = _read_fields(kind, decoders, required, cast(dict[str, object], value))
+        read = _read_fields(kind, decoders(), required, cast(dict[str, object], value))
         stored = {name: read.pop(name) for name in computed if name in read}
         try:
             made = kind(**read)
@@ -111,23 +113,21 @@ def _read_fields(
 
 
 def _typed_dict(hint: object, kind: type, decoder_for: DecoderFor) -> Decoder:
-    decoders: dict[str, Decoder] = {}
-    required: set[str] = set()
-
-    def look_up() -> None:
-        decoders.update(_decoders_of(hint, decoder_for))
-        required.update(
+    @functools.cache
+    def keys() -> tuple[Mapping[str, Decoder], abc.Set[str]]:
+        """The decoders of all, and those that are required."""
+        required = {
             name
             for name, field_hint in hints_of(kind).items()
             if name in vars(kind)["__required_keys__"]
             and typing.get_origin(field_hint) is not typing.NotRequired
-        )
+        }
+        return _decoders_of(hint, decoder_for), required
 
     def decoder(value: object) -> object:
         if not isinstance(value, dict):
             raise wrong(kind, value)
-        if not decoders:
-            look_up()
+        decoders, required = keys()
         found = cast(dict[str, object], value)
         return {**found, **_read_fields(kind, decoders, required, found)}
 

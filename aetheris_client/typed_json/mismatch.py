@@ -4,12 +4,17 @@ On success a decoder keeps no track of where it is; an error collects its path o
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 # Makes the value that a hint asks for of parsed JSON; raises MismatchError.
 Decoder: TypeAlias = Callable[[object], object]
 # Finds the decoder of a hint, for those who need one for each of its parts: decoding.decoder_for.
 DecoderFor: TypeAlias = Callable[[object], Decoder]
+
+
+# A reason may quote a value, and a step be a key, which have no bound.
+_MAX_REASON: Final = 1_000
+_MAX_STEP: Final = 100
 
 
 class MismatchError(Exception):
@@ -18,7 +23,7 @@ class MismatchError(Exception):
     def __init__(self, wanted: object, reason: str) -> None:
         super().__init__(reason)
         self.wanted = wanted
-        self.reason = reason
+        self.reason = _cut(reason, _MAX_REASON)
         self.path: list[str] = []
 
     def within(self, step: str) -> "MismatchError":
@@ -74,4 +79,9 @@ def decode_part(decoder: Decoder, value: object, step: str) -> object:
 
 def key_step(key: object) -> str:
     """The part of a path that leads to the value of a key."""
-    return f".{key}" if isinstance(key, str) and key.isprintable() else f"[{key!r}]"
+    is_plain = isinstance(key, str) and key.isprintable()
+    return _cut(f".{key}", _MAX_STEP) if is_plain else f"[{_cut(repr(key), _MAX_STEP)}]"
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"
