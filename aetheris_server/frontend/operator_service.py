@@ -2,7 +2,6 @@
 """OperatorService: what operators call."""
 
 import asyncio
-import secrets
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,6 +17,7 @@ from aetheris_server.frontend.catalog import Catalog, ClusterOverview
 from aetheris_server.frontend.checks import operator as checks
 from aetheris_server.frontend.checks.fields import check_namespace_name
 from aetheris_server.frontend.namespaces import NamespaceDirectory
+from aetheris_server.frontend.passing import new_request_id
 from aetheris_server.frontend.waits import set_seconds
 from aetheris_server.rpc.handlers import CallContext
 from aetheris_server.rpc.peers import MatchingPeer
@@ -66,7 +66,7 @@ class OperatorServicer(OperatorServiceServicer):
             request.namespace,
             request.description,
             request.retention_interval.seconds or _DEFAULT_RETENTION_SECONDS,
-            request.request_id or secrets.token_hex(16),
+            request.request_id or new_request_id(),
         )
         return pb.CreateNamespaceResponse(namespace_info=_to_info(namespace))
 

@@ -15,9 +15,14 @@ from aetheris_server.history.state.machines.activity.values import StartedActivi
 from aetheris_server.loops import is_cancelled
 from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.rpc.table import NOTIFY_CANCELLATION
-from aetheris_server.telemetry import get_logger
+from aetheris_server.telemetry import counter, gauge, get_logger
 
 _log = get_logger(__name__)
+
+_WAITING = gauge("cancellation_notices_waiting", "Cancellation notices that wait to be sent.")
+_DROPPED = counter(
+    "dropped_cancellation_notices", "Cancellation notices that found no room; heartbeats tell."
+)
 
 _MAX_WAITING = 10_000
 _SEND_TIMEOUT = 5.0
@@ -44,6 +49,7 @@ class CancellationNotices:
         self._lanes: dict[str | None, deque[Notice]] = {}
         self._sending: set[str | None] = set()
         self._wake = asyncio.Event()
+        _WAITING.set_function(lambda: sum(map(len, self._lanes.values())))
 
     def of_all(self, run: LoadedRun) -> list[Notice]:
         """The notices for every activity of a run that a worker has now."""
@@ -65,7 +71,7 @@ class CancellationNotices:
             )
             lane = self._lanes.setdefault(address, deque())
             if len(lane) >= _MAX_WAITING:
-                _log.warning("too many cancellation notices wait; heartbeats will tell")
+                _DROPPED.inc()
                 continue
             lane.append(notice)
             self._wake.set()

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import cast
 
 import pytest
+from prometheus_client import REGISTRY
 
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.clock import SystemClock
@@ -56,7 +57,10 @@ async def test_notices_that_find_no_room_cost_those_of_another_host_nothing(
     monkeypatch.setattr(notices_of_history, "_MAX_WAITING", 2)
     hosts = _Notified()
     notices = CancellationNotices(cast("MatchingPeer", hosts), lambda _, queue, __: queue)
+    dropped = REGISTRY.get_sample_value("aetheris_dropped_cancellation_notices_total") or 0
     notices.send(Notice(task_queue=queue) for queue in ("hung", "hung", "hung", "good"))
+    assert REGISTRY.get_sample_value("aetheris_cancellation_notices_waiting") == 3
+    assert REGISTRY.get_sample_value("aetheris_dropped_cancellation_notices_total") == dropped + 1
     running = asyncio.create_task(notices.run())
     await wait_until(lambda: hosts.told == ["good"], 2)
     running.cancel()
