@@ -76,6 +76,7 @@ def test_commands_one_refused_records_none() -> None:
         {"retry_policy": {"initial_interval": seconds(5), "maximum_interval": seconds(1)}},
         {"capabilities": ["llm", "llm"]},
         {"capabilities": [""]},
+        {"capabilities": [str(number) for number in range(101)]},
         {"delivery": 77},
         {"priority": {"priority_key": 6}},
         {"priority": {"fairness_weight": -1}},

@@ -22,6 +22,8 @@ from aetheris_server.history.state.times import (
 )
 
 _LOWEST_PRIORITY = 5
+# No poll can have more, so nobody could take it.
+_MAX_CAPABILITIES = 100
 
 
 def check_activity(
@@ -44,6 +46,8 @@ def check_activity(
     fault = fault or _find_priority_fault(given.priority)
     if len(set(given.capabilities)) != len(given.capabilities):
         fault = "capabilities has a repeated name"
+    if len(given.capabilities) > _MAX_CAPABILITIES:
+        fault = f"{len(given.capabilities)} capabilities, expected at most {_MAX_CAPABILITIES}"
     if given.delivery not in workflow_pb2.ActivityDelivery.values():
         fault = f"delivery {given.delivery} is not known"
     if fault is not None:
