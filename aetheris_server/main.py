@@ -1,7 +1,6 @@
 """The composition root: the one file that knows every part, and how a server begins and ends."""
 
 import asyncio
-import socket
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -10,7 +9,8 @@ from dataclasses import dataclass
 from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import history_service_pb2
 from aetheris_server.clock import SystemClock
-from aetheris_server.config import InternalSettings, PostgresSettings, Settings
+from aetheris_server.cluster.address import advertised_address
+from aetheris_server.config import PostgresSettings, Settings
 from aetheris_server.errors import NamespaceAlreadyExistsError, NotReadyError
 from aetheris_server.frontend.catalog import PostgresCatalog
 from aetheris_server.frontend.services import build_frontend
@@ -22,7 +22,7 @@ from aetheris_server.rpc.channels import ChannelPool
 from aetheris_server.rpc.credentials import PeerCredentials
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.routing import RoutedHistory, RoutedMatching
-from aetheris_server.rpc.server import RpcServer, serve_grpc, serve_internal
+from aetheris_server.rpc.server import serve_grpc, serve_internal
 from aetheris_server.rpc.servicers import internal_services
 from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.storage.database import Database
@@ -42,7 +42,6 @@ _READY_TIMEOUT = 60.0
 _CLUSTER_CONNECTIONS = 3
 # What a look at the cluster may take: after a cut in the network others wait for it.
 _CLUSTER_STATEMENT_TIMEOUT = 5.0
-_ANY_ADDRESS = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 - compared with, not bound to
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +178,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
             serve_internal(settings.internal, settings.grpc, internal) as internal_rpc,
             serve_grpc(settings.grpc, public) as rpc,
         ):
-            address = _advertised_address(settings.internal, internal_rpc)
+            address = await advertised_address(settings.internal, internal_rpc.address)
             is_reached = await internal_rpc.is_reached_at(address)
             if not is_reached:
                 _log.warning(
@@ -223,15 +222,6 @@ def _not_ready(host: HistoryHost, gate: DrainGate) -> str | None:
     if gate.is_draining:
         return "draining"
     return host.membership.waits_for
-
-
-def _advertised_address(settings: InternalSettings, rpc: RpcServer) -> str:
-    """Where other hosts reach this one. It must be this host's alone: see `Membership.join`."""
-    if settings.advertised_address:
-        return settings.advertised_address
-    if settings.host in _ANY_ADDRESS:
-        return f"{socket.gethostname()}:{rpc.port}"
-    return rpc.address
 
 
 async def _wait_ready(host: HistoryHost) -> None:

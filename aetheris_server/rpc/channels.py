@@ -13,13 +13,16 @@ from aetheris.server.v1.matching_service_pb2_grpc import MatchingServiceStub
 from aetheris_server.rpc.credentials import PeerCredentials
 from aetheris_server.telemetry import get_logger
 
-__all__ = ["ChannelPool", "HostStubs"]
+__all__ = ["CHANNEL_OPTIONS", "ChannelPool", "HostStubs"]
 
 # Longer than any call between hosts, so that an idle channel has none in flight.
 _IDLE_SECONDS = 300.0
-_REFUSAL_INTERVAL = 10.0
+# Of log lines about one host.
+_LOG_INTERVAL = 10.0
+# A host that dies is asked for no longer than its lease lasts, which is 3 s by default.
+_SILENCE_SECONDS = 10.0
 
-_OPTIONS = [
+CHANNEL_OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # Calls that wait for a minute find out that their host has vanished, with its machine say.
@@ -29,6 +32,10 @@ _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # With another address too, as a container's; by default gRPC asks for it every 30 s at most.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
+    # A proxy that the environment names is for places outside of the hosts' network.
+    ("grpc.enable_http_proxy", 0),
 ]
 
 
@@ -45,22 +52,51 @@ class HostStubs:
     history: HistoryServiceStub = field(init=False)
     matching: MatchingServiceStub = field(init=False)
     last_used: float = field(default_factory=time.monotonic)
-    _refused_at: float = -_REFUSAL_INTERVAL
+    _logged_at: float = -_LOG_INTERVAL
+    # The first of the calls since the last answer, and the last of them, that found nobody there.
+    _silent_since: float | None = None
+    _silent_until: float = 0.0
 
     def __post_init__(self) -> None:
         self.history = HistoryServiceStub(self.channel)
         self.matching = MatchingServiceStub(self.channel)
 
-    def note_refusal(self) -> None:
-        """Tell the operator, once in a while, that who listens there is of another cluster."""
+    def note_answer(self) -> None:
+        """The host is there."""
+        self._silent_since = None
+
+    def note_silence(self, problem: str) -> None:
+        """Tell the operator, once in a while, that calls have come to nobody for long: the host may
+        live, and advertise an address that is good where it is and nowhere else.
+        """
         now = time.monotonic()
-        if now - self._refused_at >= _REFUSAL_INTERVAL:
-            self._refused_at = now
+        if self._silent_since is None or now - self._silent_until > _IDLE_SECONDS:
+            self._silent_since = now
+        self._silent_until = now
+        seconds = now - self._silent_since
+        if seconds >= _SILENCE_SECONDS and self._may_log(now):
             _log.error(
-                "the address of a host of this cluster is that of a host of another cluster, which"
-                " refuses this one; see internal.advertised_address of both",
+                "a host of this cluster is not reached from here; if it lives, see its"
+                " internal.advertised_address",
+                address=self.address,
+                seconds=round(seconds),
+                error=problem,
+            )
+
+    def note_stranger(self) -> None:
+        """Tell the operator, once in a while, that who listens there is no host of this cluster."""
+        if self._may_log(time.monotonic()):
+            _log.error(
+                "at the address of a host of this cluster is another program, or a host of another"
+                " cluster, which refuses this one; see internal.advertised_address",
                 address=self.address,
             )
+
+    def _may_log(self, now: float) -> bool:
+        if now - self._logged_at < _LOG_INTERVAL:
+            return False
+        self._logged_at = now
+        return True
 
 
 class ChannelPool:
@@ -85,7 +121,7 @@ class ChannelPool:
                 address,
                 HostStubs(
                     address,
-                    grpc.aio.insecure_channel(address, options=_OPTIONS),
+                    grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS),
                     self._metadata,
                 ),
             )

@@ -48,6 +48,7 @@ from aetheris_server.errors import (
 from aetheris_server.telemetry import get_logger
 
 __all__ = [
+    "STRANGERS",
     "PeerFaultError",
     "PeerUnavailableError",
     "RpcStatus",
@@ -59,6 +60,8 @@ __all__ = [
 
 # Headers over 8 KiB in all are refused by some clients, and text may triple in its encoding.
 _TEXT_MAX_BYTES = 700
+# How gRPC's own messages begin where a call was cut on its way, by a proxy say.
+_CUTS = ("Stream removed", "Received RST_STREAM", "Received http2 header")
 
 # The stubs of grpc_status do not say that it gives and takes a google.rpc.Status.
 _RPC_STATUS = cast("Any", rpc_status)
@@ -128,6 +131,11 @@ _BY_DETAIL = {
     for error, _, detail in _TABLE
     if detail is not None
 }
+STRANGERS = frozenset(
+    {StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED, StatusCode.UNIMPLEMENTED}
+)
+"""What a host of another cluster, or another program, says at the address of a host."""
+
 # Where there is no detail, the code says which branch of the tree it is.
 _BY_CODE: dict[StatusCode, Callable[[str], AetherisError]] = {
     **{
@@ -135,8 +143,7 @@ _BY_CODE: dict[StatusCode, Callable[[str], AetherisError]] = {
         for error, code, detail in _TABLE
         if detail is None
     },
-    # Another cluster's host has the address: the caller's own is not reached.
-    StatusCode.PERMISSION_DENIED: PeerUnavailableError,
+    **dict.fromkeys(STRANGERS, PeerUnavailableError),
 }
 
 
@@ -191,6 +198,10 @@ def _from_grpc(code: StatusCode, message: str) -> Exception:
     match code:
         case StatusCode.UNAVAILABLE | StatusCode.DEADLINE_EXCEEDED | StatusCode.CANCELLED:
             return PeerUnavailableError(f"the other host did not answer: {message}")
+        case _ if code in STRANGERS:
+            return PeerUnavailableError(f"at its address is no host of this cluster: {message}")
+        case StatusCode.UNKNOWN | StatusCode.INTERNAL if message.startswith(_CUTS):
+            return PeerUnavailableError(f"the call to the other host was cut: {message}")
         case _:
             return PeerFaultError(f"{code.name}: {message}")
 

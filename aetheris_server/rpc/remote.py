@@ -12,7 +12,7 @@ from grpc.aio import AioRpcError
 
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris_server.rpc.channels import ChannelPool, HostStubs
-from aetheris_server.rpc.errors import from_rpc_error
+from aetheris_server.rpc.errors import STRANGERS, PeerUnavailableError, from_rpc_error
 from aetheris_server.rpc.table import CALL_TIMEOUT, HistoryMethod, MatchingMethod
 
 __all__ = ["RemoteHistory", "RemoteMatching"]
@@ -78,8 +78,20 @@ async def _ask(
 ) -> R:
     """The other host's answer, or the error that it raised."""
     try:
-        return await ask(request, timeout=timeout, metadata=stubs.metadata)
+        answer = await ask(request, timeout=timeout, metadata=stubs.metadata)
     except AioRpcError as error:
-        if error.code() is StatusCode.PERMISSION_DENIED:
-            stubs.note_refusal()
-        raise from_rpc_error(error) from None
+        raise _note_failure(stubs, error) from None
+    stubs.note_answer()
+    return answer
+
+
+def _note_failure(stubs: HostStubs, error: AioRpcError) -> Exception:
+    """What the failure is to the caller; the operator is told where it is about the address."""
+    failure = from_rpc_error(error)
+    if not isinstance(failure, PeerUnavailableError):
+        stubs.note_answer()
+    elif error.code() in STRANGERS:
+        stubs.note_stranger()
+    elif error.code() is StatusCode.UNAVAILABLE:
+        stubs.note_silence(str(failure))
+    return failure

@@ -23,6 +23,7 @@ from grpc_reflection.v1alpha import reflection
 
 from aetheris_server.config import ConfigError, GrpcSettings, InternalSettings
 from aetheris_server.loops import is_cancelled, pause
+from aetheris_server.rpc.channels import CHANNEL_OPTIONS
 from aetheris_server.rpc.handlers import Calls, RpcService
 from aetheris_server.telemetry import get_logger
 
@@ -76,7 +77,7 @@ class RpcServer:
         response = health_pb2.HealthCheckResponse
         await self._health.set(name, response.SERVING)
         try:
-            async with grpc.aio.insecure_channel(address) as channel:
+            async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
                 # The package has no types for its stub.
                 stub: Any = health_pb2_grpc.HealthStub(channel)
                 answer: health_pb2.HealthCheckResponse = await stub.Check(

@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
-from grpc import StatusCode
-from grpc.aio import AioRpcError
+from grpc import (
+    StatusCode,
+    method_handlers_generic_handler,
+    unary_unary_rpc_method_handler,
+)
+from grpc.aio import AioRpcError, ServicerContext, server
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from aetheris.api.v1 import worker_service_pb2, workflow_service_pb2
@@ -34,6 +38,7 @@ from aetheris_server.rpc.table import HISTORY_METHODS
 from tests.support.cutting_proxy import grpc_proxy
 from tests.support.fake_history import FakeHistory
 from tests.support.messages import RUN_ID
+from tests.support.name_server import name_server
 from tests.support.peers import FakeMatching, answering, refusing
 from tests.support.secrets import CREDENTIALS, TOKENS
 from tests.support.wait import wait_until
@@ -81,6 +86,25 @@ async def other_host(max_calls: int = 1_000) -> AsyncGenerator[OtherHost]:
         ChannelPool(CREDENTIALS) as pool,
     ):
         yield OtherHost(server, gate, pool, history, matching)
+
+
+@asynccontextmanager
+async def stranger(code: StatusCode) -> AsyncGenerator[str]:
+    """The address of a gRPC server that is no host, and refuses all calls with a code."""
+
+    async def refuse(_: bytes, context: ServicerContext[bytes, bytes]) -> bytes:
+        await context.abort(code, "who are you?")
+
+    history = history_service_pb2.DESCRIPTOR.services_by_name["HistoryService"].full_name
+    handlers = {"Call": unary_unary_rpc_method_handler(refuse)}
+    program = server()
+    program.add_generic_rpc_handlers([method_handlers_generic_handler(history, handlers)])
+    port = program.add_insecure_port("127.0.0.1:0")
+    await program.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await program.stop(0)
 
 
 def a_poll(seconds: int = 30) -> matching_service_pb2.PollActivityTasksRequest:
@@ -298,6 +322,76 @@ async def test_host_that_is_gone_is_peer_unavailable(other: OtherHost) -> None:
         await other.remote_history.call(
             table.SIGNAL_WORKFLOW, "n", workflow_service_pb2.SignalWorkflowRequest()
         )
+
+
+async def test_hosts_never_reach_each_other_through_a_proxy(
+    other: OtherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("grpc_proxy", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    await other.remote_history.call(
+        table.SIGNAL_WORKFLOW, "n", workflow_service_pb2.SignalWorkflowRequest()
+    )
+    assert await other.server.is_reached_at(f"localhost:{other.server.port}")
+
+
+async def test_host_whose_name_has_moved_is_found_where_it_is(other: OtherHost) -> None:
+    async with name_server("127.0.0.9") as names:
+        address = f"dns://{names.address}/host-b.test:{other.server.port}"
+        history = RemoteHistory(other.pool, address)
+        request = workflow_service_pb2.SignalWorkflowRequest()
+        with pytest.raises(PeerUnavailableError, match=r"127\.0\.0\.9"):
+            await history.call(table.SIGNAL_WORKFLOW, "n", request)
+        names.answer = "127.0.0.1"
+
+        async def is_reached() -> bool:
+            try:
+                await history.call(table.SIGNAL_WORKFLOW, "n", request)
+            except PeerUnavailableError:
+                return False
+            return True
+
+        await wait_until(is_reached, 10)
+
+
+@pytest.mark.parametrize(
+    "code", [StatusCode.UNIMPLEMENTED, StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED]
+)
+async def test_other_program_at_the_address_of_a_host_is_peer_unavailable_and_logged(
+    code: StatusCode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with stranger(code) as address, ChannelPool(CREDENTIALS) as pool:
+        with pytest.raises(PeerUnavailableError, match="no host"):
+            await RemoteHistory(pool, address).call(
+                table.SIGNAL_WORKFLOW, "n", workflow_service_pb2.SignalWorkflowRequest()
+            )
+    logged = "".join(capsys.readouterr())
+    assert logged.count("another program") == 1
+    assert address in logged
+
+
+async def test_host_that_is_not_reached_for_long_is_named_once_in_a_while(
+    other: OtherHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def signal() -> bool:
+        try:
+            await other.remote_history.call(
+                table.SIGNAL_WORKFLOW, "n", workflow_service_pb2.SignalWorkflowRequest()
+            )
+        except PeerUnavailableError:
+            return False
+        return True
+
+    assert await signal()
+    await other.server.stop(0)
+    assert not await signal()
+    assert "is not reached" not in "".join(capsys.readouterr())
+    monkeypatch.setattr("aetheris_server.rpc.channels._SILENCE_SECONDS", 0.01)
+    for _ in range(10):
+        assert not await signal()
+    logged = "".join(capsys.readouterr())
+    assert logged.count("is not reached") == 1
+    assert other.server.address in logged
 
 
 async def test_routing_follows_a_shard_to_its_new_host(other: OtherHost) -> None:
