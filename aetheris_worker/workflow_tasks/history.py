@@ -66,3 +66,8 @@ async def _read_pages(
         request.page_token = response.next_page_token
         if not request.page_token:
             return
+
+
+def first_event_id(events: Sequence[HistoryEvent]) -> int:
+    """The id of the first event; 0 if there is none."""
+    return events[0].event_id if events else 0

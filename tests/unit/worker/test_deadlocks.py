@@ -21,7 +21,8 @@ from aetheris_worker import activity, session, workflow
 from aetheris_worker.activities import watchdog
 from aetheris_worker.runtime import call_site
 from aetheris_worker.runtime.errors import DeadlockError, RunEvictedError
-from aetheris_worker.workflow_tasks import handler, threads
+from aetheris_worker.workflow_tasks import threads
+from aetheris_worker.workflow_tasks.deciding import Step
 from aetheris_worker.workflow_tasks.lanes import RunLanes
 from aetheris_worker.workflow_tasks.threads import WorkflowThreads
 from tests.support.history_builder import HistoryBuilder
@@ -293,7 +294,7 @@ async def test_runs_whose_hanging_code_came_back_are_not_kept() -> None:
             await wait_until(lambda: len(workflow_threads()) == 1, what="the stuck thread's end")
         # Runs that never come again would stay in memory for good.
         gc.collect()
-        steps = [item for item in gc.get_objects() if isinstance(item, handler._Step)]
+        steps = [item for item in gc.get_objects() if isinstance(item, Step)]
     assert len(steps) <= 1
 
 

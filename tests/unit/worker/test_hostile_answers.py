@@ -15,7 +15,7 @@ from aetheris.api.v1.worker_service_pb2 import QueryResultType, TaskAnswer
 from aetheris_client import Client
 from aetheris_client.converter import DataConverter
 from aetheris_worker import Worker, workflow
-from aetheris_worker.workflow_tasks import handler, threads
+from aetheris_worker.workflow_tasks import deciding, threads
 from aetheris_worker.workflow_tasks.outcomes import failure_of, message_of
 from tests.support.canned_server import Refusal
 from tests.support.history_builder import HistoryBuilder
@@ -94,7 +94,7 @@ async def test_large_query_results_do_not_go_with_the_decision() -> None:
 async def test_large_decision_leaves_no_room_for_query_results_but_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(handler, "MAX_DECISION_BYTES", 3_000_000)
+    monkeypatch.setattr(deciding, "MAX_DECISION_BYTES", 3_000_000)
     server = TaskServer()
     task = server.task_of(begin(2))
     task.queries["a"].query_type = "large"
