@@ -1,8 +1,9 @@
 """The Aetheris client SDK: start workflows, steer them, watch them."""
 
+from aetheris_client.channels import TlsConfig
 from aetheris_client.client import Client, StartOptions
 from aetheris_client.codec import PayloadCodec
-from aetheris_client.connection import Connection, TlsConfig
+from aetheris_client.connection import Connection
 from aetheris_client.converter import DataConverter, PayloadConverter
 from aetheris_client.descriptions import ListFilter, WorkflowDescription, WorkflowInfo
 from aetheris_client.enums import (

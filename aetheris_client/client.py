@@ -25,7 +25,8 @@ from typing import (
     overload,
 )
 
-from aetheris_client.connection import Connection, TlsConfig
+from aetheris_client.channels import TlsConfig
+from aetheris_client.connection import Connection
 from aetheris_client.converter import DataConverter
 from aetheris_client.definition import NameReference, run_method, types_of_call, workflow_name
 from aetheris_client.descriptions import ListFilter, WorkflowInfo

@@ -1,4 +1,4 @@
-"""A connection to a cluster: the channels, the stubs, and how a call is tried again.
+"""A connection to a cluster: which channel a call is made on, and how it is tried again.
 
 Every call has a deadline. Until then UNAVAILABLE is tried again, with exponential backoff and
 jitter; a long poll also where a single attempt ran out of time. Nothing else is. That is safe for
@@ -9,16 +9,16 @@ import asyncio
 import math
 import random
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 
-from aetheris.api.v1.operator_service_pb2_grpc import OperatorServiceStub
 from aetheris.api.v1.worker_service_pb2_grpc import WorkerServiceStub
-from aetheris.api.v1.workflow_service_pb2_grpc import WorkflowServiceStub
+from aetheris_client.channels import ChannelPool, Stubs, TlsConfig, open_channel
 from aetheris_client.errors import (
     ConnectionClosedError,
     DeadlineExceededError,
@@ -26,51 +26,11 @@ from aetheris_client.errors import (
     RpcError,
     UnavailableError,
 )
-from aetheris_client.reachability import is_loopback, why_unreachable
+from aetheris_client.reachability import why_unreachable
 from aetheris_client.rpc_errors import from_rpc_error
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
-
-# Below what a server takes from one connection at a time: `grpc.max_streams`, 250 by default.
-_CALLS_PER_CHANNEL: Final = 200
-
-MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
-
-# A server that restarts is back within seconds, so reconnecting is tried often. The pings find a
-# host that vanished without a word, which would otherwise hold a long poll until its deadline.
-_CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
-    # The server bounds its answers: a page of large events may be many times one event.
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", MAX_REQUEST_BYTES),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    # Retries are this module's affair; gRPC's own would double them.
-    ("grpc.enable_retries", 0),
-    # Else channels to the same address share one connection.
-    ("grpc.use_local_subchannel_pool", 1),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class TlsConfig:
-    """How the connection is encrypted. PEM throughout.
-
-    Attributes:
-        server_root_ca_cert: Whom to trust; the system's roots where None.
-        client_cert: Proves who this client is; needs client_private_key.
-        client_private_key: The key of client_cert.
-        domain: The name to expect in the server's certificate, where it is not the address.
-    """
-
-    server_root_ca_cert: bytes | None = None
-    client_cert: bytes | None = None
-    client_private_key: bytes | None = None
-    domain: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,59 +47,17 @@ class Backoff:
         return ceiling * random.uniform(0.5, 1.0)
 
 
-class _Channel:
-    """A channel of one event loop, and the stubs that use it.
-
-    Attributes:
-        call_count: Calls in flight that were made by `Connection.call`.
-    """
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.channel = channel
-        self.workflow_service = WorkflowServiceStub(channel)
-        self.worker_service = WorkerServiceStub(channel)
-        self.operator_service = OperatorServiceStub(channel)
-        self.call_count = 0
-
-
 class _Channels:
-    """The channels of one event loop, each of them a connection of its own.
+    """Those of one event loop. Workers, whose polls wait, have channels of their own."""
 
-    A server has a bound on the calls in flight of one connection, at which further ones wait in
-    gRPC: results that a client waits for must hold up neither its other calls nor its workers.
-    """
-
-    def __init__(self, open_channel: Callable[[], grpc.aio.Channel]) -> None:
-        self._open = open_channel
-        self._of_workers: _Channel | None = None
-        self._of_calls: list[_Channel] = []
-        self._by_method: dict[object, _Channel] = {}
-
-    def of_workers(self) -> _Channel:
-        """That of workers' polls and answers, which are few."""
-        if self._of_workers is None:
-            self._of_workers = _Channel(self._open())
-        return self._of_workers
-
-    def of_calls(self) -> _Channel:
-        """The first that has room for one more call."""
-        for channel in self._of_calls:
-            if channel.call_count < _CALLS_PER_CHANNEL:
-                return channel
-        channel = _Channel(self._open())
-        self._of_calls.append(channel)
-        for method in vars(channel.workflow_service).values():
-            self._by_method[method] = channel
-        return channel
-
-    def find(self, method: object) -> _Channel | None:
-        """The channel of a method whose calls are counted."""
-        return self._by_method.get(method)
+    def __init__(self, open_one: Callable[[], grpc.aio.Channel]) -> None:
+        loop = asyncio.get_running_loop()
+        self.of_calls = ChannelPool(loop, open_one)
+        self.of_workers = ChannelPool(loop, open_one)
 
     async def close(self) -> None:
-        """Close all; calls in flight are cancelled."""
-        for channel in (*self._of_calls, *filter(None, [self._of_workers])):
-            await channel.channel.close()
+        await self.of_calls.close()
+        await self.of_workers.close()
 
 
 class Connection:
@@ -158,20 +76,18 @@ class Connection:
         self._channels: dict[asyncio.AbstractEventLoop, _Channels] = {}
         self._is_closed = False
 
-    @property
-    def workflow_service(self) -> WorkflowServiceStub:
-        """For the next call in the running event loop alone, as the other two are."""
-        return self._here().of_calls().workflow_service
+    @contextmanager
+    def worker_service(self, call_count: int) -> Generator[WorkerServiceStub]:
+        """The stub of a worker that makes up to so many calls at a time, until the block is left.
 
-    @property
-    def worker_service(self) -> WorkerServiceStub:
-        """For workers' polls and answers."""
-        return self._here().of_workers().worker_service
-
-    @property
-    def operator_service(self) -> OperatorServiceStub:
-        """For operators."""
-        return self._here().of_calls().operator_service
+        There is room for them, however many workers the connection has.
+        """
+        pool = self._here().of_workers
+        lent = pool.take(call_count)
+        try:
+            yield lent.stubs.worker_service
+        finally:
+            pool.give_back(lent, call_count)
 
     async def __aenter__(self) -> Self:
         return self
@@ -190,13 +106,17 @@ class Connection:
         Raises:
             UnavailableError: None did; says why, which may take two more seconds to find out.
         """
+        pool = self._here().of_calls
+        lent = pool.take()
         try:
-            await asyncio.wait_for(self._here().of_calls().channel.channel_ready(), timeout)
+            await asyncio.wait_for(lent.channel.channel_ready(), timeout)
         except TimeoutError:
             why = await self._why_unreachable()
             raise UnavailableError(
                 f"no server answers at {self.address} within {timeout:g} s: {why}"
             ) from None
+        finally:
+            pool.give_back(lent)
 
     async def _why_unreachable(self) -> str:
         if self._tls is None:
@@ -209,7 +129,7 @@ class Connection:
 
     async def call(
         self,
-        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        method_of: Callable[[Stubs], grpc.aio.UnaryUnaryMultiCallable[Request, Response]],
         request: Request,
         timeout: float,
         attempt_timeout: float = math.inf,
@@ -217,7 +137,7 @@ class Connection:
         """Send a request and await its response, trying again while no server is available.
 
         Args:
-            method: Of one of the stubs.
+            method_of: Picks the method from the stubs of the channel that the call is made on.
             request: Sent again unchanged; a write has its request id.
             timeout: Seconds for all attempts together.
             attempt_timeout: Seconds for one attempt, after which it is made again: for long polls,
@@ -227,16 +147,12 @@ class Connection:
             RpcError: A typed leaf where the server attached a detail. When the time is up, what
                 the last attempt met: UnavailableError or DeadlineExceededError.
         """
-        loop = asyncio.get_running_loop()
-        channels = self._channels.get(loop)
-        channel = channels.find(method) if channels is not None else None
-        if channel is None:
-            return await self._try(method, request, timeout, attempt_timeout)
-        channel.call_count += 1
+        pool = self._here().of_calls
+        lent = pool.take()
         try:
-            return await self._try(method, request, timeout, attempt_timeout)
+            return await self._try(method_of(lent.stubs), request, timeout, attempt_timeout)
         finally:
-            channel.call_count -= 1
+            pool.give_back(lent)
 
     async def _try(
         self,
@@ -284,7 +200,7 @@ class Connection:
             if other.is_closed():
                 # Another thread's loop may look as well.
                 self._channels.pop(other, None)
-        channels = _Channels(lambda: _open_channel(self.address, self._tls))
+        channels = _Channels(lambda: open_channel(self.address, self._tls))
         self._channels[loop] = channels
         return channels
 
@@ -294,23 +210,6 @@ def _may_retry(failure: RpcError) -> bool:
     if isinstance(failure, NotReadyError):
         return False
     return isinstance(failure, UnavailableError | DeadlineExceededError)
-
-
-def _open_channel(address: str, tls: TlsConfig | None) -> grpc.aio.Channel:
-    options: list[tuple[str, Any]] = list(_CHANNEL_OPTIONS)
-    if is_loopback(address):
-        # gRPC would send even these to the proxy that the environment names.
-        options.append(("grpc.enable_http_proxy", 0))
-    if tls is None:
-        return grpc.aio.insecure_channel(address, options=options)
-    credentials = grpc.ssl_channel_credentials(
-        root_certificates=tls.server_root_ca_cert,
-        private_key=tls.client_private_key,
-        certificate_chain=tls.client_cert,
-    )
-    if tls.domain:
-        options.append(("grpc.ssl_target_name_override", tls.domain))
-    return grpc.aio.secure_channel(address, credentials, options=options)
 
 
 def _ssl_context(tls: TlsConfig) -> ssl.SSLContext:

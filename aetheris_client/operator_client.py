@@ -142,7 +142,7 @@ class OperatorClient:
             request_id=request_id or new_request_id(),
         )
         response = await self._connection.call(
-            self._connection.operator_service.CreateNamespace, request, self._timeout
+            lambda stubs: stubs.operator_service.CreateNamespace, request, self._timeout
         )
         return _namespace(response.namespace_info)
 
@@ -151,7 +151,7 @@ class OperatorClient:
         check_options("describe_namespace", name=name)
         request = DescribeNamespaceRequest(namespace=name or self._config.namespace)
         response = await self._connection.call(
-            self._connection.operator_service.DescribeNamespace, request, self._timeout
+            lambda stubs: stubs.operator_service.DescribeNamespace, request, self._timeout
         )
         return _namespace(response.namespace_info)
 
@@ -161,7 +161,7 @@ class OperatorClient:
         request = ListNamespacesRequest(page_size=page_size)
         while True:
             response = await self._connection.call(
-                self._connection.operator_service.ListNamespaces, request, self._timeout
+                lambda stubs: stubs.operator_service.ListNamespaces, request, self._timeout
             )
             for info in response.namespaces:
                 yield _namespace(info)
@@ -182,14 +182,14 @@ class OperatorClient:
             ),
         )
         response = await self._connection.call(
-            self._connection.operator_service.DescribeTaskQueue, request, self._timeout
+            lambda stubs: stubs.operator_service.DescribeTaskQueue, request, self._timeout
         )
         return _task_queue(task_queue, task_queue_type, response)
 
     async def describe_cluster(self) -> ClusterHealth:
         """Whether the parts of the cluster are well, and which host has how many shards."""
         response = await self._connection.call(
-            self._connection.operator_service.DescribeCluster,
+            lambda stubs: stubs.operator_service.DescribeCluster,
             DescribeClusterRequest(),
             self._timeout,
         )

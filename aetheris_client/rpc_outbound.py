@@ -91,7 +91,7 @@ class RpcOutbound(ClientOutbound):
         if request.memo:
             message.memo.CopyFrom(await self._memo(request.memo))
         response = await self._connection.call(
-            self._connection.workflow_service.StartWorkflow, message, timeout
+            lambda stubs: stubs.workflow_service.StartWorkflow, message, timeout
         )
         result = response.result if response.HasField("result") else None
         return StartedWorkflow(response.run_id, response.started, result)
@@ -107,7 +107,7 @@ class RpcOutbound(ClientOutbound):
             header=_header(request.headers),
         )
         await self._connection.call(
-            self._connection.workflow_service.SignalWorkflow, message, self._timeout
+            lambda stubs: stubs.workflow_service.SignalWorkflow, message, self._timeout
         )
 
     async def query_workflow(self, request: QueryWorkflowInput) -> object:
@@ -128,7 +128,7 @@ class RpcOutbound(ClientOutbound):
         timeout = request.timeout.total_seconds() if request.timeout else self._timeout
         try:
             response = await self._connection.call(
-                self._connection.workflow_service.QueryWorkflow, message, timeout
+                lambda stubs: stubs.workflow_service.QueryWorkflow, message, timeout
             )
         except (NotReadyError, DeadlineExceededError) as error:
             await self._raise_if_no_worker_polls(message.workflow_execution)
@@ -145,7 +145,7 @@ class RpcOutbound(ClientOutbound):
             request_id=request.request_id,
         )
         await self._connection.call(
-            self._connection.workflow_service.CancelWorkflow, message, self._timeout
+            lambda stubs: stubs.workflow_service.CancelWorkflow, message, self._timeout
         )
 
     async def terminate_workflow(self, request: TerminateWorkflowInput) -> None:
@@ -158,7 +158,7 @@ class RpcOutbound(ClientOutbound):
             request_id=request.request_id,
         )
         await self._connection.call(
-            self._connection.workflow_service.TerminateWorkflow, message, self._timeout
+            lambda stubs: stubs.workflow_service.TerminateWorkflow, message, self._timeout
         )
 
     async def describe_workflow(self, request: DescribeWorkflowInput) -> WorkflowDescription:
@@ -167,7 +167,7 @@ class RpcOutbound(ClientOutbound):
             workflow_execution=_execution(request.id, request.run_id),
         )
         response = await self._connection.call(
-            self._connection.workflow_service.DescribeWorkflow, message, self._timeout
+            lambda stubs: stubs.workflow_service.DescribeWorkflow, message, self._timeout
         )
         if self._config.converter.codec is not None:
             await self._config.converter.codec.decode_message(response)
@@ -182,7 +182,7 @@ class RpcOutbound(ClientOutbound):
         converter = self._config.converter
         while True:
             response = await self._connection.call(
-                self._connection.workflow_service.ListWorkflows, message, self._timeout
+                lambda stubs: stubs.workflow_service.ListWorkflows, message, self._timeout
             )
             if converter.codec is not None:
                 await converter.codec.decode_message(response)
@@ -202,11 +202,11 @@ class RpcOutbound(ClientOutbound):
         asked = DescribeWorkflowRequest(namespace=namespace, workflow_execution=execution)
         try:
             run = await self._connection.call(
-                self._connection.workflow_service.DescribeWorkflow, asked, _EXPLAIN_TIMEOUT
+                lambda stubs: stubs.workflow_service.DescribeWorkflow, asked, _EXPLAIN_TIMEOUT
             )
             task_queue = run.workflow_execution_info.task_queue
             queue = await self._connection.call(
-                self._connection.operator_service.DescribeTaskQueue,
+                lambda stubs: stubs.operator_service.DescribeTaskQueue,
                 DescribeTaskQueueRequest(
                     namespace=namespace,
                     task_queue=task_queue,

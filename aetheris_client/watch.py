@@ -110,7 +110,7 @@ class RunWatcher:
         while True:
             poll_start = loop.time()
             response = await self._connection.call(
-                self._connection.workflow_service.GetWorkflowHistory,
+                lambda stubs: stubs.workflow_service.GetWorkflowHistory,
                 request,
                 _OUTAGE_TIMEOUT,
                 _ATTEMPT_TIMEOUT,
@@ -138,7 +138,7 @@ class RunWatcher:
         while True:
             poll_start = loop.time()
             response = await self._connection.call(
-                self._connection.workflow_service.PollWorkflowResult,
+                lambda stubs: stubs.workflow_service.PollWorkflowResult,
                 request,
                 _OUTAGE_TIMEOUT,
                 _ATTEMPT_TIMEOUT,

@@ -13,6 +13,7 @@ from typing import Any, Final
 import grpc
 
 from aetheris.api.v1.worker_service_pb2 import ShutdownWorkerRequest, WorkflowTask
+from aetheris.api.v1.worker_service_pb2_grpc import WorkerServiceStub
 from aetheris.api.v1.workflow_service_pb2 import (
     GetWorkflowHistoryRequest,
     GetWorkflowHistoryResponse,
@@ -24,7 +25,7 @@ from aetheris_worker.activities.runner import ActivityRunner
 from aetheris_worker.activities.saturation import SaturationWatch
 from aetheris_worker.activities.threads import ActivityThreads
 from aetheris_worker.activities.watchdog import LoopWatchdog
-from aetheris_worker.answers import AnswerSender
+from aetheris_worker.answers import CALLS_IN_FLIGHT, AnswerSender
 from aetheris_worker.config import WorkerConfig
 from aetheris_worker.polling import ActivityPollLoop, WorkflowPollLoop
 from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefinition
@@ -42,23 +43,27 @@ LAST_ANSWERS_GRACE: Final = 5.0
 # More than one step that blocks is given.
 EVICTION_GRACE: Final = 5.0
 GOODBYE_TIMEOUT: Final = 2.0
+# Its answers, and a poll of each kind; the last call, that it ends, comes when polls do not.
+MAX_CALLS_IN_FLIGHT: Final = CALLS_IN_FLIGHT + 2
 # What cancelled user code gets where the worker ends without more ado.
 ABANDON_GRACE: Final = 2.0
 
 
 class WorkerSession:
-    """Owns every task of a running worker."""
+    """Owns every task of a running worker. Makes at most MAX_CALLS_IN_FLIGHT calls of `stub`."""
 
     def __init__(
         self,
         config: WorkerConfig,
         connection: Connection,
+        stub: WorkerServiceStub,
         workflows: Mapping[str, WorkflowDefinition],
         activities: Mapping[str, ActivityDefinition],
         executor: Executor | None,
     ) -> None:
         self._config = config
         self._connection = connection
+        self._stub = stub
         self._workflows = workflows
         self._activities = activities
         self._executor = executor
@@ -67,10 +72,7 @@ class WorkerSession:
         self._threads = WorkflowThreads()
         self._watchdog = LoopWatchdog()
         self._sender = AnswerSender(
-            connection.worker_service.RespondTasks,
-            config.namespace,
-            config.answer_timeout,
-            config.converter.codec,
+            stub.RespondTasks, config.namespace, config.answer_timeout, config.converter.codec
         )
         self._workflow_slots = Slots(config.max_concurrent_workflow_tasks)
         self._activity_slots = Slots(config.max_concurrent_activities)
@@ -190,24 +192,25 @@ class WorkerSession:
             else:
                 request.received_activity_poll_number = poll_loop.received_number
         try:
-            await self._connection.worker_service.ShutdownWorker(request, timeout=GOODBYE_TIMEOUT)
+            await self._stub.ShutdownWorker(request, timeout=GOODBYE_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             # The server learns of it by its timeouts.
             _LOGGER.info("the server was not told of the end: %s", error.details())
 
     def _make_poll_loops(self) -> list[WorkflowPollLoop | ActivityPollLoop]:
         # One call of each kind: a second one was measured to split the batches and save nothing.
-        stub = self._connection.worker_service
         poll_loops: list[WorkflowPollLoop | ActivityPollLoop] = []
         if self._workflows:
             poll_loops.append(
-                WorkflowPollLoop(stub, self._config, self._workflow_slots, self._take_workflow_task)
+                WorkflowPollLoop(
+                    self._stub, self._config, self._workflow_slots, self._take_workflow_task
+                )
             )
         if self._activities:
             runner = self._runner
             poll_loops.append(
                 ActivityPollLoop(
-                    stub, self._config, self._activity_slots, runner.start, runner.cancel
+                    self._stub, self._config, self._activity_slots, runner.start, runner.cancel
                 )
             )
         return poll_loops
@@ -299,7 +302,7 @@ class WorkerSession:
 
     async def _get_history(self, request: GetWorkflowHistoryRequest) -> GetWorkflowHistoryResponse:
         response = await self._connection.call(
-            self._connection.workflow_service.GetWorkflowHistory, request, HISTORY_CALL_TIMEOUT
+            lambda stubs: stubs.workflow_service.GetWorkflowHistory, request, HISTORY_CALL_TIMEOUT
         )
         if self._config.converter.codec is not None:
             await self._config.converter.codec.decode_message(response)

@@ -14,13 +14,14 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
+from aetheris.api.v1.worker_service_pb2_grpc import WorkerServiceStub
 from aetheris_client.client import DEFAULT_NAMESPACE, Client
 from aetheris_client.connection import Connection
 from aetheris_client.converter import DataConverter
 from aetheris_client.options import check_options
 from aetheris_worker.config import WorkerConfig
 from aetheris_worker.registry import activities_by_name, workflows_by_name
-from aetheris_worker.session import WorkerSession
+from aetheris_worker.session import MAX_CALLS_IN_FLIGHT, WorkerSession
 
 STICKY_TIMEOUT: Final = timedelta(seconds=5)
 ANSWER_TIMEOUT: Final = 300.0
@@ -123,17 +124,20 @@ class Worker:
             connection = self._client.connection
         else:
             connection = own_connection = Connection(self._client)
-        session = WorkerSession(
-            self.config, connection, self._workflows, self._activities, self._executor
-        )
         try:
-            await session.run(self._shutdown_requested)
+            with connection.worker_service(MAX_CALLS_IN_FLIGHT) as stub:
+                await self._make_session(connection, stub).run(self._shutdown_requested)
         except BaseExceptionGroup as group:
             raise _first_of(group) from None
         finally:
             if own_connection is not None:
                 await own_connection.close()
             self._ended.set()
+
+    def _make_session(self, connection: Connection, stub: WorkerServiceStub) -> WorkerSession:
+        return WorkerSession(
+            self.config, connection, stub, self._workflows, self._activities, self._executor
+        )
 
     async def shutdown(self) -> None:
         """Take no more tasks, let the running ones end, and return when all is answered."""

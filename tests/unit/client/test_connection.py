@@ -20,9 +20,11 @@ from aetheris.api.v1.workflow_service_pb2 import (
     DescribeWorkflowResponse,
     SignalWorkflowResponse,
 )
-from aetheris_client import Client, Connection, TlsConfig, errors
+from aetheris_client import Client, Connection, TlsConfig, channels, errors
 from aetheris_client.reachability import is_loopback, proxy_for
 from tests.support.canned_server import CannedServer, Refusal, served_on_a_thread
+from tests.support.connections import connection_count
+from tests.support.wait import wait_until
 
 SHORT = timedelta(seconds=0.3)
 
@@ -192,6 +194,102 @@ async def test_client_that_was_closed_says_so(server: CannedServer):
         handle = client.get_workflow_handle("w")
     with pytest.raises(errors.ConnectionClosedError, match=f"{server.address} was closed"):
         await handle.signal("s")
+
+
+# -- channels
+
+
+class HeldCalls:
+    """Signals that are in flight until they are let go, one by one."""
+
+    def __init__(self, server: CannedServer) -> None:
+        self._server = server
+        self._gates: list[asyncio.Event] = []
+        self._calls: list[asyncio.Task[None]] = []
+        server.on("SignalWorkflow", self._answer)
+
+    async def _answer(self, _: object) -> SignalWorkflowResponse:
+        gate = asyncio.Event()
+        self._gates.append(gate)
+        await gate.wait()
+        return SignalWorkflowResponse()
+
+    async def start(self, client: Client, count: int) -> None:
+        """Start so many, each once the one before is with the server."""
+        for _ in range(count):
+            before = len(self._gates)
+            call = asyncio.create_task(client.get_workflow_handle("w").signal("s"))
+            self._calls.append(call)
+            await wait_until(lambda: len(self._gates) > before)  # noqa: B023 - awaited at once
+
+    async def let_go(self, number: int) -> None:
+        """Let one end; by the order of their start."""
+        self._gates[number].set()
+        async with asyncio.timeout(10):
+            await self._calls[number]
+
+
+@pytest.fixture
+def small_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "CALLS_PER_CHANNEL", 2)
+    monkeypatch.setattr(channels, "IDLE_TIMEOUT", 0.2)
+
+
+@pytest.mark.usefixtures("small_channels")
+async def test_channels_that_a_peak_has_opened_are_closed_when_idle_and_the_first_stays(
+    server: CannedServer,
+):
+    async with await Client.connect(server.address) as client:
+        held = HeldCalls(server)
+        await held.start(client, 6)
+        assert connection_count(server.port) == 3
+        for number in range(6):
+            await held.let_go(number)
+        await wait_until(lambda: connection_count(server.port) == 1, what="idle channels' end")
+        await held.start(client, 3)
+        assert connection_count(server.port) == 2
+        for number in range(6, 9):
+            await held.let_go(number)
+
+
+@pytest.mark.usefixtures("small_channels")
+async def test_channel_in_use_is_not_closed_however_long_its_call_takes(server: CannedServer):
+    async with await Client.connect(server.address) as client:
+        held = HeldCalls(server)
+        await held.start(client, 6)
+        # All calls of the second channel; one of the third's two.
+        for number in (2, 3, 4):
+            await held.let_go(number)
+        await wait_until(lambda: connection_count(server.port) == 2, what="the second's end")
+        await held.let_go(5)
+        await held.let_go(0)
+        await held.let_go(1)
+        await wait_until(lambda: connection_count(server.port) == 1, what="the third's end")
+
+
+@pytest.mark.usefixtures("small_channels")
+async def test_channel_that_is_used_again_before_its_time_is_kept(server: CannedServer):
+    async with await Client.connect(server.address) as client:
+        held = HeldCalls(server)
+        await held.start(client, 3)
+        await held.let_go(2)
+        await held.start(client, 1)
+        # Twice as long as an idle channel is kept.
+        deadline = asyncio.get_running_loop().time() + 2 * channels.IDLE_TIMEOUT
+        await wait_until(lambda: asyncio.get_running_loop().time() > deadline)
+        assert connection_count(server.port) == 2
+        for number in (0, 1, 3):
+            await held.let_go(number)
+
+
+@pytest.mark.usefixtures("small_channels")
+async def test_client_that_is_closed_in_a_peak_leaves_no_connection(server: CannedServer):
+    async with await Client.connect(server.address) as client:
+        held = HeldCalls(server)
+        await held.start(client, 5)
+        for number in range(5):
+            await held.let_go(number)
+    await wait_until(lambda: connection_count(server.port) == 0)
 
 
 # -- queries that nobody answers

@@ -18,7 +18,7 @@ from aetheris.api.v1.worker_service_pb2 import (
 )
 from aetheris_client.connection import Connection
 from aetheris_worker import answers
-from aetheris_worker.answers import AnswerSender
+from aetheris_worker.answers import CALLS_IN_FLIGHT, AnswerSender
 from tests.support.canned_server import CannedServer, Refusal
 from tests.support.wait import wait_until
 
@@ -40,7 +40,8 @@ async def sending(
     server: CannedServer, answer_timeout: float = 60.0
 ) -> AsyncGenerator[AnswerSender]:
     async with server, Connection(server.address) as connection:
-        sender = AnswerSender(connection.worker_service.RespondTasks, "default", answer_timeout)
+        with connection.worker_service(CALLS_IN_FLIGHT) as stub:
+            sender = AnswerSender(stub.RespondTasks, "default", answer_timeout)
         running = asyncio.create_task(sender.run())
         try:
             yield sender

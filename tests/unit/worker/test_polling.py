@@ -18,11 +18,13 @@ from aetheris.api.v1.worker_service_pb2 import (
     PollWorkflowTasksRequest,
     PollWorkflowTasksResponse,
 )
-from aetheris_client import Client
+from aetheris_client import Client, channels
 from aetheris_client.errors import NamespaceNotFoundError
 from aetheris_worker import Worker, activity, run_until_signal, workflow
 from aetheris_worker.activities.runner import ActivityRunner
+from aetheris_worker.session import MAX_CALLS_IN_FLIGHT
 from tests.support.canned_server import CannedServer, Refusal
+from tests.support.connections import connection_count
 from tests.support.wait import wait_until
 from tests.unit.worker.task_server import TaskServer, value_of, working
 
@@ -233,3 +235,18 @@ async def test_poll_that_is_cancelled_by_nobody_is_an_error() -> None:
         await client.close()
         with pytest.raises(RuntimeError, match="the connection was closed"):
             await asyncio.wait_for(running, 10)
+
+
+async def test_workers_that_share_a_client_have_room_for_their_own_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channels, "CALLS_PER_CHANNEL", MAX_CALLS_IN_FLIGHT)
+    monkeypatch.setattr(channels, "IDLE_TIMEOUT", 0.1)
+    server = TaskServer()
+    async with server.canned, await Client.connect(server.canned.address) as client:
+        port = server.canned.port
+        options: dict[str, Any] = {"task_queue": "queue", "activities": [add]}
+        async with Worker(client, **options):
+            async with Worker(client, **options):
+                await wait_until(lambda: connection_count(port) == 3, what="a channel for each")
+            await wait_until(lambda: connection_count(port) == 2, what="the second one's end")
