@@ -5,7 +5,8 @@
     │   ├── InvalidArgumentError        a field of the request is wrong
     │   ├── NamespaceNotFoundError
     │   ├── NamespaceAlreadyExistsError
-    │   ├── WorkflowNotFoundError
+    │   ├── AggregateNotFoundError      there is none of that name or id
+    │   │   └── WorkflowNotFoundError
     │   ├── WorkflowClosedError         the run takes no more of this
     │   ├── WorkflowAlreadyStartedError
     │   ├── UnstorableError             the store refuses a value that the request carries
@@ -68,12 +69,18 @@ class NamespaceAlreadyExistsError(RequestError):
         self.namespace = namespace
 
 
-class WorkflowNotFoundError(RequestError):
+class AggregateNotFoundError(RequestError):
+    """There is no such aggregate. `subject` names it, for the message."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(f"{subject} not found")
+
+
+class WorkflowNotFoundError(AggregateNotFoundError):
     """There is no such run in the namespace. `run_id` is empty where the newest was asked for."""
 
     def __init__(self, workflow_id: str, run_id: str = "") -> None:
-        run = f" run {run_id!r}" if run_id else ""
-        super().__init__(f"workflow {workflow_id!r}{run} not found")
+        super().__init__(f"workflow {workflow_id!r}" + (f" run {run_id!r}" if run_id else ""))
         self.workflow_id = workflow_id
         self.run_id = run_id
 

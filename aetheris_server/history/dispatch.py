@@ -20,7 +20,7 @@ from math import inf
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.clock import Clock
 from aetheris_server.errors import UnavailableError
-from aetheris_server.history.state.times import from_timestamp
+from aetheris_server.history.times import from_timestamp
 from aetheris_server.ids import shard_of
 from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.rpc.peers import MatchingPeer

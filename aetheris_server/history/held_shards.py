@@ -7,14 +7,13 @@ from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 
 from aetheris.server.v1 import log_pb2
+from aetheris_server.history.aggregates.records import EMPTY_HASH, chain_hash
 from aetheris_server.history.engine.due_scan import DueScan
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.recovery.recovery import Recovery
 from aetheris_server.history.recovery.settling import Settler
 from aetheris_server.history.shard import Shard
-from aetheris_server.history.state.apply import chain_hash
-from aetheris_server.history.state.run import EMPTY_HASH
-from aetheris_server.history.state.times import to_timestamp
+from aetheris_server.history.times import to_timestamp
 from aetheris_server.storage.shards import AcquiredShard
 from aetheris_server.telemetry import get_logger
 

@@ -12,10 +12,13 @@ from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine.due_scan import DueScan
 from aetheris_server.history.engine.engine import Engine, EngineSettings
 from aetheris_server.history.held_shards import HeldShards
-from aetheris_server.history.notices import CancellationNotices
+from aetheris_server.history.kinds import KINDS
 from aetheris_server.history.recovery.recovery import Recovery, offer_all_again, run_catching_up
 from aetheris_server.history.recovery.settling import Settler
 from aetheris_server.history.recovery.sweep import Sweep
+from aetheris_server.history.runs.kind import RUN
+from aetheris_server.history.runs.notices import CancellationNotices
+from aetheris_server.history.runs.runs import RunFollower, Runs
 from aetheris_server.history.service import serve_history
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.loops import end_tasks
@@ -67,25 +70,32 @@ class HistoryHost:
         directory = self.membership.directory
         self._dispatcher = Dispatcher(matching, clock, directory.locate_task, shard_count)
         self._notices = CancellationNotices(matching, directory.locate_queue)
+        self._follower = RunFollower(db, self._dispatcher, clock)
         self._engine = Engine(
             EngineSettings(
                 shard_count=shard_count,
-                cache_max_runs=settings.cache_max_runs,
+                cache_max_count=settings.cache_max_runs,
                 cache_max_bytes=settings.cache_max_bytes,
                 snapshot_interval_records=settings.snapshot_interval_records,
-                limits=RunLimits(
-                    history_max_events=limits.history_max_events,
-                    payload_max_bytes=limits.payload_max_bytes,
-                    id_max_bytes=limits.id_max_bytes,
-                ),
             ),
+            KINDS,
             clock,
             db,
             self._dispatcher,
-            self._notices,
-            tokens,
             lambda: self.membership.lease.is_valid,
             self.membership.on_shard_failed,
+            {RUN.name: self._follower},
+        )
+        self._runs = Runs(
+            self._engine,
+            self._follower,
+            RunLimits(
+                history_max_events=limits.history_max_events,
+                payload_max_bytes=limits.payload_max_bytes,
+                id_max_bytes=limits.id_max_bytes,
+            ),
+            self._notices,
+            tokens,
         )
         self._settler = Settler(
             self._engine,
@@ -100,7 +110,7 @@ class HistoryHost:
             HeldShards(host_id, self._engine, self._settler, self._recovery, self._due_scan)
         )
         self._sweep = Sweep(self._engine, settings.sweep_interval)
-        self.service = serve_history(self._engine)
+        self.service = serve_history(self._runs)
         self._group = asyncio.TaskGroup()
         self._loops: list[asyncio.Task[None]] = []
         # What must have ended before the shards are given up.
@@ -110,6 +120,7 @@ class HistoryHost:
         await self._group.__aenter__()
         self._loops += self._begin(
             self._engine.run(),
+            self._runs.run(),
             self._dispatcher.run(),
             self._notices.run(),
             self._recovery.run(),
@@ -153,6 +164,7 @@ class HistoryHost:
             await self._group.__aexit__(None, None, None)
         finally:
             await self._engine.close()
+            await self._follower.close()
 
     async def _leave(self) -> None:
         try:

@@ -29,7 +29,7 @@ from aetheris_server.history.api.signal_workflow import signal_workflow
 from aetheris_server.history.api.start_tasks import release_tasks, start_tasks
 from aetheris_server.history.api.start_workflow import start_workflow
 from aetheris_server.history.api.terminate_workflow import terminate_workflow
-from aetheris_server.history.engine.engine import Engine
+from aetheris_server.history.runs.runs import Runs
 from aetheris_server.rpc import table
 from aetheris_server.rpc.peers import LocalHistory
 from aetheris_server.rpc.table import HistoryMethod
@@ -40,10 +40,10 @@ S = TypeVar("S")
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
-_handlers: dict[HistoryMethod[Any, Any, Any], Callable[[Engine, Any, Any], Awaitable[Any]]] = {}
+_handlers: dict[HistoryMethod[Any, Any, Any], Callable[[Runs, Any, Any], Awaitable[Any]]] = {}
 
 
-def _serve(method: HistoryMethod[S, Q, R], handler: Callable[[Engine, S, Q], Awaitable[R]]) -> None:
+def _serve(method: HistoryMethod[S, Q, R], handler: Callable[[Runs, S, Q], Awaitable[R]]) -> None:
     """Register a function; its types are checked against the row."""
     _handlers[method] = handler
 
@@ -65,10 +65,10 @@ _serve(table.RESPOND_ACTIVITY_TASK_CANCELLED, respond_activity_task_cancelled)
 _serve(table.RECORD_ACTIVITY_TASK_HEARTBEAT, record_activity_task_heartbeat)
 
 
-def serve_history(engine: Engine) -> LocalHistory:
+def serve_history(runs: Runs) -> LocalHistory:
     """History for the shards that this host has."""
     return LocalHistory(
-        {method: partial(handler, engine) for method, handler in _handlers.items()},
-        partial(start_tasks, engine),
-        partial(release_tasks, engine),
+        {method: partial(handler, runs) for method, handler in _handlers.items()},
+        partial(start_tasks, runs),
+        partial(release_tasks, runs),
     )

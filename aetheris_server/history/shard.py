@@ -1,8 +1,8 @@
 """A shard that this host has: its place in the log, and what its settlements write.
 
 A settlement moves the watermark, behind which recovery begins to read. It passes a record only when
-the runs that owe tasks by it are flagged (`owing`). So recovery reads a few seconds of log and the
-flagged rows, however long the tasks have been out.
+what owes something by it is flagged (`owing`). So recovery reads a few seconds of log and the
+flagged rows, however long it has been owed.
 """
 
 from collections import deque
@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from aetheris_server.errors import AetherisError
-from aetheris_server.history.owing import OwingRuns
-from aetheris_server.history.run import Ticket
-from aetheris_server.history.state.run import RunKey
+from aetheris_server.history.aggregates.key import AggregateKey
+from aetheris_server.history.aggregates.transition import Ticket
+from aetheris_server.history.owing import Owing
 from aetheris_server.storage.shards import WakeRewrite
 
 
@@ -25,9 +25,9 @@ class Settlement:
     """
 
     watermark: int
-    flag: list[RunKey]
-    unflag: set[RunKey]
-    wake_rewrites: dict[str, WakeRewrite]
+    flag: list[AggregateKey]
+    unflag: set[AggregateKey]
+    wake_rewrites: dict[AggregateKey, WakeRewrite]
     ticket: Ticket | None = None
 
     @property
@@ -61,8 +61,8 @@ class Shard:
             before.
         committed_seq: The last log row known to be on disk.
         last_ticket: Of the transition that was queued last; None for none.
-        owing: The runs that owe tasks.
-        wake_rewrites: Wake-ups that have fired and that the next settlement replaces, by run id.
+        owing: The aggregates that owe something.
+        wake_rewrites: Wake-ups that have fired and that the next settlement replaces.
     """
 
     shard_id: int
@@ -73,8 +73,10 @@ class Shard:
     committed_seq: int = 0
     last_ticket: Ticket | None = None
     is_recovered: bool = False
-    owing: OwingRuns = field(default_factory=OwingRuns)
-    wake_rewrites: dict[str, WakeRewrite] = field(default_factory=dict[str, WakeRewrite])
+    owing: Owing = field(default_factory=Owing)
+    wake_rewrites: dict[AggregateKey, WakeRewrite] = field(
+        default_factory=dict[AggregateKey, WakeRewrite]
+    )
     # What was on disk at the settlements before, oldest first.
     _marks: deque[int] = field(default_factory=deque[int])
 
@@ -98,20 +100,20 @@ class Shard:
             with suppress(AetherisError):
                 await self.last_ticket.wait()
 
-    def note_row_written(self, key: RunKey, owes: bool) -> None:
-        """Note that a commit writes the run's row, and whether it owes tasks along with it."""
+    def note_row_written(self, key: AggregateKey, owes: bool) -> None:
+        """Note that a commit writes its row, and what that says of owing along with it."""
         self.owing.note_row_written(key, owes)
-        self.wake_rewrites.pop(key.run_id, None)
+        self.wake_rewrites.pop(key, None)
 
     def plan_settlement(self, lag: int) -> Settlement:
         """What to write so that the watermark can move; call `settle` when it is written.
 
-        The plan follows from the runs as they are in memory. So it may be written only when all
-        that is queued now is on disk: a crash must not leave a watermark behind which a run owes
-        tasks that only a lost record had settled.
+        The plan follows from the aggregates as they are in memory. So it may be written only when
+        all that is queued now is on disk: a crash must not leave a watermark behind which one owes
+        something that only a lost record had settled.
 
         Args:
-            lag: Calls that a run may owe tasks before it is flagged; a run that is done sooner
+            lag: Calls that one may owe something before it is flagged; one that is done sooner
                 costs no write.
         """
         self._marks.append(self.committed_seq)
@@ -136,9 +138,9 @@ class Shard:
         """Take note that a settlement is on disk."""
         self.watermark = settlement.watermark
         self.owing.settle(settlement.flag)
-        for run_id, rewrite in settlement.wake_rewrites.items():
-            if self.wake_rewrites.get(run_id) == rewrite:
-                del self.wake_rewrites[run_id]
+        for key, rewrite in settlement.wake_rewrites.items():
+            if self.wake_rewrites.get(key) == rewrite:
+                del self.wake_rewrites[key]
 
     def unsettle(self, settlement: Settlement) -> None:
         """Take note that a settlement is not known to be on disk."""

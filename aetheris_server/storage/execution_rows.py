@@ -30,8 +30,7 @@ class ExecutionRow:
         search_attributes: A JSON object, in UTF-8.
         parent_namespace_id: Empty, as the two after it, where the run has no parent.
         repeats_id: The workflow id had a run before.
-        owes_tasks: The run has work outstanding that the log behind the shard's watermark does not
-            name.
+        owes: The run owes something that the log behind the shard's watermark does not name.
     """
 
     shard_id: int
@@ -54,7 +53,7 @@ class ExecutionRow:
     parent_workflow_id: str = ""
     parent_run_id: str = ""
     wake_time: datetime | None = None
-    owes_tasks: bool = False
+    owes: bool = False
     repeats_id: bool = False
 
 
@@ -69,7 +68,7 @@ class ExecutionUpdate:
     wake_time: datetime | None
     history_length: int
     history_bytes: int
-    owes_tasks: bool
+    owes: bool
 
 
 def _insert_columns(rows: Sequence[ExecutionRow]) -> list[bytes]:
@@ -94,7 +93,7 @@ def _insert_columns(rows: Sequence[ExecutionRow]) -> list[bytes]:
         text_array([row.parent_workflow_id or None for row in rows]),
         uuid_array([row.parent_run_id for row in rows]),
         timestamp_array([row.wake_time for row in rows]),
-        bool_array([row.owes_tasks for row in rows]),
+        bool_array([row.owes for row in rows]),
         bool_array([row.repeats_id for row in rows]),
     ]
 
@@ -112,7 +111,7 @@ def _update_columns(rows: Sequence[ExecutionUpdate]) -> list[bytes]:
         timestamp_array([row.wake_time for row in rows]),
         int8_array([row.history_length for row in rows]),
         int8_array([row.history_bytes for row in rows]),
-        bool_array([row.owes_tasks for row in rows]),
+        bool_array([row.owes for row in rows]),
     ]
 
 
@@ -122,7 +121,7 @@ INSERT INTO executions (
     shard_id, namespace_id, workflow_id, run_id, first_execution_run_id, start_request_id,
     workflow_type, task_queue, status, start_time, execution_time, close_time, history_length,
     history_bytes, memo, search_attributes, parent_namespace_id, parent_workflow_id, parent_run_id,
-    wake_time, owes_tasks, repeats_id
+    wake_time, owes, repeats_id
 ) SELECT * FROM unnest(
     $1::integer[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::text[], $7::text[],
     $8::text[], $9::smallint[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[],
@@ -138,12 +137,12 @@ UPDATE_EXECUTIONS = RowStatement(
     """
 UPDATE executions e SET
     status = u.status, close_time = u.close_time, wake_time = u.wake_time,
-    history_length = u.history_length, history_bytes = u.history_bytes, owes_tasks = u.owes_tasks
+    history_length = u.history_length, history_bytes = u.history_bytes, owes = u.owes
 FROM unnest(
     $1::integer[], $2::uuid[], $3::smallint[], $4::timestamptz[], $5::timestamptz[], $6::bigint[],
     $7::bigint[], $8::boolean[]
 ) AS u (
-    shard_id, run_id, status, close_time, wake_time, history_length, history_bytes, owes_tasks
+    shard_id, run_id, status, close_time, wake_time, history_length, history_bytes, owes
 ) WHERE e.shard_id = u.shard_id AND e.run_id = u.run_id""",
     bind=_update_columns,
     # In the order in which `settle_shards` locks them, so that the two do not wait for each other.

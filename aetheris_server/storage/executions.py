@@ -83,11 +83,9 @@ SELECT shard_id, namespace_id::text, workflow_id, run_id::text, first_execution_
     start_request_id, workflow_type, task_queue, status, start_time, execution_time, close_time,
     history_length, history_bytes, memo, convert_to(search_attributes::text, 'UTF8'),
     coalesce(parent_namespace_id::text, ''), coalesce(parent_workflow_id, ''),
-    coalesce(parent_run_id::text, ''), wake_time, owes_tasks, repeats_id
+    coalesce(parent_run_id::text, ''), wake_time, owes, repeats_id
 FROM executions e
 """
-
-_ONE: LiteralString = f"{_COLUMNS} WHERE shard_id = %s AND run_id = %s"
 
 _SEVERAL: LiteralString = f"""{_COLUMNS}
 JOIN unnest(%s::integer[], %s::uuid[]) AS w (of_shard, of_run)
@@ -105,21 +103,6 @@ SELECT w.shard_id, w.run_id::text, (
 FROM unnest(%s::integer[], %s::uuid[]) AS w (shard_id, run_id)
 JOIN executions e ON e.shard_id = w.shard_id AND e.run_id = w.run_id
 LEFT JOIN snapshots s ON s.shard_id = w.shard_id AND s.run_id = w.run_id
-"""
-
-_DUE = """
-SELECT shard_id, namespace_id::text, workflow_id, run_id::text, wake_time FROM executions
-WHERE shard_id = ANY (%s) AND wake_time < %s
-    AND (wake_time, run_id) > (
-        coalesce(%s::timestamptz, '-infinity'),
-        coalesce(%s::uuid, '00000000-0000-0000-0000-000000000000')
-    )
-ORDER BY wake_time, run_id LIMIT %s
-"""
-
-_OWING = """
-SELECT shard_id, namespace_id::text, workflow_id, run_id::text FROM executions
-WHERE shard_id = ANY (%s) AND owes_tasks
 """
 
 
@@ -153,21 +136,6 @@ async def find_run_of_request(
     return rows[0][0] if rows else None
 
 
-async def load_execution(
-    db: Database, shard_id: int, namespace_id: str, run_id: str
-) -> ExecutionRow | None:
-    """One run; None where the shard or the namespace has no such run.
-
-    Raises:
-        StorageUnavailableError: Postgres does not answer.
-    """
-    if not is_uuid(run_id):
-        return None
-    rows = await db.fetch(_ONE, (shard_id, run_id))
-    row = ExecutionRow(*rows[0]) if rows else None
-    return row if row is not None and row.namespace_id == namespace_id else None
-
-
 async def load_executions(db: Database, runs: Sequence[tuple[int, str]]) -> list[ExecutionRow]:
     """Several runs, given as (shard_id, run_id), in no order; those there are not are left out.
 
@@ -193,45 +161,6 @@ async def weigh_runs(db: Database, runs: Sequence[tuple[int, str]]) -> list[tupl
 def _columns_of(runs: Sequence[tuple[int, str]]) -> tuple[list[int], list[str]]:
     known = [(shard_id, run_id) for shard_id, run_id in runs if is_uuid(run_id)]
     return [run[0] for run in known], [run[1] for run in known]
-
-
-async def load_due(
-    db: Database,
-    shard_ids: Sequence[int],
-    before: datetime,
-    limit: int,
-    after: tuple[datetime, str] | None = None,
-) -> list[tuple[int, str, str, str, datetime]]:
-    """The runs of shards that are to be woken before a time, the earliest `limit`.
-
-    Args:
-        db: Where to look.
-        shard_ids: Whose runs.
-        before: Exclusive.
-        limit: At most so many.
-        after: (wake_time, run_id) of the last run of the page before; None is the first page.
-
-    Returns:
-        (shard_id, namespace_id, workflow_id, run_id, wake_time), earliest first.
-
-    Raises:
-        StorageUnavailableError: Postgres does not answer.
-    """
-    rows = await db.fetch(_DUE, (list(shard_ids), before, *(after or (None, None)), limit))
-    return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
-
-
-async def load_owing(db: Database, shard_ids: Sequence[int]) -> list[tuple[int, str, str, str]]:
-    """The runs of shards that are marked by `owes_tasks`.
-
-    Returns:
-        (shard_id, namespace_id, workflow_id, run_id), in no order.
-
-    Raises:
-        StorageUnavailableError: Postgres does not answer.
-    """
-    rows = await db.fetch(_OWING, (list(shard_ids),))
-    return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
 async def list_executions(

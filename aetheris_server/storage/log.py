@@ -1,10 +1,11 @@
 """The log: what was written, read back. `commit` writes it.
 
 Per shard the rows are numbered without gaps by `shard_seq`; per run by `run_seq`, from 1. A
-record's bytes are returned as they were stored, for the hash chain runs over them.
+record's bytes are returned as they were stored, for the hash chain runs over them. What is said
+here of runs holds for aggregates of every kind: `run_id` is an aggregate's id.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aetheris_server.storage.database import Database
@@ -85,18 +86,6 @@ WHERE shard_id = %(shard_id)s AND run_id = %(run_id)s AND run_seq >= (SELECT max
 ORDER BY run_seq LIMIT %(max_rows)s
 """
 
-_OPEN_RUNS_SINCE = """
-SELECT e.shard_id, e.namespace_id::text, e.workflow_id, e.run_id::text
-FROM (
-    SELECT DISTINCT l.shard_id, l.run_id
-    FROM unnest(%s::integer[], %s::bigint[]) AS w (shard_id, shard_seq)
-    JOIN log l ON l.shard_id = w.shard_id AND l.shard_seq > w.shard_seq
-    WHERE l.run_id IS NOT NULL
-) AS named
-JOIN executions e ON e.shard_id = named.shard_id AND e.run_id = named.run_id
-WHERE e.close_time IS NULL
-"""
-
 
 async def load_run(
     db: Database, shard_id: int, run_id: str, after_run_seq: int = 0
@@ -151,20 +140,3 @@ async def load_run_events(
     }
     rows = await db.fetch(_RUN_EVENTS, parameters)
     return [RunRecord(*row) for row in rows]
-
-
-async def load_open_runs_since(
-    db: Database, shard_seq_by_shard: Mapping[int, int]
-) -> list[tuple[int, str, str, str]]:
-    """The open runs that the log names behind each shard's given number.
-
-    Returns:
-        (shard_id, namespace_id, workflow_id, run_id), each run once, in no order.
-
-    Raises:
-        StorageUnavailableError: Postgres does not answer.
-    """
-    rows = await db.fetch(
-        _OPEN_RUNS_SINCE, (list(shard_seq_by_shard.keys()), list(shard_seq_by_shard.values()))
-    )
-    return [(row[0], row[1], row[2], row[3]) for row in rows]

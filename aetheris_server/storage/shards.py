@@ -7,6 +7,7 @@ which may still live, can commit nothing more.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from aetheris_server.config import ConfigError
 from aetheris_server.errors import StorageUnavailableError
@@ -34,7 +35,7 @@ class AcquiredShard:
         range_id: Greater than that of every owner before.
         next_shard_seq: Where the next log row goes.
         watermark: All that the log up to here asks to dispatch has been, or is marked by
-            `owes_tasks`.
+            `owes`.
     """
 
     shard_id: int
@@ -45,9 +46,9 @@ class AcquiredShard:
 
 @dataclass(frozen=True, slots=True)
 class WakeRewrite:
-    """A run's wake_time that is to be replaced if it is still `old_time`."""
+    """A wake_time that is to be replaced if it is still `old_time`."""
 
-    run_id: str
+    id: str
     old_time: datetime
     new_time: datetime | None
 
@@ -58,10 +59,11 @@ class ShardSettlement:
 
     Attributes:
         watermark: The new one; never falls.
-        owes_set: Runs to be marked by `owes_tasks` before the watermark passes the records that
-            made their tasks.
-        owes_cleared: Runs that owe nothing any more.
+        owes_set: Ids to be marked by `owes` before the watermark passes the records by which they
+            owe something.
+        owes_cleared: Ids of those that owe nothing any more.
         wake_rewrites: Wake-ups that have come to nothing.
+        in_aggregates: Those of all these that have their rows in `aggregates`.
     """
 
     shard_id: int
@@ -70,6 +72,7 @@ class ShardSettlement:
     owes_set: Collection[str] = ()
     owes_cleared: Collection[str] = ()
     wake_rewrites: Collection[WakeRewrite] = ()
+    in_aggregates: Collection[str] = ()
 
 
 MakeNote = Callable[[int, int], tuple[bytes, bytes]]
@@ -125,21 +128,34 @@ WHERE s.shard_id = w.shard_id AND s.range_id = w.range_id AND s.host_id = %s
 RETURNING s.shard_id
 """
 
-# Locks runs in the order in which LogWriter does, so that the two do not wait for each other. A run
-# that has closed since the settlement was planned owes nothing, and is not flagged any more.
+# Locks rows in the order in which LogWriter does, so that the two do not wait for each other. What
+# the row of a closed one says is what its last commit said, which may have come after the plan.
 _UPDATE_RUNS = """
 WITH locked AS (
-    SELECT e.shard_id, e.run_id, w.owes_tasks, w.old_wake_time, w.new_wake_time
+    SELECT e.shard_id, e.run_id, w.owes, w.old_wake_time, w.new_wake_time
     FROM unnest(%s::integer[], %s::uuid[], %s::boolean[], %s::timestamptz[], %s::timestamptz[])
-        AS w (shard_id, run_id, owes_tasks, old_wake_time, new_wake_time)
+        AS w (shard_id, run_id, owes, old_wake_time, new_wake_time)
     JOIN executions e ON e.shard_id = w.shard_id AND e.run_id = w.run_id
-    WHERE (e.owes_tasks <> w.owes_tasks AND (e.close_time IS NULL OR NOT w.owes_tasks))
-        OR e.wake_time = w.old_wake_time
+    WHERE (e.owes <> w.owes AND e.close_time IS NULL) OR e.wake_time = w.old_wake_time
     ORDER BY e.run_id FOR UPDATE OF e
 )
-UPDATE executions e SET owes_tasks = coalesce(l.owes_tasks, e.owes_tasks),
+UPDATE executions e SET owes = coalesce(l.owes, e.owes),
     wake_time = CASE WHEN e.wake_time = l.old_wake_time THEN l.new_wake_time ELSE e.wake_time END
 FROM locked l WHERE e.shard_id = l.shard_id AND e.run_id = l.run_id
+"""
+
+_UPDATE_AGGREGATES = """
+WITH locked AS (
+    SELECT a.shard_id, a.id, w.owes, w.old_wake_time, w.new_wake_time
+    FROM unnest(%s::integer[], %s::uuid[], %s::boolean[], %s::timestamptz[], %s::timestamptz[])
+        AS w (shard_id, id, owes, old_wake_time, new_wake_time)
+    JOIN aggregates a ON a.shard_id = w.shard_id AND a.id = w.id
+    WHERE (a.owes <> w.owes AND a.close_time IS NULL) OR a.wake_time = w.old_wake_time
+    ORDER BY a.id FOR UPDATE OF a
+)
+UPDATE aggregates a SET owes = coalesce(l.owes, a.owes),
+    wake_time = CASE WHEN a.wake_time = l.old_wake_time THEN l.new_wake_time ELSE a.wake_time END
+FROM locked l WHERE a.shard_id = l.shard_id AND a.id = l.id
 """
 
 _RELEASE = """
@@ -275,32 +291,43 @@ async def settle_shards(
             ),
         )
         ours = {row[0] for row in await cursor.fetchall()}
-        updates = _run_updates([each for each in ordered if each.shard_id in ours])
-        if updates:
-            await connection.execute(
-                _UPDATE_RUNS, [list(column) for column in zip(*updates, strict=True)]
-            )
+        of_runs, of_aggregates = _row_updates([each for each in ordered if each.shard_id in ours])
+        # In the order of LogWriter, here too.
+        if of_runs:
+            await connection.execute(_UPDATE_RUNS, _columns_of(of_runs))
+        if of_aggregates:
+            await connection.execute(_UPDATE_AGGREGATES, _columns_of(of_aggregates))
         return ours
 
     return await db.run_transaction(settle)
 
 
-_RunUpdate = tuple[int, str, bool | None, datetime | None, datetime | None]
+_RowUpdate = tuple[int, str, bool | None, datetime | None, datetime | None]
 
 
-def _run_updates(settlements: Sequence[ShardSettlement]) -> list[_RunUpdate]:
-    """One row per run: what changes of owes_tasks, if anything, and of wake_time, if anything."""
-    updates: list[_RunUpdate] = []
+def _columns_of(updates: Sequence[_RowUpdate]) -> list[list[Any]]:
+    return [list(column) for column in zip(*updates, strict=True)]
+
+
+def _row_updates(
+    settlements: Sequence[ShardSettlement],
+) -> tuple[list[_RowUpdate], list[_RowUpdate]]:
+    """What changes of owes, if anything, and of wake_time, if anything: one update for each row of
+    runs, and one for each of other aggregates.
+    """
+    of_runs: list[_RowUpdate] = []
+    of_aggregates: list[_RowUpdate] = []
     for settlement in settlements:
         owes = dict.fromkeys(settlement.owes_cleared, False) | dict.fromkeys(
             settlement.owes_set, True
         )
-        rewrites = {rewrite.run_id: rewrite for rewrite in settlement.wake_rewrites}
-        for run_id in owes.keys() | rewrites.keys():
-            rewrite = rewrites.get(run_id)
+        rewrites = {rewrite.id: rewrite for rewrite in settlement.wake_rewrites}
+        for id_ in owes.keys() | rewrites.keys():
+            rewrite = rewrites.get(id_)
             old_time, new_time = (rewrite.old_time, rewrite.new_time) if rewrite else (None, None)
-            updates.append((settlement.shard_id, run_id, owes.get(run_id), old_time, new_time))
-    return updates
+            updates = of_aggregates if id_ in settlement.in_aggregates else of_runs
+            updates.append((settlement.shard_id, id_, owes.get(id_), old_time, new_time))
+    return of_runs, of_aggregates
 
 
 async def release_shards(db: Database, host_id: str, shards: Sequence[tuple[int, int]]) -> None:

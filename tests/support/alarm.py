@@ -26,7 +26,7 @@ from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.machine import Machine, OnEvent, OnFact
 from aetheris_server.history.state.registry import RUN_MACHINES
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.state.times import from_timestamp, to_timestamp
+from aetheris_server.history.times import from_timestamp, to_timestamp
 
 NAME = "alarm"
 QUEUE = "alarms"

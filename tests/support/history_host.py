@@ -10,6 +10,7 @@ from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris_server.config import HistorySettings, LimitSettings, PostgresSettings
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.host import HistoryHost
+from aetheris_server.history.runs.runs import Runs
 from aetheris_server.ids import new_run_id
 from aetheris_server.rpc.peers import LocalHistory
 from aetheris_server.rpc.table import HISTORY_METHODS, NOTIFY_CANCELLATION, MatchingMethod
@@ -133,6 +134,10 @@ class HistoryBench:
     @property
     def engine(self) -> Engine:
         return self.host._engine
+
+    @property
+    def runs(self) -> Runs:
+        return self.host._runs
 
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)

@@ -8,13 +8,14 @@ import psycopg
 
 from aetheris.api.v1 import history_pb2
 from aetheris.server.v1 import log_pb2
+from aetheris_server.history.aggregates.records import EMPTY_HASH
 from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.machines.lifecycle.start import new_state
-from aetheris_server.history.state.run import EMPTY_HASH, RunKey, RunState
+from aetheris_server.history.state.run import RunKey, RunState
 
 _ROWS = """
 SELECT l.run_id::text, l.run_seq, l.first_event_id, l.event_count, l.record, l.hash,
-    e.namespace_id::text, e.workflow_id, e.status, e.close_time IS NULL, e.owes_tasks
+    e.namespace_id::text, e.workflow_id, e.status, e.close_time IS NULL, e.owes
 FROM log l LEFT JOIN executions e ON e.shard_id = l.shard_id AND e.run_id = l.run_id
 WHERE l.run_id IS NOT NULL ORDER BY l.run_id, l.run_seq
 """
@@ -89,10 +90,10 @@ def _audit_run(run_id: str, rows: Sequence[tuple[object, ...]]) -> AuditedRun:
         assert chain == digest, f"run {run_id}: the hash chain breaks at record {run_seq}"
         events += record.events
     assert state is not None
-    _, _, _, _, _, _, _, _, status, is_open, owes_tasks = rows[-1]
+    _, _, _, _, _, _, _, _, status, is_open, owes = rows[-1]
     assert status == state.status, f"run {run_id}: executions says {status}, the log {state.status}"
     assert is_open == state.is_open
-    assert state.is_open or not owes_tasks
+    assert state.is_open or not owes
     _check_ends(run_id, events)
     return AuditedRun(run_id, events, len(rows), state)
 

@@ -1,6 +1,6 @@
 """An engine without a disk: what is committed is on it at once. Driven by hand, with a clock."""
 
-from typing import Any, cast
+from typing import Any
 
 from aetheris.api.v1 import (
     command_pb2,
@@ -11,15 +11,16 @@ from aetheris.api.v1 import (
     workflow_service_pb2,
 )
 from aetheris.server.v1 import log_pb2, matching_service_pb2
-from aetheris_server.history.dispatch import Dispatcher
-from aetheris_server.history.engine.engine import Engine, EngineSettings
-from aetheris_server.history.engine.loader import fold
-from aetheris_server.history.notices import CancellationNotices
-from aetheris_server.history.run import LoadedRun
+from aetheris_server.history.aggregates.key import AggregateKey
+from aetheris_server.history.runs.run import LoadedRun
+from aetheris_server.history.runs.task_start import (
+    arm_activity,
+    mark_activity_started,
+    mark_workflow_task_started,
+)
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.commands import decide_workflow_task_completed
 from aetheris_server.history.state.inflight import TaskTaker
-from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machines.activity import answers
 from aetheris_server.history.state.machines.activity import starting as activity_starting
 from aetheris_server.history.state.machines.lifecycle.start import decide_started
@@ -27,16 +28,11 @@ from aetheris_server.history.state.machines.signal import decide_signaled
 from aetheris_server.history.state.machines.workflow_task import starting as task_starting
 from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.history.task_start import (
-    arm_activity,
-    mark_activity_started,
-    mark_workflow_task_started,
-)
 from aetheris_server.storage.execution_rows import INSERT_EXECUTIONS, UPDATE_EXECUTIONS
 from aetheris_server.storage.log import RunRecord
 from tests.support.clock import ManualClock
+from tests.support.engines import build_runs, fold_run
 from tests.support.runs import application_failure
-from tests.support.secrets import TOKENS
 
 _TAKER = TaskTaker("worker", worker_instance_id="worker-1")
 
@@ -51,27 +47,14 @@ class MemoryEngine:
 
     def __init__(self, clock: ManualClock, **settings: Any) -> None:
         self.clock = clock
-        nothing = cast("Any", None)
-        chosen = {
-            "cache_max_runs": 10**6,
+        chosen: dict[str, Any] = {
+            "cache_max_count": 10**6,
             "cache_max_bytes": 10**12,
             "snapshot_interval_records": 10**6,
             **settings,
         }
-        self.engine = Engine(
-            EngineSettings(
-                shard_count=1,
-                limits=RunLimits(),
-                **chosen,
-            ),
-            clock,
-            nothing,
-            Dispatcher(nothing, clock),
-            CancellationNotices(nothing),
-            TOKENS,
-            lambda: True,
-            lambda *_: None,
-        )
+        self.runs = build_runs(clock, **chosen)
+        self.engine = self.runs.engine
         self.engine.add_shard(Shard(shard_id=0, range_id=1, next_seq=1, watermark=0))
         self.loads = 0
         self._records: dict[str, list[RunRecord]] = {}
@@ -108,8 +91,8 @@ class MemoryEngine:
                 ):
                     self._wake_times[row.run_id] = row.wake_time
                 commit.on_done(commit, None)
-        for rewrite_id, rewrite in self.engine.shards[0].wake_rewrites.items():
-            self._wake_times[rewrite_id] = rewrite.new_time
+        for rewrite in self.engine.shards[0].wake_rewrites.values():
+            self._wake_times[rewrite.id] = rewrite.new_time
         self.engine.shards[0].wake_rewrites.clear()
 
     # Time.
@@ -142,17 +125,18 @@ class MemoryEngine:
             **start,
         )
         record = decide_started(key, request, self.clock.now())
-        self.engine.commit(self.engine.create(key, record), record)
+        self.engine.commit(self.runs.create(key, record), record)
         self.settle()
         return key
 
-    def load(self, key: RunKey) -> LoadedRun:
+    def load(self, key: AggregateKey) -> LoadedRun:
         """The run, from memory or from what was committed."""
-        run = self.engine.cache.find(key.run_id)
+        run = self.engine.cache.find(key.id)
         if run is None:
-            run = fold(key, 0, None, self._records[key.run_id])
-            run.wake_time = self._wake_times.get(key.run_id)
+            run = fold_run(key, 0, None, self._records[key.id])
+            run.wake_time = self._wake_times.get(key.id)
             self.engine._finder._admit(run)
+        assert isinstance(run, LoadedRun)
         return run
 
     def events(self, key: RunKey) -> list[history_pb2.HistoryEvent]:
@@ -184,7 +168,7 @@ class MemoryEngine:
         request = workflow_service_pb2.SignalWorkflowRequest(
             signal_name="wake", request_id=f"{run.state.run_seq}"
         )
-        now, limits = self.engine.time_of(run), self.engine.settings.limits
+        now, limits = self.engine.time_of(run), self.runs.limits
         record = decide_signaled(run.state, run.inflight, request, now, limits)
         assert record is not None
         self._commit(run, record)
@@ -193,7 +177,7 @@ class MemoryEngine:
 
     def start_task(self, key: RunKey) -> StartedWorkflowTask:
         """A worker takes the pending workflow task."""
-        return mark_workflow_task_started(self.engine, self.load(key), _TAKER)
+        return mark_workflow_task_started(self.runs, self.load(key), _TAKER)
 
     def run_task(self, key: RunKey, *commands: command_pb2.Command) -> None:
         """A worker takes the pending workflow task and decides."""
@@ -208,7 +192,7 @@ class MemoryEngine:
             request,
             started.start_id,
             self.engine.time_of(run),
-            self.engine.settings.limits,
+            self.runs.limits,
         )
         self._commit(run, decision.record)
 
@@ -224,7 +208,7 @@ class MemoryEngine:
     def start_activity(self, key: RunKey, scheduled_event_id: int) -> None:
         """A worker takes an activity."""
         run = self.load(key)
-        mark_activity_started(self.engine, run, run.state.activities[scheduled_event_id], _TAKER)
+        mark_activity_started(self.runs, run, run.state.activities[scheduled_event_id], _TAKER)
         self.settle()
 
     def heartbeat(self, key: RunKey, scheduled_event_id: int) -> None:
@@ -232,7 +216,7 @@ class MemoryEngine:
         run = self.load(key)
         started = run.inflight.activities[scheduled_event_id]
         started.note_heartbeat(self.engine.time_of(run), self.clock.monotonic())
-        arm_activity(self.engine, run, run.state.activities[scheduled_event_id], started)
+        arm_activity(self.runs, run, run.state.activities[scheduled_event_id], started)
 
     def fail_activity(self, key: RunKey, scheduled_event_id: int) -> None:
         """The worker of an activity fails."""

@@ -35,7 +35,7 @@ from aetheris_server.history.state.machines.workflow_task.values import StartedW
 from aetheris_server.history.state.obligations import new_obligations, take_due_retries
 from aetheris_server.history.state.observe import observe, restore_inflight
 from aetheris_server.history.state.run import RunKey, RunState
-from aetheris_server.history.state.times import earliest
+from aetheris_server.history.times import earliest
 
 KEY = RunKey("namespace", "workflow", "run")
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -16,15 +16,14 @@ from aetheris_server.errors import ShardNotOwnedError, StorageUnavailableError
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine.committer import Commit, Committer
 from aetheris_server.history.engine.due_scan import DueScan
-from aetheris_server.history.engine.engine import Engine, EngineSettings
-from aetheris_server.history.engine.newest_runs import NewestRuns
+from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.held_shards import HeldShards
-from aetheris_server.history.notices import CancellationNotices
 from aetheris_server.history.recovery.recovery import Recovery, run_catching_up
 from aetheris_server.history.recovery.settling import Settler
 from aetheris_server.history.recovery.sweep import Sweep
+from aetheris_server.history.runs.newest import NewestRuns
+from aetheris_server.history.runs.notices import CancellationNotices
 from aetheris_server.history.shard import Shard
-from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.run import RunKey
 from aetheris_server.ids import new_run_id
 from aetheris_server.loops import end_tasks
@@ -32,7 +31,7 @@ from aetheris_server.matching.lease_ender import Fate, LeaseEnder
 from aetheris_server.matching.offers import QueueKey
 from aetheris_server.matching.upkeep import Upkeep
 from tests.support.cancelling import Interruption
-from tests.support.secrets import TOKENS
+from tests.support.engines import build_runs
 
 _Loop = Callable[[], Coroutine[Any, Any, None]]
 
@@ -59,23 +58,7 @@ _AWAY = cast("Any", _Away())
 
 
 def _engine() -> Engine:
-    settings = EngineSettings(
-        shard_count=1,
-        cache_max_runs=10,
-        cache_max_bytes=10**9,
-        snapshot_interval_records=100,
-        limits=RunLimits(),
-    )
-    engine = Engine(
-        settings,
-        SystemClock(),
-        _AWAY,
-        _dispatcher(),
-        CancellationNotices(_AWAY),
-        TOKENS,
-        lambda: True,
-        lambda *_: None,
-    )
+    engine = build_runs(SystemClock(), db=_AWAY, dispatcher=_dispatcher()).engine
     engine.add_shard(Shard(shard_id=0, range_id=1, next_seq=1, watermark=0))
     return engine
 

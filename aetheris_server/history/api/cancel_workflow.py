@@ -2,12 +2,12 @@
 
 from aetheris.api.v1 import workflow_service_pb2
 from aetheris_server.errors import RequestError
-from aetheris_server.history.engine.engine import Engine
+from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.state.machines.cancellation import decide_cancel_requested
 
 
 async def cancel_workflow(
-    engine: Engine, namespace_id: str, request: workflow_service_pb2.CancelWorkflowRequest
+    runs: Runs, namespace_id: str, request: workflow_service_pb2.CancelWorkflowRequest
 ) -> workflow_service_pb2.CancelWorkflowResponse:
     """Record a request to cancel; answer when it is on disk.
 
@@ -16,14 +16,14 @@ async def cancel_workflow(
         WorkflowClosedError: The run has closed.
     """
     execution = request.workflow_execution
-    run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
+    run = await runs.load(namespace_id, execution.workflow_id, execution.run_id)
     try:
-        record = decide_cancel_requested(run.state, run.inflight, request, engine.time_of(run))
+        record = decide_cancel_requested(run.state, run.inflight, request, runs.time_of(run))
     except RequestError:
         # What the refusal goes by may not be on disk yet.
         await run.wait_committed()
         raise
     if record is not None:
-        engine.commit(run, record)
+        runs.commit(run, record)
     await run.wait_committed()
     return workflow_service_pb2.CancelWorkflowResponse()

@@ -1,14 +1,14 @@
 """DescribeWorkflow: what is known of a run now."""
 
 from aetheris.api.v1 import workflow_service_pb2
-from aetheris_server.history.engine.engine import Engine
+from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.state.registry import RUN_MACHINES
 
 Response = workflow_service_pb2.DescribeWorkflowResponse
 
 
 async def describe_workflow(
-    engine: Engine, namespace_id: str, request: workflow_service_pb2.DescribeWorkflowRequest
+    runs: Runs, namespace_id: str, request: workflow_service_pb2.DescribeWorkflowRequest
 ) -> Response:
     """Show a run as it is on disk, and which workers have its tasks.
 
@@ -16,7 +16,7 @@ async def describe_workflow(
         WorkflowNotFoundError: There is no such run.
     """
     execution = request.workflow_execution
-    run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
+    run = await runs.load(namespace_id, execution.workflow_id, execution.run_id)
     response = Response()
     for describe in RUN_MACHINES.describe:
         describe(run.state, run.inflight, response)

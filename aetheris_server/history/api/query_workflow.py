@@ -20,9 +20,9 @@ from aetheris_server.errors import (
     TaskNotFoundError,
     UnavailableError,
 )
-from aetheris_server.history.by_token import load_by_token
-from aetheris_server.history.engine.engine import Engine
-from aetheris_server.history.run import LoadedRun, WaitingQuery
+from aetheris_server.history.runs.by_token import load_by_token
+from aetheris_server.history.runs.run import LoadedRun, WaitingQuery
+from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.state.run import RunState
 from aetheris_server.ids import new_run_id
 
@@ -33,7 +33,7 @@ _MAX_FAILED_ATTEMPTS = 3
 
 
 async def query_workflow(
-    engine: Engine, namespace_id: str, request: workflow_service_pb2.QueryWorkflowRequest
+    runs: Runs, namespace_id: str, request: workflow_service_pb2.QueryWorkflowRequest
 ) -> workflow_service_pb2.QueryWorkflowResponse:
     """Ask the run's code, and wait for the answer.
 
@@ -44,7 +44,7 @@ async def query_workflow(
         NotReadyError: No worker answered in time.
     """
     execution = request.workflow_execution
-    run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
+    run = await runs.load(namespace_id, execution.workflow_id, execution.run_id)
     try:
         _check_status(run.state, request.query_reject_condition)
         _check_can_answer(run.state)
@@ -63,12 +63,12 @@ async def query_workflow(
             header=request.header if request.HasField("header") else None,
         ),
         answer=asyncio.get_running_loop().create_future(),
-        expire_time=engine.clock.now() + timedelta(seconds=_ANSWER_TIMEOUT),
+        expire_time=runs.clock.now() + timedelta(seconds=_ANSWER_TIMEOUT),
     )
     run.queries[waiting.query_id] = waiting
     try:
         if run.state.workflow_task is None:
-            engine.offer_query(run, waiting)
+            runs.queries.offer(run, waiting)
         async with asyncio.timeout(_ANSWER_TIMEOUT):
             result = await waiting.answer
             # The worker may know a decision that is on its way to the disk.
@@ -109,7 +109,7 @@ def _check_can_answer(state: RunState) -> None:
 
 
 def settle_queries(
-    engine: Engine,
+    runs: Runs,
     run: LoadedRun,
     query_ids: Sequence[str],
     results: Mapping[str, worker_service_pb2.WorkflowQueryResult],
@@ -118,18 +118,18 @@ def settle_queries(
 
     Those that it did not answer, and those that came while it was in flight, are asked again: along
     with the next workflow task if there is one, else by themselves. Those of a run that has closed
-    the engine has asked again.
+    has been asked again.
     """
     for query_id in query_ids:
         waiting = run.queries.get(query_id)
         if waiting is not None and query_id in results and not waiting.answer.done():
             waiting.answer.set_result(results[query_id])
     if run.state.workflow_task is None and run.state.is_open:
-        engine.offer_queries(run)
+        runs.queries.offer_all(run)
 
 
 async def respond_query_task_completed(
-    engine: Engine,
+    runs: Runs,
     token: TaskToken,
     request: worker_service_pb2.RespondQueryTaskCompletedRequest,
 ) -> worker_service_pb2.RespondQueryTaskCompletedResponse:
@@ -138,7 +138,7 @@ async def respond_query_task_completed(
     Raises:
         TaskNotFoundError: Nobody waits for it any more.
     """
-    run = await load_by_token(engine, token)
+    run = await load_by_token(runs, token)
     waiting = run.queries.get(token.query_id)
     if waiting is None or waiting.answer.done():
         raise TaskNotFoundError("nobody waits for the query's answer any more")

@@ -5,58 +5,58 @@ from datetime import datetime
 from aetheris.api.v1 import worker_service_pb2
 from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError
-from aetheris_server.history.by_token import load_by_token
-from aetheris_server.history.eager import (
+from aetheris_server.history.runs.by_token import load_by_token
+from aetheris_server.history.runs.eager import (
     Given,
     build_workflow_task,
     given_back_on_failure,
     take_again,
     take_workflow_task,
 )
-from aetheris_server.history.engine.engine import Engine
-from aetheris_server.history.run import LoadedRun
-from aetheris_server.history.state.inflight import TaskTaker
-from aetheris_server.history.state.machines.activity import answers
-from aetheris_server.history.state.machines.activity.values import ActivityState
-from aetheris_server.history.state.times import from_timestamp
-from aetheris_server.history.task_start import (
+from aetheris_server.history.runs.run import LoadedRun
+from aetheris_server.history.runs.runs import Runs
+from aetheris_server.history.runs.task_start import (
     arm_activity,
     mark_activity_started,
 )
+from aetheris_server.history.state.inflight import TaskTaker
+from aetheris_server.history.state.machines.activity import answers
+from aetheris_server.history.state.machines.activity.values import ActivityState
+from aetheris_server.history.times import from_timestamp
 
 CompletedRequest = worker_service_pb2.RespondActivityTaskCompletedRequest
 CompletedResponse = worker_service_pb2.RespondActivityTaskCompletedResponse
 
 
 async def respond_activity_task_completed(
-    engine: Engine, token: TaskToken, request: CompletedRequest
+    runs: Runs, token: TaskToken, request: CompletedRequest
 ) -> CompletedResponse:
     """Record a result; answer, when it is on disk, with the workflow task that it caused, if asked.
 
     Raises:
         TaskNotFoundError: The attempt is over.
     """
-    run = await _load_run(engine, token)
+    run = await _load_run(runs, token)
     try:
         activity = answers.require_attempt(run.state, token.scheduled_event_id, token.attempt)
     except TaskNotFoundError:
-        given = take_again(engine, run, _taker_of(request))
-        response = await _respond_completed(engine, run, given)
+        given = take_again(runs, run, _taker_of(request))
+        response = await _respond_completed(runs, run, given)
         if given.is_empty:
             raise
         return response
-    started_time = _started_time(engine, run, activity, token)
+    started_time = _started_time(runs, run, activity, token)
     record = answers.decide_activity_task_completed(
-        run.state, run.inflight, activity, request, started_time, engine.time_of(run)
+        run.state, run.inflight, activity, request, started_time, runs.time_of(run)
     )
-    transition = engine.commit(run, record)
+    transition = runs.commit(run, record)
     given = Given()
     sticky = run.inflight.sticky
     # Only for the worker that has the run cached: another would need the whole history.
     if sticky is not None and sticky.task_queue == request.sticky_task_queue:
         taker = _taker_of(request)
-        given.workflow_task = take_workflow_task(engine, run, transition, taker)
-    return await _respond_completed(engine, run, given)
+        given.workflow_task = take_workflow_task(runs, run, transition, taker)
+    return await _respond_completed(runs, run, given)
 
 
 def _taker_of(request: CompletedRequest) -> TaskTaker:
@@ -68,20 +68,20 @@ def _taker_of(request: CompletedRequest) -> TaskTaker:
     )
 
 
-async def _respond_completed(engine: Engine, run: LoadedRun, given: Given) -> CompletedResponse:
+async def _respond_completed(runs: Runs, run: LoadedRun, given: Given) -> CompletedResponse:
     """What the worker takes along, once all that has been decided is on disk."""
     response = CompletedResponse()
-    with given_back_on_failure(engine, run, given):
+    with given_back_on_failure(runs, run, given):
         await run.wait_committed()
         if given.workflow_task is not None:
-            task = await build_workflow_task(engine, run, given.workflow_task)
+            task = await build_workflow_task(runs, run, given.workflow_task)
             if task is not None:
                 response.workflow_task.CopyFrom(task)
         return response
 
 
 async def respond_activity_task_failed(
-    engine: Engine,
+    runs: Runs,
     token: TaskToken,
     request: worker_service_pb2.RespondActivityTaskFailedRequest,
 ) -> worker_service_pb2.RespondActivityTaskFailedResponse:
@@ -90,17 +90,17 @@ async def respond_activity_task_failed(
     Raises:
         TaskNotFoundError: The attempt is over.
     """
-    run, activity, started_time = await _load(engine, token)
+    run, activity, started_time = await _load(runs, token)
     record = answers.decide_activity_task_failed(
-        run.state, run.inflight, activity, request, started_time, engine.time_of(run)
+        run.state, run.inflight, activity, request, started_time, runs.time_of(run)
     )
-    transition = engine.commit(run, record)
+    transition = runs.commit(run, record)
     await transition.ticket.wait()
     return worker_service_pb2.RespondActivityTaskFailedResponse()
 
 
 async def respond_activity_task_cancelled(
-    engine: Engine,
+    runs: Runs,
     token: TaskToken,
     request: worker_service_pb2.RespondActivityTaskCancelledRequest,
 ) -> worker_service_pb2.RespondActivityTaskCancelledResponse:
@@ -110,17 +110,17 @@ async def respond_activity_task_cancelled(
         TaskNotFoundError: The attempt is over.
         InvalidArgumentError: Nobody asked it to cancel.
     """
-    run, activity, started_time = await _load(engine, token)
+    run, activity, started_time = await _load(runs, token)
     record = answers.decide_activity_task_cancelled(
-        run.state, run.inflight, activity, request, started_time, engine.time_of(run)
+        run.state, run.inflight, activity, request, started_time, runs.time_of(run)
     )
-    transition = engine.commit(run, record)
+    transition = runs.commit(run, record)
     await transition.ticket.wait()
     return worker_service_pb2.RespondActivityTaskCancelledResponse()
 
 
 async def record_activity_task_heartbeat(
-    engine: Engine,
+    runs: Runs,
     token: TaskToken,
     request: worker_service_pb2.RecordActivityTaskHeartbeatRequest,
 ) -> worker_service_pb2.RecordActivityTaskHeartbeatResponse:
@@ -132,46 +132,46 @@ async def record_activity_task_heartbeat(
     Raises:
         TaskNotFoundError: The attempt is over.
     """
-    run, activity, started_time = await _load(engine, token)
-    now, at = engine.time_of(run), engine.clock.monotonic()
+    run, activity, started_time = await _load(runs, token)
+    now, at = runs.time_of(run), runs.clock.monotonic()
     started = run.inflight.activities.get(activity.scheduled_event_id)
     if started is None:
-        started = mark_activity_started(engine, run, activity, TaskTaker(request.identity))
+        started = mark_activity_started(runs, run, activity, TaskTaker(request.identity))
         started.backdate(started_time, now, at)
     started.note_heartbeat(now, at)
-    arm_activity(engine, run, activity, started)
+    arm_activity(runs, run, activity, started)
     details = request.details if request.HasField("details") else None
     record = answers.decide_heartbeat(run.state, run.inflight, activity, details, now)
     if record is not None:
-        engine.commit(run, record)
+        runs.commit(run, record)
     cancel_requested = activity.cancel_requested_event_id != 0
     await run.wait_committed()
     return worker_service_pb2.RecordActivityTaskHeartbeatResponse(cancel_requested=cancel_requested)
 
 
-async def _load(engine: Engine, token: TaskToken) -> tuple[LoadedRun, ActivityState, datetime]:
+async def _load(runs: Runs, token: TaskToken) -> tuple[LoadedRun, ActivityState, datetime]:
     """The run, the activity whose current attempt the token names, and when that was started."""
-    run = await _load_run(engine, token)
+    run = await _load_run(runs, token)
     try:
         activity = answers.require_attempt(run.state, token.scheduled_event_id, token.attempt)
     except TaskNotFoundError:
         # What the refusal goes by may not be on disk yet.
         await run.wait_committed()
         raise
-    return run, activity, _started_time(engine, run, activity, token)
+    return run, activity, _started_time(runs, run, activity, token)
 
 
-async def _load_run(engine: Engine, token: TaskToken) -> LoadedRun:
+async def _load_run(runs: Runs, token: TaskToken) -> LoadedRun:
     if token.start_id or token.query_id:
         raise InvalidArgumentError("task_token", "the token is of a workflow task")
-    return await load_by_token(engine, token)
+    return await load_by_token(runs, token)
 
 
 def _started_time(
-    engine: Engine, run: LoadedRun, activity: ActivityState, token: TaskToken
+    runs: Runs, run: LoadedRun, activity: ActivityState, token: TaskToken
 ) -> datetime:
     """Deadlines count from it, so it is never ahead of the run's time, nor from before the
     attempt was due, whatever the clock of the host was that gave the task out.
     """
     given = from_timestamp(token.started_time)
-    return min(max(given, activity.attempt_scheduled_time), engine.time_of(run))
+    return min(max(given, activity.attempt_scheduled_time), runs.time_of(run))

@@ -3,17 +3,22 @@
 from aetheris.api.v1 import worker_service_pb2
 from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError
+from aetheris_server.history.aggregates.transition import Transition
 from aetheris_server.history.api.query_workflow import settle_queries
-from aetheris_server.history.by_token import load_by_token
-from aetheris_server.history.eager import (
+from aetheris_server.history.runs.by_token import load_by_token
+from aetheris_server.history.runs.eager import (
     Given,
     build_workflow_task,
     given_back_on_failure,
     take_again,
     take_workflow_task,
 )
-from aetheris_server.history.engine.engine import Engine
-from aetheris_server.history.run import LoadedRun, Transition
+from aetheris_server.history.runs.run import LoadedRun
+from aetheris_server.history.runs.runs import Runs
+from aetheris_server.history.runs.task_start import (
+    mark_activity_started,
+    to_activity_task,
+)
 from aetheris_server.history.state.command_checks import CommandRefusedError
 from aetheris_server.history.state.command_pass import Decision
 from aetheris_server.history.state.commands import decide_workflow_task_completed
@@ -23,18 +28,14 @@ from aetheris_server.history.state.machines.workflow_task.ending import (
     require_started,
 )
 from aetheris_server.history.state.machines.workflow_task.tasks import STICKY_TIMEOUT
-from aetheris_server.history.state.times import from_duration
-from aetheris_server.history.task_start import (
-    mark_activity_started,
-    to_activity_task,
-)
+from aetheris_server.history.times import from_duration
 
 Request = worker_service_pb2.RespondWorkflowTaskCompletedRequest
 Response = worker_service_pb2.RespondWorkflowTaskCompletedResponse
 
 
 async def respond_workflow_task_completed(
-    engine: Engine, token: TaskToken, request: Request
+    runs: Runs, token: TaskToken, request: Request
 ) -> Response:
     """Record a decision; answer, when it is on disk, with the tasks that the worker may go on with.
 
@@ -42,11 +43,11 @@ async def respond_workflow_task_completed(
         TaskNotFoundError: The task is stale.
         InvalidArgumentError: A command was refused; the workflow task has failed because of it.
     """
-    run = await load_by_token(engine, token)
+    run = await load_by_token(runs, token)
     try:
         started = require_started(run.state, run.inflight, token.start_id)
     except TaskNotFoundError:
-        if (repeated := await _repeat(engine, run, token.start_id, request)) is None:
+        if (repeated := await _repeat(runs, run, token.start_id, request)) is None:
             raise
         return repeated
     taker = started.taker
@@ -55,41 +56,39 @@ async def respond_workflow_task_completed(
         run.inflight,
         request,
         token.start_id,
-        engine.time_of(run),
-        engine.settings.limits,
+        runs.time_of(run),
+        runs.limits,
     )
-    cancelled = engine.notices.of(run, decision.cancelled_event_ids)
+    cancelled = runs.notices.of(run, decision.cancelled_event_ids)
     query_ids = started.query_ids
     _bind_sticky(run, request, decision)
-    transition = engine.commit(run, decision.record)
+    transition = runs.commit(run, decision.record)
     given = Given()
     if decision.refused is None:
         next_taker = _next_taker(request, taker.worker_instance_id)
-        _take_eager_activities(engine, run, request, decision, transition, next_taker, given)
+        _take_eager_activities(runs, run, request, decision, transition, next_taker, given)
         if request.return_new_workflow_task:
-            given.workflow_task = take_workflow_task(engine, run, transition, next_taker)
-    with given_back_on_failure(engine, run, given):
+            given.workflow_task = take_workflow_task(runs, run, transition, next_taker)
+    with given_back_on_failure(runs, run, given):
         await transition.ticket.wait()
-        engine.notices.send(cancelled)
-        settle_queries(engine, run, query_ids, request.query_results)
+        runs.notices.send(cancelled)
+        settle_queries(runs, run, query_ids, request.query_results)
         if decision.refused is not None:
             raise _to_invalid_argument(decision.refused)
-        return await _to_response(engine, run, given)
+        return await _to_response(runs, run, given)
 
 
-async def _repeat(
-    engine: Engine, run: LoadedRun, start_id: str, request: Request
-) -> Response | None:
+async def _repeat(runs: Runs, run: LoadedRun, start_id: str, request: Request) -> Response | None:
     """The response to a decision that was taken before, whose worker asks for it again; None for
     any other, once what speaks against it is on disk.
     """
     is_newest = _is_newest_decision(run, start_id)
-    given = take_again(engine, run, _next_taker(request, ""))
-    with given_back_on_failure(engine, run, given):
+    given = take_again(runs, run, _next_taker(request, ""))
+    with given_back_on_failure(runs, run, given):
         await run.wait_committed()
         if given.is_empty and not is_newest:
             return None
-        return await _to_response(engine, run, given)
+        return await _to_response(runs, run, given)
 
 
 def _is_newest_decision(run: LoadedRun, start_id: str) -> bool:
@@ -101,10 +100,10 @@ def _is_newest_decision(run: LoadedRun, start_id: str) -> bool:
     return events[0].workflow_task_started_event_attributes.request_id == start_id
 
 
-async def _to_response(engine: Engine, run: LoadedRun, given: Given) -> Response:
+async def _to_response(runs: Runs, run: LoadedRun, given: Given) -> Response:
     response = Response(activity_tasks=given.activity_tasks)
     if given.workflow_task is not None:
-        task = await build_workflow_task(engine, run, given.workflow_task)
+        task = await build_workflow_task(runs, run, given.workflow_task)
         if task is not None:
             response.workflow_task.CopyFrom(task)
     return response
@@ -135,7 +134,7 @@ def _next_taker(request: Request, worker_instance_id: str) -> TaskTaker:
 
 
 def _take_eager_activities(
-    engine: Engine,
+    runs: Runs,
     run: LoadedRun,
     request: Request,
     decision: Decision,
@@ -157,14 +156,14 @@ def _take_eager_activities(
             or not offered.issuperset(activity.scheduled.capabilities)
         ):
             continue
-        started = mark_activity_started(engine, run, activity, taker)
-        given.add_activity(started, to_activity_task(engine, run, activity, started))
+        started = mark_activity_started(runs, run, activity, taker)
+        given.add_activity(started, to_activity_task(runs, run, activity, started))
     event_ids = {started.scheduled_event_id for started in given.activities}
     transition.refs[:] = [ref for ref in transition.refs if ref.scheduled_event_id not in event_ids]
 
 
 async def respond_workflow_task_failed(
-    engine: Engine,
+    runs: Runs,
     token: TaskToken,
     request: worker_service_pb2.RespondWorkflowTaskFailedRequest,
 ) -> worker_service_pb2.RespondWorkflowTaskFailedResponse:
@@ -173,7 +172,7 @@ async def respond_workflow_task_failed(
     Raises:
         TaskNotFoundError: The task is stale.
     """
-    run = await load_by_token(engine, token)
+    run = await load_by_token(runs, token)
     try:
         started = require_started(run.state, run.inflight, token.start_id)
     except TaskNotFoundError:
@@ -181,11 +180,11 @@ async def respond_workflow_task_failed(
         await run.wait_committed()
         raise
     record = decide_workflow_task_failed(
-        run.state, run.inflight, request, token.start_id, engine.time_of(run)
+        run.state, run.inflight, request, token.start_id, runs.time_of(run)
     )
     query_ids = started.query_ids
     run.inflight.sticky = None
-    transition = engine.commit(run, record)
+    transition = runs.commit(run, record)
     await transition.ticket.wait()
-    settle_queries(engine, run, query_ids, {})
+    settle_queries(runs, run, query_ids, {})
     return worker_service_pb2.RespondWorkflowTaskFailedResponse()

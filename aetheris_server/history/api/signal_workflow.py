@@ -2,12 +2,12 @@
 
 from aetheris.api.v1 import workflow_service_pb2
 from aetheris_server.errors import RequestError
-from aetheris_server.history.engine.engine import Engine
+from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.state.machines.signal import decide_signaled
 
 
 async def signal_workflow(
-    engine: Engine, namespace_id: str, request: workflow_service_pb2.SignalWorkflowRequest
+    runs: Runs, namespace_id: str, request: workflow_service_pb2.SignalWorkflowRequest
 ) -> workflow_service_pb2.SignalWorkflowResponse:
     """Record a signal; answer when it is on disk.
 
@@ -16,16 +16,14 @@ async def signal_workflow(
         WorkflowClosedError: The run has closed.
     """
     execution = request.workflow_execution
-    run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
+    run = await runs.load(namespace_id, execution.workflow_id, execution.run_id)
     try:
-        record = decide_signaled(
-            run.state, run.inflight, request, engine.time_of(run), engine.settings.limits
-        )
+        record = decide_signaled(run.state, run.inflight, request, runs.time_of(run), runs.limits)
     except RequestError:
         # What the refusal goes by may not be on disk yet.
         await run.wait_committed()
         raise
     if record is not None:
-        engine.commit(run, record)
+        runs.commit(run, record)
     await run.wait_committed()
     return workflow_service_pb2.SignalWorkflowResponse()

@@ -7,26 +7,26 @@ from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.errors import RequestError, RunUnreadableError, UnavailableError
-from aetheris_server.history.eager import (
+from aetheris_server.history.runs.eager import (
     Given,
     give_back,
     given_back_on_failure,
     release_activity,
     release_workflow_task,
 )
-from aetheris_server.history.engine.engine import Engine
-from aetheris_server.history.run import LoadedRun
-from aetheris_server.history.state.inflight import TaskTaker
-from aetheris_server.history.state.machines.activity import starting as activity_starting
-from aetheris_server.history.state.machines.workflow_task import starting as task_starting
-from aetheris_server.history.state.times import from_timestamp
-from aetheris_server.history.task_start import (
+from aetheris_server.history.runs.run import LoadedRun
+from aetheris_server.history.runs.runs import Runs
+from aetheris_server.history.runs.task_start import (
     mark_activity_started,
     mark_workflow_task_started,
     to_activity_task,
     to_query_task,
     to_workflow_task,
 )
+from aetheris_server.history.state.inflight import TaskTaker
+from aetheris_server.history.state.machines.activity import starting as activity_starting
+from aetheris_server.history.state.machines.workflow_task import starting as task_starting
+from aetheris_server.history.times import from_timestamp
 from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -42,7 +42,7 @@ _RETRY = StartedTask(retry=history_service_pb2.TaskRetry())
 
 
 async def start_tasks(
-    engine: Engine, request: history_service_pb2.StartTasksRequest
+    runs: Runs, request: history_service_pb2.StartTasksRequest
 ) -> history_service_pb2.StartTasksResponse:
     """Start each task that still is what its reference says; one outcome each, in order."""
     taker = TaskTaker(
@@ -55,26 +55,26 @@ async def start_tasks(
     given: _AllGiven = []
     if len(request.tasks) == 1:
         outcomes: Iterable[StartedTask] = [
-            await _start_or_retry(engine, request.tasks[0], taker, given)
+            await _start_or_retry(runs, request.tasks[0], taker, given)
         ]
     else:
         try:
             outcomes = await asyncio.gather(
-                *(_start_or_retry(engine, ref, taker, given) for ref in request.tasks)
+                *(_start_or_retry(runs, ref, taker, given) for ref in request.tasks)
             )
         except BaseException:
             # Those that were ready are not answered either.
             for run, of_run in given:
-                give_back(engine, run, of_run)
+                give_back(runs, run, of_run)
             raise
     return history_service_pb2.StartTasksResponse(tasks=outcomes)
 
 
 async def _start_or_retry(
-    engine: Engine, ref: TaskRef, taker: TaskTaker, given: _AllGiven
+    runs: Runs, ref: TaskRef, taker: TaskTaker, given: _AllGiven
 ) -> StartedTask:
     try:
-        return await _start(engine, ref, taker, given)
+        return await _start(runs, ref, taker, given)
     except (RequestError, RunUnreadableError):
         # A run that cannot be read is not looked at every second: who can read it one day finds
         # out from the disk that it owes this.
@@ -87,38 +87,38 @@ async def _start_or_retry(
         return _RETRY
 
 
-async def _start(engine: Engine, ref: TaskRef, taker: TaskTaker, given: _AllGiven) -> StartedTask:
-    run = await engine.load(ref.namespace_id, ref.workflow_id, ref.run_id)
+async def _start(runs: Runs, ref: TaskRef, taker: TaskTaker, given: _AllGiven) -> StartedTask:
+    run = await runs.load(ref.namespace_id, ref.workflow_id, ref.run_id)
     if ref.query_id:
         waiting = run.queries.get(ref.query_id)
         if waiting is None or waiting.answer.done():
             return _GONE
-        return StartedTask(workflow_task=await to_query_task(engine, run, waiting, taker))
+        return StartedTask(workflow_task=await to_query_task(runs, run, waiting, taker))
     if taker.call_id:
-        _release_repeated(engine, run, ref, taker)
+        _release_repeated(runs, run, ref, taker)
     if ref.task_queue_type == task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW:
-        return await _start_workflow_task(engine, run, ref, taker, given)
-    return await _start_activity(engine, run, ref, taker, given)
+        return await _start_workflow_task(runs, run, ref, taker, given)
+    return await _start_activity(runs, run, ref, taker, given)
 
 
-def _release_repeated(engine: Engine, run: LoadedRun, ref: TaskRef, taker: TaskTaker) -> None:
+def _release_repeated(runs: Runs, run: LoadedRun, ref: TaskRef, taker: TaskTaker) -> None:
     """Take back what this very call started before, when its response was lost, so that it is
     started anew: the first try, should it still be under way, takes back only what it started.
     """
     if ref.task_queue_type == task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW:
         task = run.inflight.workflow_task
         if task is not None and task.taker.is_repeated_by(taker):
-            release_workflow_task(engine, run, task.start_id)
+            release_workflow_task(runs, run, task.start_id)
         return
     activity = run.inflight.activities.get(ref.scheduled_event_id)
     if activity is not None and activity.taker.is_repeated_by(taker):
-        release_activity(engine, run, activity.scheduled_event_id, activity.started_time)
+        release_activity(runs, run, activity.scheduled_event_id, activity.started_time)
 
 
 async def _start_workflow_task(
-    engine: Engine, run: LoadedRun, ref: TaskRef, taker: TaskTaker, given: _AllGiven
+    runs: Runs, run: LoadedRun, ref: TaskRef, taker: TaskTaker, given: _AllGiven
 ) -> StartedTask:
-    now = engine.time_of(run)
+    now = runs.time_of(run)
     if not task_starting.is_startable(
         run.state, run.inflight, ref.scheduled_event_id, ref.attempt, now
     ):
@@ -126,33 +126,33 @@ async def _start_workflow_task(
     sticky = run.inflight.sticky
     if sticky is not None and sticky.task_queue != taker.sticky_task_queue:
         run.inflight.sticky = None
-    started = mark_workflow_task_started(engine, run, taker)
+    started = mark_workflow_task_started(runs, run, taker)
     of_run = Given(workflow_task=started)
-    with given_back_on_failure(engine, run, of_run, offers_on_fault=False):
-        task = await to_workflow_task(engine, run, started)
+    with given_back_on_failure(runs, run, of_run, offers_on_fault=False):
+        task = await to_workflow_task(runs, run, started)
     given.append((run, of_run))
     return StartedTask(workflow_task=task)
 
 
 async def _start_activity(
-    engine: Engine, run: LoadedRun, ref: TaskRef, taker: TaskTaker, given: _AllGiven
+    runs: Runs, run: LoadedRun, ref: TaskRef, taker: TaskTaker, given: _AllGiven
 ) -> StartedTask:
-    now = engine.time_of(run)
+    now = runs.time_of(run)
     if not activity_starting.is_startable(
         run.state, run.inflight, ref.scheduled_event_id, ref.attempt, now
     ):
         return _GONE
     activity = run.state.activities[ref.scheduled_event_id]
-    started = mark_activity_started(engine, run, activity, taker)
+    started = mark_activity_started(runs, run, activity, taker)
     of_run = Given(activities=[started])
-    with given_back_on_failure(engine, run, of_run, offers_on_fault=False):
-        task = to_activity_task(engine, run, activity, started)
+    with given_back_on_failure(runs, run, of_run, offers_on_fault=False):
+        task = to_activity_task(runs, run, activity, started)
         await run.wait_committed()
     given.append((run, of_run))
     return StartedTask(activity_task=task)
 
 
-async def release_tasks(engine: Engine, tokens: Sequence[TaskToken]) -> None:
+async def release_tasks(runs: Runs, tokens: Sequence[TaskToken]) -> None:
     """Take back tasks that were started for a poller that disappeared, and offer them again.
 
     Raises:
@@ -161,7 +161,7 @@ async def release_tasks(engine: Engine, tokens: Sequence[TaskToken]) -> None:
     failure: UnavailableError | None = None
     for token in tokens:
         try:
-            await _release(engine, token)
+            await _release(runs, token)
         except RequestError:
             # Closed: nobody owes the task any more.
             continue
@@ -171,14 +171,14 @@ async def release_tasks(engine: Engine, tokens: Sequence[TaskToken]) -> None:
         raise failure
 
 
-async def _release(engine: Engine, token: TaskToken) -> None:
-    run = await engine.load(token.namespace_id, token.workflow_id, token.run_id)
+async def _release(runs: Runs, token: TaskToken) -> None:
+    run = await runs.load(token.namespace_id, token.workflow_id, token.run_id)
     if token.start_id:
-        release_workflow_task(engine, run, token.start_id)
+        release_workflow_task(runs, run, token.start_id)
     elif token.query_id:
         waiting = run.queries.get(token.query_id)
         if waiting is not None and not waiting.answer.done():
-            engine.offer_query(run, waiting)
+            runs.queries.offer(run, waiting)
     else:
         started_time = from_timestamp(token.started_time)
-        release_activity(engine, run, token.scheduled_event_id, started_time)
+        release_activity(runs, run, token.scheduled_event_id, started_time)

@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 
 from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
 from aetheris_server.errors import InvalidArgumentError, WorkflowAlreadyStartedError
-from aetheris_server.history.engine.engine import Engine
-from aetheris_server.history.run import Transition
+from aetheris_server.history.aggregates.transition import Transition
+from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.state.machines.lifecycle.close import decide_terminated
 from aetheris_server.history.state.machines.lifecycle.start import decide_started
 from aetheris_server.history.state.run import RunKey
@@ -16,7 +16,7 @@ _TICK = timedelta(microseconds=1)
 
 
 async def start_workflow(
-    engine: Engine,
+    runs: Runs,
     namespace_id: str,
     request: workflow_service_pb2.StartWorkflowRequest,
 ) -> workflow_service_pb2.StartWorkflowResponse:
@@ -25,25 +25,25 @@ async def start_workflow(
     Raises:
         WorkflowAlreadyStartedError: A run has the workflow id, and the policies forbid another.
     """
-    newest = await engine.load_newest(namespace_id, request.workflow_id)
+    newest = await runs.load_newest(namespace_id, request.workflow_id)
     if newest is None:
-        return await _finish(_start(engine, namespace_id, request, None))
+        return await _finish(_start(runs, namespace_id, request, None))
     if newest.start_request_id == request.request_id:
-        return await _answer(engine, namespace_id, request, newest.run_id, started=True)
-    earlier = await _find_earlier(engine, namespace_id, request)
+        return await _answer(runs, namespace_id, request, newest.run_id, started=True)
+    earlier = await _find_earlier(runs, namespace_id, request)
     if earlier is not None:
-        return await _answer(engine, namespace_id, request, earlier, started=True)
-    if newest != await engine.load_newest(namespace_id, request.workflow_id):
+        return await _answer(runs, namespace_id, request, earlier, started=True)
+    if newest != await runs.load_newest(namespace_id, request.workflow_id):
         # Somebody was faster.
-        return await start_workflow(engine, namespace_id, request)
+        return await start_workflow(runs, namespace_id, request)
     if newest.close_time is not None:
         _check_reuse(request, newest)
-        return await _finish(_start(engine, namespace_id, request, newest))
+        return await _finish(_start(runs, namespace_id, request, newest))
     match request.workflow_id_conflict_policy:
         case workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
-            return await _answer(engine, namespace_id, request, newest.run_id, started=False)
+            return await _answer(runs, namespace_id, request, newest.run_id, started=False)
         case workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
-            return await _replace(engine, namespace_id, request, newest)
+            return await _replace(runs, namespace_id, request, newest)
         case (
             workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_UNSPECIFIED
             | workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_FAIL
@@ -54,13 +54,13 @@ async def start_workflow(
 
 
 async def _find_earlier(
-    engine: Engine, namespace_id: str, request: workflow_service_pb2.StartWorkflowRequest
+    runs: Runs, namespace_id: str, request: workflow_service_pb2.StartWorkflowRequest
 ) -> str | None:
     """The run that this very request has started; others have been started after it since."""
-    shard = engine.find_shard(namespace_id, request.workflow_id)
+    shard = runs.find_shard(namespace_id, request.workflow_id)
     await shard.wait_written()
     return await find_run_of_request(
-        engine.db, shard.shard_id, namespace_id, request.workflow_id, request.request_id
+        runs.db, shard.shard_id, namespace_id, request.workflow_id, request.request_id
     )
 
 
@@ -92,20 +92,20 @@ def _already_started(
 
 
 def _start(
-    engine: Engine,
+    runs: Runs,
     namespace_id: str,
     request: workflow_service_pb2.StartWorkflowRequest,
     previous: NewestRun | None,
 ) -> tuple[str, Transition]:
     key = RunKey(namespace_id, request.workflow_id, new_run_id())
-    record = decide_started(key, request, _start_time(engine, previous))
-    run = engine.create(key, record, repeats_id=previous is not None)
-    return key.run_id, engine.commit(run, record)
+    record = decide_started(key, request, _start_time(runs, previous))
+    run = runs.create(key, record, repeats_id=previous is not None)
+    return key.run_id, runs.commit(run, record)
 
 
-def _start_time(engine: Engine, previous: NewestRun | None) -> datetime:
+def _start_time(runs: Runs, previous: NewestRun | None) -> datetime:
     """Now, but later than the run before: the newest run is found by its start time."""
-    now = engine.clock.now()
+    now = runs.clock.now()
     return now if previous is None else max(now, previous.start_time + _TICK)
 
 
@@ -118,7 +118,7 @@ async def _finish(
 
 
 async def _answer(
-    engine: Engine,
+    runs: Runs,
     namespace_id: str,
     request: workflow_service_pb2.StartWorkflowRequest,
     run_id: str,
@@ -126,22 +126,22 @@ async def _answer(
     started: bool,
 ) -> workflow_service_pb2.StartWorkflowResponse:
     """Answer with a run that is there, once it is on disk."""
-    run = await engine.load(namespace_id, request.workflow_id, run_id)
+    run = await runs.load(namespace_id, request.workflow_id, run_id)
     await run.wait_committed()
     return workflow_service_pb2.StartWorkflowResponse(run_id=run_id, started=started)
 
 
 async def _replace(
-    engine: Engine,
+    runs: Runs,
     namespace_id: str,
     request: workflow_service_pb2.StartWorkflowRequest,
     newest: NewestRun,
 ) -> workflow_service_pb2.StartWorkflowResponse:
     """Terminate the open run and start a new one: both are written, or neither."""
-    old = await engine.load(namespace_id, request.workflow_id, newest.run_id)
+    old = await runs.load(namespace_id, request.workflow_id, newest.run_id)
     if not old.state.is_open:
-        return await start_workflow(engine, namespace_id, request)
-    now = max(_start_time(engine, newest), engine.time_of(old))
+        return await start_workflow(runs, namespace_id, request)
+    now = max(_start_time(runs, newest), runs.time_of(old))
     key = RunKey(namespace_id, request.workflow_id, new_run_id())
     terminated = decide_terminated(
         old.state,
@@ -154,9 +154,9 @@ async def _replace(
     )
     assert terminated is not None
     started = decide_started(key, request, now)
-    running = engine.notices.of_all(old)
-    new = engine.create(key, started, repeats_id=True)
-    transition = engine.commit(old, terminated, (new, started))
+    running = runs.notices.of_all(old)
+    new = runs.create(key, started, repeats_id=True)
+    transition = runs.commit(old, terminated, (new, started))
     response = await _finish((key.run_id, transition))
-    engine.notices.send(running)
+    runs.notices.send(running)
     return response

@@ -2,12 +2,12 @@
 
 from aetheris.api.v1 import workflow_service_pb2
 from aetheris_server.errors import RequestError
-from aetheris_server.history.engine.engine import Engine
+from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.state.machines.lifecycle.close import decide_terminated
 
 
 async def terminate_workflow(
-    engine: Engine,
+    runs: Runs,
     namespace_id: str,
     request: workflow_service_pb2.TerminateWorkflowRequest,
 ) -> workflow_service_pb2.TerminateWorkflowResponse:
@@ -18,7 +18,7 @@ async def terminate_workflow(
         WorkflowClosedError: The run has closed.
     """
     execution = request.workflow_execution
-    run = await engine.load(namespace_id, execution.workflow_id, execution.run_id)
+    run = await runs.load(namespace_id, execution.workflow_id, execution.run_id)
     try:
         record = decide_terminated(
             run.state,
@@ -27,15 +27,15 @@ async def terminate_workflow(
             details=request.details if request.HasField("details") else None,
             identity=request.identity,
             request_id=request.request_id,
-            now=engine.time_of(run),
+            now=runs.time_of(run),
         )
     except RequestError:
         # What the refusal goes by may not be on disk yet.
         await run.wait_committed()
         raise
-    running = engine.notices.of_all(run)
+    running = runs.notices.of_all(run)
     if record is not None:
-        engine.commit(run, record)
+        runs.commit(run, record)
     await run.wait_committed()
-    engine.notices.send(running)
+    runs.notices.send(running)
     return workflow_service_pb2.TerminateWorkflowResponse()

@@ -1,10 +1,11 @@
-"""The write path around the core: load, decide, apply, enqueue, await.
+"""The write path around the cores: load, decide, apply, enqueue, await. It knows no kind of
+aggregate; what it needs of any is in `aggregates`.
 
-engine       puts the parts together; what the API and recovery use
-finding      runs: from memory, or from the log (loader), by id (newest_runs)
-changing     runs: applies and queues records (rows), and tells what came of them (committer)
+engine       puts the parts together; what recovery and the rooms of the kinds use
+finding      aggregates: from memory, or from the log (loader)
+changing     aggregates: applies and queues records (rows), and tells what came of them (committer)
 shard_table  getting and losing shards
-cache        the runs in memory
+cache        the aggregates in memory
 wakeups      what time brings to them (timers), and to those that are not (due_scan)
-refusals     runs at fault, which are left alone for a while
+refusals     aggregates at fault, which are left alone for a while
 """

@@ -1,14 +1,13 @@
-"""Finds runs that are due soon and not in memory, by their rows, and has them looked at then."""
+"""Finds what is due soon and not in memory, by its row, and has it looked at then."""
 
 import asyncio
 
 from aetheris_server.errors import UnavailableError
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.engine.wakeups import DUE_HORIZON
-from aetheris_server.history.state.run import RunKey
 from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.storage.database import Database
-from aetheris_server.storage.executions import load_due
+from aetheris_server.storage.finding import load_due
 from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -20,7 +19,7 @@ _PAGE_SIZE = 5_000
 
 
 class DueScan:
-    """Scans for the due runs of one engine. `run` belongs to one asyncio task."""
+    """Scans for the due aggregates of one engine. `run` belongs to one asyncio task."""
 
     def __init__(self, engine: Engine, db: Database) -> None:
         self._engine = engine
@@ -45,9 +44,9 @@ class DueScan:
             try:
                 await self._scan()
             except (UnavailableError, TimeoutError) as error:
-                _log.warning("due runs could not be looked for; trying again", error=str(error))
+                _log.warning("what is due could not be looked for; trying again", error=str(error))
             except Exception:  # noqa: BLE001 - logged whole
-                _log.exception("due runs could not be looked for; trying again")
+                _log.exception("what is due could not be looked for; trying again")
             else:
                 next_scan = self._clock.monotonic() + _INTERVAL
                 next_time = self._clock.now() + DUE_HORIZON / 2
@@ -63,10 +62,11 @@ class DueScan:
         after = None
         while True:
             rows = await load_due(self._db, shard_ids, before, _PAGE_SIZE, after)
-            for _, namespace_id, workflow_id, run_id, wake_time in rows:
-                if self._engine.cache.peek(run_id) is None:
-                    key = RunKey(namespace_id, workflow_id, run_id)
+            for (_, *names), wake_time in rows:
+                key = self._engine.kinds.key(*names)
+                if self._engine.cache.peek(key.id) is None:
                     self._engine.wakeups.schedule(key, wake_time)
             if len(rows) < _PAGE_SIZE:
                 return
-            after = (rows[-1][4], rows[-1][3])
+            (*_, last_id), last_time = rows[-1]
+            after = (last_time, last_id)

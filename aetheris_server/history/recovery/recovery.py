@@ -1,8 +1,9 @@
 """What a host does with the shards that it has just taken: offers again everything they owe.
 
-The log behind the watermark and the flagged rows name every run that owes tasks. What each owes
-follows from its state. Everything is offered again; whoever receives it is idempotent. Runs are
-loaded a page at a time, in a few statements each, and no faster than their tasks are taken.
+The log behind the watermark and the flagged rows name every aggregate that owes something. What
+each owes follows from its state. Everything is offered again; whoever receives it is idempotent.
+Aggregates are loaded a page at a time, in a few statements each, and no faster than what they owe
+is taken.
 """
 
 import asyncio
@@ -10,32 +11,30 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from aetheris_server.errors import (
+    AggregateNotFoundError,
     RunSetAsideError,
     RunUnreadableError,
     UnavailableError,
-    WorkflowNotFoundError,
 )
+from aetheris_server.history.aggregates.aggregate import Aggregate
+from aetheris_server.history.aggregates.key import AggregateKey
 from aetheris_server.history.engine.engine import Engine
-from aetheris_server.history.run import LoadedRun
 from aetheris_server.history.shard import Shard
-from aetheris_server.history.state.obligations import owes_tasks
-from aetheris_server.history.state.run import RunKey
 from aetheris_server.loops import is_cancelled, pause
-from aetheris_server.storage.executions import load_owing
-from aetheris_server.storage.log import load_open_runs_since
+from aetheris_server.storage.finding import Found, load_open_since, load_owing
 from aetheris_server.telemetry import counter, get_logger
 
 _log = get_logger(__name__)
 
-_RECOVERED = counter("recovered_runs", "Runs looked at because their shard was taken.")
+_RECOVERED = counter("recovered_runs", "Aggregates looked at because their shard was taken.")
 
-_FAILED = counter("failed_recoveries", "Runs that could not be recovered because of a fault.")
+_FAILED = counter("failed_recoveries", "Aggregates that could not be recovered because of a fault.")
 
 _PAGE_SIZE = 200
 _RETRY_INTERVAL = 0.5
 
-_Owing = tuple[Shard, RunKey]
-_Work = Callable[[Shard, RunKey, LoadedRun | None], None]
+_Owing = tuple[Shard, AggregateKey]
+_Work = Callable[[Shard, AggregateKey, Aggregate | None], None]
 
 
 class Recovery:
@@ -96,27 +95,26 @@ class Recovery:
 
 
 async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
-    """Offer again what the runs of some shards owe. Ends early for a shard that is lost meanwhile.
+    """Offer again what some shards owe. Ends early for a shard that is lost meanwhile.
 
-    A shard counts as recovered as soon as its own runs are done, whatever becomes of the others.
+    A shard counts as recovered as soon as its own aggregates are done, whatever becomes of others.
 
     Raises:
         UnavailableError: Postgres does not answer; call again for those that are not recovered.
     """
     by_id = {shard.shard_id: shard for shard in shards}
-    flagged = {
-        (shard_id, run_id): RunKey(namespace_id, workflow_id, run_id)
-        for shard_id, namespace_id, workflow_id, run_id in await load_owing(engine.db, list(by_id))
-    }
-    named = await load_open_runs_since(
-        engine.db, {shard.shard_id: shard.watermark for shard in shards}
+
+    def to_key(found: Found) -> tuple[AggregateKey, int]:
+        shard_id, *names = found
+        return engine.kinds.key(*names), shard_id
+
+    flagged = dict(map(to_key, await load_owing(engine.db, list(by_id))))
+    named = map(
+        to_key,
+        await load_open_since(engine.db, {shard.shard_id: shard.watermark for shard in shards}),
     )
-    owing: list[_Owing] = [(by_id[shard_id], key) for (shard_id, _), key in flagged.items()]
-    owing += [
-        (by_id[shard_id], RunKey(namespace_id, workflow_id, run_id))
-        for shard_id, namespace_id, workflow_id, run_id in named
-        if (shard_id, run_id) not in flagged
-    ]
+    owing: list[_Owing] = [(by_id[shard_id], key) for key, shard_id in flagged.items()]
+    owing += [(by_id[shard_id], key) for key, shard_id in named if key not in flagged]
 
     # In order of shards, so that one is done after the other.
     owing.sort(key=lambda each: each[0].shard_id)
@@ -124,43 +122,46 @@ async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
     for shard in shards:
         shard.is_recovered = not left[shard.shard_id]
 
-    def recover(shard: Shard, key: RunKey, run: LoadedRun | None) -> None:
-        is_flagged = (shard.shard_id, key.run_id) in flagged
+    def recover(shard: Shard, key: AggregateKey, aggregate: Aggregate | None) -> None:
         # One at fault still owes.
-        owes = run is None or owes_tasks(run.state)
-        shard.owing.note_recovered(key, owes=owes, is_flagged=is_flagged, watermark=shard.watermark)
-        if run is not None:
+        shard.owing.note_recovered(
+            key,
+            owes=aggregate is None or aggregate.owes(),
+            is_flagged=key in flagged,
+            watermark=shard.watermark,
+        )
+        if aggregate is not None:
             _RECOVERED.inc()
-            engine.offer_obligations(run)
+            engine.offer_obligations(aggregate)
 
     def note_done(shard: Shard) -> None:
         left[shard.shard_id] -= 1
         shard.is_recovered = not left[shard.shard_id]
 
     await _for_each(engine, owing, recover, note_done)
-    _log.info("shards recovered", shards=len(shards), runs=len(owing))
+    _log.info("shards recovered", shards=len(shards), aggregates=len(owing))
 
 
 async def offer_again(engine: Engine, shards: Collection[Shard]) -> None:
-    """Offer again what every run of some shards owes, as far as nobody has it.
+    """Offer again what every aggregate of some shards owes, as far as nobody has it.
 
     Raises:
-        UnavailableError: Some runs could not be loaded; call again.
+        UnavailableError: Some aggregates could not be loaded; call again.
     """
     owing = [(shard, key) for shard in shards for key in shard.owing.all()]
 
-    def offer(shard: Shard, key: RunKey, run: LoadedRun | None) -> None:
-        if run is not None:
-            engine.offer_obligations(run)
+    def offer(shard: Shard, key: AggregateKey, aggregate: Aggregate | None) -> None:
+        if aggregate is not None:
+            engine.offer_obligations(aggregate)
 
     await _for_each(engine, owing, offer)
 
 
 async def offer_all_again(engine: Engine) -> None:
-    """The backlog is lost: offer again what every run of every shard of this host owes.
+    """The backlog is lost: offer again what every aggregate of every shard of this host owes.
 
     Raises:
-        UnavailableError: Some runs could not be loaded; call again.
+        UnavailableError: Some aggregates could not be loaded; call again.
     """
     # Whether this is a loss, or the first start, is said by matching, which found it out.
     _log.info("the backlog holds nothing; offering again all tasks that are owed")
@@ -191,8 +192,8 @@ async def _for_each(
     work: _Work,
     on_done: Callable[[Shard], None] = lambda _: None,
 ) -> None:
-    """Do what is to be done for runs, with None for one at fault; call `on_done` after each that
-    need not be tried again.
+    """Do what is to be done for aggregates, with None for one at fault; call `on_done` after each
+    that need not be tried again.
 
     What is lost meanwhile, or was never there, is passed over.
 
@@ -208,9 +209,9 @@ async def _for_each(
                 continue
             try:
                 await engine.dispatcher.wait_room()
-                run = await _try_load(engine, key)
-            except WorkflowNotFoundError:
-                _log.error("a run that owes tasks is not there", run_id=key.run_id)
+                aggregate = await _try_load(engine, key)
+            except AggregateNotFoundError:
+                _log.error("an aggregate that owes tasks is not there", kind=key.kind, id=key.id)
                 on_done(shard)
                 continue
             except UnavailableError as error:
@@ -220,18 +221,18 @@ async def _for_each(
                     problem = error
                 continue
             if _is_ours(engine, shard):
-                _do(work, shard, key, run)
+                _do(work, shard, key, aggregate)
                 on_done(shard)
     if problem is not None:
         raise problem
 
 
-def _do(work: _Work, shard: Shard, key: RunKey, run: LoadedRun | None) -> None:
+def _do(work: _Work, shard: Shard, key: AggregateKey, aggregate: Aggregate | None) -> None:
     try:
-        work(shard, key, run)
+        work(shard, key, aggregate)
     except Exception:  # noqa: BLE001 - logged whole
-        # One run at fault must not keep the others waiting.
-        _log.exception("what a run owes could not be offered", run_id=key.run_id)
+        # One aggregate at fault must not keep the others waiting.
+        _log.exception("what an aggregate owes could not be offered", kind=key.kind, id=key.id)
         _FAILED.inc()
 
 
@@ -239,15 +240,17 @@ def _is_ours(engine: Engine, shard: Shard) -> bool:
     return engine.shards.get(shard.shard_id) is shard
 
 
-async def _try_load(engine: Engine, key: RunKey) -> LoadedRun | None:
-    """The run; None if there is a fault in it, which must not keep the others waiting."""
+async def _try_load(engine: Engine, key: AggregateKey) -> Aggregate | None:
+    """The aggregate; None if there is a fault in it, which must not keep the others waiting."""
     try:
-        return await engine.load(key.namespace_id, key.workflow_id, key.run_id)
+        return await engine.load(key)
     except (RunSetAsideError, RunUnreadableError) as error:
-        _log.error("a run could not be recovered", run_id=key.run_id, error=str(error))
-    except (UnavailableError, WorkflowNotFoundError):
+        _log.error(
+            "an aggregate could not be recovered", kind=key.kind, id=key.id, error=str(error)
+        )
+    except (UnavailableError, AggregateNotFoundError):
         raise
     except Exception:  # noqa: BLE001 - logged whole
-        _log.exception("a run could not be recovered", run_id=key.run_id)
+        _log.exception("an aggregate could not be recovered", kind=key.kind, id=key.id)
     _FAILED.inc()
     return None

@@ -4,6 +4,7 @@ Slow on purpose and in no hurry: it waits for commits, and nothing waits for it.
 """
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -17,7 +18,7 @@ from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)
 
-# Settlements that a run may owe tasks for before its row is flagged.
+# Settlements that an aggregate may owe something for before its row is flagged.
 _FLAG_LAG = 3
 _WRITTEN_TIMEOUT = 5.0
 # In one transaction, after which no more shards are added to it.
@@ -77,7 +78,7 @@ class Settler:
         try:
             founded = await self._wait_founded(planned)
             ours = await shard_storage.settle_shards(
-                self._db, self._host_id, [_to_row(*each) for each in founded.values()]
+                self._db, self._host_id, [self._to_row(*each) for each in founded.values()]
             )
         except BaseException:
             for shard, settlement in planned:
@@ -131,13 +132,15 @@ class Settler:
             if settlement.is_founded and self._engine.shards.get(shard.shard_id) is shard
         }
 
-
-def _to_row(shard: Shard, settlement: Settlement) -> shard_storage.ShardSettlement:
-    return shard_storage.ShardSettlement(
-        shard_id=shard.shard_id,
-        range_id=shard.range_id,
-        watermark=settlement.watermark,
-        owes_set=[key.run_id for key in settlement.flag],
-        owes_cleared=[key.run_id for key in settlement.unflag],
-        wake_rewrites=list(settlement.wake_rewrites.values()),
-    )
+    def _to_row(self, shard: Shard, settlement: Settlement) -> shard_storage.ShardSettlement:
+        keys = itertools.chain(settlement.flag, settlement.unflag, settlement.wake_rewrites)
+        kinds = self._engine.kinds
+        return shard_storage.ShardSettlement(
+            shard_id=shard.shard_id,
+            range_id=shard.range_id,
+            watermark=settlement.watermark,
+            owes_set=[key.id for key in settlement.flag],
+            owes_cleared=[key.id for key in settlement.unflag],
+            wake_rewrites=list(settlement.wake_rewrites.values()),
+            in_aggregates={key.id for key in keys if not kinds.has_own_rows(key)},
+        )

@@ -6,22 +6,13 @@ buffered and when it gets its id; each machine bears that. What this program doe
 refuses: a state that leaves something out is a wrong state.
 """
 
-import hashlib
-
 from aetheris.api.v1 import history_pb2
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import UnknownRecordError
+from aetheris_server.history.aggregates.records import chain_hash
 from aetheris_server.history.state.machine import unknown_record
 from aetheris_server.history.state.registry import RUN_MACHINES, fact_name
 from aetheris_server.history.state.run import RunState
-
-
-def chain_hash(previous: bytes, record: bytes) -> bytes:
-    """The next link: sha256 over the previous one, the record's length and the record.
-
-    The length has 8 bytes, big-endian.
-    """
-    return hashlib.sha256(previous + len(record).to_bytes(8, "big") + record).digest()
 
 
 def apply(state: RunState, record: log_pb2.LogRecord, stored: bytes) -> None:

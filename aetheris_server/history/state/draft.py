@@ -11,10 +11,10 @@ from google.protobuf.message import Message
 
 from aetheris.api.v1 import failure_pb2, history_pb2
 from aetheris.server.v1 import log_pb2
+from aetheris_server.history.aggregates.records import ATTRIBUTES
 from aetheris_server.history.state.inflight import Inflight
-from aetheris_server.history.state.records import ATTRIBUTES
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.state.times import to_timestamp
+from aetheris_server.history.times import to_timestamp
 
 DEFAULT_TASK_TIMEOUT = timedelta(seconds=10)
 _RETRY_INITIAL_INTERVAL = timedelta(seconds=1)

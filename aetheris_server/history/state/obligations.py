@@ -12,11 +12,11 @@ from aetheris_server.history.state.registry import RUN_MACHINES, fact_name
 from aetheris_server.history.state.run import RunState
 
 
-def owes_tasks(state: RunState) -> bool:
+def owes(state: RunState) -> bool:
     """Whether a crash now would leave tasks to offer again."""
     if state.is_open:
-        for owes in RUN_MACHINES.owes:
-            if owes(state):
+        for is_owing in RUN_MACHINES.owes:
+            if is_owing(state):
                 return True
     return False
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aetheris.api.v1 import history_pb2, workflow_pb2
+from aetheris_server.history.aggregates.key import AggregateKey
+from aetheris_server.history.aggregates.records import EMPTY_HASH
 from aetheris_server.history.state.parts import Parts
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from aetheris_server.history.state.machines.timer import TimerState
     from aetheris_server.history.state.machines.workflow_task.values import WorkflowTaskState
 
-EMPTY_HASH = bytes(32)
-"""What the hash chain of a run begins with."""
+KIND = "run"
+"""The name of the kind of aggregate that a run is."""
 
 _OPEN_STATUSES = frozenset(
     {
@@ -35,12 +37,20 @@ _OPEN_STATUSES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class RunKey:
+class RunKey(AggregateKey):
     """Names a run in the whole cluster. All runs of a workflow id are in one shard."""
 
-    namespace_id: str
-    workflow_id: str
-    run_id: str
+    kind: str = KIND
+
+    @property
+    def workflow_id(self) -> str:
+        """What callers know it by."""
+        return self.name
+
+    @property
+    def run_id(self) -> str:
+        """Which of the workflow id's runs it is."""
+        return self.id
 
 
 @dataclass(slots=True)

@@ -7,10 +7,10 @@ from google.protobuf.message import DecodeError
 
 from aetheris.server.v1 import state_pb2
 from aetheris_server.errors import BrokenLogError, UnknownRecordError
-from aetheris_server.history.state.records import find_unknown
+from aetheris_server.history.aggregates.records import find_unknown
 from aetheris_server.history.state.registry import RUN_MACHINES
 from aetheris_server.history.state.run import RunKey, RunState
-from aetheris_server.history.state.times import from_timestamp, to_timestamp
+from aetheris_server.history.times import from_timestamp, to_timestamp
 
 SNAPSHOT_VERSION = 1
 """Of the form that is written. It grows when a program from before could not read it right."""

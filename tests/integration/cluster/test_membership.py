@@ -109,7 +109,7 @@ async def test_host_that_was_buried_forgets_its_shards_and_joins_anew(
 ) -> None:
     async with _bench(migrated_postgres_dsn) as bench:
         await _start(bench, "a")
-        run = await bench.engine.load(NAMESPACE_ID, "a")
+        run = await bench.runs.load(NAMESPACE_ID, "a")
         # By one that dies at once, having taken what it could.
         await db.fetch(
             "WITH gone AS (DELETE FROM hosts)"
@@ -118,7 +118,7 @@ async def test_host_that_was_buried_forgets_its_shards_and_joins_anew(
         await wait_until(lambda: run.is_dropped)
         await wait_until(lambda: bench.host.membership.is_ready)
         assert {shard.host_id for shard in await load_shards(db)} == {bench.host.membership.host_id}
-        again = await bench.engine.load(NAMESPACE_ID, "a")
+        again = await bench.runs.load(NAMESPACE_ID, "a")
         assert again is not run
 
 
@@ -127,7 +127,7 @@ async def test_host_whose_lease_is_not_renewed_is_not_ready_until_it_is(
 ) -> None:
     async with postgres_proxy(migrated_postgres_dsn) as (proxy, dsn), _bench(dsn) as bench:
         await _start(bench, "a")
-        run = await bench.engine.load(NAMESPACE_ID, "a")
+        run = await bench.runs.load(NAMESPACE_ID, "a")
         proxy.is_holding = True
         await wait_until(lambda: not bench.host.membership.is_ready)
         assert "lease" in (bench.host.membership.waits_for or "")
@@ -136,7 +136,7 @@ async def test_host_whose_lease_is_not_renewed_is_not_ready_until_it_is(
         proxy.is_holding = False
         await wait_until(lambda: bench.host.membership.is_ready)
         # Nobody had the shards meanwhile, so what is in memory is good.
-        assert await bench.engine.load(NAMESPACE_ID, "a") is run
+        assert await bench.runs.load(NAMESPACE_ID, "a") is run
 
 
 async def test_host_at_the_address_of_another_serves_nothing_and_says_so(

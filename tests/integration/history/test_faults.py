@@ -25,10 +25,10 @@ from aetheris_server.errors import (
     RunSetAsideError,
     UnavailableError,
 )
-from aetheris_server.history import task_start
 from aetheris_server.history.api import start_tasks
-from aetheris_server.history.engine import changing, rows
+from aetheris_server.history.engine import changing
 from aetheris_server.history.engine.refusals import REFUSAL_INTERVAL
+from aetheris_server.history.runs import index, task_start
 from aetheris_worker import workflow
 from aetheris_worker.testing import Replayer
 from tests.support.history_host import (
@@ -81,10 +81,10 @@ def _fails_on_bad_runs(real: Callable[..., Any], type_of: Callable[..., str]) ->
 def _break_encoding(patch: pytest.MonkeyPatch) -> None:
     """The row of a bad run cannot be encoded."""
     patch.setattr(
-        rows,
+        index,
         "encode_search_attributes",
         _fails_on_bad_runs(
-            rows.encode_search_attributes,
+            index.encode_search_attributes,
             lambda attributes: _BAD if _BAD in attributes.indexed_fields else "",
         ),
     )
@@ -198,7 +198,7 @@ async def test_fault_in_a_transition_loses_and_repeats_nothing_that_was_acknowle
 
 
 def _owes_for_runs_that_never_were(bench: HistoryBench, run_ids: set[str]) -> set[str]:
-    owing = {key.run_id for shard in bench.engine.shards.values() for key in shard.owing.all()}
+    owing = {key.id for shard in bench.engine.shards.values() for key in shard.owing.all()}
     return owing - run_ids
 
 
@@ -218,7 +218,7 @@ async def test_run_that_fails_again_and_again_takes_its_shard_away_once_in_a_whi
         range_id = bench.engine.shards[shard_id].range_id
         for _ in range(20):
             with pytest.raises(RunSetAsideError):
-                await bench.engine.load(NAMESPACE_ID, "w")
+                await bench.runs.load(NAMESPACE_ID, "w")
         assert bench.engine.shards[shard_id].range_id == range_id
         monkeypatch.undo()
         bench.clock.advance(REFUSAL_INTERVAL)
@@ -268,12 +268,12 @@ async def test_run_whose_log_is_not_whole_is_refused_once_in_a_while_and_others_
                 await bench.service.signal_workflow(NAMESPACE_ID, signal_request("broken"))
         before = bench.db.row_count
         with pytest.raises(BrokenLogError):
-            await bench.engine.load(NAMESPACE_ID, "broken")
+            await bench.runs.load(NAMESPACE_ID, "broken")
         assert bench.db.row_count == before
         # Nor does its task come back every second, and the sweep looks at it in a while.
         assert (await bench.start_task(task)).HasField("gone")
         shard = bench.engine.find_shard(NAMESPACE_ID, "broken")
-        await wait_until(lambda: broken.run_id in {key.run_id for key in shard.owing.all()})
+        await wait_until(lambda: broken.run_id in {key.id for key in shard.owing.all()})
         await _Signallers(bench, "whole").run(1)
         assert bench.host.membership.is_ready
 
@@ -290,7 +290,7 @@ async def test_run_whose_log_ends_too_early_is_refused(migrated_postgres_dsn: st
     await _delete_record(migrated_postgres_dsn, started.run_id, 2)
     async with history_bench(migrated_postgres_dsn) as bench:
         with pytest.raises(BrokenLogError, match="as the run's row says"):
-            await bench.engine.load(NAMESPACE_ID, "w")
+            await bench.runs.load(NAMESPACE_ID, "w")
 
 
 async def _delete_record(dsn: str, run_id: str, run_seq: int) -> None:
@@ -354,7 +354,7 @@ async def test_history_with_a_hole_before_its_snapshot_is_refused(
         (task,) = bench.matching.refs
     await _delete_record(migrated_postgres_dsn, broken.run_id, 3)
     async with history_bench(migrated_postgres_dsn, **settings) as bench:
-        await bench.engine.load(NAMESPACE_ID, "broken")
+        await bench.runs.load(NAMESPACE_ID, "broken")
         with pytest.raises(BrokenLogError, match=f"{broken.run_id}' record 4: expected"):
             await bench.service.get_workflow_history(
                 NAMESPACE_ID,
@@ -364,5 +364,5 @@ async def test_history_with_a_hole_before_its_snapshot_is_refused(
             )
         # Nor does a worker get a part of it, again and again.
         assert (await bench.start_task(task)).HasField("gone")
-        run = await bench.engine.load(NAMESPACE_ID, "broken")
+        run = await bench.runs.load(NAMESPACE_ID, "broken")
         assert run.inflight.workflow_task is None

@@ -41,7 +41,7 @@ async def _read_history(bench: HistoryBench) -> None:
         NAMESPACE_ID,
         workflow_service_pb2.GetWorkflowHistoryRequest(workflow_execution=_EXECUTION),
     )
-    run = await bench.engine.load(NAMESPACE_ID, "w")
+    run = await bench.runs.load(NAMESPACE_ID, "w")
     records = await load_run(bench.db, run.shard_id, run.key.run_id)
     on_disk = records[-1].first_event_id + records[-1].event_count - 1
     assert page.history.events[-1].event_id <= on_disk
@@ -80,7 +80,7 @@ async def _under_steady_writes(bench: HistoryBench) -> AsyncGenerator[None]:
 
     writers = [asyncio.create_task(write()) for _ in range(_WRITERS)]
     try:
-        run = await bench.engine.load(NAMESPACE_ID, "w")
+        run = await bench.runs.load(NAMESPACE_ID, "w")
         await wait_until(lambda: run.state.signal_count > _WRITERS)
         yield
     finally:
@@ -122,7 +122,7 @@ async def test_page_of_a_run_whose_close_is_on_its_way_has_the_close(
     async with history_bench(migrated_postgres_dsn) as bench:
         await bench.service.start_workflow(NAMESPACE_ID, start_request("w"))
         request = workflow_service_pb2.TerminateWorkflowRequest(workflow_execution=_EXECUTION)
-        run = await bench.engine.load(NAMESPACE_ID, "w")
+        run = await bench.runs.load(NAMESPACE_ID, "w")
         async with bench.engine.writer._turn:
             ending = asyncio.create_task(bench.service.terminate_workflow(NAMESPACE_ID, request))
             await wait_until(lambda: not run.is_committed)
@@ -250,7 +250,7 @@ async def test_call_is_refused_for_a_close_only_when_that_is_on_disk(
 ) -> None:
     async with history_bench(migrated_postgres_dsn) as bench:
         tokens = await _tokens_of_run(bench)
-        run = await bench.engine.load(NAMESPACE_ID, "w")
+        run = await bench.runs.load(NAMESPACE_ID, "w")
         async with bench.engine.writer._turn:
             ending = asyncio.ensure_future(_terminate(bench, tokens))
             await wait_until(lambda: not run.is_committed)
@@ -270,7 +270,7 @@ async def test_query_is_not_refused_for_a_close_that_came_after_it(
     async with history_bench(migrated_postgres_dsn) as bench:
         tokens = await _tokens_of_run(bench)
         await _decide(bench, tokens)
-        run = await bench.engine.load(NAMESPACE_ID, "w")
+        run = await bench.runs.load(NAMESPACE_ID, "w")
         async with bench.engine.writer._turn:
             signalling = asyncio.ensure_future(_signal(bench, tokens))
             await wait_until(lambda: not run.is_committed)

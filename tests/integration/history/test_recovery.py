@@ -11,9 +11,9 @@ from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.errors import StorageUnavailableError
 from aetheris_server.history import dispatch
+from aetheris_server.history.aggregates.aggregate import Aggregate
+from aetheris_server.history.aggregates.key import AggregateKey
 from aetheris_server.history.engine import loader
-from aetheris_server.history.run import LoadedRun
-from aetheris_server.history.state.run import RunKey
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench
 from tests.support.raw import seconds
 from tests.support.wait import wait_until
@@ -87,7 +87,7 @@ async def test_tasks_that_found_no_room_are_offered_when_there_is_some(
         await _wait_offered(bench, run_ids)
 
 
-async def _one_in_each(bench: HistoryBench) -> dict[int, RunKey]:
+async def _one_in_each(bench: HistoryBench) -> dict[int, AggregateKey]:
     """By shard, a run that owes a task and is not in memory."""
     await _start(bench, 30)
     runs = {run.shard_id: run for run in bench.engine.cache}
@@ -113,13 +113,13 @@ async def test_shard_that_is_taken_while_another_is_recovered_does_not_wait_for_
         keys = await _one_in_each(bench)
         # Whoever loads it never ends.
         loading = bench.engine._finder._loading
-        hung = loading[keys[0].run_id] = asyncio.get_running_loop().create_future()
+        hung = loading[keys[0].id] = asyncio.get_running_loop().create_future()
         _fail(bench, 0)
         await wait_until(lambda: 0 in bench.engine.shards)
         _fail(bench, 1)
         await wait_until(lambda: _is_recovered(bench, 1))
         assert not _is_recovered(bench, 0)
-        del loading[keys[0].run_id]
+        del loading[keys[0].id]
         hung.set_result(None)
         await wait_until(lambda: _is_recovered(bench, 0))
 
@@ -131,10 +131,10 @@ async def test_shard_is_recovered_though_a_run_of_another_is_unavailable(
         keys = await _one_in_each(bench)
         load = bench.engine.load
 
-        async def load_others(namespace_id: str, workflow_id: str, run_id: str = "") -> LoadedRun:
-            if run_id == keys[0].run_id:
+        async def load_others(key: AggregateKey) -> Aggregate:
+            if key == keys[0]:
                 raise StorageUnavailableError("postgres", "not this one")
-            return await load(namespace_id, workflow_id, run_id)
+            return await load(key)
 
         monkeypatch.setattr(bench.engine, "load", load_others)
         _fail(bench, *keys)

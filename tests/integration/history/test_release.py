@@ -84,7 +84,7 @@ async def at_most_once_task(bench: HistoryBench) -> worker_service_pb2.ActivityT
 
 async def is_offered_again_and_on_disk(bench: HistoryBench) -> bool:
     ref = await bench.take_ref(ACTIVITY)
-    run = await bench.engine.load(NAMESPACE_ID, "w")
+    run = await bench.runs.load(NAMESPACE_ID, "w")
     records = await load_run(bench.db, run.shard_id, run.key.run_id)
     return ref.attempt == 1 and any(
         fact.HasField("activity_attempt_not_delivered")
@@ -132,7 +132,7 @@ async def test_at_most_once_start_whose_poll_went_away_meanwhile_is_offered_agai
         lost = await at_most_once_task(bench)
         await bench.service.release_tasks([lost.task_token])
         ref = await bench.take_ref(ACTIVITY)
-        run = await bench.engine.load(NAMESPACE_ID, "w")
+        run = await bench.runs.load(NAMESPACE_ID, "w")
         async with bench.engine.writer._turn:
             starting = asyncio.create_task(bench.start_task(ref))
             await wait_until(lambda: run.inflight.activities)
@@ -178,8 +178,8 @@ async def test_tasks_that_were_ready_when_their_start_was_given_up_are_offered_a
         refs = await two_refs(bench, workflow_pb2.ACTIVITY_DELIVERY_AT_LEAST_ONCE)
         await bench.service.start_workflow(NAMESPACE_ID, start_request("other"))
         slow = await bench.take_ref(task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW)
-        run = await bench.engine.load(NAMESPACE_ID, "w")
-        other = await bench.engine.load(NAMESPACE_ID, slow.workflow_id)
+        run = await bench.runs.load(NAMESPACE_ID, "w")
+        other = await bench.runs.load(NAMESPACE_ID, slow.workflow_id)
         async with bench.engine.writer._turn:
             signal = asyncio.create_task(
                 bench.service.signal_workflow(NAMESPACE_ID, signal_request(slow.workflow_id))
@@ -201,7 +201,7 @@ async def two_refs(
 ) -> list[matching_service_pb2.TaskRef]:
     """An activity task and a workflow task of one run, that nobody has."""
     await bench.service.start_workflow(NAMESPACE_ID, start_request("w"))
-    run = await bench.engine.load(NAMESPACE_ID, "w")
+    run = await bench.runs.load(NAMESPACE_ID, "w")
     task = (
         await bench.start_task(await bench.take_ref(task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW))
     ).workflow_task

@@ -86,7 +86,7 @@ async def test_decision_given_again_gets_nothing_that_is_no_longer_out(
         await bench.service.respond_activity_task_completed(NAMESPACE_ID, result)
         again = await decide(bench, decision)
         assert again == Decided()
-        run = await bench.engine.load(NAMESPACE_ID, "w")
+        run = await bench.runs.load(NAMESPACE_ID, "w")
         assert not run.inflight.activities
 
 

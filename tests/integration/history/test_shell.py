@@ -20,8 +20,10 @@ from aetheris.api.v1 import (
 )
 from aetheris.server.v1 import log_pb2, matching_service_pb2
 from aetheris_server.errors import BrokenLogError, RequestError, UnavailableError
-from aetheris_server.history.engine.loader import load_run_state, load_run_states
-from aetheris_server.history.run import LoadedRun
+from aetheris_server.history.engine.loader import load_one, load_several
+from aetheris_server.history.kinds import KINDS
+from aetheris_server.history.runs.kind import RUN
+from aetheris_server.history.runs.run import LoadedRun
 from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.machines.lifecycle.start import new_state
 from aetheris_server.history.state.obligations import obligations
@@ -113,10 +115,10 @@ async def test_long_run_is_loaded_from_its_snapshot_and_the_records_behind_it(
         for _ in range(450):
             await _signal(bench, request.workflow_id)
         run = bench.engine.cache.find(started.run_id)
-        assert run is not None
+        assert isinstance(run, LoadedRun)
         bench.engine.cache.drop(run)
         before = bench.db.row_count
-        again = await bench.engine.load(NAMESPACE_ID, request.workflow_id, started.run_id)
+        again = await bench.runs.load(NAMESPACE_ID, request.workflow_id, started.run_id)
         # The row in executions, the snapshot, and fewer records than lie between snapshots.
         assert bench.db.row_count - before < 102
         assert again.state == run.state
@@ -157,14 +159,15 @@ async def test_snapshot_at_fault_is_refused_and_its_run_loaded_from_the_log(
         run, state = await _damage_snapshot(bench, fault)
         before = _refused_count()
         (again,) = (
-            [await load_run_state(bench.db, run.shard_id, NAMESPACE_ID, run.key.run_id)]
+            [await load_one(bench.db, RUN, run.shard_id, run.key)]
             if loads_alone
             else [
                 loaded
-                async for part in load_run_states(bench.db, [(run.shard_id, run.key)])
+                async for part in load_several(bench.db, KINDS, [(run.shard_id, run.key)])
                 for loaded in part
             ]
         )
+        assert isinstance(again, LoadedRun)
         assert again.state == state
         assert _refused_count() == before + 1
         assert await load_snapshots(bench.db, [(run.shard_id, run.key.run_id)]) == []
@@ -180,7 +183,7 @@ async def test_snapshot_ahead_of_its_log_is_believed(migrated_postgres_dsn: str)
             (*ids, snapshot.run_seq),
         )
         with pytest.raises(BrokenLogError, match=f"record {snapshot.run_seq}: .* its snapshot"):
-            await load_run_state(bench.db, run.shard_id, NAMESPACE_ID, run.key.run_id)
+            await load_one(bench.db, RUN, run.shard_id, run.key)
         assert await load_snapshots(bench.db, [ids]) == [snapshot]
         assert state.run_seq > snapshot.run_seq
 
@@ -192,7 +195,7 @@ async def _damage_snapshot(bench: HistoryBench, fault: LiteralString) -> tuple[L
     for _ in range(10):
         await _signal(bench, request.workflow_id)
     run = bench.engine.cache.find(started.run_id)
-    assert run is not None
+    assert isinstance(run, LoadedRun)
     await bench.db.fetch(f"UPDATE snapshots SET {fault}")
     return run, run.state
 
@@ -242,7 +245,7 @@ async def test_start_that_is_given_up_half_way_is_offered_again(
             signalling = asyncio.create_task(_signal(bench, request.workflow_id))
             await asyncio.sleep(0)
             starting = asyncio.create_task(bench.start_task(ref))
-            run = await bench.engine.load(NAMESPACE_ID, request.workflow_id)
+            run = await bench.runs.load(NAMESPACE_ID, request.workflow_id)
             await wait_until(lambda: run.inflight.workflow_task is not None)
             starting.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -268,7 +271,7 @@ async def test_timer_that_is_due_survives_a_write_that_comes_before_it(
         bench.clock.advance(6)
         await _decide(bench, task)
         rows = await bench.db.fetch(
-            "SELECT wake_time, owes_tasks FROM executions WHERE run_id = %s", [started.run_id]
+            "SELECT wake_time, owes FROM executions WHERE run_id = %s", [started.run_id]
         )
         assert rows[0][0] is not None
 
@@ -279,7 +282,7 @@ async def test_shard_lost_in_the_middle_of_a_commit_writes_nothing_and_is_not_ac
     async with history_bench(migrated_postgres_dsn) as bench:
         request = _start_request()
         started = await bench.service.start_workflow(NAMESPACE_ID, request)
-        run = await bench.engine.load(NAMESPACE_ID, request.workflow_id)
+        run = await bench.runs.load(NAMESPACE_ID, request.workflow_id)
         async with bench.engine.writer._turn:
             signalling = asyncio.create_task(_signal(bench, request.workflow_id))
             await wait_until(lambda: not run.is_committed)
@@ -310,11 +313,7 @@ async def test_run_that_cannot_be_read_keeps_no_other_from_being_recovered(
         await wait_until(
             lambda: (
                 bad.run_id
-                in {
-                    key.run_id
-                    for shard in bench.engine.shards.values()
-                    for key in shard.owing.all()
-                }
+                in {key.id for shard in bench.engine.shards.values() for key in shard.owing.all()}
             )
         )
 
@@ -511,7 +510,7 @@ class _Life:
         """What is in memory equals what the log says; every task that is due has been offered."""
         for workflow_id in self.workflow_ids:
             with suppress(RequestError):
-                run = await self.bench.engine.load(NAMESPACE_ID, workflow_id)
+                run = await self.bench.runs.load(NAMESPACE_ID, workflow_id)
                 await wait_until(lambda run=run: self.has_equal_log(run), 5, "the log")
                 # Offers follow commits.
                 await wait_until(lambda run=run: self.has_all_offers(run), 5, "all tasks")

@@ -7,7 +7,8 @@ import pytest
 from aetheris.api.v1 import task_queue_pb2, worker_service_pb2, workflow_service_pb2
 from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.errors import InvalidArgumentError
-from aetheris_server.history.state.times import from_timestamp
+from aetheris_server.history.runs.run import LoadedRun
+from aetheris_server.history.times import from_timestamp
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench
 from tests.support.raw import payloads, schedule_activity, seconds
 from tests.support.wait import wait_until
@@ -49,7 +50,7 @@ async def with_activity(bench: HistoryBench) -> TaskToken:
 
 def sealed(bench: HistoryBench, token: TaskToken, year: int) -> bytes:
     token.started_time.FromDatetime(datetime(year, 1, 1, tzinfo=UTC))
-    return bench.engine.tokens.seal_task(token)
+    return bench.runs.tokens.seal_task(token)
 
 
 @YEARS
@@ -65,7 +66,7 @@ async def test_heartbeat_with_any_time_leaves_the_timers_right(
             ),
         )
         run = bench.engine.cache.find(token.run_id)
-        assert run is not None
+        assert isinstance(run, LoadedRun)
         [started] = run.inflight.activities.values()
         assert started.started_time == bench.clock.now()
         bench.advance(4.9)

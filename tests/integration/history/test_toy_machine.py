@@ -51,7 +51,7 @@ async def test_machine_of_a_test_lives_through_crashes(
         async with history_bench(migrated_postgres_dsn, clock, **settings) as bench:
             await wait_until(lambda: _alarm_refs(bench))
             assert await _described(bench) == {"egg": b"rings", "tea": b"set"}
-            run = await bench.engine.load(NAMESPACE_ID, "w")
+            run = await bench.runs.load(NAMESPACE_ID, "w")
             assert (run.snapshot_seq > 0) == (interval == 1)
             record = decide_silenced(run.state, run.inflight, "egg", bench.engine.time_of(run))
             await bench.engine.commit(run, record).ticket.wait()

@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from aetheris_server.config import PostgresSettings
+from aetheris_server.storage.aggregate_rows import AGGREGATE_STATEMENTS
 from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.execution_rows import EXECUTION_STATEMENTS
@@ -17,6 +18,6 @@ async def db(migrated_postgres_dsn: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def writer(db: Database) -> AsyncIterator[LogWriter]:
-    writer = LogWriter(db, EXECUTION_STATEMENTS)
+    writer = LogWriter(db, [*EXECUTION_STATEMENTS, *AGGREGATE_STATEMENTS])
     yield writer
     await writer.close()

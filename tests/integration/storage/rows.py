@@ -6,6 +6,12 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 from aetheris_server.ids import new_run_id
+from aetheris_server.storage.aggregate_rows import (
+    INSERT_AGGREGATES,
+    UPDATE_AGGREGATES,
+    AggregateRow,
+    AggregateUpdate,
+)
 from aetheris_server.storage.commit import CommitBatch
 from aetheris_server.storage.execution_rows import (
     INSERT_EXECUTIONS,
@@ -26,12 +32,18 @@ def batch_of(
     inserts: Iterable[ExecutionRow] = (),
     updates: Iterable[ExecutionUpdate] = (),
     snapshots: Iterable[SnapshotRow] = (),
+    aggregate_inserts: Iterable[AggregateRow] = (),
+    aggregate_updates: Iterable[AggregateUpdate] = (),
 ) -> CommitBatch:
     made = CommitBatch(log=[*log])
     for row in inserts:
         made.changes.add(INSERT_EXECUTIONS, row)
     for update in updates:
         made.changes.add(UPDATE_EXECUTIONS, update)
+    for aggregate in aggregate_inserts:
+        made.changes.add(INSERT_AGGREGATES, aggregate)
+    for change in aggregate_updates:
+        made.changes.add(UPDATE_AGGREGATES, change)
     for snapshot in snapshots:
         made.changes.add(PUT_SNAPSHOTS, snapshot)
     return made
@@ -96,6 +108,16 @@ def close_update(row: ExecutionRow, **columns: object) -> ExecutionUpdate:
         wake_time=None,
         history_length=11,
         history_bytes=2000,
-        owes_tasks=False,
+        owes=False,
     )
     return replace(update, **columns)
+
+
+def aggregate_row(
+    shard_id: int = 1, name: str = "name", id_: str = "", **columns: object
+) -> AggregateRow:
+    """An open aggregate."""
+    row = AggregateRow(
+        shard_id=shard_id, kind="kind", namespace_id=NAMESPACE_ID, name=name, id=id_ or new_run_id()
+    )
+    return replace(row, **columns)

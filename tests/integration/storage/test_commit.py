@@ -12,7 +12,7 @@ from aetheris_server.storage.execution_rows import (
     INSERT_EXECUTIONS,
     UPDATE_EXECUTIONS,
 )
-from aetheris_server.storage.executions import load_execution
+from aetheris_server.storage.executions import load_executions
 from aetheris_server.storage.log import LogRow, RunRecord, load_run
 from aetheris_server.storage.snapshots import SnapshotRow, load_snapshots
 from tests.integration.storage.rows import (
@@ -54,14 +54,14 @@ async def test_commit_execution_reads_back_every_column(db: Database, writer: Lo
         parent_workflow_id="parent é",
         parent_run_id=new_run_id(),
         wake_time=START_TIME,
-        owes_tasks=True,
+        owes=True,
     )
     bare = execution_row(workflow_id="order-2")
 
     await writer.commit(batch_of(inserts=[full, bare]))
 
     for row in (full, bare):
-        assert await load_execution(db, 1, NAMESPACE_ID, row.run_id) == row
+        assert await load_executions(db, [(1, row.run_id)]) == [row]
 
 
 async def test_commit_insert_and_updates_of_one_run_leaves_the_last(
@@ -72,8 +72,7 @@ async def test_commit_insert_and_updates_of_one_run_leaves_the_last(
 
     await writer.commit(batch_of(inserts=[row], updates=updates))
 
-    found = await load_execution(db, 1, NAMESPACE_ID, row.run_id)
-    assert found is not None
+    (found,) = await load_executions(db, [(1, row.run_id)])
     assert (found.status, found.history_length, found.close_time) == (
         COMPLETED,
         7,

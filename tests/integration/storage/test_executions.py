@@ -13,10 +13,8 @@ from aetheris_server.storage.executions import (
     ExecutionFilter,
     find_run_of_request,
     list_executions,
-    load_due,
-    load_execution,
+    load_executions,
     load_newest_runs,
-    load_owing,
 )
 from tests.integration.storage.rows import (
     COMPLETED,
@@ -139,45 +137,14 @@ async def test_load_newest_runs_of_nothing_asks_nothing(db: Database) -> None:
     assert await load_newest_runs(db, []) == {}
 
 
-async def test_load_execution_of_another_shard_or_namespace_finds_nothing(
+async def test_load_executions_leaves_out_what_is_not_there(
     db: Database, writer: LogWriter
 ) -> None:
     row = execution_row()
     await insert(writer, row)
 
-    assert await load_execution(db, 1, NAMESPACE_ID, row.run_id) == row
-    assert await load_execution(db, 2, NAMESPACE_ID, row.run_id) is None
-    assert await load_execution(db, 1, new_run_id(), row.run_id) is None
-    assert await load_execution(db, 1, NAMESPACE_ID, "not-a-run") is None
-
-
-async def test_load_due_returns_the_earliest_of_these_shards(
-    db: Database, writer: LogWriter
-) -> None:
-    late, early, future = (
-        execution_row(shard_id=shard_id, wake_time=START_TIME + minutes(count))
-        for shard_id, count in ((1, 2), (2, 1), (1, 9))
-    )
-    elsewhere = execution_row(shard_id=3, wake_time=START_TIME)
-    await insert(writer, late, early, future, elsewhere, execution_row())
-
-    due = await load_due(db, [1, 2], START_TIME + minutes(5), 10)
-
-    assert due == [
-        (2, NAMESPACE_ID, early.workflow_id, early.run_id, early.wake_time),
-        (1, NAMESPACE_ID, late.workflow_id, late.run_id, late.wake_time),
-    ]
-    assert await load_due(db, [1, 2], START_TIME + minutes(5), 1) == due[:1]
-    assert await load_due(db, [1, 2], START_TIME + minutes(5), 9, (due[0][4], due[0][3])) == due[1:]
-
-
-async def test_load_owing_returns_only_marked_runs_of_these_shards(
-    db: Database, writer: LogWriter
-) -> None:
-    owing = execution_row(owes_tasks=True)
-    await insert(writer, owing, execution_row(), execution_row(shard_id=2, owes_tasks=True))
-
-    assert await load_owing(db, [1]) == [(1, NAMESPACE_ID, owing.workflow_id, owing.run_id)]
+    wanted = [(1, row.run_id), (2, row.run_id), (1, new_run_id()), (1, "not-a-run")]
+    assert await load_executions(db, wanted) == [row]
 
 
 async def test_list_executions_pages_hold_each_run_once_newest_first(

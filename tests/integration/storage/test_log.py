@@ -1,5 +1,4 @@
 import json
-from datetime import UTC, datetime
 from typing import Any, LiteralString
 
 import pytest
@@ -7,15 +6,12 @@ import pytest
 from aetheris_server.ids import new_run_id
 from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Database
-from aetheris_server.storage.execution_rows import ExecutionUpdate
 from aetheris_server.storage.log import (
     _RUN_EVENTS,
-    load_open_runs_since,
     load_run,
     load_run_events,
 )
-from aetheris_server.storage.shards import acquire_shards, ensure_cluster
-from tests.integration.storage.rows import NAMESPACE_ID, batch_of, execution_row, log_row
+from tests.integration.storage.rows import batch_of, log_row
 
 pytestmark = pytest.mark.integration
 
@@ -111,35 +107,3 @@ async def count_rows_read(db: Database, run_id: str, from_event_id: int) -> int:
 
     json.loads(text, object_hook=add)
     return int(total)
-
-
-async def test_load_open_runs_since_names_each_open_run_behind_the_watermark_once(
-    db: Database, writer: LogWriter
-) -> None:
-    await ensure_cluster(db, 4)
-    await acquire_shards(db, "host", [1, 2], lambda *_: (b"note", b"hash"))
-    before, twice, other, closed, elsewhere = (new_run_id() for _ in range(5))
-    places = [(1, before), (1, twice), (2, other), (1, closed), (3, elsewhere)]
-    now = datetime.now(UTC)
-    await writer.commit(
-        batch_of(
-            log=[
-                log_row(1, 2, before),
-                log_row(1, 3, twice, run_seq=1),
-                log_row(1, 4, twice, run_seq=2),
-                log_row(1, 5, closed),
-                log_row(2, 2, other),
-                log_row(3, 1, elsewhere),
-            ],
-            inserts=[
-                execution_row(shard_id, f"workflow-{run_id}", run_id) for shard_id, run_id in places
-            ],
-            updates=[ExecutionUpdate(1, closed, 2, now, None, 1, 1, owes_tasks=False)],
-        )
-    )
-
-    assert sorted(await load_open_runs_since(db, {1: 2, 2: 0})) == [
-        (1, NAMESPACE_ID, f"workflow-{twice}", twice),
-        (2, NAMESPACE_ID, f"workflow-{other}", other),
-    ]
-    assert await load_open_runs_since(db, {}) == []

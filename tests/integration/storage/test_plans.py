@@ -5,7 +5,17 @@ from typing import LiteralString
 
 import pytest
 
-from aetheris_server.storage import commit, executions, log, newest, shards, snapshots
+from aetheris_server.storage import (
+    aggregates,
+    commit,
+    executions,
+    finding,
+    log,
+    newest,
+    shards,
+    snapshots,
+)
+from aetheris_server.storage.aggregate_rows import UPDATE_AGGREGATES
 from aetheris_server.storage.database import Connection, Database
 from aetheris_server.storage.execution_rows import UPDATE_EXECUTIONS
 
@@ -27,7 +37,8 @@ async def explain(db: Database, statement: str) -> list[str]:
     """The lines of the plan that is made without knowing the parameters."""
     for number in range(1, statement.count("%s") + 1):
         statement = statement.replace("%s", f"${number}", 1)
-    for number, name in enumerate(("shard_id", "run_id", "event_id", "max_rows"), start=1):
+    names = dict.fromkeys(re.findall(r"%\((\w+)\)s", statement))
+    for number, name in enumerate(names, start=1):
         statement = statement.replace(f"%({name})s", f"${number}")
 
     async def run(connection: Connection) -> list[str]:
@@ -66,11 +77,25 @@ async def explain(db: Database, statement: str) -> list[str]:
             {"namespace_id", "workflow_id"},
             id="list-of-id",
         ),
-        pytest.param(executions._ONE, "executions_pkey", {"shard_id", "run_id"}, id="one"),
+        pytest.param(
+            executions._SEVERAL, "executions_pkey", {"shard_id", "run_id"}, id="runs-rows"
+        ),
         pytest.param(_PAGE, "executions_list", {"namespace_id", "start_time"}, id="list"),
-        pytest.param(executions._DUE, "executions_wake", {"shard_id", "wake_time"}, id="due"),
-        pytest.param(executions._OWING, "executions_owing", {"shard_id"}, id="owing"),
+        pytest.param(
+            finding._DUE,
+            "(executions|aggregates)_wake",
+            {"shard_id", "wake_time"},
+            id="due",
+        ),
+        pytest.param(finding._OWING, "(executions|aggregates)_owing", {"shard_id"}, id="owing"),
         pytest.param(shards._UPDATE_RUNS, "executions_pkey", {"shard_id", "run_id"}, id="runs"),
+        pytest.param(
+            shards._UPDATE_AGGREGATES, "aggregates_pkey", {"shard_id", "id"}, id="aggregates"
+        ),
+        pytest.param(aggregates._SEVERAL, "aggregates_pkey", {"shard_id", "id"}, id="several"),
+        pytest.param(
+            UPDATE_AGGREGATES.sql, "aggregates_pkey", {"shard_id", "id"}, id="update-aggregates"
+        ),
         pytest.param(
             UPDATE_EXECUTIONS.sql,
             "executions_pkey",
@@ -85,8 +110,8 @@ async def test_plan_on_empty_tables_goes_by_the_index_made_for_it(
 ) -> None:
     plan = await explain(db, statement)
 
-    scans = [line for line in plan if " on log" in line or " on executions" in line]
-    scans += [line for line in plan if " on snapshots" in line]
+    tables = ("log", "executions", "aggregates", "snapshots")
+    scans = [line for line in plan if any(f" on {table}" in line for table in tables)]
     uses = re.compile(rf"using {index} ")
     assert all(uses.search(line) for line in scans if "Update on" not in line), plan
     assert "Seq Scan" not in "".join(plan)
@@ -95,8 +120,9 @@ async def test_plan_on_empty_tables_goes_by_the_index_made_for_it(
 
 
 async def test_plan_of_recovery_on_empty_tables_goes_by_both_indexes(db: Database) -> None:
-    plan = "\n".join(await explain(db, log._OPEN_RUNS_SINCE))
+    plan = "\n".join(await explain(db, finding._OPEN_SINCE))
 
     assert "using log_pkey on log" in plan
     assert "using executions_pkey on executions" in plan
+    assert "using aggregates_pkey on aggregates" in plan
     assert "Seq Scan" not in plan

@@ -8,7 +8,7 @@ from aetheris_server.config import ConfigError, PostgresSettings
 from aetheris_server.errors import ShardLostError
 from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Database
-from aetheris_server.storage.executions import load_due, load_owing
+from aetheris_server.storage.finding import load_due, load_owing
 from aetheris_server.storage.hosts import bury_hosts, register_host
 from aetheris_server.storage.shards import (
     AcquiredShard,
@@ -23,6 +23,7 @@ from aetheris_server.storage.shards import (
 )
 from tests.integration.storage.rows import (
     START_TIME,
+    aggregate_row,
     batch_of,
     close_update,
     execution_row,
@@ -211,7 +212,7 @@ async def test_settle_with_an_old_range_is_not_ours(db: Database) -> None:
 
 async def test_settle_sets_and_clears_owing_runs(db: Database, writer: LogWriter) -> None:
     await acquire(db, "a", [0])
-    set_run, cleared_run = execution_row(0), execution_row(0, owes_tasks=True)
+    set_run, cleared_run = execution_row(0), execution_row(0, owes=True)
     await writer.commit(batch_of(inserts=[set_run, cleared_run]))
 
     settlement = ShardSettlement(
@@ -220,24 +221,57 @@ async def test_settle_sets_and_clears_owing_runs(db: Database, writer: LogWriter
     for _ in range(2):
         await settle_shards(db, "a", [settlement])
 
-    assert [owing[3] for owing in await load_owing(db, [0])] == [set_run.run_id]
+    assert [owing[4] for owing in await load_owing(db, [0])] == [set_run.run_id]
 
 
-async def test_settle_that_was_planned_before_a_run_closed_does_not_flag_it(
+async def test_settle_that_was_planned_before_a_run_closed_leaves_its_flag(
     db: Database, writer: LogWriter
 ) -> None:
     await acquire(db, "a", [0])
-    run, flagged = execution_row(0), execution_row(0)
-    await writer.commit(batch_of(inserts=[run, flagged]))
-    await writer.commit(
-        batch_of(updates=[close_update(run), close_update(flagged, owes_tasks=True)])
+    done, owing = execution_row(0), execution_row(0)
+    await writer.commit(batch_of(inserts=[done, owing]))
+    await writer.commit(batch_of(updates=[close_update(done), close_update(owing, owes=True)]))
+
+    planned = ShardSettlement(0, 1, 1, owes_set=[done.run_id], owes_cleared=[owing.run_id])
+    await settle_shards(db, "a", [planned])
+
+    assert [found[4] for found in await load_owing(db, [0])] == [owing.run_id]
+
+
+async def test_settle_changes_the_rows_of_runs_and_of_other_aggregates(
+    db: Database, writer: LogWriter
+) -> None:
+    await acquire(db, "a", [0])
+    run = execution_row(0, wake_time=START_TIME)
+    flagged, cleared, woken, closed = (
+        aggregate_row(0, owes=owes, wake_time=wake_time, close_time=close_time)
+        for owes, wake_time, close_time in (
+            (False, None, None),
+            (True, None, None),
+            (False, START_TIME, None),
+            (True, None, START_TIME),
+        )
     )
+    aggregates = [flagged, cleared, woken, closed]
+    await writer.commit(batch_of(inserts=[run], aggregate_inserts=aggregates))
 
-    await settle_shards(db, "a", [ShardSettlement(0, 1, 1, owes_set=[run.run_id])])
-    assert [owing[3] for owing in await load_owing(db, [0])] == [flagged.run_id]
+    settlement = ShardSettlement(
+        0,
+        1,
+        1,
+        owes_set=[run.run_id, flagged.id],
+        owes_cleared=[cleared.id, closed.id],
+        wake_rewrites=[
+            WakeRewrite(run.run_id, START_TIME, None),
+            WakeRewrite(woken.id, START_TIME, None),
+        ],
+        in_aggregates={row.id for row in aggregates},
+    )
+    await settle_shards(db, "a", [settlement])
 
-    await settle_shards(db, "a", [ShardSettlement(0, 1, 1, owes_cleared=[flagged.run_id])])
-    assert await load_owing(db, [0]) == []
+    owing = {found[4] for found in await load_owing(db, [0])}
+    assert owing == {run.run_id, flagged.id, closed.id}
+    assert await load_due(db, [0], START_TIME + timedelta(minutes=1), 10) == []
 
 
 async def test_settle_rewrites_a_wake_time_only_if_it_is_still_the_old_one(
@@ -268,8 +302,11 @@ async def test_settle_rewrites_a_wake_time_only_if_it_is_still_the_old_one(
     await settle_shards(db, "a", [settlement])
 
     due = await load_due(db, [0], latest + timedelta(minutes=1), 10)
-    assert [(run[3], run[4]) for run in due] == [(changed.run_id, later), (moved.run_id, latest)]
-    assert [owing[3] for owing in await load_owing(db, [0])] == [marked.run_id]
+    assert [(found[4], time) for found, time in due] == [
+        (changed.run_id, later),
+        (moved.run_id, latest),
+    ]
+    assert [owing[4] for owing in await load_owing(db, [0])] == [marked.run_id]
 
 
 async def test_settle_beside_commits_of_the_same_runs_gets_through(
@@ -290,7 +327,7 @@ async def test_settle_beside_commits_of_the_same_runs_gets_through(
 
     async def update() -> None:
         for _ in range(20):
-            updates = [close_update(run, owes_tasks=True) for run in reversed(runs)]
+            updates = [close_update(run, owes=True) for run in reversed(runs)]
             await writer.commit(batch_of(updates=updates))
 
     await asyncio.gather(settle(), update())

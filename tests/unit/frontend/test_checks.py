@@ -10,7 +10,7 @@ from aetheris_server.config import LimitSettings
 from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.frontend.checks import operator, worker, workflow
 from aetheris_server.frontend.checks.fields import check_namespace_name
-from aetheris_server.history.state.times import MAX_DURATION
+from aetheris_server.history.times import MAX_DURATION
 from aetheris_server.rpc.tokens import LISTING_NAMESPACES, LISTING_WORKFLOWS, Tokens
 from tests.support.messages import RUN_ID
 from tests.support.peers import NAMESPACE_ID

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from aetheris_server.history.engine import engine, rows
-from aetheris_server.history.run import LoadedRun
+from aetheris_server.history.engine import engine
+from aetheris_server.history.runs import run as run_module
+from aetheris_server.history.runs.run import LoadedRun
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
 from tests.support.clock import ManualClock
@@ -107,8 +108,8 @@ def test_fault_in_a_snapshot_fails_neither_its_run_nor_one_that_takes_its_room(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "_MIN_RECORDS_FOR_SNAPSHOT", 2)
-    monkeypatch.setattr(rows, "to_snapshot", _refuse)
-    bench = MemoryEngine(clock, cache_max_runs=1, snapshot_interval_records=2)
+    monkeypatch.setattr(run_module, "to_snapshot", _refuse)
+    bench = MemoryEngine(clock, cache_max_count=1, snapshot_interval_records=2)
     old = bench.start("old")
     bench.run_task(old, schedule_activity("a"))
     new = bench.start("new")

@@ -53,7 +53,7 @@ def _handlers(bench: MemoryEngine, namespace_id: str, tokens: Tokens) -> dict[st
     catalog = FakeCatalog()
     catalog._make(namespace_id, "test", "", 3600, "other")
     nothing = cast("Any", None)
-    history = RoutedHistory(lambda _: None, serve_history(bench.engine), nothing, 1, tokens)
+    history = RoutedHistory(lambda _: None, serve_history(bench.runs), nothing, 1, tokens)
     services = build_frontend(
         *(Settings(), history, FakeMatching(), catalog, {}, DrainGate(), SystemClock(), 1, tokens)
     )
@@ -98,7 +98,7 @@ async def test_local_signal_is_few_functions_from_servicer_to_commit_queue() -> 
             "passed_on.<locals>.pass_on",
             "RoutedHistory.call",
             "signal_workflow",
-            "RunChanges.commit",
+            "Changes.commit",
             "Committer.enqueue",
         ]
     ]

@@ -6,7 +6,7 @@ from aetheris.api.v1 import command_pb2, failure_pb2, history_pb2, workflow_pb2
 from aetheris_server.errors import WorkflowClosedError
 from aetheris_server.history.state.deadlines import next_deadline, next_inflight_deadline
 from aetheris_server.history.state.machines.lifecycle.close import to_result
-from aetheris_server.history.state.obligations import obligations, owes_tasks
+from aetheris_server.history.state.obligations import obligations, owes
 from tests.support.runs import (
     RunDriver,
     application_failure,
@@ -72,7 +72,7 @@ def test_closed_run_owes_nothing_and_waits_for_nothing() -> None:
     run.start_activity()
     run.start_task()
     run.terminate()
-    assert not owes_tasks(run.state)
+    assert not owes(run.state)
     assert obligations(run.state, run.inflight, run.now) == []
     assert next_deadline(run.state, run.inflight, run.now) is None
     assert next_inflight_deadline(run.state, run.inflight, run.at) is None

@@ -173,7 +173,7 @@ async def test_shard_is_failed_before_anybody_is_told() -> None:
 async def test_rows_beside_the_log_are_written_in_the_order_of_their_commits() -> None:
     def update(length: int) -> RowChanges:
         changes = RowChanges()
-        row = ExecutionUpdate(1, "run", 1, None, None, length, 0, owes_tasks=False)
+        row = ExecutionUpdate(1, "run", 1, None, None, length, 0, owes=False)
         changes.add(UPDATE_EXECUTIONS, row)
         return changes
 

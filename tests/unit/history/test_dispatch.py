@@ -12,9 +12,9 @@ from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.clock import SystemClock
 from aetheris_server.errors import StorageUnavailableError
 from aetheris_server.history import dispatch
-from aetheris_server.history import notices as notices_of_history
 from aetheris_server.history.dispatch import Dispatcher
-from aetheris_server.history.notices import CancellationNotices, Notice
+from aetheris_server.history.runs import notices as notices_of_history
+from aetheris_server.history.runs.notices import CancellationNotices, Notice
 from aetheris_server.ids import shard_of
 from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.rpc.table import NOTIFY_CANCELLATION

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from aetheris.server.v1 import state_pb2
+from aetheris_server.history.aggregates.records import decode_record
 from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.machines.lifecycle.start import new_state
-from aetheris_server.history.state.records import decode_record
 from aetheris_server.history.state.registry import RUN_MACHINES, fact_name
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot

@@ -1,18 +1,14 @@
 """An outage of the store fails every shard and adds it again: each at the cost of what it has."""
 
-from typing import Any, cast
-
-from aetheris_server.history.dispatch import Dispatcher
-from aetheris_server.history.engine.engine import Engine, EngineSettings
-from aetheris_server.history.notices import CancellationNotices
-from aetheris_server.history.run import LoadedRun, Ticket
+from aetheris_server.history.aggregates.transition import Ticket
+from aetheris_server.history.engine.engine import Engine
+from aetheris_server.history.runs.run import LoadedRun
 from aetheris_server.history.shard import Shard
-from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.run import RunKey
 from aetheris_server.storage.executions import NewestRun
 from tests.support.clock import ManualClock
+from tests.support.engines import build_runs
 from tests.support.runs import BEGIN, RunDriver
-from tests.support.secrets import TOKENS
 from tests.support.steps import count_steps
 
 _RUNS = 500
@@ -20,31 +16,15 @@ _NEWEST = NewestRun("run", 1, "request", "run", BEGIN, None)
 
 
 def _engine(clock: ManualClock, shard_count: int) -> Engine:
-    settings = EngineSettings(
-        shard_count=shard_count,
-        cache_max_runs=10_000,
-        cache_max_bytes=10**9,
-        snapshot_interval_records=100,
-        limits=RunLimits(),
-    )
-    nothing = cast("Any", None)
-    engine = Engine(
-        settings,
-        clock,
-        nothing,
-        Dispatcher(nothing, clock),
-        CancellationNotices(nothing),
-        TOKENS,
-        lambda: True,
-        lambda *_: None,
-    )
+    runs = build_runs(clock, shard_count=shard_count, cache_max_count=10_000)
+    engine = runs.engine
     for shard_id in range(shard_count):
         engine.add_shard(Shard(shard_id, range_id=1, next_seq=1, watermark=0))
     for number in range(_RUNS):
         shard_id = number % shard_count
         key = RunKey("namespace", f"workflow-{number}", f"run-{number}")
         engine.cache.put(_loaded(shard_id, key))
-        engine._newest.put((shard_id, key.namespace_id, key.workflow_id), _NEWEST)
+        runs._newest.put((shard_id, key.namespace_id, key.workflow_id), _NEWEST)
     return engine
 
 

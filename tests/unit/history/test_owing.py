@@ -4,27 +4,27 @@ from collections.abc import Callable
 
 import pytest
 
-from aetheris_server.history.owing import OwingRuns
+from aetheris_server.history.owing import Owing
 from aetheris_server.history.state.run import RunKey
 
 _KEY = RunKey("namespace", "workflow", "run")
 _PLACES = ("", "unflagged", "flagged", "stale")
 
 
-def _begin(runs: OwingRuns) -> None:
+def _begin(runs: Owing) -> None:
     runs.begin(runs.plan(until_seq=9))
 
 
-def _settle(runs: OwingRuns) -> None:
+def _settle(runs: Owing) -> None:
     plan = runs.plan(until_seq=9)
     runs.begin(plan)
     runs.settle(plan.flag)
 
 
-def _settle_after(event: Callable[[OwingRuns], None]) -> Callable[[OwingRuns], None]:
+def _settle_after(event: Callable[[Owing], None]) -> Callable[[Owing], None]:
     """An event that comes while the settlement is on its way."""
 
-    def settle(runs: OwingRuns) -> None:
+    def settle(runs: Owing) -> None:
         plan = runs.plan(until_seq=9)
         runs.begin(plan)
         event(runs)
@@ -33,26 +33,26 @@ def _settle_after(event: Callable[[OwingRuns], None]) -> Callable[[OwingRuns], N
     return settle
 
 
-def _owes(runs: OwingRuns) -> None:
+def _owes(runs: Owing) -> None:
     runs.note(_KEY, True, 1)
 
 
-def _owes_nothing(runs: OwingRuns) -> None:
+def _owes_nothing(runs: Owing) -> None:
     runs.note(_KEY, False, 1)
 
 
-def _row_says_owes(runs: OwingRuns) -> None:
+def _row_says_owes(runs: Owing) -> None:
     _owes(runs)
     runs.note_row_written(_KEY, True)
 
 
-def _row_says_nothing(runs: OwingRuns) -> None:
+def _row_says_nothing(runs: Owing) -> None:
     _owes_nothing(runs)
     runs.note_row_written(_KEY, False)
 
 
 # Where the event takes a run that is nowhere, unflagged, flagged, stale.
-_TABLE: list[tuple[Callable[[OwingRuns], None], tuple[str, str, str, str]]] = [
+_TABLE: list[tuple[Callable[[Owing], None], tuple[str, str, str, str]]] = [
     (_owes, ("unflagged", "unflagged", "flagged", "flagged")),
     (_owes_nothing, ("", "", "stale", "stale")),
     (_row_says_owes, ("flagged", "flagged", "flagged", "flagged")),
@@ -66,8 +66,8 @@ _TABLE: list[tuple[Callable[[OwingRuns], None], tuple[str, str, str, str]]] = [
 ]
 
 
-def _runs_with(place: str) -> OwingRuns:
-    runs = OwingRuns()
+def _runs_with(place: str) -> Owing:
+    runs = Owing()
     if place == "unflagged":
         runs.note(_KEY, True, 1)
     elif place:
@@ -75,7 +75,7 @@ def _runs_with(place: str) -> OwingRuns:
     return runs
 
 
-def _place(runs: OwingRuns) -> str:
+def _place(runs: Owing) -> str:
     (place,) = [name for name in _PLACES if name and _KEY in getattr(runs, name)] or [""]
     return place
 
@@ -83,7 +83,7 @@ def _place(runs: OwingRuns) -> str:
 @pytest.mark.parametrize("event, places", _TABLE)
 @pytest.mark.parametrize("index", range(4))
 def test_run_goes_where_the_table_says(
-    event: Callable[[OwingRuns], None], places: tuple[str, str, str, str], index: int
+    event: Callable[[Owing], None], places: tuple[str, str, str, str], index: int
 ) -> None:
     runs = _runs_with(_PLACES[index])
     assert _place(runs) == _PLACES[index]

@@ -8,12 +8,12 @@ import pytest
 from aetheris.api.v1 import command_pb2, history_pb2
 from aetheris.server.v1 import log_pb2, state_pb2
 from aetheris_server.errors import BrokenLogError, RunUnreadableError, UnknownRecordError
-from aetheris_server.history.engine.loader import fold
-from aetheris_server.history.state.apply import apply, chain_hash
-from aetheris_server.history.state.run import EMPTY_HASH
+from aetheris_server.history.aggregates.records import EMPTY_HASH, chain_hash
+from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.snapshot import SNAPSHOT_VERSION, to_snapshot
 from aetheris_server.storage.log import RunRecord
 from aetheris_server.storage.snapshots import SnapshotRow
+from tests.support.engines import fold_run
 from tests.support.runs import KEY, RunDriver, schedule_activity, start_timer
 
 _NEW_FIELD = b"\xfa\x7f\x01x"
@@ -67,14 +67,14 @@ def _snapshot(run: RunDriver, data: bytes = b"") -> SnapshotRow:
 
 def test_log_that_is_whole_is_folded() -> None:
     run = _driver()
-    assert fold(KEY, 1, None, _rows(run)).state == run.state
+    assert fold_run(KEY, 1, None, _rows(run)).state == run.state
 
 
 def test_snapshot_and_the_log_behind_it_are_folded() -> None:
     run = _driver()
     snapshot = _snapshot(run)
     run.signal("s3")
-    loaded = fold(KEY, 1, snapshot, _rows(run)[snapshot.run_seq - 1 :])
+    loaded = fold_run(KEY, 1, snapshot, _rows(run)[snapshot.run_seq - 1 :])
     assert loaded.state == run.state
     assert loaded.snapshot_seq == snapshot.run_seq
 
@@ -107,7 +107,7 @@ def test_log_that_is_not_whole_is_refused_and_the_record_named(
     break_: Callable[[list[RunRecord]], list[RunRecord]], run_seq: int
 ) -> None:
     with pytest.raises(BrokenLogError) as caught:
-        fold(KEY, 1, None, break_(_rows(_driver())))
+        fold_run(KEY, 1, None, break_(_rows(_driver())))
     assert (caught.value.run_id, caught.value.run_seq) == (KEY.run_id, run_seq)
 
 
@@ -118,7 +118,7 @@ def test_records_of_two_writers_are_refused() -> None:
     mixed = [*_rows(ours), _rows(theirs)[-1]]
     mixed[-1] = replace(mixed[-1], run_seq=len(mixed))
     with pytest.raises(BrokenLogError):
-        fold(KEY, 1, None, mixed)
+        fold_run(KEY, 1, None, mixed)
 
 
 def test_snapshot_that_the_log_does_not_bear_out_is_refused() -> None:
@@ -130,7 +130,7 @@ def test_snapshot_that_the_log_does_not_bear_out_is_refused() -> None:
         (replace(snapshot, run_seq=snapshot.run_seq + 1), rows[-1:]),
     ):
         with pytest.raises(BrokenLogError):
-            fold(KEY, 1, broken, records)
+            fold_run(KEY, 1, broken, records)
 
 
 def _event(run: RunDriver, event_type: int, field: str) -> log_pb2.LogRecord:
@@ -166,7 +166,7 @@ def test_event_that_is_not_known_is_refused(event_type: int, field: str, is_buff
     if is_buffered:
         record.facts.add().event_buffered.CopyFrom(record.events.pop())
     with pytest.raises(UnknownRecordError, match=f"record {run.state.run_seq + 1}: "):
-        fold(KEY, 1, None, _with_last(run, record))
+        fold_run(KEY, 1, None, _with_last(run, record))
 
 
 def test_fact_that_is_not_known_is_refused() -> None:
@@ -174,7 +174,7 @@ def test_fact_that_is_not_known_is_refused() -> None:
     record = log_pb2.LogRecord()
     record.facts.add().MergeFromString(_NEW_FIELD)
     with pytest.raises(UnknownRecordError, match="field 2047 of Fact"):
-        fold(KEY, 1, None, _with_last(run, record))
+        fold_run(KEY, 1, None, _with_last(run, record))
     record = log_pb2.LogRecord()
     record.facts.add().shard_acquired.host_id = "h"
     with pytest.raises(UnknownRecordError, match="the fact shard_acquired"):
@@ -197,7 +197,7 @@ def test_field_that_is_not_known_is_refused_wherever_a_server_wrote_it() -> None
             newer.CopyFrom(record)
             place(newer).MergeFromString(_NEW_FIELD)
             with pytest.raises(UnknownRecordError, match="field 2047"):
-                fold(KEY, 1, None, _with_last(run, newer))
+                fold_run(KEY, 1, None, _with_last(run, newer))
 
 
 def test_field_that_only_clients_know_is_kept() -> None:
@@ -206,7 +206,7 @@ def test_field_that_only_clients_know_is_kept() -> None:
     attributes = command.schedule_activity_task_command_attributes
     attributes.input.payloads.add().MergeFromString(_NEW_FIELD)
     run.run_task(command)
-    state = fold(KEY, 1, None, _rows(run)).state
+    state = fold_run(KEY, 1, None, _rows(run)).state
     (activity,) = state.activities.values()
     assert _NEW_FIELD in activity.scheduled.input.SerializeToString()
 
@@ -221,7 +221,7 @@ def test_delivery_that_is_not_known_is_refused() -> None:
     attributes = record.events[0].activity_task_scheduled_event_attributes
     attributes.delivery = 9  # pyright: ignore[reportAttributeAccessIssue] - a newer program's
     with pytest.raises(UnknownRecordError, match="the activity delivery 9"):
-        fold(KEY, 1, None, _with_last(run, record))
+        fold_run(KEY, 1, None, _with_last(run, record))
 
 
 def _newer_version(snapshot: state_pb2.RunSnapshot) -> None:
@@ -254,7 +254,7 @@ def test_snapshot_that_is_not_known_is_refused(
     snapshot = state_pb2.RunSnapshot.FromString(to_snapshot(run.state))
     change(snapshot)
     with pytest.raises(UnknownRecordError, match=problem):
-        fold(KEY, 1, _snapshot(run, snapshot.SerializeToString()), _rows(run)[-1:])
+        fold_run(KEY, 1, _snapshot(run, snapshot.SerializeToString()), _rows(run)[-1:])
 
 
 def test_snapshot_from_before_there_were_versions_is_read() -> None:
@@ -262,13 +262,13 @@ def test_snapshot_from_before_there_were_versions_is_read() -> None:
     snapshot = state_pb2.RunSnapshot.FromString(to_snapshot(run.state))
     snapshot.ClearField("version")
     row = _snapshot(run, snapshot.SerializeToString())
-    assert fold(KEY, 1, row, _rows(run)[-1:]).state == run.state
+    assert fold_run(KEY, 1, row, _rows(run)[-1:]).state == run.state
 
 
 def test_bytes_that_are_no_snapshot_are_refused() -> None:
     run = _driver()
     with pytest.raises(RunUnreadableError, match="expected a snapshot"):
-        fold(KEY, 1, _snapshot(run, b"\xff"), _rows(run)[-1:])
+        fold_run(KEY, 1, _snapshot(run, b"\xff"), _rows(run)[-1:])
 
 
 def test_everything_that_this_program_writes_is_known_to_it() -> None:
@@ -280,4 +280,4 @@ def test_everything_that_this_program_writes_is_known_to_it() -> None:
         )
     )
     run.terminate()
-    assert fold(KEY, 1, None, _rows(run)).state == run.state
+    assert fold_run(KEY, 1, None, _rows(run)).state == run.state

@@ -20,6 +20,7 @@ from aetheris.api.v1 import command_pb2, history_pb2
 from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_WORKFLOW
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError, WorkflowClosedError
+from aetheris_server.history.aggregates.records import EMPTY_HASH
 from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.deadlines import (
     decide_due,
@@ -29,8 +30,8 @@ from aetheris_server.history.state.deadlines import (
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machines.activity.answers import require_attempt
 from aetheris_server.history.state.machines.activity.values import is_owed
-from aetheris_server.history.state.obligations import obligations, owes_tasks
-from aetheris_server.history.state.run import EMPTY_HASH, RunState
+from aetheris_server.history.state.obligations import obligations, owes
+from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
 from tests.support.run_strategies import CLOSINGS, COMMANDS, GOOD_COMMANDS
 from tests.support.runs import (
@@ -349,7 +350,7 @@ class RunMachine(RuleBasedStateMachine):
     def everything_owed_was_offered(self) -> None:
         owed = obligations(self.run.state, self.run.inflight, self.run.now)
         assert ref_ids(owed) <= ref_ids(self.run.refs)
-        assert owes_tasks(self.run.state) or not owed
+        assert owes(self.run.state) or not owed
 
     @invariant()
     def wake_time_covers_every_durable_deadline(self) -> None:

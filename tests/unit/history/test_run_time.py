@@ -3,7 +3,7 @@
 import random
 from datetime import UTC, datetime, timedelta
 
-from aetheris_server.history.run_time import RunTime
+from aetheris_server.history.aggregates.own_time import OwnTime
 from tests.support.clock import ManualClock
 
 _HOUR = timedelta(hours=1)
@@ -33,7 +33,7 @@ class _BusyClock:
 def test_time_without_a_step_is_the_wall_clock_and_never_ahead_of_it() -> None:
     for seed in range(20):
         clock = _BusyClock(seed)
-        time = RunTime(clock.now())
+        time = OwnTime(clock.now())
         for _ in range(1000):
             assert time.read(clock) <= clock.now()
 
@@ -41,7 +41,7 @@ def test_time_without_a_step_is_the_wall_clock_and_never_ahead_of_it() -> None:
 def test_time_to_a_deadline_is_never_counted_short() -> None:
     for seed in range(1000):
         clock = _BusyClock(seed)
-        time = RunTime(clock.now())
+        time = OwnTime(clock.now())
         deadline = time.read(clock) + timedelta(seconds=5)
         late = time.to_monotonic(deadline) - clock.monotonic()
         # The wall clock, read after the clock for intervals, has less left.
@@ -49,7 +49,7 @@ def test_time_to_a_deadline_is_never_counted_short() -> None:
 
 
 def test_time_goes_on_evenly_when_the_wall_clock_steps_back(clock: ManualClock) -> None:
-    time = RunTime(clock.now())
+    time = OwnTime(clock.now())
     before = time.read(clock)
     clock.set_wall_clock(before - _HOUR)
     clock.advance(2)
@@ -62,14 +62,14 @@ def test_time_goes_on_evenly_when_the_wall_clock_steps_back(clock: ManualClock) 
 
 def test_time_of_a_run_begins_where_its_log_ends(clock: ManualClock) -> None:
     written = clock.now() + _HOUR
-    time = RunTime(written)
+    time = OwnTime(written)
     assert time.read(clock) == written
     clock.advance(5)
     assert time.read(clock) == written + timedelta(seconds=5)
 
 
 def test_moment_of_a_deadline_is_where_the_time_reaches_it(clock: ManualClock) -> None:
-    time = RunTime(clock.now())
+    time = OwnTime(clock.now())
     deadline = time.read(clock) + timedelta(seconds=5)
     clock.set_wall_clock(clock.now() - _HOUR)
     clock.advance(1)

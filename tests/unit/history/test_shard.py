@@ -1,4 +1,4 @@
-"""The watermark, and the flags of runs that owe tasks for long."""
+"""The watermark, and the flags of what has owed something for long."""
 
 import random
 from collections import deque
@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 
 from aetheris_server.errors import CommitFailedError
+from aetheris_server.history.aggregates.key import AggregateKey
+from aetheris_server.history.aggregates.transition import Ticket
 from aetheris_server.history.recovery.settling import Settler
-from aetheris_server.history.run import Ticket
 from aetheris_server.history.shard import Settlement, Shard
 from aetheris_server.history.state.run import RunKey
 from aetheris_server.storage.shards import WakeRewrite
@@ -178,11 +179,11 @@ def test_recovered_run_holds_the_watermark_until_it_is_flagged() -> None:
 def test_wake_rewrite_that_changed_meanwhile_is_written_again() -> None:
     shard = _shard()
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    shard.wake_rewrites["a"] = WakeRewrite("a", now, None)
+    shard.wake_rewrites[_key("a")] = WakeRewrite("a", now, None)
     settlement = shard.plan_settlement(_LAG)
-    shard.wake_rewrites["a"] = WakeRewrite("a", now, now)
+    shard.wake_rewrites[_key("a")] = WakeRewrite("a", now, now)
     shard.settle(settlement)
-    assert _settle(shard).wake_rewrites == {"a": WakeRewrite("a", now, now)}
+    assert _settle(shard).wake_rewrites == {_key("a"): WakeRewrite("a", now, now)}
     assert shard.wake_rewrites == {}
 
 
@@ -215,14 +216,17 @@ class _Life:
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
         self.shard = _shard()
-        self.queued: deque[tuple[int, RunKey, bool, bool]] = deque()
+        self.queued: deque[tuple[int, RunKey, bool, bool, bool]] = deque()
         self.planned: Settlement | None = None
         self.needed_seq = 0
         self.has_landed = False
         self.watermark = 0
         self.owes: dict[RunKey, bool] = {}
         self.last_row: dict[RunKey, int] = {}
-        self.flags: set[RunKey] = set()
+        self.flags: set[AggregateKey] = set()
+        # What those that have closed still owe, as memory has it; which the disk has closed.
+        self.closing: dict[RunKey, bool] = {}
+        self.closed: set[AggregateKey] = set()
 
     def live(self) -> None:
         steps = [self.queue, self.commit, self.plan, self.land, self.settle, self.fail]
@@ -230,24 +234,31 @@ class _Life:
         for _ in range(80):
             self.chance.choices(steps, weights)[0]()
             for key, owes in self.owes.items():
-                is_named = key in self.flags or self.last_row[key] > self.watermark
+                is_named_by_log = self.last_row[key] > self.watermark and key not in self.closed
+                is_named = key in self.flags or is_named_by_log
                 assert not owes or is_named, key
 
     def queue(self) -> None:
         key, owes = _key(self.chance.choice("abcd")), self.chance.random() < 0.5
-        writes_row = self.chance.random() < 0.2
+        closes = key in self.closing or self.chance.random() < 0.03
+        writes_row = closes or self.chance.random() < 0.2
+        if closes:
+            # One that has closed comes to owe nothing new.
+            owes = self.closing[key] = owes and self.closing.get(key, True)
         seq = self.shard.take_seq()
         self.shard.owing.note(key, owes, seq)
         if writes_row:
             self.shard.note_row_written(key, owes)
-        self.queued.append((seq, key, owes, writes_row))
+        self.queued.append((seq, key, owes, writes_row, closes))
 
     def commit(self) -> None:
         if self.queued:
-            seq, key, owes, writes_row = self.queued.popleft()
+            seq, key, owes, writes_row, closes = self.queued.popleft()
             self.owes[key], self.last_row[key] = owes, seq
             if writes_row:
                 (self.flags.add if owes else self.flags.discard)(key)
+            if closes:
+                self.closed.add(key)
             self.shard.committed_seq = seq
 
     def plan(self) -> None:
@@ -260,8 +271,8 @@ class _Life:
         is_founded = self.shard.committed_seq >= self.needed_seq
         if self.planned is not None and not self.has_landed and is_founded:
             self.has_landed = True
-            self.flags |= set(self.planned.flag)
-            self.flags -= self.planned.unflag
+            self.flags |= set(self.planned.flag) - self.closed
+            self.flags -= self.planned.unflag - self.closed
             self.watermark = max(self.watermark, self.planned.watermark)
 
     def settle(self) -> None:

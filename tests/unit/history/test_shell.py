@@ -17,23 +17,22 @@ from aetheris_server.errors import (
     UnavailableError,
     UnstorableError,
 )
+from aetheris_server.history.aggregates.transition import Ticket
 from aetheris_server.history.dispatch import Dispatcher
-from aetheris_server.history.engine.cache import RunCache
-from aetheris_server.history.engine.engine import Engine, EngineSettings
-from aetheris_server.history.engine.newest_runs import NewestRuns
-from aetheris_server.history.notices import CancellationNotices
-from aetheris_server.history.run import EventTail, LoadedRun, Ticket, WaitingQuery
+from aetheris_server.history.engine.cache import AggregateCache
+from aetheris_server.history.engine.engine import Engine
+from aetheris_server.history.runs.newest import NewestRuns
+from aetheris_server.history.runs.run import EventTail, LoadedRun, WaitingQuery
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.inflight import TaskTaker
-from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machines.activity.values import StartedActivity
 from aetheris_server.history.state.run import RunKey
 from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import load_newest_runs
 from tests.support.clock import ManualClock
+from tests.support.engines import build_runs
 from tests.support.runs import BEGIN, RunDriver, payloads, schedule_activity
-from tests.support.secrets import TOKENS
 from tests.support.wait import wait_until
 
 TaskRef = matching_service_pb2.TaskRef
@@ -64,9 +63,9 @@ async def _while_running(
 # The cache.
 
 
-def _cache(max_runs: int, max_bytes: int = 10**9) -> tuple[RunCache, list[str]]:
+def _cache(max_runs: int, max_bytes: int = 10**9) -> tuple[AggregateCache, list[str]]:
     evicted: list[str] = []
-    return RunCache(max_runs, max_bytes, lambda run: evicted.append(run.key.run_id)), evicted
+    return AggregateCache(max_runs, max_bytes, lambda run: evicted.append(run.key.id)), evicted
 
 
 def test_cache_that_is_full_lets_the_least_recently_used_go() -> None:
@@ -372,24 +371,7 @@ async def test_look_ups_go_on_after_a_fault_in_the_half_of_one() -> None:
 
 
 def _engine(clock: ManualClock, is_leased: Callable[[], bool] = lambda: True) -> Engine:
-    settings = EngineSettings(
-        shard_count=1,
-        cache_max_runs=10,
-        cache_max_bytes=10**9,
-        snapshot_interval_records=100,
-        limits=RunLimits(),
-    )
-    nothing = cast("Any", None)
-    return Engine(
-        settings,
-        clock,
-        nothing,
-        Dispatcher(nothing, clock),
-        CancellationNotices(nothing),
-        TOKENS,
-        is_leased,
-        lambda *_: None,
-    )
+    return build_runs(clock, is_leased=is_leased).engine
 
 
 def _shard(range_id: int) -> Shard:

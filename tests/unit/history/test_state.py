@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import duration_pb2
 
 from aetheris.api.v1 import failure_pb2, history_pb2, workflow_pb2
-from aetheris_server.history.state.apply import chain_hash
+from aetheris_server.history.aggregates.records import chain_hash
 from aetheris_server.history.state.deadlines import (
     decide_due,
     next_deadline,
@@ -18,7 +18,7 @@ from aetheris_server.history.state.failures import trim
 from aetheris_server.history.state.obligations import obligations, take_due_retries
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
-from aetheris_server.history.state.times import MAX_DURATION, earliest, from_duration
+from aetheris_server.history.times import MAX_DURATION, earliest, from_duration
 from tests.support.runs import (
     BEGIN,
     KEY,

@@ -13,10 +13,10 @@ from hypothesis.stateful import precondition, rule
 from aetheris.api.v1 import command_pb2, history_pb2
 from aetheris.server.v1.matching_service_pb2 import TaskRef
 from aetheris_server.errors import UnknownRecordError
-from aetheris_server.history.run import LoadedRun
+from aetheris_server.history.runs.run import LoadedRun
 from aetheris_server.history.state.deadlines import next_deadline
 from aetheris_server.history.state.machine import Machine, OnEvent, OnFact
-from aetheris_server.history.state.obligations import obligations, owes_tasks
+from aetheris_server.history.state.obligations import obligations, owes
 from aetheris_server.history.state.registry import RUN_MACHINES, Registry
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
@@ -77,7 +77,7 @@ def test_command_becomes_an_event_a_value_and_a_deadline() -> None:
     assert run.names(2) == ["WORKFLOW_PROPERTIES_MODIFIED", "TIMER_STARTED"]
     assert [alarm.name for alarm in alarms_of(run.state)] == ["egg", "tea"]
     assert run.wake_time == BEGIN + timedelta(seconds=30)
-    assert owes_tasks(run.state)
+    assert owes(run.state)
     assert not run.refs[1:]
 
 
@@ -152,7 +152,7 @@ def test_run_that_closes_drops_its_values() -> None:
     assert run.state.held_bytes == 0
     assert run.inflight.is_idle
     assert next_deadline(run.state, run.inflight, run.now) is None
-    assert not owes_tasks(run.state)
+    assert not owes(run.state)
 
 
 def test_run_without_alarms_is_the_same_whether_they_are_served_or_not() -> None:
@@ -162,7 +162,7 @@ def test_run_without_alarms_is_the_same_whether_they_are_served_or_not() -> None
     with alarms_served():
         assert to_snapshot(run.state) == snapshot
         assert not run.state.parts
-        assert not owes_tasks(run.state)
+        assert not owes(run.state)
 
 
 def test_log_of_a_machine_that_is_not_there_is_refused() -> None:

@@ -6,10 +6,10 @@ from datetime import timedelta
 import pytest
 from prometheus_client import REGISTRY
 
-from aetheris_server.history.eager import release_activity
 from aetheris_server.history.engine.committer import MAX_QUEUED
 from aetheris_server.history.engine.timers import Deadlines
 from aetheris_server.history.engine.wakeups import DUE_HORIZON
+from aetheris_server.history.runs.eager import release_activity
 from aetheris_server.history.state.run import RunKey
 from tests.support.clock import ManualClock
 from tests.support.memory_engine import MemoryEngine
@@ -112,7 +112,7 @@ def test_parked_runs_are_not_looked_at(clock: ManualClock) -> None:
 
 
 def test_closed_runs_that_left_memory_are_never_loaded(clock: ManualClock) -> None:
-    bench, before = MemoryEngine(clock, cache_max_runs=10), _looks()
+    bench, before = MemoryEngine(clock, cache_max_count=10), _looks()
     for number in range(200):
         key = bench.start(f"{number}", workflow_run_timeout=seconds(3600))
         bench.run_task(key, schedule_activity(), start_timer("t", 60))
@@ -224,6 +224,6 @@ def test_activity_given_back_too_late_to_be_started_times_out(clock: ManualClock
     bench.start_activity(key, scheduled_id)
     bench.advance(6)
     started = run.inflight.activities[scheduled_id]
-    release_activity(bench.engine, run, scheduled_id, started.started_time)
+    release_activity(bench.runs, run, scheduled_id, started.started_time)
     bench.look()
     assert not run.state.activities

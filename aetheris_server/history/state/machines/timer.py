@@ -13,15 +13,15 @@ from datetime import datetime
 
 from aetheris.api.v1 import command_pb2, history_pb2, workflow_pb2, workflow_service_pb2
 from aetheris.server.v1 import state_pb2
+from aetheris_server.history.aggregates.records import find_unknown
 from aetheris_server.history.state.command_checks import CommandRefusedError, check_id
 from aetheris_server.history.state.command_pass import CommandPass
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machine import Machine, OnEvent
-from aetheris_server.history.state.records import find_unknown
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.state.times import (
+from aetheris_server.history.times import (
     MAX_DURATION,
     ZERO,
     from_duration,

@@ -10,7 +10,7 @@ from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.machines.activity.retry import decide_retry
 from aetheris_server.history.state.machines.activity.values import ActivityState, expiration_time
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.state.times import to_timestamp
+from aetheris_server.history.times import to_timestamp
 
 
 def require_attempt(state: RunState, scheduled_event_id: int, attempt: int) -> ActivityState:

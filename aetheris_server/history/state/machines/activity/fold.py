@@ -9,7 +9,7 @@ from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.machine import unknown_record
 from aetheris_server.history.state.machines.activity.values import ActivityState
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.state.times import from_timestamp
+from aetheris_server.history.times import from_timestamp
 
 ACTIVITY_BYTES = 1024
 """What one takes in memory beside what it carries."""

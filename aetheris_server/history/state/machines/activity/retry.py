@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, assert_never
 
 from aetheris.api.v1 import common_pb2, failure_pb2
-from aetheris_server.history.state.times import (
+from aetheris_server.history.times import (
     MAX_DURATION,
     ZERO,
     from_duration,

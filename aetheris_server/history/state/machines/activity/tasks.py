@@ -8,7 +8,7 @@ from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.machine import TaskRefs
 from aetheris_server.history.state.machines.activity.values import ActivityState, is_free, is_owed
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.state.times import to_timestamp
+from aetheris_server.history.times import to_timestamp
 
 
 def activity_ref(state: RunState, activity: ActivityState) -> matching_service_pb2.TaskRef:

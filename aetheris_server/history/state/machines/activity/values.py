@@ -5,7 +5,7 @@ from datetime import datetime
 
 from aetheris.api.v1 import common_pb2, failure_pb2, history_pb2, workflow_pb2
 from aetheris_server.history.state.inflight import Inflight, TaskTaker
-from aetheris_server.history.state.times import from_duration
+from aetheris_server.history.times import from_duration
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
 from aetheris.server.v1 import state_pb2
+from aetheris_server.history.aggregates.records import find_unknown
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.machines.activity.fold import ACTIVITY_BYTES, DELIVERIES
 from aetheris_server.history.state.machines.activity.values import (
@@ -9,9 +10,8 @@ from aetheris_server.history.state.machines.activity.values import (
     StartedActivity,
     expiration_time,
 )
-from aetheris_server.history.state.records import find_unknown
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.state.times import from_timestamp, to_timestamp
+from aetheris_server.history.times import from_timestamp, to_timestamp
 
 
 def save(state: RunState, snapshot: state_pb2.RunSnapshot) -> None:

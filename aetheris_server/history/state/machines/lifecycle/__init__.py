@@ -13,6 +13,7 @@ from datetime import datetime
 
 from aetheris.api.v1 import command_pb2, history_pb2, workflow_pb2
 from aetheris.server.v1 import state_pb2
+from aetheris_server.history.aggregates.records import find_unknown
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.machine import Machine, OnEvent
@@ -24,9 +25,8 @@ from aetheris_server.history.state.machines.lifecycle.close import (
     fail_workflow,
 )
 from aetheris_server.history.state.machines.lifecycle.start import deadlines, describe
-from aetheris_server.history.state.records import find_unknown
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.state.times import from_timestamp, to_timestamp
+from aetheris_server.history.times import from_timestamp, to_timestamp
 
 _STATUSES = frozenset(workflow_pb2.WorkflowExecutionStatus.values())
 

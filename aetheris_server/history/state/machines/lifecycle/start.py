@@ -10,7 +10,7 @@ from aetheris.server.v1 import log_pb2
 from aetheris_server.history.state.draft import DEFAULT_TASK_TIMEOUT, Draft
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.run import RunKey, RunState
-from aetheris_server.history.state.times import from_duration, from_timestamp, to_timestamp
+from aetheris_server.history.times import from_duration, from_timestamp, to_timestamp
 
 
 def decide_started(

@@ -4,12 +4,12 @@ from google.protobuf import timestamp_pb2
 
 from aetheris.api.v1 import history_pb2, workflow_pb2, workflow_service_pb2
 from aetheris.server.v1 import log_pb2, state_pb2
+from aetheris_server.history.aggregates.records import find_unknown
 from aetheris_server.history.state.failures import trim
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.machines.workflow_task.values import WorkflowTaskState
-from aetheris_server.history.state.records import find_unknown
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.state.times import from_timestamp, to_timestamp
+from aetheris_server.history.times import from_timestamp, to_timestamp
 
 # To the state.
 

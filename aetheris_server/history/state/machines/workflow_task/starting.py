@@ -11,7 +11,7 @@ from aetheris_server.history.state.machines.workflow_task.values import (
     is_owed,
 )
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.state.times import from_duration, to_timestamp
+from aetheris_server.history.times import from_duration, to_timestamp
 
 
 def is_startable(

@@ -8,7 +8,7 @@ from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.machine import TaskRefs
 from aetheris_server.history.state.machines.workflow_task.values import WorkflowTaskState, is_owed
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.state.times import to_duration, to_timestamp
+from aetheris_server.history.times import to_duration, to_timestamp
 
 STICKY_TIMEOUT = timedelta(seconds=10)
 

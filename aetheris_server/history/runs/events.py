@@ -3,7 +3,7 @@
 from aetheris.api.v1 import history_pb2
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import BrokenLogError
-from aetheris_server.history.run import LoadedRun
+from aetheris_server.history.runs.run import LoadedRun
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.log import RunRecord, load_run_events
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.errors import UnavailableError
-from aetheris_server.history.run import LoadedRun
+from aetheris_server.history.runs.run import LoadedRun
 from aetheris_server.history.state.machines.activity.values import StartedActivity
 from aetheris_server.loops import is_cancelled
 from aetheris_server.rpc.peers import MatchingPeer

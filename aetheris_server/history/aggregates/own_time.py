@@ -1,23 +1,23 @@
-"""The time of one run: the wall clock's, except that it never goes back.
+"""The time of one aggregate: the wall clock's, except that it never goes back.
 
     wall clock     10:00 ──► 10:05 │ 09:05 ──────────────────────► 10:20
-    the run's      10:00 ──► 10:05 ─ counted by the clock for intervals ─► 10:20
+    its own        10:00 ──► 10:05 ─ counted by the clock for intervals ─► 10:20
 
-A step back is a correction and must not delay what the run waits for; a step forward may be time
-that has passed, as after a machine was suspended. So the run's time is the later of the wall clock
-and of what has been counted since it was last read. A run that is loaded starts no earlier than the
+A step back is a correction and must not delay what it waits for; a step forward may be time
+that has passed, as after a machine was suspended. So its own time is the later of the wall clock
+and of what has been counted since it was last read. One that is loaded starts no earlier than the
 time of its newest record, whichever host wrote it: from then on it waits no longer than it had to
-when that was written, and the times in its history never go back.
+when that was written, and the times in its log never go back.
 """
 
 from datetime import datetime, timedelta
 
 from aetheris_server.clock import Clock
-from aetheris_server.history.state.times import ZERO
+from aetheris_server.history.times import ZERO
 
 
-class RunTime:
-    """A run's time while it is in memory. Each reading takes a moment not to be early.
+class OwnTime:
+    """An aggregate's time while it is in memory. Each reading takes a moment not to be early.
 
     Without a step it is the wall clock's to the microsecond: what is counted is rounded down, and
     the clock for intervals is read on the late side where counting starts and on the early one
@@ -30,13 +30,13 @@ class RunTime:
     __slots__ = ("_at", "_time", "lead")
 
     def __init__(self, time: datetime) -> None:
-        """Begin, not earlier than a time that the run has been at."""
+        """Begin, not earlier than a time that it has been at."""
         self._time = time
         self._at: float | None = None
         self.lead = ZERO
 
     def read(self, clock: Clock) -> datetime:
-        """The run's time now."""
+        """Its time now."""
         at = clock.monotonic()
         now = clock.now()
         counted = self._time

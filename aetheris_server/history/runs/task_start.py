@@ -2,9 +2,9 @@
 
 from aetheris.api.v1 import worker_service_pb2
 from aetheris.server.v1 import token_pb2
-from aetheris_server.history.engine.engine import Engine
-from aetheris_server.history.events import PAGE_SIZE, read_events
-from aetheris_server.history.run import LoadedRun, WaitingQuery
+from aetheris_server.history.runs.events import PAGE_SIZE, read_events
+from aetheris_server.history.runs.run import LoadedRun, WaitingQuery
+from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.state.inflight import TaskTaker
 from aetheris_server.history.state.machines.activity import starting as activity_starting
 from aetheris_server.history.state.machines.activity.values import (
@@ -14,35 +14,33 @@ from aetheris_server.history.state.machines.activity.values import (
 )
 from aetheris_server.history.state.machines.workflow_task import starting as task_starting
 from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
-from aetheris_server.history.state.times import to_timestamp
+from aetheris_server.history.times import to_timestamp
 from aetheris_server.ids import new_run_id
 from aetheris_server.rpc.tokens import LISTING_TASK_HISTORY
 
 
-def mark_workflow_task_started(
-    engine: Engine, run: LoadedRun, taker: TaskTaker
-) -> StartedWorkflowTask:
+def mark_workflow_task_started(runs: Runs, run: LoadedRun, taker: TaskTaker) -> StartedWorkflowTask:
     """Mark the run's pending workflow task as taken, with the queries that wait.
 
     Never awaits; the caller has checked that it is startable.
     """
-    now = engine.time_of(run)
+    now = runs.time_of(run)
     started = task_starting.start_workflow_task(
         run.state,
         run.inflight,
         taker,
         new_run_id(),
         now,
-        engine.clock.monotonic(),
-        engine.settings.limits,
+        runs.clock.monotonic(),
+        runs.limits,
         tuple(run.queries),
     )
-    engine.wakeups.schedule_inflight(run, started.deadline_at)
+    runs.wakeups.schedule_inflight(run, started.deadline_at)
     return started
 
 
 async def to_workflow_task(
-    engine: Engine, run: LoadedRun, started: StartedWorkflowTask
+    runs: Runs, run: LoadedRun, started: StartedWorkflowTask
 ) -> worker_service_pb2.WorkflowTask:
     """The message for a workflow task that has been started; waits until what it shows is on disk.
 
@@ -54,7 +52,7 @@ async def to_workflow_task(
     previous_id = state.previous_started_event_id
     from_id = previous_id + 1 if _is_cached_by(run, taker) else 1
     task = worker_service_pb2.WorkflowTask(
-        task_token=_workflow_task_token(engine, run, started),
+        task_token=_workflow_task_token(runs, run, started),
         workflow_type=state.started.workflow_type,
         previous_started_event_id=previous_id,
         started_event_id=started.started_event.event_id,
@@ -72,7 +70,7 @@ async def to_workflow_task(
     if state.workflow_task is not None:
         task.scheduled_time.CopyFrom(to_timestamp(state.workflow_task.scheduled_time))
     await run.wait_committed()
-    await _fill_history(engine, run, task, from_id, first_own_id)
+    await _fill_history(runs, run, task, from_id, first_own_id)
     if not task.next_page_token:
         own_events = (started.scheduled_event, started.started_event)
         task.history.events.extend(event for event in own_events if event is not None)
@@ -80,7 +78,7 @@ async def to_workflow_task(
 
 
 async def to_query_task(
-    engine: Engine, run: LoadedRun, waiting: WaitingQuery, taker: TaskTaker
+    runs: Runs, run: LoadedRun, waiting: WaitingQuery, taker: TaskTaker
 ) -> worker_service_pb2.WorkflowTask:
     """The message for a query that is asked by itself.
 
@@ -97,7 +95,7 @@ async def to_query_task(
         query_id=waiting.query_id,
     )
     task = worker_service_pb2.WorkflowTask(
-        task_token=engine.tokens.seal_task(token),
+        task_token=runs.tokens.seal_task(token),
         workflow_type=state.started.workflow_type,
         previous_started_event_id=state.previous_started_event_id,
         query=waiting.query,
@@ -105,25 +103,25 @@ async def to_query_task(
     task.workflow_execution.workflow_id = run.key.workflow_id
     task.workflow_execution.run_id = run.key.run_id
     # The code is asked as of its last decision: events that it has not decided on are left out.
-    await _fill_history(engine, run, task, from_id, run.committed_event_id)
+    await _fill_history(runs, run, task, from_id, run.committed_event_id)
     return task
 
 
 async def _fill_history(
-    engine: Engine,
+    runs: Runs,
     run: LoadedRun,
     task: worker_service_pb2.WorkflowTask,
     from_id: int,
     until_id: int,
 ) -> None:
-    events = await read_events(engine.db, run, from_id, until_id, PAGE_SIZE)
+    events = await read_events(runs.db, run, from_id, until_id, PAGE_SIZE)
     task.history.events.extend(events)
     next_id = from_id + len(events)
     if next_id < until_id:
         token = token_pb2.PageToken(
             listing=LISTING_TASK_HISTORY, run_id=run.key.run_id, next_event_id=next_id
         )
-        task.next_page_token = engine.tokens.seal_page(token, run.key.namespace_id.encode())
+        task.next_page_token = runs.tokens.seal_page(token, run.key.namespace_id.encode())
 
 
 def _is_cached_by(run: LoadedRun, taker: TaskTaker) -> bool:
@@ -131,8 +129,8 @@ def _is_cached_by(run: LoadedRun, taker: TaskTaker) -> bool:
     return sticky is not None and sticky.task_queue == taker.sticky_task_queue
 
 
-def _workflow_task_token(engine: Engine, run: LoadedRun, started: StartedWorkflowTask) -> bytes:
-    return engine.tokens.seal_task(
+def _workflow_task_token(runs: Runs, run: LoadedRun, started: StartedWorkflowTask) -> bytes:
+    return runs.tokens.seal_task(
         token_pb2.TaskToken(
             namespace_id=run.key.namespace_id,
             workflow_id=run.key.workflow_id,
@@ -145,7 +143,7 @@ def _workflow_task_token(engine: Engine, run: LoadedRun, started: StartedWorkflo
 
 
 def mark_activity_started(
-    engine: Engine, run: LoadedRun, activity: ActivityState, taker: TaskTaker
+    runs: Runs, run: LoadedRun, activity: ActivityState, taker: TaskTaker
 ) -> StartedActivity:
     """Mark an activity's current attempt as taken.
 
@@ -155,33 +153,33 @@ def mark_activity_started(
     Raises:
         UnavailableError: The disk is too far behind; nothing was marked.
     """
-    now = engine.time_of(run)
+    now = runs.time_of(run)
     if activity.is_at_most_once:
-        engine.commit(
+        runs.commit(
             run,
             activity_starting.decide_attempt_started(run.state, run.inflight, activity, taker, now),
         )
-    at = engine.clock.monotonic()
+    at = runs.clock.monotonic()
     started = activity_starting.start_activity(activity, run.inflight, taker, now, at)
-    arm_activity(engine, run, activity, started)
+    arm_activity(runs, run, activity, started)
     return started
 
 
 def arm_activity(
-    engine: Engine, run: LoadedRun, activity: ActivityState, started: StartedActivity
+    runs: Runs, run: LoadedRun, activity: ActivityState, started: StartedActivity
 ) -> None:
     """See to it that a started attempt's own deadlines are looked at."""
     deadline = started_deadline(activity, started)
-    engine.wakeups.schedule_inflight(run, deadline[0] if deadline is not None else None)
+    runs.wakeups.schedule_inflight(run, deadline[0] if deadline is not None else None)
 
 
 def to_activity_task(
-    engine: Engine, run: LoadedRun, activity: ActivityState, started: StartedActivity
+    runs: Runs, run: LoadedRun, activity: ActivityState, started: StartedActivity
 ) -> worker_service_pb2.ActivityTask:
     """The message for an attempt that has been started; may leave once the run is committed."""
     scheduled = activity.scheduled
     task = worker_service_pb2.ActivityTask(
-        task_token=_activity_task_token(engine, run, started),
+        task_token=_activity_task_token(runs, run, started),
         workflow_type=run.state.started.workflow_type,
         activity_id=scheduled.activity_id,
         activity_type=scheduled.activity_type,
@@ -205,8 +203,8 @@ def to_activity_task(
     return task
 
 
-def _activity_task_token(engine: Engine, run: LoadedRun, started: StartedActivity) -> bytes:
-    return engine.tokens.seal_task(
+def _activity_task_token(runs: Runs, run: LoadedRun, started: StartedActivity) -> bytes:
+    return runs.tokens.seal_task(
         token_pb2.TaskToken(
             namespace_id=run.key.namespace_id,
             workflow_id=run.key.workflow_id,

@@ -12,8 +12,15 @@ from datetime import datetime
 
 from aetheris.api.v1 import worker_service_pb2
 from aetheris_server.errors import RunUnreadableError, UnavailableError
-from aetheris_server.history.engine.engine import Engine
-from aetheris_server.history.run import LoadedRun, Transition
+from aetheris_server.history.aggregates.transition import Transition
+from aetheris_server.history.runs.run import LoadedRun
+from aetheris_server.history.runs.runs import Runs
+from aetheris_server.history.runs.task_start import (
+    mark_activity_started,
+    mark_workflow_task_started,
+    to_activity_task,
+    to_workflow_task,
+)
 from aetheris_server.history.state.inflight import TaskTaker
 from aetheris_server.history.state.machines.activity.starting import decide_not_delivered
 from aetheris_server.history.state.machines.activity.tasks import activity_ref
@@ -21,12 +28,6 @@ from aetheris_server.history.state.machines.activity.values import StartedActivi
 from aetheris_server.history.state.machines.workflow_task.ending import decide_flush
 from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
 from aetheris_server.history.state.obligations import obligations
-from aetheris_server.history.task_start import (
-    mark_activity_started,
-    mark_workflow_task_started,
-    to_activity_task,
-    to_workflow_task,
-)
 from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -55,7 +56,7 @@ class Given:
 
 @contextmanager
 def given_back_on_failure(
-    engine: Engine, run: LoadedRun, given: Given, *, offers_on_fault: bool = True
+    runs: Runs, run: LoadedRun, given: Given, *, offers_on_fault: bool = True
 ) -> Generator[None]:
     """Give all of it back if the block fails or is cancelled, and offer it.
 
@@ -66,27 +67,27 @@ def given_back_on_failure(
     try:
         yield
     except Exception:
-        give_back(engine, run, given, offers=offers_on_fault)
+        give_back(runs, run, given, offers=offers_on_fault)
         raise
     except BaseException:
-        give_back(engine, run, given)
+        give_back(runs, run, given)
         raise
 
 
-def give_back(engine: Engine, run: LoadedRun, given: Given, *, offers: bool = True) -> None:
+def give_back(runs: Runs, run: LoadedRun, given: Given, *, offers: bool = True) -> None:
     """Release tasks where a failure to do so must not hide what came before."""
     try:
         for started in given.activities:
             event_id = started.scheduled_event_id
             if run.inflight.activities.get(event_id) is started:
-                release_activity(engine, run, event_id, started.started_time, offers=offers)
+                release_activity(runs, run, event_id, started.started_time, offers=offers)
         if given.workflow_task is not None:
-            release_workflow_task(engine, run, given.workflow_task.start_id, offers=offers)
+            release_workflow_task(runs, run, given.workflow_task.start_id, offers=offers)
     except UnavailableError as error:
         _log.warning("tasks are out until they time out", error=str(error))
 
 
-def take_again(engine: Engine, run: LoadedRun, taker: TaskTaker) -> Given:
+def take_again(runs: Runs, run: LoadedRun, taker: TaskTaker) -> Given:
     """What a worker was to take along with an answer that it now gives again, as far as it is still
     out: the response must have been lost, or the worker would not ask. Never awaits.
 
@@ -102,13 +103,13 @@ def take_again(engine: Engine, run: LoadedRun, taker: TaskTaker) -> Given:
     started_activities = list(run.inflight.activities.values())
     for lost in (s for s in started_activities if s.taker.is_repeated_by(taker)):
         activity = run.state.activities[lost.scheduled_event_id]
-        started = mark_activity_started(engine, run, activity, taker)
-        given.add_activity(started, to_activity_task(engine, run, activity, started))
+        started = mark_activity_started(runs, run, activity, taker)
+        given.add_activity(started, to_activity_task(runs, run, activity, started))
     return given
 
 
 def take_workflow_task(
-    engine: Engine, run: LoadedRun, transition: Transition, taker: TaskTaker
+    runs: Runs, run: LoadedRun, transition: Transition, taker: TaskTaker
 ) -> StartedWorkflowTask | None:
     """Start the workflow task that a transition has brought, before it is offered to anybody else.
 
@@ -121,28 +122,28 @@ def take_workflow_task(
     if len(others) == len(transition.refs):
         return None
     transition.refs[:] = others
-    return mark_workflow_task_started(engine, run, taker)
+    return mark_workflow_task_started(runs, run, taker)
 
 
 async def build_workflow_task(
-    engine: Engine, run: LoadedRun, started: StartedWorkflowTask
+    runs: Runs, run: LoadedRun, started: StartedWorkflowTask
 ) -> worker_service_pb2.WorkflowTask | None:
     """The message for a workflow task that was taken; None, and given back, if it cannot be built.
 
     What it goes along with is on disk already, and is answered all the same.
     """
     try:
-        return await to_workflow_task(engine, run, started)
+        return await to_workflow_task(runs, run, started)
     except (UnavailableError, RunUnreadableError) as error:
         _log.warning("a workflow task is offered instead of taken along", error=str(error))
     except Exception:  # noqa: BLE001 - logged whole
         _log.exception("a workflow task cannot be taken along", run_id=run.key.run_id)
-    give_back(engine, run, Given(started))
+    give_back(runs, run, Given(started))
     return None
 
 
 def release_workflow_task(
-    engine: Engine, run: LoadedRun, start_id: str, *, offers: bool = True
+    runs: Runs, run: LoadedRun, start_id: str, *, offers: bool = True
 ) -> None:
     """Take a started workflow task back, and offer it again unless others do.
 
@@ -154,25 +155,25 @@ def release_workflow_task(
         return
     run.inflight.workflow_task = None
     run.inflight.sticky = None
-    record = decide_flush(run.state, run.inflight, engine.time_of(run))
+    record = decide_flush(run.state, run.inflight, runs.time_of(run))
     if record is not None:
         try:
-            engine.commit(run, record)
+            runs.commit(run, record)
         except UnavailableError:
             run.inflight.workflow_task, run.inflight.sticky = started, sticky
             raise
     if not offers:
         return
     scheduled_event_id = started.scheduled_event_id
-    engine.dispatcher.offer(
+    runs.dispatcher.offer(
         ref
-        for ref in obligations(run.state, run.inflight, engine.time_of(run))
+        for ref in obligations(run.state, run.inflight, runs.time_of(run))
         if ref.scheduled_event_id == scheduled_event_id
     )
 
 
 def release_activity(
-    engine: Engine,
+    runs: Runs,
     run: LoadedRun,
     scheduled_event_id: int,
     started_time: datetime,
@@ -198,13 +199,13 @@ def release_activity(
     ):
         return
     if activity.is_at_most_once:
-        now = engine.time_of(run)
+        now = runs.time_of(run)
         record = decide_not_delivered(run.state, run.inflight, activity, now)
-        transition = engine.commit(run, record)
+        transition = runs.commit(run, record)
         if not offers:
             transition.refs.clear()
         return
     del run.inflight.activities[scheduled_event_id]
-    engine.wakeups.note_given_back(run)
+    runs.wakeups.note_given_back(run)
     if offers:
-        engine.dispatcher.offer([activity_ref(run.state, activity)])
+        runs.dispatcher.offer([activity_ref(run.state, activity)])

@@ -1,0 +1,331 @@
+"""An aggregate in memory: what the engine, recovery and the cache need of any kind.
+
+State runs ahead of the disk. Everything that leaves the process, an answer, a task or a read, waits
+until what it shows is committed (`wait_committed`).
+
+A kind says what differs by the methods that it overrides; all of them are pure but for what they
+change of the aggregate itself, and none awaits. What it leaves out costs nothing.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from datetime import datetime
+
+from aetheris.server.v1 import log_pb2, matching_service_pb2
+from aetheris_server.history.aggregates.key import AggregateKey
+from aetheris_server.history.aggregates.own_time import OwnTime
+from aetheris_server.history.aggregates.transition import Ticket
+from aetheris_server.storage.aggregate_rows import (
+    INSERT_AGGREGATES,
+    UPDATE_AGGREGATES,
+    AggregateRow,
+    AggregateUpdate,
+)
+from aetheris_server.storage.row_changes import RowChanges
+
+FIXED_BYTES = 4096
+"""What an aggregate takes in memory whatever its state is, about."""
+
+# So much of a log is written between snapshots at most, or twice the snapshot where that is more.
+_SNAPSHOT_MIN_BYTES = 16 * 1024 * 1024
+# Well below what a column takes. An aggregate with a larger state has no snapshots.
+_SNAPSHOT_MAX_BYTES = 64 * 1024 * 1024
+
+
+class Aggregate(ABC):
+    """One aggregate in the cache of the host that has its shard.
+
+    Attributes:
+        time: Its own, which all that happens to it goes by.
+        wake_time: Its row's, as far as is known: never later than the truth calls for.
+        snapshot_seq: The `seq` of the newest snapshot; 0 for none.
+        snapshot_bytes: The `log_bytes` of the newest snapshot; 0 for none.
+        weight: What the cache has counted for it, in bytes.
+        is_dropped: No longer in the cache: load it again.
+    """
+
+    __slots__ = (
+        "_watchers",
+        "is_dropped",
+        "key",
+        "last_ticket",
+        "shard_id",
+        "snapshot_bytes",
+        "snapshot_seq",
+        "time",
+        "wake_time",
+        "weight",
+    )
+
+    def __init__(self, key: AggregateKey, shard_id: int, time: datetime) -> None:
+        """Args:
+        key: Of it.
+        shard_id: Of its name.
+        time: One that it has been at.
+        """
+        self.key = key
+        self.shard_id = shard_id
+        self.time = OwnTime(time)
+        self.last_ticket: Ticket | None = None
+        self.wake_time: datetime | None = None
+        self.snapshot_seq = 0
+        self.snapshot_bytes = 0
+        self.weight = 0
+        self.is_dropped = False
+        self._watchers: list[asyncio.Future[None]] = []
+
+    # The fold of its log.
+
+    @property
+    @abstractmethod
+    def seq(self) -> int:
+        """Records so far; the next one is seq + 1."""
+
+    @property
+    @abstractmethod
+    def hash(self) -> bytes:
+        """The hash chain's end."""
+
+    @property
+    @abstractmethod
+    def log_bytes(self) -> int:
+        """What its records take, in bytes."""
+
+    @property
+    @abstractmethod
+    def state_bytes(self) -> int:
+        """What its state takes besides what it began with, about."""
+
+    @property
+    def close_time(self) -> datetime | None:
+        """When it closed; None while it is open."""
+        return None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether time alone may still change it. One that has closed may take records all the
+        same, and may owe what it owed when it closed, but comes to owe nothing new.
+        """
+        return self.close_time is None
+
+    @property
+    def next_event_id(self) -> int:
+        """The id of its next event; 1 for a kind that has none."""
+        return 1
+
+    @abstractmethod
+    def apply(self, record: log_pb2.LogRecord, stored: bytes) -> None:
+        """Take its next record into the state, on the way to the log and on the way back from it.
+
+        Args:
+            record: Its next.
+            stored: The record's bytes, as they are or will be in the log.
+
+        Raises:
+            UnknownRecordError: A newer program has written some of it; the state is spoilt.
+        """
+
+    def observe(self, record: log_pb2.LogRecord) -> None:
+        """Follow what is known in memory alone; the record has just been applied, for the first
+        time ever.
+        """
+        del record
+
+    @abstractmethod
+    def to_snapshot(self) -> bytes:
+        """Everything of the state but its key, seq and hash, which are stored beside."""
+
+    # Time.
+
+    def next_deadline(self, now: datetime) -> datetime | None:
+        """The first durable deadline that nobody has met yet; None if there is none.
+
+        Not later than `now` only where something is due.
+        """
+        del now
+        return None
+
+    def new_deadline(self, record: log_pb2.LogRecord) -> datetime | None:
+        """The first durable deadline that a record, already applied, has brought; None for none.
+
+        Costs by the record, not by the state.
+        """
+        del record
+        return None
+
+    def next_inflight_deadline(self, at: float) -> float | None:
+        """The first deadline later than `at` of what somebody outside has, or may have had, by the
+        clock for intervals; None for none.
+        """
+        del at
+        return None
+
+    def decide_due(self, now: datetime, at: float) -> log_pb2.LogRecord | None:
+        """Everything that is due, as one record; None if nothing is.
+
+        Args:
+            now: Its time, for durable deadlines.
+            at: The same by the clock for intervals, for those of what is in flight.
+        """
+        del now, at
+        return None
+
+    # What it owes the outside. None of it is written: it follows from the state.
+
+    def owes(self) -> bool:
+        """Whether a crash now would leave something to do again."""
+        return False
+
+    def obligations(self, now: datetime) -> Iterable[matching_service_pb2.TaskRef]:
+        """Everything that is due and that nobody has."""
+        del now
+        return ()
+
+    def new_obligations(
+        self, record: log_pb2.LogRecord, now: datetime
+    ) -> Iterable[matching_service_pb2.TaskRef]:
+        """What a record, already applied, has brought and is due at once; the caller offers it."""
+        del record, now
+        return ()
+
+    def take_due(self, now: datetime) -> Iterable[matching_service_pb2.TaskRef]:
+        """What has waited for its time until now; the caller offers it."""
+        del now
+        return ()
+
+    # Its row, by which it is found.
+
+    def add_row(self, changes: RowChanges, owes: bool) -> None:
+        """Add the row of one whose first record has just been applied; `wake_time` is set.
+
+        Args:
+            changes: Where to.
+            owes: What the row is to say of that: False where the log behind the watermark says it.
+        """
+        changes.add(
+            INSERT_AGGREGATES,
+            AggregateRow(
+                shard_id=self.shard_id,
+                kind=self.key.kind,
+                namespace_id=self.key.namespace_id,
+                name=self.key.name,
+                id=self.key.id,
+                wake_time=self.wake_time if self.is_open else None,
+                close_time=self.close_time,
+                owes=owes,
+            ),
+        )
+
+    def add_update(self, changes: RowChanges, owes: bool) -> None:
+        """Add what its row says from now on.
+
+        Args:
+            changes: Where to.
+            owes: What `owes` says.
+        """
+        changes.add(
+            UPDATE_AGGREGATES,
+            AggregateUpdate(
+                shard_id=self.shard_id,
+                id=self.key.id,
+                wake_time=self.wake_time if self.is_open else None,
+                close_time=self.close_time,
+                owes=owes,
+            ),
+        )
+
+    # In memory.
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody outside has anything of it, as far as memory tells."""
+        return True
+
+    @property
+    def was_elsewhere(self) -> bool:
+        """Whether another host had it, so that somebody outside may have something of it still."""
+        return False
+
+    def restore(self, now: datetime, at: float, taken_at: float | None) -> None:
+        """Follow from the state what is known in memory alone, after a load.
+
+        Args:
+            now: Its time.
+            at: The same by the clock for intervals.
+            taken_at: When this host took the shard; None if nobody had it before.
+        """
+        del now, at, taken_at
+
+    def decide_restored(self, now: datetime) -> log_pb2.LogRecord | None:
+        """What a load has made due at once; None for nothing."""
+        del now
+        return None
+
+    def note_on_disk(self, next_event_id: int) -> None:
+        """Take note that a record is on disk, and what `next_event_id` was after it."""
+        del next_event_id
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether all of the state is on disk."""
+        return self.last_ticket is None or self.last_ticket.is_done
+
+    @property
+    def is_evictable(self) -> bool:
+        """Whether nothing would be lost, and nobody kept waiting, by dropping it from memory."""
+        return self.is_committed and not self._watchers and self.is_idle
+
+    def estimate_bytes(self) -> int:
+        """Roughly what it takes in memory."""
+        return FIXED_BYTES + self.state_bytes
+
+    def needs_snapshot(self, interval_records: int) -> bool:
+        """Whether so much has come since the newest snapshot that reading it back takes long."""
+        byte_count = self.log_bytes - self.snapshot_bytes
+        is_long = self.seq - self.snapshot_seq >= interval_records
+        if not is_long and byte_count < _SNAPSHOT_MIN_BYTES:
+            return False
+        state_bytes = self.state_bytes
+        if state_bytes > _SNAPSHOT_MAX_BYTES:
+            return False
+        return is_long or byte_count >= 2 * state_bytes
+
+    def note_snapshot(self) -> None:
+        """Note that a snapshot of the state as it is now is, or will be, on disk."""
+        self.snapshot_seq = self.seq
+        self.snapshot_bytes = self.log_bytes
+
+    async def wait_committed(self) -> None:
+        """Return when all that the state shows now is on disk.
+
+        So a read first takes from the state what it shows, then waits for this: it is of the moment
+        it was asked for, however many transitions follow each other meanwhile.
+
+        Raises:
+            UnavailableError: It will not be: the state was wrong and has been dropped.
+        """
+        if self.last_ticket is not None:
+            await self.last_ticket.wait()
+
+    async def wait_changed(self) -> None:
+        """Return after the next commit, or when it is dropped."""
+        watcher = asyncio.get_running_loop().create_future()
+        self._watchers.append(watcher)
+        try:
+            await watcher
+        except asyncio.CancelledError:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+            raise
+
+    def abandon(self) -> None:
+        """Send those who wait for it to the one that is loaded in its place."""
+        self.notify()
+
+    def notify(self) -> None:
+        """Wake those who wait for a change."""
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)

@@ -1,0 +1,60 @@
+"""An engine and its runs as a host puts them together, for tests that stand in for the rest."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from aetheris_server.clock import Clock
+from aetheris_server.history.aggregates.key import AggregateKey
+from aetheris_server.history.dispatch import Dispatcher
+from aetheris_server.history.engine.engine import Engine, EngineSettings
+from aetheris_server.history.engine.loader import fold
+from aetheris_server.history.kinds import KINDS
+from aetheris_server.history.runs.kind import RUN
+from aetheris_server.history.runs.notices import CancellationNotices
+from aetheris_server.history.runs.run import LoadedRun
+from aetheris_server.history.runs.runs import RunFollower, Runs
+from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.storage.log import RunRecord
+from aetheris_server.storage.snapshots import SnapshotRow
+from tests.support.secrets import TOKENS
+
+_NOTHING = cast("Any", None)
+
+
+def build_runs(
+    clock: Clock,
+    *,
+    db: Any = _NOTHING,
+    matching: Any = _NOTHING,
+    dispatcher: Dispatcher | None = None,
+    is_leased: Callable[[], bool] = lambda: True,
+    **settings: Any,
+) -> Runs:
+    """The runs of an engine with no shard yet; `settings` are those of the engine."""
+    chosen = {
+        "shard_count": 1,
+        "cache_max_count": 10,
+        "cache_max_bytes": 10**9,
+        "snapshot_interval_records": 100,
+        **settings,
+    }
+    dispatcher = dispatcher or Dispatcher(matching, clock)
+    follower = RunFollower(db, dispatcher, clock)
+    engine = Engine(
+        EngineSettings(**chosen),
+        KINDS,
+        clock,
+        db,
+        dispatcher,
+        is_leased,
+        lambda *_: None,
+        {RUN.name: follower},
+    )
+    return Runs(engine, follower, RunLimits(), CancellationNotices(matching), TOKENS)
+
+
+def fold_run(
+    key: AggregateKey, shard_id: int, snapshot: SnapshotRow | None, records: Sequence[RunRecord]
+) -> LoadedRun:
+    """A run from its snapshot, if it has one, and its log."""
+    return cast("LoadedRun", fold(RUN, key, shard_id, snapshot, records))
