@@ -24,8 +24,9 @@ class Kinds:
         """
         by_name: dict[str, Kind] = {}
         for kind in kinds:
-            if by_name.setdefault(kind.name, kind) is not kind:
+            if kind.name in by_name:
                 raise ValueError(f"two kinds are named {kind.name}")
+            by_name[kind.name] = kind
         self._by_name: Mapping[str, Kind] = by_name
 
     def all(self) -> tuple[Kind, ...]:
