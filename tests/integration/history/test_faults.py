@@ -289,7 +289,7 @@ async def test_run_whose_log_ends_too_early_is_refused(migrated_postgres_dsn: st
         )
     await _delete_record(migrated_postgres_dsn, started.run_id, 2)
     async with history_bench(migrated_postgres_dsn) as bench:
-        with pytest.raises(BrokenLogError, match="as the run's row says"):
+        with pytest.raises(BrokenLogError, match="as its row says"):
             await bench.runs.load(NAMESPACE_ID, "w")
 
 
