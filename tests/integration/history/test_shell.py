@@ -136,7 +136,7 @@ async def test_evicted_run_leaves_a_snapshot(migrated_postgres_dsn: str) -> None
         await bench.service.start_workflow(NAMESPACE_ID, _start_request())
         assert bench.engine.cache.find(started.run_id) is None
         await wait_until(lambda: bench.engine.writer.row_counts[PUT_SNAPSHOTS] == 1)
-        run = await bench.engine.load(NAMESPACE_ID, request.workflow_id)
+        run = await bench.runs.load(NAMESPACE_ID, request.workflow_id)
         assert run.snapshot_seq == 41
 
 

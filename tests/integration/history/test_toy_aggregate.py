@@ -12,6 +12,7 @@ from aetheris_server.errors import (
     WorkflowNotFoundError,
 )
 from aetheris_server.history.engine.engine import Engine
+from aetheris_server.storage.snapshots import PUT_SNAPSHOTS
 from tests.support.clock import ManualClock
 from tests.support.counter import NAME, Counter, counter_key, counters_served, decide_added
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench, start_request
@@ -72,7 +73,7 @@ async def test_aggregate_of_a_test_lives_through_crashes(
             assert counter.count == 7
             expire_time = clock.now() + timedelta(seconds=60)
             assert await _row(bench, "apples") == (NAME, "apples", expire_time, None, False)
-            assert (bench.engine.writer.snapshot_count > 0) == (interval == 1)
+            assert (bench.engine.writer.row_counts[PUT_SNAPSHOTS] > 0) == (interval == 1)
             # The run's own table has nothing of it, and no worker is asked for anything.
             assert await bench.db.fetch("SELECT count(*) FROM executions") == [(0,)]
         # The host is gone, and with it the deadline that it waited for: another one is found to be
@@ -119,7 +120,7 @@ async def test_aggregate_that_left_memory_is_the_same_when_it_is_loaded_again(
                     states[name] = _state(await _add(bench, name, f"{number}"))
             assert len(bench.engine.cache) == 1
             # A snapshot was made of what left memory with so many records.
-            await wait_until(lambda: bench.engine.writer.snapshot_count >= 2)
+            await wait_until(lambda: bench.engine.writer.row_counts[PUT_SNAPSHOTS] >= 2)
             for name, state in states.items():
                 assert _state(await _load(bench.engine, name)) == state
 
