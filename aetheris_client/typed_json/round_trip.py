@@ -117,7 +117,10 @@ def _shape_of(hint: Any) -> _Shape | None:
     if getattr(kind, "_is_protocol", False):
         return None
     if is_typed_dict(kind):
-        return _Shape(hint, accepted=(dict,), parts=partial(_known_keys, field_hints(hint)))
+        required: frozenset[str] = cast(Any, kind).__required_keys__
+        return _Shape(
+            hint, accepted=(dict,), parts=partial(_known_keys, hint, required, field_hints(hint))
+        )
     if is_pydantic(kind):
         # Compared where it is written, whatever the hint.
         return _Shape(hint, accepted=(kind,), parts=lambda value, back: iter(()))
@@ -213,12 +216,16 @@ def _attributes(hints: Mapping[str, object], value: object, back: object) -> Ite
 
 
 def _known_keys(
-    hints: Mapping[str, object], value: Mapping[str, object], back: Mapping[str, object]
+    hint: object,
+    required: frozenset[str],
+    hints: Mapping[str, object],
+    value: Mapping[str, object],
+    back: Mapping[str, object],
 ) -> Iterator[_Part]:
-    _require(value.keys() == back.keys(), dict, value, back)
-    for name, hint in hints.items():
-        if name in value:
-            yield f".{name}", hint, value[name], back[name]
+    _require(required <= value.keys() and value.keys() == back.keys(), hint, value, back)
+    for name, item in value.items():
+        # What the class does not name comes back as JSON has it.
+        yield f".{name}", hints.get(name, type(item)), item, back[name]
 
 
 def _items(

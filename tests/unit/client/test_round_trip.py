@@ -384,6 +384,8 @@ def test_value_of_any_type_comes_back_with_its_types_or_is_refused_with_its_path
 
 # -- what is taken and what is refused, by name
 
+MOVIE = {"title": "M", "released": date(1931, 5, 11)}
+
 
 @pytest.mark.parametrize(
     "value,hint",
@@ -400,6 +402,7 @@ def test_value_of_any_type_comes_back_with_its_types_or_is_refused_with_its_path
         (Swapped(UUID(int=1), date(2026, 1, 1), [date(2026, 1, 2)]), Swapped[UUID, date]),
         ({"cell": date(2026, 1, 1), "more": 1}, DayRow),
         ({"cell": date(2026, 1, 1)}, Row[date]),
+        ({**MOVIE, "seen": 1}, Movie),
         (Dog("d"), Cat | Dog),
         (Cat("c"), Dog | Cat),
         (Child(Decimal(1)), Price | Child),
@@ -441,6 +444,8 @@ def test_of_a_union_the_class_with_exactly_the_fields_is_taken() -> None:
 
 
 BERLIN = ZoneInfo("Europe/Berlin")
+# Its offset has seconds, which ISO 8601 has no room for.
+LOCAL_MEAN_TIME = datetime(1893, 1, 1, tzinfo=BERLIN)
 SECOND_TIME = datetime(2026, 10, 25, 2, 30, fold=1)  # noqa: DTZ001 - naive, so that fold counts
 
 
@@ -458,6 +463,8 @@ SECOND_TIME = datetime(2026, 10, 25, 2, 30, fold=1)  # noqa: DTZ001 - naive, so 
         (Child(Decimal(1)), Price, "$", "a Child would arrive as a Price"),
         ([Price(Decimal(1)), "x"], list[Price], "$[1]", "found a string"),
         (Twin("t"), Cat | Twin, "$", "a Twin would arrive as a Cat"),
+        ({"": [LOCAL_MEAN_TIME]}, Movie | dict[str, list[datetime]], "$.[0]", "time zone"),
+        ({**MOVIE, "seen": date(2026, 1, 1)}, Movie, "$.seen", "would arrive as a str"),
         (["w"], list[Word] | list[str], "$[0]", "a str would arrive as a Word"),
         ("2026-01-01", date | str, "$", "a str would arrive as a date"),
         (date(2026, 1, 1), str | date, "$", "a date would arrive as a str"),
