@@ -58,12 +58,19 @@ def _bounded(text: str, seconds: float) -> timedelta:
 
 
 def parse_time(text: str) -> datetime:
-    """ISO 8601, in UTC where it names no zone."""
+    """ISO 8601, which is UTC where it names no zone; the same moment in UTC."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise typer.BadParameter(f"found {text!r}, expected ISO 8601: {error}") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise typer.BadParameter(
+            f"found {text!r}, expected a time from year 1 to 9999 in UTC"
+        ) from None
 
 
 def check_text(arguments: Mapping[str, object]) -> None:

@@ -25,12 +25,18 @@ def test_duration_that_is_none_is_a_usage_error(text: str):
 
 def test_time_without_zone_is_utc():
     assert parse_time("2026-01-02T03:04:05") == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    assert parse_time("2026-01-02T03:04:05+01:00").utcoffset() == timedelta(hours=1)
+    assert parse_time("2026-01-02T03:04:05+01:00") == datetime(2026, 1, 2, 2, 4, 5, tzinfo=UTC)
 
 
 def test_time_that_is_none_is_a_usage_error():
     with pytest.raises(typer.BadParameter, match="ISO 8601"):
         parse_time("yesterday")
+
+
+@pytest.mark.parametrize("text", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+def test_time_that_utc_does_not_have_is_a_usage_error(text: str):
+    with pytest.raises(typer.BadParameter, match="a time from year 1 to 9999 in UTC"):
+        parse_time(text)
 
 
 def test_inputs_are_those_in_place_then_those_in_files(tmp_path: Path):
