@@ -65,7 +65,6 @@ _CLOSE_TIMEOUT = 15.0
 class MatchingStatistics:
     """What waits on this host now."""
 
-    queue_count: int
     poll_count: int
     held_task_count: int
 
@@ -167,7 +166,6 @@ class MatchingService:
         """What waits now."""
         queues = self._queues.values()
         return MatchingStatistics(
-            len(queues),
             sum(len(queue.polls) for queue in queues),
             sum(queue.held_count for queue in queues),
         )
