@@ -7,6 +7,7 @@ them from code (`Settings(grpc=GrpcSettings(port=0))`) reads neither environment
 a value is enough for a command is the command's affair (`Settings.require_stores`).
 """
 
+import ipaddress
 import json
 import os
 import re
@@ -62,6 +63,10 @@ _TEST_PREFIX = "AETHERIS_TEST_"
 # May carry a password.
 _SECRETS = frozenset({"postgres.dsn", "redis.url"})
 
+_ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
+# What Kubernetes puts into the environment of a pod for each service, behind the service's name.
+_SERVICE_VARIABLE = re.compile(r"SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_.+)?")
+
 _MIB = 1024 * 1024
 _DURATION = re.compile(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -100,10 +105,36 @@ def _check_redis_url(value: str) -> str:
     return value
 
 
+def _check_host(value: str) -> str:
+    """A host without the brackets that IPv6 has in a URL."""
+    host = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    if (":" in host or host != value) and not _is_ipv6(host):
+        raise ValueError("expected a name or an address, without a port")
+    if not host or re.search(r"[\s/\[\]]", host):
+        raise ValueError("expected a name or an address")
+    return host
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _check_address(value: str) -> str:
     host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) <= 65535:
+    if not port.isdigit() or not 0 < int(port) <= 65535:
         raise ValueError("expected host:port")
+    if _is_ipv6(host):
+        raise ValueError("expected host:port, an address of IPv6 in brackets")
+    try:
+        host = _check_host(host)
+    except ValueError:
+        raise ValueError("expected host:port") from None
+    if host in _ANY_ADDRESS:
+        raise ValueError("expected host:port that others can reach")
     return value
 
 
@@ -117,6 +148,9 @@ ByteCount = Annotated[ByteSize, Field(gt=0)]
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 lets the system pick one."""
+
+Host = Annotated[str, AfterValidator(_check_host)]
+"""Where to listen: a name, or an address; 0.0.0.0 and :: are all of this machine's."""
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -149,7 +183,7 @@ class GrpcSettings(_Section):
     little then. None is no bound, for clients that have more calls in flight on one connection.
     """
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 7233
     max_message_bytes: ByteCount = ByteSize(8 * _MIB)
     max_calls: Count = 20_000
@@ -165,7 +199,7 @@ class InternalSettings(_Section):
     one that it is bound to.
     """
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port | None = None
     advertised_address: Annotated[str, AfterValidator(_check_address)] | None = None
 
@@ -173,7 +207,7 @@ class InternalSettings(_Section):
 class HttpSettings(_Section):
     """The endpoint for /metrics, /healthz and /readyz; `port` None (as text, -1 or off) is none."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Annotated[Port | None, BeforeValidator(_parse_port)] = 7280
 
 
@@ -350,13 +384,27 @@ def _variable_of(key: str) -> str:
 
 def _check_environment(environ: Mapping[str, str]) -> None:
     known = {_variable_of(key) for key in _keys()}
+    services = _services_in(environ)
     for name in environ:
         variable = name.upper()
         if not variable.startswith(ENV_PREFIX) or variable.startswith(_TEST_PREFIX):
             continue
         if variable in known or variable in _CLIENT_VARIABLES or variable == CONFIG_FILE_VARIABLE:
             continue
+        if any(_is_of_service(variable, service) for service in services):
+            continue
         raise ConfigError(name, f"unknown environment variable{_suggestion(variable, known)}")
+
+
+def _services_in(environ: Mapping[str, str]) -> list[str]:
+    """The services of Kubernetes that the environment tells of, as their variables begin."""
+    hosts = [name for name in environ if name.endswith("_SERVICE_HOST")]
+    return [name.removesuffix("_SERVICE_HOST") for name in hosts]
+
+
+def _is_of_service(variable: str, service: str) -> bool:
+    rest = variable.removeprefix(f"{service}_")
+    return rest != variable and _SERVICE_VARIABLE.fullmatch(rest) is not None
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -149,6 +149,57 @@ def test_load_settings_variables_of_others_are_left_alone(
     load_settings()
 
 
+@pytest.mark.parametrize("service", ["AETHERIS", "AETHERIS_GRPC"])
+def test_load_settings_variables_of_kubernetes_for_a_service_of_that_name_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    for name, value in {
+        "SERVICE_HOST": "10.96.3.1",
+        "SERVICE_PORT": "7233",
+        "SERVICE_PORT_PUBLIC": "7233",
+        "PORT": "tcp://10.96.3.1:7233",
+        "PORT_7233_TCP": "tcp://10.96.3.1:7233",
+        "PORT_7233_TCP_PROTO": "tcp",
+        "PORT_7233_TCP_PORT": "7233",
+        "PORT_7233_TCP_ADDR": "10.96.3.1",
+    }.items():
+        monkeypatch.setenv(f"{service}_{name}", value)
+    assert load_settings().model_dump() == Settings().model_dump()
+    monkeypatch.setenv("AETHERIS_GRPC_HOST", "x")
+    with pytest.raises(ConfigError, match="AETHERIS_GRPC_HOST: unknown"):
+        load_settings()
+
+
+@pytest.mark.parametrize("section", ["grpc", "internal", "http"])
+def test_load_settings_address_of_ipv6_may_be_in_brackets(section: str) -> None:
+    assert getattr(load_settings(flags={f"{section}.host": "[::1]"}), section).host == "::1"
+
+
+@pytest.mark.parametrize("section", ["grpc", "internal", "http"])
+@pytest.mark.parametrize("host", ["", "0.0.0.0:7233", "http://localhost", "a b", "[::1", "[a]"])
+def test_load_settings_host_that_is_none_is_named(section: str, host: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{section}\.host: expected"):
+        load_settings(flags={f"{section}.host": host})
+
+
+@pytest.mark.parametrize("address", ["a:7234", "10.0.0.1:7234", "[fd00::1]:7234"])
+def test_load_settings_address_that_others_reach_is_taken(address: str) -> None:
+    flags = {"internal.advertised_address": address}
+    assert load_settings(flags=flags).internal.advertised_address == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("0.0.0.0:7234", "[::]:7234", "fd00::1:7234", "http://a:7234", "a b:7234", "a:", "a:0"),
+        "[]:7234",
+    ],
+)
+def test_load_settings_address_that_nobody_reaches_is_named(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"^internal\.advertised_address: expected host:port"):
+        load_settings(flags={"internal.advertised_address": address})
+
+
 @pytest.mark.parametrize(
     "name,text",
     [("a.yaml", "[a"), ("a.json", "{"), ("a.toml", "="), ("a.ini", ""), ("a.yaml", "[1]")],
