@@ -4,6 +4,7 @@ The detail travels in a google.rpc.Status in the standard trailing metadata. Wit
 known here, the status code decides.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
@@ -36,6 +37,11 @@ _BY_DETAIL: Final[Mapping[str, tuple[type[Message], Callable[..., errors.RpcErro
 }
 
 
+_PROXYS_STATUS: Final = re.compile(r"Received http2 header with status: (\d{3})")
+# Request Timeout, and what nginx calls it when the other side has gone.
+_TIMEOUTS: Final = frozenset({"408", "499"})
+
+
 def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.RpcError:
     """The typed error that a failed call stands for."""
     detail = _find_detail(error)
@@ -48,7 +54,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.RpcError:
         # A server that is killed or drained in mid-call cancels it; nobody here did.
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return errors.UnavailableError(message)
-        case grpc.StatusCode.UNKNOWN | grpc.StatusCode.INTERNAL if _is_cut(message):
+        case (
+            grpc.StatusCode.UNKNOWN | grpc.StatusCode.INTERNAL | grpc.StatusCode.RESOURCE_EXHAUSTED
+        ) if _is_cut(message):
             return errors.UnavailableError(message)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return errors.DeadlineExceededError(message)
@@ -59,8 +67,13 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.RpcError:
 
 
 def _is_cut(message: str) -> bool:
-    """The connection broke in mid-call, for which gRPC has more than one code, and these words."""
-    return message.startswith(("Stream removed", "Received RST_STREAM"))
+    """The call was cut on its way, for which gRPC has more than one code, and these words: the
+    connection broke, or a proxy had waited for long enough.
+    """
+    if message.startswith(("Stream removed", "Received RST_STREAM")):
+        return True
+    status = _PROXYS_STATUS.match(message)
+    return status is not None and (status[1] in _TIMEOUTS or status[1].startswith("5"))
 
 
 def _find_detail(error: grpc.aio.AioRpcError) -> Message | None:

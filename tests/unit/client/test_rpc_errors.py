@@ -86,6 +86,12 @@ async def test_refused_call_raises_the_error_of_its_detail(
         (Code.UNKNOWN, "Stream removed (Socket closed)", True),
         (Code.INTERNAL, "Received RST_STREAM with error code 2", True),
         (Code.CANCELLED, "server is stopping", True),
+        (Code.RESOURCE_EXHAUSTED, "Stream removed (Received RST_STREAM with error code 11)", True),
+        (Code.RESOURCE_EXHAUSTED, "20000 calls are being answered", False),
+        (Code.UNKNOWN, "Received http2 header with status: 408", True),
+        (Code.UNKNOWN, "Received http2 header with status: 499", True),
+        (Code.UNKNOWN, "Received http2 header with status: 524", True),
+        (Code.INTERNAL, "Received http2 header with status: 400", False),
         (Code.UNKNOWN, "a fault", False),
     ],
 )
