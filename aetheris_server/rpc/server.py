@@ -9,7 +9,9 @@ Plain text: TLS is for a proxy in front, until it has its own settings.
 """
 
 import asyncio
+import errno
 import secrets
+import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import OVERALL_HEALTH
 from grpc_health.v1.health import aio as health
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from aetheris_server.config import ConfigError, GrpcSettings, InternalSettings
 from aetheris_server.loops import is_cancelled, pause
@@ -38,6 +40,7 @@ _ENVELOPE_BYTES = 64 * 1024
 _INTERNAL_GRACE = 2.0
 _REACH_TIMEOUT = 1.0
 _MAX_PORT = 65535
+_IS_EXCLUSIVE = ("grpc.so_reuseport", 0)
 
 _log = get_logger(__name__)
 
@@ -226,15 +229,16 @@ async def _serve(
         is_listed: Whether anybody may ask which services there are.
     """
     calls = Calls(port.name, port.max_calls)
-    server = grpc.aio.server(options=_options(port))
+    options = _options(port)
+    server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers([calls.handlers_of(service) for service in services])
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     names = [service.name for service in services]
     if is_listed:
         health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-        reflection.enable_server_reflection([*names, health_name, reflection.SERVICE_NAME], server)
-    bound = _bind(server, port)
+        _serve_reflection(server, [*names, health_name])
+    bound = _bind(server, options, port)
     running = RpcServer(server, calls, health_servicer, names, port.host, bound)
     await running.mark_starting()
     await server.start()
@@ -244,16 +248,48 @@ async def _serve(
         await running.stop(port.grace)
 
 
-def _bind(server: grpc.aio.Server, port: _Port) -> int:
+def _serve_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:
+    """Let anybody ask which services there are, by both names of the one protocol: some tools know
+    the first alone, some the second. Only the first is listed, as there are messages for it.
+    """
+    # The package has no types for it.
+    servicer: Any = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
+    ask = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for name in (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection"):
+        handlers = {"ServerReflectionInfo": ask}
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers)])
+
+
+def _bind(server: grpc.aio.Server, options: Sequence[tuple[str, int]], port: _Port) -> int:
     address = _join(port.host, port.port)
     try:
-        bound = server.add_insecure_port(address)
-    except RuntimeError as error:
-        why = f"{address} cannot be bound: {error}; {port.flags} name another address"
+        if _IS_EXCLUSIVE in options:
+            _check_free(port.host, port.port)
+        return server.add_insecure_port(address)
+    except (OSError, RuntimeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else error
+        why = f"{address} cannot be bound: {problem}; {port.flags} name another address"
         raise ConfigError(f"{port.name}.port", why) from error
-    if bound == 0:
-        raise ConfigError(f"{port.name}.port", f"{address} cannot be bound")
-    return bound
+
+
+def _check_free(host: str, port: int) -> None:
+    """GRPC is content with one of the addresses of a name (localhost: ::1 and 127.0.0.1). A program
+    that has the port at another of them would get a part of the calls.
+
+    Raises:
+        OSError: The name is unknown, or one of its addresses is taken.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, _, _, _, (address, *rest) in found:
+        try:
+            socket.create_server((str(address), *rest), family=family).close()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise
 
 
 def _join(host: str, port: int) -> str:
@@ -271,7 +307,7 @@ def _options(port: _Port) -> list[tuple[str, int]]:
         ("grpc.server.max_pending_requests", port.max_calls),
         ("grpc.server.max_pending_requests_hard_limit", port.max_calls),
         # A second server on the port is an error, never a silent split of the calls.
-        ("grpc.so_reuseport", 0),
+        _IS_EXCLUSIVE,
         # A poll is silent for a minute: clients may ping meanwhile, and the server finds out by
         # pings of its own that a client has vanished.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

@@ -333,9 +333,35 @@ async def test_reflection_lists_the_services(frontend: RunningFrontend) -> None:
     }
 
 
-async def test_port_in_use_is_a_config_error(frontend: RunningFrontend) -> None:
-    with pytest.raises(ConfigError, match=str(frontend.server.port)):
-        async with serve_grpc(GrpcSettings(port=frontend.server.port), []):
+async def test_reflection_answers_by_its_new_name_as_by_its_old_one(
+    frontend: RunningFrontend,
+) -> None:
+    symbols = ["aetheris.api.v1.WorkflowService", "grpc.health.v1.Health", "no.such.Service"]
+    requests = [
+        reflection_pb2.ServerReflectionRequest(list_services="*"),
+        *(reflection_pb2.ServerReflectionRequest(file_containing_symbol=each) for each in symbols),
+    ]
+    answers: list[list[bytes]] = []
+    for version in ("v1", "v1alpha"):
+        ask: Any = frontend.channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        )
+        answers.append([answer async for answer in ask(iter(requests), timeout=10)])
+    assert answers[0] == answers[1]
+    assert len(answers[0]) == len(requests)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_port_in_use_is_a_config_error(frontend: RunningFrontend, host: str) -> None:
+    with pytest.raises(ConfigError, match=f"{frontend.server.port} cannot be bound: Address"):
+        async with serve_grpc(GrpcSettings(host=host, port=frontend.server.port), []):
+            pass
+
+
+async def test_host_that_is_unknown_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match=r"^grpc\.port: no-such-host\.invalid:0 cannot be bound"):
+        async with serve_grpc(GrpcSettings(host="no-such-host.invalid", port=0), []):
             pass
 
 
