@@ -199,7 +199,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
                 yield RunningServer(
                     rpc.address,
                     internal_rpc.address,
-                    f"{http.host}:{http.port}" if http else None,
+                    http.address if http else None,
                 )
             finally:
                 _log.info("draining")

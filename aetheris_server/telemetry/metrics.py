@@ -6,10 +6,13 @@ sets (an RPC, a result), never from users: an id as a label would grow without b
 
 from collections.abc import Sequence
 
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, values
 
 # Prometheus has no use for the `_created` series, which double what a scrape carries.
 disable_created_metrics()
+# Else PROMETHEUS_MULTIPROC_DIR, which is for others' servers of several processes, would have every
+# count written to files, and a folder that is not there end the program.
+values.ValueClass = values.MutexValue
 
 _NAMESPACE = "aetheris"
 # From half a millisecond, what a local commit takes, to a minute, the longest poll.

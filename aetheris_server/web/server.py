@@ -36,6 +36,11 @@ class HttpEndpoint:
     host: str
     port: int
 
+    @property
+    def address(self) -> str:
+        """`host:port`, as a URL has it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 class _Server(uvicorn.Server):
     """uvicorn's server; tells when it has begun, and does not handle signals, as `Shutdown` does.
@@ -133,7 +138,7 @@ async def _listen(host: str, port: int) -> list[socket.socket]:
         OSError: The host has no address here, or the port is taken on one of them.
     """
     found = await asyncio.get_running_loop().getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     listeners: list[socket.socket] = []
     missing: OSError | None = None

@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -95,7 +94,7 @@ async def test_serve_http_metrics_has_what_was_counted() -> None:
     _requests.labels("start").inc()
     async with _serving() as endpoint:
         answer = await _get(endpoint, "GET /metrics HTTP/1.1")
-    assert f"\r\ncontent-type: {CONTENT_TYPE_LATEST}\r\n" in answer
+    assert "\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\n" in answer
     assert 'aetheris_test_requests_total{rpc="start"} ' in answer
 
 
@@ -324,6 +323,11 @@ async def test_serve_http_listens_at_all_addresses_of_its_host_at_one_port(
         for host in ("127.0.0.1", "127.0.0.2"):
             there = HttpEndpoint(host, endpoint.port)
             assert (await _get(there, "GET /healthz HTTP/1.1")).endswith("ok\n")
+
+
+@pytest.mark.parametrize("host,shown", [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_endpoint_is_shown_as_in_a_url(host: str, shown: str) -> None:
+    assert HttpEndpoint(host, 7280).address == f"{shown}:7280"
 
 
 async def test_serve_http_error_in_the_block_passes_unchanged() -> None:
