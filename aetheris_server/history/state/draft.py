@@ -3,8 +3,10 @@
 A `Draft` only reads the state; the record that it builds is applied by `apply`.
 """
 
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
+from typing import ClassVar
 
 from google.protobuf import timestamp_pb2
 from google.protobuf.message import Message
@@ -20,17 +22,8 @@ DEFAULT_TASK_TIMEOUT = timedelta(seconds=10)
 _RETRY_INITIAL_INTERVAL = timedelta(seconds=1)
 _RETRY_MAXIMUM_INTERVAL = timedelta(seconds=30)
 
-# On a flush these go behind the rest: workflow code then sees a signal before the result that it
-# may have caused. A started event stays right before the one that closes its activity.
-_FINISHES = frozenset(
-    {
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED,
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_COMPLETED,
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_FAILED,
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT,
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED,
-    }
-)
+FlushedIds = dict[int, int]
+"""What the finishes of one flush tell each other: started events' ids, by the scheduled event's."""
 
 
 class Draft:
@@ -41,7 +34,12 @@ class Draft:
             end.
         is_closing: The run's last event has been appended.
         record: What has been gathered; empty if nothing changes.
+        finishes: Of all drafts, by event type: what machines say is a finish (`OnEvent.finish`).
+            On a flush these go behind the rest: workflow code then sees a signal before the result
+            that it may have caused. The registry fills it in.
     """
+
+    finishes: ClassVar[Mapping[int, Callable[[history_pb2.HistoryEvent, FlushedIds], None]]] = {}
 
     def __init__(self, state: RunState | None, inflight: Inflight, now: datetime) -> None:
         self.now = now
@@ -126,21 +124,13 @@ class Draft:
         self._has_flushed = True
         self.record.facts.add().buffer_flushed.SetInParent()
         kept = [event for index, event in enumerate(buffered) if index not in withdrawn]
-        started_ids: dict[int, int] = {}
-        for event in sorted(kept, key=lambda event: event.event_type in _FINISHES):
-            event_id = self.append(event)
-            self._wire_started_id(self.record.events[-1], event_id, started_ids)
+        finishes, flushed_ids = Draft.finishes, FlushedIds()
+        for event in sorted(kept, key=lambda event: event.event_type in finishes):
+            self.append(event)
+            on_flush = finishes.get(event.event_type)
+            if on_flush is not None:
+                on_flush(self.record.events[-1], flushed_ids)
         return bool(kept)
-
-    def _wire_started_id(
-        self, event: history_pb2.HistoryEvent, event_id: int, started_ids: dict[int, int]
-    ) -> None:
-        if event.event_type == history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED:
-            started = event.activity_task_started_event_attributes
-            started_ids[started.scheduled_event_id] = event_id
-        elif event.event_type in _FINISHES:
-            attributes = getattr(event, ATTRIBUTES[event.event_type])
-            attributes.started_event_id = started_ids.get(attributes.scheduled_event_id, 0)
 
     def end_buffering(self) -> None:
         """From here on events are appended: this record closes the workflow task in flight."""

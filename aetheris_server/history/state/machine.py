@@ -15,7 +15,7 @@ from aetheris.api.v1 import command_pb2, history_pb2, workflow_service_pb2
 from aetheris.server.v1 import log_pb2, matching_service_pb2, state_pb2
 from aetheris_server.errors import UnknownRecordError
 from aetheris_server.history.state.command_pass import CommandPass
-from aetheris_server.history.state.draft import Draft
+from aetheris_server.history.state.draft import Draft, FlushedIds
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.run import RunState
 
@@ -40,6 +40,8 @@ class OnEvent:
         deadlines: The durable deadlines that it has brought.
         obligations: The tasks that it has brought and that are due at once. They are offered: they
             do not back off from here on.
+        finish: Of an event that goes behind signals that wait in the buffer with it; what it says
+            of others there is filled in, when it gets its id.
     """
 
     apply: Callable[[RunState, history_pb2.HistoryEvent], None] = _changes_nothing
@@ -48,6 +50,7 @@ class OnEvent:
     obligations: (
         Callable[[RunState, Inflight, history_pb2.HistoryEvent, datetime], TaskRefs] | None
     ) = None
+    finish: Callable[[history_pb2.HistoryEvent, FlushedIds], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from aetheris.api.v1 import command_pb2, history_pb2
 from aetheris.server.v1 import log_pb2
+from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.machine import Machine, OnFact
 from aetheris_server.history.state.machines import (
     activity,
@@ -63,6 +64,7 @@ class Registry:
         self.event_observers = _present(events, lambda on: on.observe)
         self.event_deadlines = _present(events, lambda on: on.deadlines)
         self.event_obligations = _present(events, lambda on: on.obligations)
+        Draft.finishes = _present(events, lambda on: on.finish)
         self.facts = {key: on.apply for key, on in facts.items()}
         self.fact_observers = _present(facts, lambda on: on.observe)
         self.fact_deadlines = _present(facts, lambda on: on.deadlines)

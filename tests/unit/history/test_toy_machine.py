@@ -15,6 +15,7 @@ from aetheris.server.v1.matching_service_pb2 import TaskRef
 from aetheris_server.errors import UnknownRecordError
 from aetheris_server.history.runs.run import LoadedRun
 from aetheris_server.history.state.deadlines import next_deadline
+from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.machine import Machine, OnEvent, OnFact
 from aetheris_server.history.state.obligations import obligations, owes
 from aetheris_server.history.state.registry import RUN_MACHINES, Registry
@@ -192,6 +193,26 @@ def test_snapshot_of_a_machine_that_is_not_there_is_refused() -> None:
         snapshot = to_snapshot(run.state)
     with pytest.raises(UnknownRecordError, match="the part of a machine 'alarm'"):
         from_snapshot(KEY, run.state.run_seq, run.state.hash, snapshot)
+
+
+def test_finish_of_a_machine_goes_behind_a_signal_that_waited_with_it() -> None:
+    finished: list[int] = []
+    of_event = OnEvent(finish=lambda event, _: finished.append(event.event_id))
+    before = RUN_MACHINES.machines
+    RUN_MACHINES.use((*before, Machine(name="toy", events={_MODIFIED: of_event})))
+    try:
+        run = RunDriver()
+        run.start_task()
+        draft = Draft(run.state, run.inflight, run.now)
+        draft.add_or_buffer(_MODIFIED, history_pb2.WorkflowPropertiesModifiedEventAttributes())
+        run.commit(draft.record)
+        run.signal()
+        run.fail_task()
+        modified = run.last_event("WORKFLOW_PROPERTIES_MODIFIED")
+        assert run.last_event("WORKFLOW_EXECUTION_SIGNALED").event_id < modified.event_id
+        assert finished == [modified.event_id]
+    finally:
+        RUN_MACHINES.use(before)
 
 
 @pytest.mark.parametrize(

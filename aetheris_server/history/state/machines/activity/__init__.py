@@ -33,11 +33,21 @@ MACHINE = Machine(
         history_pb2.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED: OnEvent(
             fold.scheduled, deadlines=timeouts.of_schedule, obligations=tasks.of_schedule
         ),
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED: OnEvent(observe=fold.observe_closing),
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_COMPLETED: OnEvent(fold.completed),
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_FAILED: OnEvent(fold.failed),
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT: OnEvent(fold.timed_out),
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED: OnEvent(fold.cancelled),
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED: OnEvent(
+            observe=fold.observe_closing, finish=fold.note_started_id
+        ),
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_COMPLETED: OnEvent(
+            fold.completed, finish=fold.fill_started_id
+        ),
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_FAILED: OnEvent(
+            fold.failed, finish=fold.fill_started_id
+        ),
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT: OnEvent(
+            fold.timed_out, finish=fold.fill_started_id
+        ),
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED: OnEvent(
+            fold.cancelled, finish=fold.fill_started_id
+        ),
         history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED: OnEvent(fold.cancel_requested),
     },
     facts={

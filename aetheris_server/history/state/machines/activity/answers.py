@@ -42,17 +42,17 @@ def decide_activity_task_completed(
 ) -> log_pb2.LogRecord:
     """The worker gave a result."""
     draft = Draft(state, inflight, now)
-    started_id = append_started(draft, inflight, activity, request.identity, started_time)
-    draft.add_or_buffer(
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_COMPLETED,
-        history_pb2.ActivityTaskCompletedEventAttributes(
-            result=request.result if request.HasField("result") else None,
-            scheduled_event_id=activity.scheduled_event_id,
-            started_event_id=started_id,
-            identity=request.identity,
-        ),
+    completed = history_pb2.ActivityTaskCompletedEventAttributes(
+        result=request.result if request.HasField("result") else None, identity=request.identity
     )
-    draft.ensure_workflow_task()
+    _append_answered(
+        draft,
+        inflight,
+        activity,
+        started_time,
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_COMPLETED,
+        completed,
+    )
     return draft.record
 
 
@@ -72,18 +72,19 @@ def decide_activity_task_cancelled(
     if not activity.cancel_requested_event_id:
         raise InvalidArgumentError("task_token", "the activity was not asked to cancel")
     draft = Draft(state, inflight, now)
-    started_id = append_started(draft, inflight, activity, request.identity, started_time)
-    draft.add_or_buffer(
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED,
-        history_pb2.ActivityTaskCancelledEventAttributes(
-            details=request.details if request.HasField("details") else None,
-            latest_cancel_requested_event_id=activity.cancel_requested_event_id,
-            scheduled_event_id=activity.scheduled_event_id,
-            started_event_id=started_id,
-            identity=request.identity,
-        ),
+    cancelled = history_pb2.ActivityTaskCancelledEventAttributes(
+        details=request.details if request.HasField("details") else None,
+        latest_cancel_requested_event_id=activity.cancel_requested_event_id,
+        identity=request.identity,
     )
-    draft.ensure_workflow_task()
+    _append_answered(
+        draft,
+        inflight,
+        activity,
+        started_time,
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED,
+        cancelled,
+    )
     return draft.record
 
 
@@ -106,9 +107,6 @@ def decide_activity_task_failed(
         now,
     )
     if decision.next_attempt_time is not None:
-        details = (
-            request.last_heartbeat_details if request.HasField("last_heartbeat_details") else None
-        )
         append_attempt_failed(
             draft,
             activity,
@@ -116,22 +114,42 @@ def decide_activity_task_failed(
             decision.next_attempt_time,
             request.identity,
             started_time,
-            details,
+            request.last_heartbeat_details if request.HasField("last_heartbeat_details") else None,
         )
         return draft.record
-    started_id = append_started(draft, inflight, activity, request.identity, started_time)
-    draft.add_or_buffer(
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_FAILED,
-        history_pb2.ActivityTaskFailedEventAttributes(
-            failure=request.failure,
-            scheduled_event_id=activity.scheduled_event_id,
-            started_event_id=started_id,
-            identity=request.identity,
-            retry_state=decision.state,
-        ),
+    failed = history_pb2.ActivityTaskFailedEventAttributes(
+        failure=request.failure, identity=request.identity, retry_state=decision.state
     )
-    draft.ensure_workflow_task()
+    _append_answered(
+        draft,
+        inflight,
+        activity,
+        started_time,
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_FAILED,
+        failed,
+    )
     return draft.record
+
+
+def _append_answered(
+    draft: Draft,
+    inflight: Inflight,
+    activity: ActivityState,
+    started_time: datetime,
+    event_type: "history_pb2.EventType.ValueType",
+    attributes: (
+        history_pb2.ActivityTaskCompletedEventAttributes
+        | history_pb2.ActivityTaskCancelledEventAttributes
+        | history_pb2.ActivityTaskFailedEventAttributes
+    ),
+) -> None:
+    """Write the started event, and the one by which its worker's answer closes the activity."""
+    attributes.scheduled_event_id = activity.scheduled_event_id
+    attributes.started_event_id = append_started(
+        draft, inflight, activity, attributes.identity, started_time
+    )
+    draft.add_or_buffer(event_type, attributes)
+    draft.ensure_workflow_task()
 
 
 def decide_heartbeat(

@@ -4,6 +4,8 @@ from google.protobuf import timestamp_pb2
 
 from aetheris.api.v1 import common_pb2, history_pb2, workflow_pb2
 from aetheris.server.v1 import log_pb2
+from aetheris_server.history.aggregates.records import ATTRIBUTES
+from aetheris_server.history.state.draft import FlushedIds
 from aetheris_server.history.state.failures import trim
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.machine import unknown_record
@@ -169,3 +171,18 @@ def observe_attempt_failed(inflight: Inflight, fact: log_pb2.Fact) -> None:
 def observe_not_delivered(inflight: Inflight, fact: log_pb2.Fact) -> None:
     """Nobody has the attempt."""
     inflight.activities.pop(fact.activity_attempt_not_delivered.scheduled_event_id, None)
+
+
+# Events that were buffered, as they get their ids.
+
+
+def note_started_id(event: history_pb2.HistoryEvent, flushed_ids: FlushedIds) -> None:
+    """The started event: the one that closes the activity comes right behind it, and names it."""
+    scheduled_event_id = event.activity_task_started_event_attributes.scheduled_event_id
+    flushed_ids[scheduled_event_id] = event.event_id
+
+
+def fill_started_id(event: history_pb2.HistoryEvent, flushed_ids: FlushedIds) -> None:
+    """One that closes an activity; 0 for one that never started."""
+    attributes = getattr(event, ATTRIBUTES[event.event_type])
+    attributes.started_event_id = flushed_ids.get(attributes.scheduled_event_id, 0)

@@ -67,20 +67,27 @@ def append_failed(
     identity: str,
 ) -> None:
     """The task failed: note it, show what was buffered, try again."""
+    failed = history_pb2.WorkflowTaskFailedEventAttributes(
+        cause=cause, failure=failure, identity=identity
+    )
+    _append_end(draft, started, history_pb2.EVENT_TYPE_WORKFLOW_TASK_FAILED, failed)
+    _append_next_attempt(draft, started, cause, failure, identity)
+
+
+def _append_end(
+    draft: Draft,
+    started: StartedWorkflowTask,
+    event_type: "history_pb2.EventType.ValueType",
+    attributes: (
+        history_pb2.WorkflowTaskFailedEventAttributes
+        | history_pb2.WorkflowTaskTimedOutEventAttributes
+    ),
+) -> None:
+    """The end of a task without a decision; of attempts in a row, only the first one's is shown."""
     draft.end_buffering()
     if started.attempt == 1:
-        scheduled_id, started_id = append_started(draft, started)
-        draft.add(
-            history_pb2.EVENT_TYPE_WORKFLOW_TASK_FAILED,
-            history_pb2.WorkflowTaskFailedEventAttributes(
-                scheduled_event_id=scheduled_id,
-                started_event_id=started_id,
-                cause=cause,
-                failure=failure,
-                identity=identity,
-            ),
-        )
-    _append_next_attempt(draft, started, cause, failure, identity)
+        attributes.scheduled_event_id, attributes.started_event_id = append_started(draft, started)
+        draft.add(event_type, attributes)
 
 
 def _append_next_attempt(
@@ -116,18 +123,9 @@ def decide_workflow_task_failed(
 
 def append_timed_out(draft: Draft, started: StartedWorkflowTask) -> None:
     """The worker did not answer in time: note it, show what was buffered, try again."""
-    draft.end_buffering()
     timeout_type = failure_pb2.TIMEOUT_TYPE_START_TO_CLOSE
-    if started.attempt == 1:
-        scheduled_id, started_id = append_started(draft, started)
-        draft.add(
-            history_pb2.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT,
-            history_pb2.WorkflowTaskTimedOutEventAttributes(
-                scheduled_event_id=scheduled_id,
-                started_event_id=started_id,
-                timeout_type=timeout_type,
-            ),
-        )
+    timed_out = history_pb2.WorkflowTaskTimedOutEventAttributes(timeout_type=timeout_type)
+    _append_end(draft, started, history_pb2.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT, timed_out)
     _append_next_attempt(
         draft,
         started,
@@ -144,17 +142,11 @@ def append_force_closed(draft: Draft, inflight: Inflight) -> None:
     """Void the task in flight and show what was buffered: the run is closed from outside."""
     started = inflight.workflow_task
     draft.end_buffering()
-    if started is not None and started.attempt == 1:
-        scheduled_id, started_id = append_started(draft, started)
-        draft.add(
-            history_pb2.EVENT_TYPE_WORKFLOW_TASK_FAILED,
-            history_pb2.WorkflowTaskFailedEventAttributes(
-                scheduled_event_id=scheduled_id,
-                started_event_id=started_id,
-                cause=history_pb2.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_COMMAND,
-                identity="history",
-            ),
+    if started is not None:
+        failed = history_pb2.WorkflowTaskFailedEventAttributes(
+            cause=history_pb2.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_COMMAND, identity="history"
         )
+        _append_end(draft, started, history_pb2.EVENT_TYPE_WORKFLOW_TASK_FAILED, failed)
     draft.flush()
 
 
