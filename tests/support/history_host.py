@@ -144,10 +144,17 @@ class HistoryBench:
         while self.engine.wakeups.look_at_due():
             pass
 
+    async def wait_recovered(self) -> None:
+        """What the shards owed when they were taken has been offered: further offers are new."""
+        await wait_until(
+            lambda: all(shard.is_recovered for shard in self.engine.shards.values()),
+            what="recovery",
+        )
+
     async def take_ref(
         self, task_queue_type: "task_queue_pb2.TaskQueueType.ValueType"
     ) -> matching_service_pb2.TaskRef:
-        """One that was offered, of that type: recovery may offer one again at any time."""
+        """One that was offered, of that type."""
         ref = (await wait_until(lambda: self.refs_of(task_queue_type)))[0]
         self.matching.refs.remove(ref)
         return ref
@@ -192,4 +199,6 @@ async def history_bench(
         async with host:
             await host.join("bench:1")
             await host.membership.wait_ready()
-            yield HistoryBench(host, db, clock, matching)
+            bench = HistoryBench(host, db, clock, matching)
+            await bench.wait_recovered()
+            yield bench
