@@ -1,12 +1,9 @@
 """The matching service: offers and polls of every queue of this host.
 
-`add_tasks` returns when each task is started by a poller's worker, known to be gone, or in the
-backlog; until then its caller answers for it. So a killed matching host loses nothing, and neither
-does a lost Redis: history offers again. A task finds a waiting poll also while Redis is down.
+What becomes of an offer is in `offering`, of the tasks that a poll gets in `starter`.
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,13 +30,14 @@ from aetheris.server.v1.matching_service_pb2 import (
 )
 from aetheris_server.clock import Clock
 from aetheris_server.config import MatchingSettings, RedisSettings
-from aetheris_server.errors import StorageUnavailableError, UnavailableError
+from aetheris_server.errors import UnavailableError
 from aetheris_server.loops import end_tasks
 from aetheris_server.matching.backlog import Backlog, Counts
 from aetheris_server.matching.describe import describe
 from aetheris_server.matching.lease_ender import LeaseEnder
 from aetheris_server.matching.match import NO_CAPABILITIES
-from aetheris_server.matching.offers import Offer, QueuedTask, QueueKey, queue_key
+from aetheris_server.matching.offering import Offering
+from aetheris_server.matching.offers import QueueKey
 from aetheris_server.matching.polls import Poll
 from aetheris_server.matching.pusher import Pusher
 from aetheris_server.matching.queue import TaskQueue
@@ -96,8 +94,10 @@ class MatchingService:
         self._group = asyncio.TaskGroup()
         self._loops: list[asyncio.Task[None]] = []
         self._backlog = Backlog(redis_settings, settings.lease_timeout, clock)
-        self._pusher = Pusher(self._backlog, self._group)
         self._lease_ender = LeaseEnder(self._backlog, self._learn)
+        self._offering = Offering(
+            self._open, Pusher(self._backlog, self._group), clock, settings.linger
+        )
         self._starter = Starter(history, self._group)
         self._upkeep = Upkeep(self._queues, self._backlog, on_backlog_lost)
 
@@ -133,6 +133,7 @@ class MatchingService:
         from now on go to the backlog. Again is harmless.
         """
         self._is_draining = True
+        self._offering.begin_drain()
         for queue in self._queues.values():
             for poll in queue.polls:
                 poll.end()
@@ -171,32 +172,8 @@ class MatchingService:
         )
 
     async def add_tasks(self, tasks: Sequence[TaskRef]) -> None:
-        """Offer tasks; returns when each is started, gone, or in the backlog. A query only has to
-        be in memory. Offering twice does no harm.
-
-        Raises:
-            UnavailableError: Some may not be safe; offer all again.
-        """
-        wall_now, now = self._clock.now().timestamp(), self._clock.monotonic()
-        offer = Offer()
-        try:
-            for ref in tasks:
-                queue = self._open(queue_key(ref))
-                if ref.query_id:
-                    if queue.is_full:
-                        raise UnavailableError(
-                            f"task queue {ref.task_queue!r} has too many queries"
-                        )
-                    queue.offer(QueuedTask(ref, None, None, wall_now, now))
-                else:
-                    offer.add()
-                    queue.offer(QueuedTask(ref, offer, None, wall_now, now))
-            while not offer.is_settled:
-                await self._advance(offer)
-        finally:
-            offer.is_abandoned = True
-            for task in list(offer.waiting):
-                self._open(queue_key(task.ref)).withdraw(task)
+        """See `Offering.add_tasks`."""
+        await self._offering.add_tasks(tasks)
 
     async def poll_workflow_tasks(
         self, request: PollWorkflowTasksRequest
@@ -328,42 +305,6 @@ class MatchingService:
             self._starter.release(lost.task_tokens)
             for cancellation in lost.cancellations:
                 queue.post(poll.worker_instance_id, cancellation)
-
-    async def _advance(self, offer: Offer) -> None:
-        """Wait for something to happen to an offer, and push what no poller came for."""
-        waiting = list(offer.waiting)
-        if not waiting:
-            await offer.wait()
-            return
-        to_push = [task for task in waiting if not self._is_poller_expected(task)]
-        if not to_push:
-            await offer.wait(self._settings.linger)
-            to_push = [task for task in waiting if task in offer.waiting]
-        if to_push:
-            await self._push(offer, to_push)
-
-    def _is_poller_expected(self, task: QueuedTask) -> bool:
-        return not self._is_draining and self._open(queue_key(task.ref)).is_poller_expected(task)
-
-    async def _push(self, offer: Offer, tasks: Sequence[QueuedTask]) -> None:
-        by_queue: defaultdict[QueueKey, list[QueuedTask]] = defaultdict(list)
-        for task in tasks:
-            key = queue_key(task.ref)
-            self._open(key).withdraw(task)
-            by_queue[key].append(task)
-        try:
-            pushed = await self._pusher.push(by_queue)
-        except StorageUnavailableError as error:
-            for task in tasks:
-                offer.lose(task, error)
-            return
-        for task in tasks:
-            offer.settle(task)
-        for key, of_queue in pushed.items():
-            queue = self._open(key)
-            queue.counts.pushes += len(by_queue[key])
-            queue.counts.repairs += of_queue.repair_count
-            queue.learn(of_queue.counts)
 
     def _learn(self, key: QueueKey, counts: Counts) -> None:
         queue = self._queues.get(key)
