@@ -155,16 +155,8 @@ class Client:
             rpc_timeout=rpc_timeout,
             connect_timeout=connect_timeout,
         )
-        connection = Connection(
-            address or os.environ.get("AETHERIS_ADDRESS") or DEFAULT_ADDRESS, tls
-        )
-        try:
-            await connection.wait_ready(connect_timeout.total_seconds())
-        except BaseException:
-            await connection.close()
-            raise
         return cls(
-            connection,
+            await _connect(address, tls, connect_timeout),
             namespace or os.environ.get("AETHERIS_NAMESPACE") or DEFAULT_NAMESPACE,
             identity=identity,
             data_converter=data_converter,
@@ -407,3 +399,15 @@ class Client:
             is_new=started.is_new,
             known_result=started.result,
         )
+
+
+async def _connect(
+    address: str | None, tls: TlsConfig | bool, connect_timeout: timedelta
+) -> Connection:
+    connection = Connection(address or os.environ.get("AETHERIS_ADDRESS") or DEFAULT_ADDRESS, tls)
+    try:
+        await connection.wait_ready(connect_timeout.total_seconds())
+    except BaseException:
+        await connection.close()
+        raise
+    return connection

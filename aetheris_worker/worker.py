@@ -77,12 +77,7 @@ class Worker:
             identity=identity,
             graceful_shutdown_timeout=graceful_shutdown_timeout,
         )
-        if isinstance(activity_executor, ProcessPoolExecutor):
-            raise TypeError(
-                "Worker: option 'activity_executor': expected an executor of threads, found a "
-                "ProcessPoolExecutor; write ThreadPoolExecutor(...), and let the activity use a "
-                "process pool of its own"
-            )
+        _check_executor(activity_executor)
         if not workflows and not activities:
             raise ValueError("a worker needs at least one workflow or activity")
         known = client.config if isinstance(client, Client) else None
@@ -169,6 +164,15 @@ class Worker:
         # Without its worker, the body of `async with` might wait for ever.
         if self._body is not None and _has_failed(background):
             self._body.cancel()
+
+
+def _check_executor(executor: Executor | None) -> None:
+    if isinstance(executor, ProcessPoolExecutor):
+        raise TypeError(
+            "Worker: option 'activity_executor': expected an executor of threads, found a "
+            "ProcessPoolExecutor; write ThreadPoolExecutor(...), and let the activity use a "
+            "process pool of its own"
+        )
 
 
 def _has_failed(task: "asyncio.Task[None]") -> bool:

@@ -8,7 +8,7 @@ matching, by whoever of its workers is free.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from aetheris.api.v1 import worker_service_pb2, workflow_pb2, workflow_service_pb2
 from aetheris.server.v1.token_pb2 import TaskToken
@@ -55,16 +55,7 @@ async def query_workflow(
         raise ShardNotOwnedError(run.shard_id)
     if len(run.queries) >= _MAX_WAITING:
         raise UnavailableError(f"{_MAX_WAITING} queries of the run wait already")
-    waiting = WaitingQuery(
-        query_id=new_run_id(),
-        query=worker_service_pb2.WorkflowQuery(
-            query_type=request.query_type,
-            query_args=request.query_args if request.HasField("query_args") else None,
-            header=request.header if request.HasField("header") else None,
-        ),
-        answer=asyncio.get_running_loop().create_future(),
-        expire_time=runs.clock.now() + timedelta(seconds=_ANSWER_TIMEOUT),
-    )
+    waiting = _to_waiting(request, runs.clock.now())
     run.queries[waiting.query_id] = waiting
     try:
         if run.state.workflow_task is None:
@@ -78,6 +69,19 @@ async def query_workflow(
         raise NotReadyError(f"a worker of task queue {run.state.task_queue!r}") from None
     finally:
         run.queries.pop(waiting.query_id, None)
+
+
+def _to_waiting(request: workflow_service_pb2.QueryWorkflowRequest, now: datetime) -> WaitingQuery:
+    return WaitingQuery(
+        query_id=new_run_id(),
+        query=worker_service_pb2.WorkflowQuery(
+            query_type=request.query_type,
+            query_args=request.query_args if request.HasField("query_args") else None,
+            header=request.header if request.HasField("header") else None,
+        ),
+        answer=asyncio.get_running_loop().create_future(),
+        expire_time=now + timedelta(seconds=_ANSWER_TIMEOUT),
+    )
 
 
 def _check_status(

@@ -46,10 +46,34 @@ def start_workflow_task(
     """
     task = state.workflow_task
     assert task is not None
-    scheduled_event = _transient_scheduled_event(state, task) if task.is_transient else None
-    started_event = history_pb2.HistoryEvent(
+    inflight.workflow_task = StartedWorkflowTask(
+        start_id=start_id,
+        scheduled_event_id=task.scheduled_event_id,
+        attempt=task.attempt,
+        taker=taker,
+        scheduled_event=_transient_scheduled_event(state, task) if task.is_transient else None,
+        started_event=_started_event(state, task, taker, start_id, now, limits),
+        started_time=now,
+        deadline_at=at + from_duration(state.started.workflow_task_timeout).total_seconds(),
+        query_ids=query_ids,
+    )
+    inflight.is_task_backing_off = False
+    return inflight.workflow_task
+
+
+def _started_event(
+    state: RunState,
+    task: WorkflowTaskState,
+    taker: TaskTaker,
+    start_id: str,
+    now: datetime,
+    limits: RunLimits,
+) -> history_pb2.HistoryEvent:
+    """What the worker sees; it is written with the decision."""
+    time = to_timestamp(now)
+    return history_pb2.HistoryEvent(
         event_id=task.scheduled_event_id + 1 if task.is_transient else state.next_event_id,
-        event_time=to_timestamp(now),
+        event_time=time,
         event_type=history_pb2.EVENT_TYPE_WORKFLOW_TASK_STARTED,
         workflow_task_started_event_attributes=history_pb2.WorkflowTaskStartedEventAttributes(
             scheduled_event_id=task.scheduled_event_id,
@@ -60,22 +84,9 @@ def start_workflow_task(
                 or state.history_bytes > limits.suggest_continue_bytes
             ),
             history_bytes=state.history_bytes,
-            started_time=to_timestamp(now),
+            started_time=time,
         ),
     )
-    inflight.workflow_task = StartedWorkflowTask(
-        start_id=start_id,
-        scheduled_event_id=task.scheduled_event_id,
-        attempt=task.attempt,
-        taker=taker,
-        scheduled_event=scheduled_event,
-        started_event=started_event,
-        started_time=now,
-        deadline_at=at + from_duration(state.started.workflow_task_timeout).total_seconds(),
-        query_ids=query_ids,
-    )
-    inflight.is_task_backing_off = False
-    return inflight.workflow_task
 
 
 def _transient_scheduled_event(
