@@ -17,6 +17,7 @@ from aetheris_server.frontend.workflow_service import WorkflowServicer
 from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.handlers import RpcService, handlers_of
 from aetheris_server.rpc.peers import HistoryPeer, MatchingPeer
+from aetheris_server.rpc.table import MATCHING_METHODS
 from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.rpc.undelivered import release_undelivered, tokens_of
 
@@ -63,7 +64,7 @@ def build_frontend(
         RpcService(
             worker,
             handlers_of(worker, workers),
-            {"PollWorkflowTasks": release, "PollActivityTasks": release},
+            {name: release for name, method in MATCHING_METHODS.items() if method.is_poll},
         ),
         RpcService(workflow, handlers_of(workflow, workflows)),
         RpcService(operator, handlers_of(operator, operators)),

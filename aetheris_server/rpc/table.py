@@ -1,9 +1,10 @@
-"""The RPC table: one row for each call that is answered by whoever owns a run or a task queue.
+"""The RPC table: one row for each method of the public API, by who answers it, and for what else
+the owner of a task queue is asked.
 
 From a row follow the local call (`peers`), the call to another host (`remote`), what finds the host
 (`routing`), and the internal servicer that takes it there (`servicers`). No other module lists the
-methods; what serves one is registered under its row. Methods of the public API that have no row are
-answered by the frontend itself, or come apart into calls of these.
+methods; what serves one is registered under its row. What the frontend answers by itself, or takes
+apart into calls of others, is called by nobody else: its rows say only that there is no owner.
 
 Three calls are of many runs or queues at once and come apart by host, so they are methods of the
 peers and have no row: StartTasks, ReleaseTasks and AddTasks.
@@ -13,12 +14,13 @@ does not answer: a write is idempotent under its request id or its task token. S
 matching, whose requests do no harm twice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from aetheris.api.v1 import operator_service_pb2 as operator
 from aetheris.api.v1 import worker_service_pb2 as worker
 from aetheris.api.v1 import workflow_service_pb2 as workflow
 from aetheris.api.v1.task_queue_pb2 import (
@@ -35,6 +37,7 @@ __all__ = [
     "CANCEL_WORKFLOW",
     "DESCRIBE_TASK_QUEUE",
     "DESCRIBE_WORKFLOW",
+    "FRONTEND_METHODS",
     "GET_WORKFLOW_HISTORY",
     "HISTORY_METHODS",
     "LONGEST_WAIT",
@@ -55,6 +58,7 @@ __all__ = [
     "SIGNAL_WORKFLOW",
     "START_WORKFLOW",
     "TERMINATE_WORKFLOW",
+    "FrontendMethod",
     "HistoryMethod",
     "MatchingMethod",
     "RunMethod",
@@ -129,6 +133,19 @@ class MatchingMethod(Generic[Q, R]):
     queue_of: Callable[[Q], _Queue]
     timeout_of: Callable[[Q], float]
     is_poll: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrontendMethod(Generic[Q, R]):
+    """A method of the public API that the frontend of any host answers.
+
+    Attributes:
+        request: Of the public API.
+        response: Of the public API.
+    """
+
+    request: type[Q]
+    response: type[R]
 
 
 _history: dict[str, HistoryMethod[Any, Any, Any]] = {}
@@ -295,3 +312,15 @@ DESCRIBE_TASK_QUEUE = _of_queue(
         request.request.task_queue_type,
     ),
 )
+
+# Of the frontend: the catalog, the parts of the cluster, and a batch of answers about tasks.
+
+FRONTEND_METHODS: Sequence[FrontendMethod[Any, Any]] = (
+    FrontendMethod(workflow.ListWorkflowsRequest, workflow.ListWorkflowsResponse),
+    FrontendMethod(worker.RespondTasksRequest, worker.RespondTasksResponse),
+    FrontendMethod(operator.CreateNamespaceRequest, operator.CreateNamespaceResponse),
+    FrontendMethod(operator.DescribeNamespaceRequest, operator.DescribeNamespaceResponse),
+    FrontendMethod(operator.ListNamespacesRequest, operator.ListNamespacesResponse),
+    FrontendMethod(operator.DescribeClusterRequest, operator.DescribeClusterResponse),
+)
+"""Every row of the frontend."""
