@@ -17,6 +17,7 @@ from aetheris_server.frontend.catalog import Catalog, ClusterOverview
 from aetheris_server.frontend.checks import operator as checks
 from aetheris_server.frontend.checks.fields import check_namespace_name
 from aetheris_server.frontend.namespaces import NamespaceDirectory
+from aetheris_server.frontend.pages import page_size
 from aetheris_server.frontend.passing import new_request_id
 from aetheris_server.frontend.waits import set_seconds
 from aetheris_server.rpc.handlers import CallContext
@@ -33,7 +34,6 @@ Probe = Callable[[], Awaitable[object]]
 returns says what is wrong with the component all the same.
 """
 
-_DEFAULT_PAGE_SIZE = 100
 _DEFAULT_RETENTION_SECONDS = 72 * 3600
 _PROBE_TIMEOUT = 2.0
 
@@ -83,7 +83,7 @@ class OperatorServicer(OperatorServiceServicer):
         self, request: pb.ListNamespacesRequest, context: CallContext
     ) -> pb.ListNamespacesResponse:
         token = checks.check_list_namespaces(request, self._limits, self._tokens)
-        size = request.page_size or _DEFAULT_PAGE_SIZE
+        size = page_size(request.page_size, self._limits)
         # One more than asked for tells whether there is another page.
         found = await self._catalog.list_namespaces(size + 1, token.last_key if token else "")
         return pb.ListNamespacesResponse(

@@ -12,6 +12,7 @@ from aetheris_server.errors import DrainingError, NotReadyError, UnavailableErro
 from aetheris_server.frontend.catalog import Catalog
 from aetheris_server.frontend.checks import workflow as checks
 from aetheris_server.frontend.namespaces import NamespaceDirectory
+from aetheris_server.frontend.pages import page_size
 from aetheris_server.frontend.passing import PassingServicer, new_request_id, passed_on
 from aetheris_server.frontend.runs import to_execution_info
 from aetheris_server.frontend.waits import SLACK_SECONDS, bounded_wait, set_seconds, to_seconds
@@ -26,7 +27,6 @@ from aetheris_server.storage.executions import ExecutionFilter
 
 __all__ = ["WorkflowServicer"]
 
-_DEFAULT_PAGE_SIZE = 100
 _DEFAULT_RESULT_WAIT_SECONDS = 20.0
 
 
@@ -98,7 +98,7 @@ class WorkflowServicer(PassingServicer):
         namespace_id = await self.namespaces.id_of(request.namespace)
         token = checks.check_workflows_page(request, namespace_id, self._tokens)
         after = (_to_datetime(token.start_time), token.last_key) if token else None
-        size = request.page_size or _DEFAULT_PAGE_SIZE
+        size = page_size(request.page_size, self.limits)
         # One more than asked for tells whether there is another page.
         rows = await self._catalog.list_executions(
             namespace_id, self._to_filter(namespace_id, request.filter), size + 1, after
