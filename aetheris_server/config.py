@@ -426,11 +426,14 @@ def _read_file(path: Path) -> dict[str, Any]:
                     f"expected a file ending in .yaml, .yml, .toml or .json, found {suffix!r}",
                 )
     except (yaml.YAMLError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(str(path), f"the settings file is not well formed: {error}") from error
+        # Without what the file says there, and so without the error itself: it may be a password.
+        raise ConfigError(
+            str(path), f"the settings file is not well formed{_where(error)}"
+        ) from None
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ConfigError(str(path), f"expected a mapping of sections, found {_shown(data)}")
+        raise ConfigError(str(path), f"expected a mapping of sections, found {_kind_of(data)}")
     # An empty section (`postgres:` and nothing below) parses to None and means its defaults.
     sections = cast("dict[object, Any]", data)
     return {str(name): {} if value is None else value for name, value in sections.items()}
@@ -453,16 +456,17 @@ def _raise_config_error(
     key = ".".join(_model_path(details["loc"]))
     origin = _origin(key, from_flags, config_file)
     if details["type"] == "extra_forbidden":
-        raise ConfigError(key, f"unknown key ({origin}){_suggestion(key, set(_keys()))}")
+        raise ConfigError(key, f"unknown key ({origin}){_suggestion(key, set(_keys()))}") from None
     if details["type"] == "model_type":
         raise ConfigError(
-            key, f"expected a section of keys, found {_shown(details['input'])} ({origin})"
-        )
+            key, f"expected a section of keys, found {_kind_of(details['input'])} ({origin})"
+        ) from None
     expected = details["msg"].replace("Input should be", "expected").replace("Value error, ", "")
     if not expected.startswith("expected"):
         expected = f"bad value: {expected}"
     found = "a value that is not shown" if key in _SECRETS else _shown(details["input"])
-    raise ConfigError(key, f"{expected}, found {found} ({origin})")
+    # Without pydantic's own error, which quotes what was found.
+    raise ConfigError(key, f"{expected}, found {found} ({origin})") from None
 
 
 def _model_path(location: tuple[int | str, ...]) -> Iterator[str]:
@@ -490,6 +494,28 @@ def _origin(key: str, from_flags: Mapping[str, Any], config_file: Path | None) -
     if variable in {name.upper() for name in os.environ}:
         return variable
     return f"file {config_file}" if config_file is not None else "default"
+
+
+def _where(error: yaml.YAMLError | tomllib.TOMLDecodeError | json.JSONDecodeError) -> str:
+    """What is wrong and at which place, as far as the parser tells without quoting the file."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark
+        place = f" (at line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
+        return f"{place}: {error.problem}"
+    if isinstance(error, yaml.YAMLError):
+        return ""
+    return f": {error}"
+
+
+def _kind_of(value: object) -> str:
+    """What stands where a section should; a DSN with its password is what people try there."""
+    match value:
+        case str():
+            return "a string"
+        case list():
+            return "a list"
+        case _:
+            return _shown(value)
 
 
 def _shown(value: object) -> str:

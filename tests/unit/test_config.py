@@ -1,9 +1,12 @@
+import traceback
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from aetheris_server.config import ConfigError, GrpcSettings, Settings, load_settings
+
+DSN = "postgresql://aetheris:hunter2@db/aetheris"
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +123,30 @@ def test_load_settings_mistake_in_the_file_names_key_and_value(
         load_settings(file)
     assert raised.value.key == key
     assert message.replace("FILE", str(file)) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "name,text,message",
+    [
+        ("a.yaml", f"postgres: {DSN}", "postgres: expected a section of keys, found a string"),
+        ("a.yaml", DSN, "expected a mapping of sections, found a string"),
+        ("a.yaml", f"- {DSN}", "expected a mapping of sections, found a list"),
+        ("a.yaml", f"postgres: {{dsn: '{DSN}'", "not well formed (at line 1, column"),
+        ("a.yaml", f"postgres:\n  dsn: '{DSN}\n", "not well formed (at line 3, column 1)"),
+        ("a.yaml", f"dsn: \t@{DSN}", "not well formed (at line 1, column"),
+        ("a.toml", f"postgres = {DSN}", "not well formed: Invalid value (at line 1, column 12)"),
+        ("a.json", f'{{"postgres": {DSN}', "not well formed: Expecting value: line 1 column 14"),
+        ("a.yaml", f"postgres: {{dsn: [{DSN}]}}", "postgres.dsn: "),
+    ],
+)
+def test_load_settings_mistake_does_not_show_a_password(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_settings(_written(tmp_path, name, text))
+
+    assert message in str(raised.value)
+    assert "hunter2" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_load_settings_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
