@@ -35,8 +35,12 @@ _OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # What one attempt may take, TLS over a slow link say: with less, none would ever succeed.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    # A server that is back at another address, as a container's. By default gRPC would look up the
+    # address of the name every 30 s at most.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     # Retries are `Connection`'s affair; gRPC's own would double them.
     ("grpc.enable_retries", 0),
     # Else channels to the same address share one connection.

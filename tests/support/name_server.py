@@ -18,11 +18,13 @@ class NameServer(asyncio.DatagramProtocol):
     Attributes:
         answer: That address.
         address: Where it is asked, `host:port`.
+        asked_count: Times that it gave that address.
     """
 
     def __init__(self, answer: str) -> None:
         self.answer = answer
         self.address = ""
+        self.asked_count = 0
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -38,6 +40,7 @@ class NameServer(asyncio.DatagramProtocol):
         answers = [self._record()] if kind == _TYPE_A else []
         counts = (1, len(answers), 0, 0)
         header = data[:2] + b"".join(n.to_bytes(2, "big") for n in (_ANSWER, *counts))
+        self.asked_count += len(answers)
         self._transport.sendto(header + question + b"".join(answers), addr)
 
     def _record(self) -> bytes:

@@ -24,6 +24,8 @@ from aetheris_client import Client, Connection, TlsConfig, channels, errors
 from aetheris_client.reachability import is_loopback, proxy_for
 from tests.support.canned_server import CannedServer, Refusal, served_on_a_thread
 from tests.support.connections import connection_count
+from tests.support.cutting_proxy import grpc_proxy
+from tests.support.name_server import name_server
 from tests.support.wait import wait_until
 
 SHORT = timedelta(seconds=0.3)
@@ -124,6 +126,31 @@ async def test_server_that_hangs_is_said():
         silent.listen()
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         assert "a server that hangs" in await why(address)
+
+
+async def test_server_whose_first_answer_takes_long_is_connected_to_at_the_first_try(
+    server: CannedServer,
+):
+    async with grpc_proxy(server.address) as (proxy, address):
+        proxy.is_holding = True
+        connecting = asyncio.create_task(Client.connect(address))
+        with pytest.raises(AssertionError):
+            await wait_until(lambda: proxy.connection_count > 1, timeout=2)
+        proxy.is_holding = False
+        async with await connecting:
+            assert proxy.connection_count == 1
+
+
+async def test_server_whose_name_has_moved_is_found_where_it_is(server: CannedServer):
+    async with name_server("127.0.0.9") as names:
+        address = f"dns://{names.address}/server.test:{server.port}"
+        connecting = asyncio.create_task(
+            Client.connect(address, connect_timeout=timedelta(seconds=10))
+        )
+        await wait_until(lambda: names.asked_count)
+        names.answer = "127.0.0.1"
+        async with await connecting:
+            pass
 
 
 @pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])
