@@ -30,8 +30,9 @@ CHANNEL_OPTIONS = [
     ("grpc.keepalive_timeout_ms", 3_000),
     # A host that comes back is found again soon; routing waits between its attempts.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # What one attempt may take; a host that is busy may need a while.
+    ("grpc.min_reconnect_backoff_ms", 1_000),
     # With another address too, as a container's; by default gRPC asks for it every 30 s at most.
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     # A proxy that the environment names is for places outside of the hosts' network.

@@ -335,6 +335,21 @@ async def test_hosts_never_reach_each_other_through_a_proxy(
     assert await other.server.is_reached_at(f"localhost:{other.server.port}")
 
 
+async def test_host_that_is_slow_to_answer_is_connected_to_at_the_first_try(
+    other: OtherHost,
+) -> None:
+    async with grpc_proxy(other.server.address) as (proxy, address):
+        proxy.is_holding = True
+        request = workflow_service_pb2.SignalWorkflowRequest()
+        history = RemoteHistory(other.pool, address)
+        calling = asyncio.create_task(history.call(table.SIGNAL_WORKFLOW, "n", request))
+        with pytest.raises(AssertionError):
+            await wait_until(lambda: calling.done() or proxy.connection_count > 1, timeout=0.5)
+        proxy.is_holding = False
+        await calling
+        assert proxy.connection_count == 1
+
+
 async def test_host_whose_name_has_moved_is_found_where_it_is(other: OtherHost) -> None:
     async with name_server("127.0.0.9") as names:
         address = f"dns://{names.address}/host-b.test:{other.server.port}"
