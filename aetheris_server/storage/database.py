@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, LiteralString, Self, TypeVar
+from typing import Any, LiteralString, Protocol, Self, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -29,12 +29,13 @@ Row = tuple[Any, ...]
 Parameters = Sequence[object] | Mapping[str, object]
 Connection = psycopg.AsyncConnection[Row]
 
+GRACE = 2.0
+"""Seconds over the server's own deadline, so that its error, which says more, comes first."""
+
 # Of an attempt that meets silence; the next one may be answered, and all writes wait for it.
 _CONNECT_TIMEOUT = 3
 # A connection that is being made to a server that is silent does not hold up the end.
 _CLOSE_TIMEOUT = 1.0
-# Over the server's own deadline, so that its error, which says more, comes first.
-_GRACE = 2.0
 _TRANSACTION_ATTEMPTS = 5
 # Every statement here has an index for its purpose. A plan that was made when the tables were
 # small, and kept, must not scan them when they are large, nor a shard's whole log to make a bitmap
@@ -91,6 +92,18 @@ def is_connection_loss(error: psycopg.OperationalError) -> bool:
         return False
     # Classes of SQLSTATE: connection exception, operator intervention (shutdown, starting up).
     return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
+
+
+class Reader(Protocol):
+    """Where statements are read from: a `Database`, or a session of one."""
+
+    async def fetch(self, query: LiteralString, parameters: Parameters = ()) -> list[Row]:
+        """Run one statement that reads; its rows.
+
+        Raises:
+            StorageUnavailableError: Postgres did not answer, or refused the statement.
+        """
+        ...
 
 
 class Database:
@@ -173,7 +186,7 @@ class Database:
             UnstorableError: It refused a value.
         """
         with storage_errors():
-            async with asyncio.timeout(self._timeout + _GRACE):
+            async with asyncio.timeout(self._timeout + GRACE):
                 try:
                     return await self._fetch(query, parameters)
                 except psycopg.OperationalError as error:
@@ -198,7 +211,7 @@ class Database:
             UnstorableError: It refused a value; nothing was written.
         """
         with storage_errors():
-            async with asyncio.timeout(self._timeout + _GRACE):
+            async with asyncio.timeout(self._timeout + GRACE):
                 for _ in range(_TRANSACTION_ATTEMPTS - 1):
                     try:
                         return await self._run_once(work)
@@ -209,6 +222,22 @@ class Database:
     async def _run_once(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         async with self._pool.connection() as connection, connection.transaction():
             return await work(connection)
+
+    async def connect(self) -> Connection:
+        """Open a connection of the caller's own, configured like those of the pool.
+
+        Within `storage_errors` and a deadline of the caller's.
+
+        Raises:
+            psycopg.Error: No connection.
+        """
+        connection = await Connection.connect(self._conninfo, autocommit=True)
+        try:
+            await self._configure(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
     async def connect_pipeline(
         self, statements: Mapping[bytes, LiteralString]

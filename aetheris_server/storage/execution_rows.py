@@ -15,6 +15,7 @@ from aetheris_server.storage.arrays import (
     timestamp_array,
     uuid_array,
 )
+from aetheris_server.storage.index_table import IndexTable
 from aetheris_server.storage.row_changes import RowStatement
 
 
@@ -151,3 +152,41 @@ FROM unnest(
 """Runs whose rows are there, or are inserted by the same batch."""
 
 EXECUTION_STATEMENTS = (INSERT_EXECUTIONS, UPDATE_EXECUTIONS)
+
+EXECUTIONS = IndexTable(
+    name="executions",
+    statements=EXECUTION_STATEMENTS,
+    lags={
+        # As of when the row was last written.
+        "history_length": "r.close_time IS NULL AND l.history_length <= r.history_length",
+        "history_bytes": "r.close_time IS NULL AND l.history_bytes <= r.history_bytes",
+        # Never later than the truth: a run that is woken for nothing comes to no harm.
+        "wake_time": "r.wake_time IS NULL OR l.wake_time <= r.wake_time",
+        # A flag too many costs a look at the run; instead of one, the log behind the watermark may
+        # name it.
+        "owes": """
+            l.owes OR EXISTS (
+                SELECT FROM shards s JOIN log g ON g.shard_id = s.shard_id
+                WHERE s.shard_id = l.shard_id AND g.run_id = l.run_id AND g.shard_seq > s.watermark
+            )
+        """,
+        # An entry too many in the index of repeats, as all runs from before it have.
+        "repeats_id": "l.repeats_id",
+    },
+    ahead="""
+        l.history_length > r.history_length OR (l.close_time IS NOT NULL AND r.close_time IS NULL)
+    """,
+    complete="""
+        UPDATE {made} r SET repeats_id = true
+        WHERE EXISTS (
+            SELECT FROM {live} o
+            WHERE o.shard_id = r.shard_id AND o.namespace_id = r.namespace_id
+                AND o.workflow_id = r.workflow_id AND o.start_time < r.start_time
+        ) OR EXISTS (
+            SELECT FROM {made} o
+            WHERE o.shard_id = r.shard_id AND o.namespace_id = r.namespace_id
+                AND o.workflow_id = r.workflow_id AND o.start_time < r.start_time
+        )
+    """,
+)
+"""Runs. What users see of them lags only in the length of those that are open."""

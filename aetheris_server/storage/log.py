@@ -8,7 +8,7 @@ here of runs holds for aggregates of every kind: `run_id` is an aggregate's id.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aetheris_server.storage.database import Database
+from aetheris_server.storage.database import Database, Reader
 from aetheris_server.storage.uuids import is_uuid
 
 
@@ -36,6 +36,15 @@ class LogRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LoggedRun:
+    """A run that the log has the first record of, and what all of its records take."""
+
+    namespace_id: str
+    run_id: str
+    byte_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """One record of a run whose shard is known."""
 
@@ -57,6 +66,30 @@ SELECT l.run_id::text, l.shard_seq, l.run_seq, l.first_event_id, l.event_count, 
 FROM unnest(%s::integer[], %s::uuid[], %s::bigint[]) AS w (shard_id, run_id, run_seq)
 JOIN log l ON l.shard_id = w.shard_id AND l.run_id = w.run_id AND l.run_seq > w.run_seq
 ORDER BY l.run_id, l.run_seq
+"""
+
+_TAIL = "SELECT coalesce(max(shard_seq), 0) FROM log WHERE shard_id = %s"
+
+_STARTS = """
+SELECT l.namespace_id::text, l.run_id::text, (
+    SELECT sum(octet_length(r.record)) FROM log r
+    WHERE r.shard_id = l.shard_id AND r.run_id = l.run_id
+)::bigint
+FROM log l
+WHERE l.shard_id = %s AND l.shard_seq > %s AND l.shard_seq <= %s AND l.run_seq = 1
+ORDER BY l.shard_seq
+"""
+
+# What is read ahead of the limit in bytes has no record in it.
+_PART = """
+SELECT shard_seq, run_seq, first_event_id, event_count, record, hash FROM (
+    SELECT *, sum(octet_length(record)) OVER (ORDER BY run_seq) - octet_length(record) AS before
+    FROM (
+        SELECT * FROM log WHERE shard_id = %s AND run_id = %s AND run_seq > %s
+        ORDER BY run_seq LIMIT %s
+    ) AS next
+) AS part
+WHERE before < %s ORDER BY run_seq
 """
 
 # Where the wanted events begin is found by bisection: run_seq has no gaps and event ids grow with
@@ -102,7 +135,7 @@ async def load_run(
 
 
 async def load_runs(
-    db: Database, wanted: Sequence[tuple[int, str, int]]
+    db: Reader, wanted: Sequence[tuple[int, str, int]]
 ) -> dict[str, list[RunRecord]]:
     """The records of several runs, given as (shard_id, run_id, after_run_seq), in order by run id.
 
@@ -139,4 +172,37 @@ async def load_run_events(
         "max_rows": max_rows,
     }
     rows = await db.fetch(_RUN_EVENTS, parameters)
+    return [RunRecord(*row) for row in rows]
+
+
+async def load_tail(db: Reader, shard_id: int) -> int:
+    """The number of a shard's last log row; 0 where it has none.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    return (await db.fetch(_TAIL, [shard_id]))[0][0]
+
+
+async def find_starts(db: Reader, shard_id: int, after_seq: int, until_seq: int) -> list[LoggedRun]:
+    """The runs that begin in a part of a shard's log, (after_seq, until_seq], in its order.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    rows = await db.fetch(_STARTS, (shard_id, after_seq, until_seq))
+    return [LoggedRun(*row) for row in rows]
+
+
+async def load_run_part(
+    db: Reader, shard_id: int, run_id: str, after_run_seq: int, max_rows: int, max_bytes: int
+) -> list[RunRecord]:
+    """A run's next records behind `after_run_seq`, in order; empty where there are none.
+
+    At most `max_rows`, and no more once they have `max_bytes`.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    rows = await db.fetch(_PART, (shard_id, run_id, after_run_seq, max_rows, max_bytes))
     return [RunRecord(*row) for row in rows]
