@@ -1,4 +1,4 @@
-"""The aetheris-server command: dev, start and migrate."""
+"""The aetheris-server command: dev, start, migrate and rebuild."""
 
 import asyncio
 import sys
@@ -14,7 +14,8 @@ from aetheris_server.config import ConfigError, Settings, load_settings
 from aetheris_server.embedded.errors import EmbeddedError, EmbeddedMissingError
 from aetheris_server.errors import AetherisError
 from aetheris_server.garbage import look_at_old_objects_rarely
-from aetheris_server.main import run_server
+from aetheris_server.history.projections.errors import RebuildError, UnknownProjectionError
+from aetheris_server.main import rebuild_projection, run_server
 from aetheris_server.shutdown import Shutdown
 from aetheris_server.storage.migrate import migrate as migrate_schema
 from aetheris_server.telemetry import configure_logging, get_logger
@@ -161,6 +162,29 @@ def migrate(config: ConfigOption = None, postgres_dsn: PostgresOption = None) ->
     _run(config, {"postgres.dsn": postgres_dsn}, _migrate)
 
 
+@app.command()
+def rebuild(
+    projection: Annotated[
+        str, typer.Argument(metavar="PROJECTION", help="Which table, such as executions.")
+    ],
+    is_check: Annotated[
+        bool,
+        typer.Option("--check", help="Only compare, print what differs, and exit with 1 then."),
+    ] = False,
+    config: ConfigOption = None,
+    postgres_dsn: PostgresOption = None,
+) -> None:
+    """Make a table that follows from the log again. Safe to end at any moment, and to repeat.
+
+    No server may run meanwhile, except with --check.
+    """
+
+    async def run(settings: Settings, _: Shutdown) -> None:
+        await _rebuild(settings, projection, is_check=is_check)
+
+    _run(config, {"postgres.dsn": postgres_dsn}, run)
+
+
 def main() -> None:
     """The console script."""
     app()
@@ -195,10 +219,10 @@ def _run(
         configure_logging(settings.log)
         look_at_old_objects_rarely()
         uvloop.run(_run_stoppable(command, settings))
-    except ConfigError as error:
+    except (ConfigError, UnknownProjectionError) as error:
         print(f"aetheris-server: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (AetherisError, EmbeddedError) as error:
+    except (AetherisError, EmbeddedError, RebuildError) as error:
         print(f"aetheris-server: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 
@@ -267,11 +291,26 @@ async def _serve_until_signal(
         await shutdown.wait()
 
 
-async def _migrate(settings: Settings, _: Shutdown) -> None:
+def _require_postgres(settings: Settings) -> None:
     if not settings.postgres.dsn:
         raise ConfigError(
             "postgres.dsn", "expected a connection string, found none; give --postgres-dsn"
         )
+
+
+async def _rebuild(settings: Settings, name: str, *, is_check: bool) -> None:
+    _require_postgres(settings)
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    outcome = await rebuild_projection(settings.postgres, name, say, is_check=is_check)
+    what = "as the log says" if is_check else f"{outcome.row_count:,} rows written"
+    print(f"{name}: {outcome.run_count:,} runs, {what}")
+
+
+async def _migrate(settings: Settings, _: Shutdown) -> None:
+    _require_postgres(settings)
     applied = await migrate_schema(settings.postgres.dsn)
     for name in applied:
         print(f"applied {name}")

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,8 @@ from aetheris_server.errors import NamespaceAlreadyExistsError, NotReadyError
 from aetheris_server.frontend.catalog import PostgresCatalog
 from aetheris_server.frontend.services import build_frontend
 from aetheris_server.history.host import HistoryHost
+from aetheris_server.history.projections.registry import PROJECTIONS
+from aetheris_server.history.rebuild import Outcome, check, rebuild
 from aetheris_server.ids import new_run_id
 from aetheris_server.loops import end_tasks
 from aetheris_server.matching.service import MatchingService
@@ -100,6 +102,30 @@ class _Peers:
         return self.host.membership.directory.locate_queue(
             namespace_id, task_queue, task_queue_type
         )
+
+
+async def rebuild_projection(
+    settings: PostgresSettings, name: str, say: Callable[[str], None], *, is_check: bool
+) -> Outcome:
+    """Make a table again that follows from the log, or only hold it against the log.
+
+    Args:
+        settings: Of the cluster's database.
+        name: The projection's.
+        say: Called with lines for people.
+        is_check: Whether nothing is to be written.
+
+    Raises:
+        RebuildError: It was not done, or not all of it, or something differs.
+        ConfigError: An old schema, or a database that cannot be ours.
+        StorageUnavailableError: Postgres does not answer.
+    """
+    projection = PROJECTIONS.find(name)
+    await check_database(settings)
+    async with Database(settings) as db:
+        await check_schema(db)
+        work = check if is_check else rebuild
+        return await work(db, projection, SystemClock(), say)
 
 
 @asynccontextmanager

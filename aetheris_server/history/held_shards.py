@@ -6,14 +6,11 @@ import asyncio
 from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 
-from aetheris.server.v1 import log_pb2
-from aetheris_server.history.aggregates.records import EMPTY_HASH, chain_hash
 from aetheris_server.history.engine.due_scan import DueScan
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.recovery.recovery import Recovery
 from aetheris_server.history.recovery.settling import Settler
-from aetheris_server.history.shard import Shard
-from aetheris_server.history.times import to_timestamp
+from aetheris_server.history.shard import Shard, acquired_note
 from aetheris_server.storage.shards import AcquiredShard
 from aetheris_server.telemetry import get_logger
 
@@ -48,12 +45,7 @@ class HeldShards:
         return self._engine.failed_shards()
 
     def make_note(self, shard_id: int, range_id: int) -> tuple[bytes, bytes]:
-        record = log_pb2.LogRecord(time=to_timestamp(self._engine.clock.now()))
-        fact = record.facts.add().shard_acquired
-        fact.host_id = self._host_id
-        fact.range_id = range_id
-        stored = record.SerializeToString()
-        return stored, chain_hash(EMPTY_HASH, stored)
+        return acquired_note(self._host_id, range_id, self._engine.clock.now())
 
     def take(self, taken: Sequence[AcquiredShard], taken_at: float) -> None:
         for each in taken:

@@ -8,12 +8,26 @@ flagged rows, however long it has been owed.
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import AetherisError
 from aetheris_server.history.aggregates.key import AggregateKey
+from aetheris_server.history.aggregates.records import EMPTY_HASH, chain_hash
 from aetheris_server.history.aggregates.transition import Ticket
 from aetheris_server.history.owing import Owing
+from aetheris_server.history.times import to_timestamp
 from aetheris_server.storage.shards import WakeRewrite
+
+
+def acquired_note(host_id: str, range_id: int, now: datetime) -> tuple[bytes, bytes]:
+    """The record by which a host says in a shard's log that it has the shard, and its hash."""
+    record = log_pb2.LogRecord(time=to_timestamp(now))
+    fact = record.facts.add().shard_acquired
+    fact.host_id = host_id
+    fact.range_id = range_id
+    stored = record.SerializeToString()
+    return stored, chain_hash(EMPTY_HASH, stored)
 
 
 @dataclass(slots=True)

@@ -235,6 +235,15 @@ class Aggregate(ABC):
             ),
         )
 
+    def project(self, record: log_pb2.LogRecord, changes: RowChanges) -> None:
+        """Add the rows that a record, already applied, brings beside its own.
+
+        Args:
+            record: Its newest.
+            changes: Where to.
+        """
+        del record, changes
+
     # In memory.
 
     @property

@@ -174,6 +174,7 @@ class Changes:
             follower = self._followers.get(aggregate.key.kind)
             if follower is not None:
                 follower.note_indexed(aggregate)
+        aggregate.project(record, commit.changes)
         self._wakeups.follow(aggregate, deadline)
         if aggregate.needs_snapshot(self._snapshot_interval_records):
             snapshot = try_snapshot_row(aggregate)

@@ -177,7 +177,7 @@ def fold(
         aggregate = _begin(kind, key, shard_id, records)
     aggregate.note_snapshot()
     for record in records:
-        newest = _fold_record(aggregate, record)
+        newest = fold_record(aggregate, record)
     if newest is not None:
         aggregate.time = OwnTime(from_timestamp(newest.time))
     aggregate.note_on_disk(aggregate.next_event_id)
@@ -202,7 +202,13 @@ def _begin(kind: Kind, key: AggregateKey, shard_id: int, records: Sequence[RunRe
     return kind.begin(key, shard_id, decode_record(key.id, 1, records[0].record))
 
 
-def _fold_record(aggregate: Aggregate, stored: RunRecord) -> log_pb2.LogRecord:
+def fold_record(aggregate: Aggregate, stored: RunRecord) -> log_pb2.LogRecord:
+    """Fold the next record into an aggregate, and return it.
+
+    Raises:
+        BrokenLogError: It is not the next, or was altered; the state is spoilt.
+        UnknownRecordError: A newer program wrote it; the state is spoilt.
+    """
     id_, seq = aggregate.key.id, aggregate.seq + 1
     if stored.run_seq != seq:
         raise BrokenLogError(id_, seq, f"record {seq}", f"record {stored.run_seq}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from aetheris_server.history.aggregates.checks import check_text
 from aetheris_server.history.aggregates.index import IndexEntry
+from aetheris_server.history.projections.registry import PROJECTIONS
 from aetheris_server.history.state.run import RunKey, RunState
 from aetheris_server.history.times import from_duration, from_timestamp
 from aetheris_server.rpc.search_attributes import encode_search_attributes
@@ -91,7 +92,10 @@ def to_newest(state: RunState) -> NewestRun:
 class RunIndex:
     """Where runs are found: an `Index`."""
 
-    statements: Sequence[RowStatement[Any]] = EXECUTION_STATEMENTS
+    @property
+    def statements(self) -> Sequence[RowStatement[Any]]:
+        """Behind those of its own, those of the projections of runs."""
+        return (*EXECUTION_STATEMENTS, *PROJECTIONS.statements)
 
     async def load(self, db: Database, ids: Sequence[tuple[int, str]]) -> list[IndexEntry]:
         return [

@@ -12,6 +12,7 @@ from aetheris.server.v1 import log_pb2
 from aetheris.server.v1.matching_service_pb2 import TaskRef
 from aetheris_server.errors import ShardNotOwnedError
 from aetheris_server.history.aggregates.aggregate import FIXED_BYTES, Aggregate
+from aetheris_server.history.projections.registry import PROJECTIONS
 from aetheris_server.history.runs.index import to_execution_row, to_execution_update
 from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.deadlines import (
@@ -196,6 +197,9 @@ class LoadedRun(Aggregate):
     def add_update(self, changes: RowChanges, owes: bool) -> None:
         update = to_execution_update(self.shard_id, self.state, self.wake_time, owes=owes)
         changes.add(UPDATE_EXECUTIONS, update)
+
+    def project(self, record: log_pb2.LogRecord, changes: RowChanges) -> None:
+        PROJECTIONS.project(self.shard_id, self.state, record, changes)
 
     @property
     def is_idle(self) -> bool:

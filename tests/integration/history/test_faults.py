@@ -251,6 +251,7 @@ async def test_start_that_the_store_would_refuse_fails_no_other(
         assert ranges == {shard.shard_id: shard.range_id for shard in bench.engine.shards.values()}
 
 
+@pytest.mark.damage
 async def test_run_whose_log_is_not_whole_is_refused_once_in_a_while_and_others_go_on(
     migrated_postgres_dsn: str,
 ) -> None:
@@ -278,6 +279,7 @@ async def test_run_whose_log_is_not_whole_is_refused_once_in_a_while_and_others_
         assert bench.host.membership.is_ready
 
 
+@pytest.mark.damage
 async def test_run_whose_log_ends_too_early_is_refused(migrated_postgres_dsn: str) -> None:
     async with history_bench(migrated_postgres_dsn) as bench:
         started = await bench.service.start_workflow(NAMESPACE_ID, _start_request("w"))
@@ -344,6 +346,7 @@ async def test_activity_whose_message_cannot_be_built_is_not_kept_from_others(
         assert (await bench.start_task(ref)).HasField("activity_task")
 
 
+@pytest.mark.damage
 async def test_history_with_a_hole_before_its_snapshot_is_refused(
     migrated_postgres_dsn: str,
 ) -> None:

@@ -173,6 +173,7 @@ async def test_snapshot_at_fault_is_refused_and_its_run_loaded_from_the_log(
         assert await load_snapshots(bench.db, [(run.shard_id, run.key.run_id)]) == []
 
 
+@pytest.mark.damage
 async def test_snapshot_ahead_of_its_log_is_believed(migrated_postgres_dsn: str) -> None:
     async with history_bench(migrated_postgres_dsn, snapshot_interval_records=6) as bench:
         run, state = await _damage_snapshot(bench, "run_seq = run_seq")
@@ -299,6 +300,7 @@ async def test_shard_lost_in_the_middle_of_a_commit_writes_nothing_and_is_not_ac
         assert len(records) == 1
 
 
+@pytest.mark.damage
 async def test_run_that_cannot_be_read_keeps_no_other_from_being_recovered(
     migrated_postgres_dsn: str,
 ) -> None:

@@ -10,7 +10,8 @@ from tests.support.clock import ManualClock
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench, start_request
 from tests.support.wait import wait_until
 
-pytestmark = pytest.mark.integration
+# What its machine writes is not known to whoever looks at the database afterwards.
+pytestmark = [pytest.mark.integration, pytest.mark.damage]
 
 
 async def _decide(bench: HistoryBench, *commands: command_pb2.Command) -> None:
