@@ -94,11 +94,22 @@ def migrated_template(stores: SessionStores, session_name: str) -> Iterator[str]
 
 @pytest.fixture
 def migrated_postgres_dsn(
-    stores: SessionStores, session_name: str, migrated_template: str
+    stores: SessionStores,
+    session_name: str,
+    migrated_template: str,
+    request: pytest.FixtureRequest,
 ) -> Iterator[str]:
-    """A database with the server's tables and no rows, for this test alone."""
+    """A database with the server's tables and no rows, for this test alone.
+
+    In the end its projections are what its log says, unless the test is marked `damage`.
+    """
+    from tests.support.projection_audit import audit_projections
+
     name = database_name(session_name, secrets.token_hex(4))
-    yield from _database(stores, name, migrated_template)
+    for dsn in _database(stores, name, migrated_template):
+        yield dsn
+        if request.node.get_closest_marker("damage") is None:
+            audit_projections(dsn)
 
 
 @pytest.fixture
@@ -132,5 +143,7 @@ def clock() -> ManualClock:
 
 
 def _database(stores: SessionStores, name: str, template: str = "template1") -> Iterator[str]:
-    yield create_database(stores.postgres_dsn, name, template)
-    drop_database(stores.postgres_dsn, name)
+    try:
+        yield create_database(stores.postgres_dsn, name, template)
+    finally:
+        drop_database(stores.postgres_dsn, name)

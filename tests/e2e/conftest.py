@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.databases import create_database, database_name, drop_database
 from tests.support.processes import FAST, ServerProcess, start_arguments
+from tests.support.projection_audit import audit_projections
 from tests.support.raw import Raw
 from tests.support.stores import SessionStores
 
@@ -26,7 +27,9 @@ def e2e_postgres_dsn(
 ) -> Generator[str]:
     """The database of the shared server."""
     name = database_name(session_name, "e2e")
-    yield create_database(stores.postgres_dsn, name, migrated_template)
+    dsn = create_database(stores.postgres_dsn, name, migrated_template)
+    yield dsn
+    audit_projections(dsn)
     drop_database(stores.postgres_dsn, name)
 
 

@@ -25,6 +25,7 @@ from tests.support.databases import create_database, database_name, drop_databas
 from tests.support.log_audit import audit_log
 from tests.support.messages import Messages
 from tests.support.processes import FAST, ServerProcess, start_arguments
+from tests.support.projection_audit import audit_projections
 from tests.support.raw import schedule_activity
 from tests.support.requests import METHODS, good_request
 from tests.support.stores import SessionStores
@@ -156,6 +157,7 @@ def wire(
     with grpc.insecure_channel(process.address) as channel:
         yield Wire(process, channel, dsn, asyncio.run(_messages(dsn)))
     asyncio.run(process.kill())
+    audit_projections(dsn)
     drop_database(stores.postgres_dsn, name)
 
 

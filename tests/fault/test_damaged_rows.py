@@ -38,6 +38,7 @@ _DAMAGES: Final[dict[str, LiteralString]] = {
 }
 
 
+@pytest.mark.damage
 async def test_damaged_rows_of_any_kind_are_refused_and_harm_no_other_run(
     new_server: NewServer, migrated_postgres_dsn: str
 ) -> None:

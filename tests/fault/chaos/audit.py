@@ -10,6 +10,7 @@ from tests.fault.chaos.cluster import Cluster
 from tests.fault.chaos.load import Book
 from tests.support.log_audit import AuditedRun, audit_log
 from tests.support.processes import ChildProcess, Stopwatch
+from tests.support.projection_audit import audit_projections
 
 _IDLE_SHARE = 0.15
 _TERM_SECONDS = 10.0
@@ -47,8 +48,9 @@ def _check_log(dsn: str, book: Book) -> list[str]:
     """Every acknowledged run is there and closed, and has each acknowledged signal once."""
     try:
         audited = audit_log(dsn)
+        audit_projections(dsn)
     except AssertionError as error:
-        return [f"the log is not whole: {error}"]
+        return [f"the log is not whole, or not what is said of it: {error}"]
     faults = [f"run {run_id} is gone" for run_id in book.runs if run_id not in audited]
     faults += [f"run {run_id} is open" for run_id, run in audited.items() if run.state.is_open]
     return faults + [

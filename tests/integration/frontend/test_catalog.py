@@ -29,7 +29,7 @@ from aetheris_server.storage.hosts import register_host
 from aetheris_server.storage.shards import acquire_shards, ensure_cluster
 from tests.support.frontend import SHARD_COUNT, RunningFrontend, running_frontend
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.damage]
 
 START_TIME = datetime(2026, 1, 1, 12, 30, 15, 123_456, tzinfo=UTC)
 

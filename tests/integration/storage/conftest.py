@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -7,6 +8,13 @@ from aetheris_server.storage.aggregate_rows import AGGREGATE_STATEMENTS
 from aetheris_server.storage.commit import LogWriter
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.execution_rows import EXECUTION_STATEMENTS
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The rows here are made by hand."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.damage)
 
 
 @pytest.fixture
