@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from aetheris.api.v1 import worker_service_pb2, workflow_pb2, workflow_service_pb2
 from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.errors import (
+    InvalidArgumentError,
     NotReadyError,
     QueryFailedError,
     QueryRejectedError,
@@ -87,13 +88,21 @@ def _to_waiting(request: workflow_service_pb2.QueryWorkflowRequest, now: datetim
 def _check_status(
     state: RunState, condition: "workflow_service_pb2.QueryRejectCondition.ValueType"
 ) -> None:
-    rejected = False
-    if condition == workflow_service_pb2.QUERY_REJECT_CONDITION_NOT_OPEN:
-        rejected = not state.is_open
-    elif condition == workflow_service_pb2.QUERY_REJECT_CONDITION_NOT_COMPLETED_CLEANLY:
-        rejected = not state.is_open and (
-            state.status != workflow_pb2.WORKFLOW_EXECUTION_STATUS_COMPLETED
-        )
+    match condition:
+        case (
+            workflow_service_pb2.QUERY_REJECT_CONDITION_UNSPECIFIED
+            | workflow_service_pb2.QUERY_REJECT_CONDITION_NONE
+        ):
+            rejected = False
+        case workflow_service_pb2.QUERY_REJECT_CONDITION_NOT_OPEN:
+            rejected = not state.is_open
+        case workflow_service_pb2.QUERY_REJECT_CONDITION_NOT_COMPLETED_CLEANLY:
+            completed = workflow_pb2.WORKFLOW_EXECUTION_STATUS_COMPLETED
+            rejected = not state.is_open and state.status != completed
+        case unknown:
+            raise InvalidArgumentError(
+                "query_reject_condition", f"expected a condition of this version, found {unknown}"
+            )
     if rejected:
         name = workflow_pb2.WorkflowExecutionStatus.Name(state.status)
         raise QueryRejectedError(name.removeprefix("WORKFLOW_EXECUTION_STATUS_"))

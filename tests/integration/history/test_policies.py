@@ -1,4 +1,4 @@
-"""A policy from a frontend of a newer version, which let it pass: refused by its field."""
+"""What a frontend of a newer version let pass, and this one does not know: refused by its field."""
 
 import pytest
 
@@ -38,3 +38,16 @@ async def test_reuse_policy_of_a_newer_version_is_refused_by_its_field(
         with pytest.raises(InvalidArgumentError, match="found 99") as refused:
             await bench.service.start_workflow(NAMESPACE_ID, request)
         assert refused.value.field == "workflow_id_reuse_policy"
+
+
+async def test_reject_condition_of_a_newer_version_is_refused_by_its_field(
+    migrated_postgres_dsn: str,
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        await bench.service.start_workflow(NAMESPACE_ID, start_request("w"))
+        request = workflow_service_pb2.QueryWorkflowRequest(query_type="q")
+        request.workflow_execution.workflow_id = "w"
+        request.query_reject_condition = workflow_service_pb2.QueryRejectCondition.ValueType(_NEWER)
+        with pytest.raises(InvalidArgumentError, match="found 99") as refused:
+            await bench.service.query_workflow(NAMESPACE_ID, request)
+        assert refused.value.field == "query_reject_condition"

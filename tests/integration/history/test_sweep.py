@@ -18,8 +18,6 @@ pytestmark = pytest.mark.integration
 
 
 async def start_runs(bench: HistoryBench, count: int, queue: str = "queue") -> set[str]:
-    # Recovery would offer some of them as well.
-    await wait_until(lambda: all(shard.is_recovered for shard in bench.engine.shards.values()))
     before = len(bench.matching.refs)
     for number in range(count):
         await bench.service.start_workflow(
