@@ -246,7 +246,8 @@ class MatchingSettings(_Section):
     the backlog and not started within `lease_timeout` goes back to it.
     """
 
-    poll_timeout: Seconds = 60.0
+    # Below 60 s, after which nginx and load balancers, as they come, cut a call that is silent.
+    poll_timeout: Seconds = 50.0
     linger: SecondsOrZero = 0.2
     lease_timeout: Seconds = 30.0
 

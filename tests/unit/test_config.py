@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from aetheris_server.config import ConfigError, GrpcSettings, Settings, load_settings
+from aetheris_server.frontend.waits import SLACK_SECONDS
 
 DSN = "postgresql://aetheris:hunter2@db/aetheris"
 
@@ -245,6 +246,11 @@ def test_load_settings_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_load_settings_empty_section_means_its_defaults(tmp_path: Path) -> None:
     assert load_settings(_written(tmp_path, "a.yaml", "grpc:\n")).grpc == GrpcSettings()
+
+
+def test_poll_is_answered_before_a_proxy_gives_it_up() -> None:
+    # grpc_read_timeout of nginx, and the idle timeout of AWS' load balancers, by default.
+    assert Settings().matching.poll_timeout + SLACK_SECONDS < 60
 
 
 def test_settings_from_code_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
