@@ -8,9 +8,11 @@ whoever ends loops cancels them again until they have ended.
 
 import asyncio
 from collections.abc import Collection, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["end_tasks", "is_cancelled", "pause", "run_loops"]
+__all__ = ["end_tasks", "is_cancelled", "pause", "run_loops", "run_to_end"]
+
+T = TypeVar("T")
 
 # Long enough for a task to tidy up, which a second cancellation would cut short.
 _CANCEL_INTERVAL = 0.5
@@ -56,6 +58,24 @@ async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
             pending = {task for task in pending if not task.done()}
     if error is not None:
         raise error
+
+
+async def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """Run work that must not be cut short; a cancellation of this takes effect after it.
+
+    Raises:
+        Exception: What the work raised.
+    """
+    running = asyncio.create_task(work)
+    cancellation: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is not None:
+        raise cancellation
+    return running.result()
 
 
 async def run_loops(*loops: Coroutine[Any, Any, None]) -> None:

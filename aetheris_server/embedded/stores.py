@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from aetheris_server.embedded.account import Account
 from aetheris_server.embedded.data_dir import DataDirLock, socket_dir
@@ -15,10 +15,8 @@ from aetheris_server.embedded.errors import DataDirError, DataDirGoneError, Embe
 from aetheris_server.embedded.places import place_data
 from aetheris_server.embedded.postgres import EmbeddedPostgres, ignore_libpq_environment
 from aetheris_server.embedded.redis import EmbeddedRedis
-from aetheris_server.loops import is_cancelled, pause
+from aetheris_server.loops import is_cancelled, pause, run_to_end
 from aetheris_server.telemetry import get_logger
-
-T = TypeVar("T")
 
 _log = get_logger(__name__)
 
@@ -167,10 +165,10 @@ async def embedded_stores(
     """
     stores = EmbeddedStores(data_dir, postgres_options)
     try:
-        await _run_to_its_end(stores.start)
+        await run_to_end(asyncio.to_thread(stores.start))
         yield stores
     finally:
-        await _run_to_its_end(stores.stop)
+        await run_to_end(asyncio.to_thread(stores.stop))
 
 
 async def keep_alive(stores: EmbeddedStores) -> None:
@@ -190,24 +188,10 @@ async def keep_alive(stores: EmbeddedStores) -> None:
             raise problem
         await pause(_REVIVE_INTERVAL * (2 ** (quick_ends - 1) - 1))
         try:
-            revived = await _run_to_its_end(stores.revive)
+            revived = await run_to_end(asyncio.to_thread(stores.revive))
             _log.error("an embedded server ended by itself and was started again", servers=revived)
         except EmbeddedStartError as error:
             # It may have been killed while it started.
             _log.error("an embedded server that ended does not start; trying again")
             problem = error
         started_at = time.monotonic()
-
-
-async def _run_to_its_end(work: Callable[[], T]) -> T:
-    """Run blocking work in a thread; a cancellation takes effect after it."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    cancellation: asyncio.CancelledError | None = None
-    while not running.done():
-        try:
-            await asyncio.wait([running])
-        except asyncio.CancelledError as error:
-            cancellation = error
-    if cancellation is not None:
-        raise cancellation
-    return running.result()
