@@ -10,12 +10,14 @@ from typing import Annotated
 import typer
 import uvloop
 
-from aetheris_server.config import ConfigError, Settings, load_settings
+from aetheris_server.config import MAX_PROCESSES, ConfigError, Settings, load_settings
 from aetheris_server.embedded.errors import EmbeddedError, EmbeddedMissingError
 from aetheris_server.errors import AetherisError
 from aetheris_server.garbage import look_at_old_objects_rarely
 from aetheris_server.history.projections.errors import RebuildError, UnknownProjectionError
-from aetheris_server.main import rebuild_projection, run_server
+from aetheris_server.processes.channel import is_supervised
+from aetheris_server.processes.errors import ProcessesError
+from aetheris_server.processes.server import run_processes
 from aetheris_server.shutdown import Shutdown
 from aetheris_server.storage.migrate import migrate as migrate_schema
 from aetheris_server.telemetry import configure_logging, get_logger
@@ -74,6 +76,14 @@ HttpPortOption = Annotated[
         help=f"Port for metrics and health; {_DEFAULTS.http.port} if absent, -1 is off.",
     ),
 ]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--processes",
+        help=f"Hosts that share the gRPC port, 1 to {MAX_PROCESSES}, each with a core to use;"
+        f" {_DEFAULTS.processes} if absent.",
+    ),
+]
 LogLevelOption = Annotated[
     str | None, typer.Option("--log-level", help="debug, info, warning or error; info if absent.")
 ]
@@ -115,12 +125,13 @@ def dev(
     port: PortOption = None,
     internal_port: InternalPortOption = None,
     http_port: HttpPortOption = None,
+    processes: ProcessesOption = None,
     log_level: LogLevelOption = None,
     log_format: LogFormatOption = None,
     log_file: LogFileOption = None,
 ) -> None:
     """Serve with an embedded Postgres and Redis. Data survives restarts."""
-    flags = _flags(host, port, http_port, log_level, log_format, log_file)
+    flags = _flags(host, port, http_port, processes, log_level, log_format, log_file)
     flags["data_dir"] = data_dir
     flags["internal.port"] = internal_port
     _run(config, flags, _serve_dev)
@@ -142,12 +153,13 @@ def start(
         ),
     ] = None,
     http_port: HttpPortOption = None,
+    processes: ProcessesOption = None,
     log_level: LogLevelOption = None,
     log_format: LogFormatOption = None,
     log_file: LogFileOption = None,
 ) -> None:
     """Serve with a Postgres and a Redis of your own. Run migrate first."""
-    flags = _flags(host, port, http_port, log_level, log_format, log_file)
+    flags = _flags(host, port, http_port, processes, log_level, log_format, log_file)
     flags["postgres.dsn"] = postgres_dsn
     flags["redis.url"] = redis_url
     flags["internal.host"] = internal_host
@@ -186,7 +198,12 @@ def rebuild(
 
 
 def main() -> None:
-    """The console script."""
+    """The console script; also what a supervisor starts for each of its processes."""
+    if is_supervised():
+        # Here and not above: a supervisor serves nothing that this brings along.
+        from aetheris_server.supervised import run_supervised
+
+        run_supervised()
     app()
 
 
@@ -194,6 +211,7 @@ def _flags(
     host: str | None,
     port: int | None,
     http_port: int | None,
+    processes: int | None,
     log_level: str | None,
     log_format: str | None,
     log_file: Path | None,
@@ -202,6 +220,7 @@ def _flags(
         "grpc.host": host,
         "grpc.port": port,
         "http.port": http_port,
+        "processes": processes,
         "log.level": log_level,
         "log.format": log_format,
         "log.file": log_file,
@@ -217,7 +236,6 @@ def _run(
     try:
         settings = load_settings(config, flags)
         configure_logging(settings.log)
-        look_at_old_objects_rarely()
         uvloop.run(_run_stoppable(command, settings))
     except (ConfigError, UnknownProjectionError) as error:
         print(f"aetheris-server: {error}", file=sys.stderr)
@@ -225,6 +243,9 @@ def _run(
     except (AetherisError, EmbeddedError, RebuildError) as error:
         print(f"aetheris-server: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except ProcessesError as error:
+        print(f"aetheris-server: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
 
 
 async def _run_stoppable(command: _Command, settings: Settings) -> None:
@@ -235,6 +256,7 @@ async def _run_stoppable(command: _Command, settings: Settings) -> None:
 
 
 async def _serve_dev(settings: Settings, shutdown: Shutdown) -> None:
+    _mark_logs(settings)
     try:
         # Here and not above: production installs a server without the embedded stores.
         from aetheris_server.embedded.stores import embedded_stores, keep_alive
@@ -270,25 +292,58 @@ async def _run_beside(
 
 
 async def _serve(settings: Settings, shutdown: Shutdown) -> None:
+    _mark_logs(settings)
     settings.require_stores()
     shard_count = settings.history.shard_count or PRODUCTION_SHARD_COUNT
     await _serve_until_signal(settings, shutdown, shard_count, [])
 
 
+def _mark_logs(settings: Settings) -> None:
+    """Have the lines of a supervisor differ from those of its processes."""
+    if settings.processes > 1:
+        configure_logging(settings.log, "supervisor")
+
+
 async def _serve_until_signal(
     settings: Settings, shutdown: Shutdown, shard_count: int, details: list[str]
 ) -> None:
+    if settings.processes == 1:
+        await _serve_by_one(settings, shutdown, shard_count, details)
+    else:
+        await _serve_by_several(settings, shutdown, shard_count, details)
+
+
+async def _serve_by_one(
+    settings: Settings, shutdown: Shutdown, shard_count: int, details: list[str]
+) -> None:
+    # Here and not above: a supervisor serves nothing that this brings along.
+    from aetheris_server.main import run_server
+
+    look_at_old_objects_rarely()
     async with run_server(settings, shard_count) as server:
-        print("Aetheris is ready.", flush=True)
+        lines = [f"gRPC       {server.grpc_address}", f"Internal   {server.internal_address}"]
+        _print_ready(lines, server.http_address, details)
+        await shutdown.wait()
+
+
+async def _serve_by_several(
+    settings: Settings, shutdown: Shutdown, shard_count: int, details: list[str]
+) -> None:
+    async with run_processes(settings, shard_count, _END_TIMEOUT) as server:
         lines = [
             f"gRPC       {server.grpc_address}",
-            f"Internal   {server.internal_address}",
+            f"Internal   {', '.join(server.internal_addresses)}",
+            f"Processes  {settings.processes}",
         ]
-        if server.http_address is not None:
-            lines.append(f"Metrics    http://{server.http_address}/metrics")
-        for line in [*lines, *details]:
-            print(f"  {line}", flush=True)
-        await shutdown.wait()
+        _print_ready(lines, server.http_address, details)
+        await _run_beside(server.supervisor.watch(), shutdown.wait())
+
+
+def _print_ready(lines: list[str], http_address: str | None, details: list[str]) -> None:
+    print("Aetheris is ready.", flush=True)
+    http = [f"Metrics    http://{http_address}/metrics"] if http_address is not None else []
+    for line in [*lines, *http, *details]:
+        print(f"  {line}", flush=True)
 
 
 def _require_postgres(settings: Settings) -> None:
@@ -303,6 +358,9 @@ async def _rebuild(settings: Settings, name: str, *, is_check: bool) -> None:
 
     def say(line: str) -> None:
         print(line, flush=True)
+
+    # Here and not above: a supervisor serves nothing that this brings along.
+    from aetheris_server.main import rebuild_projection
 
     outcome = await rebuild_projection(settings.postgres, name, say, is_check=is_check)
     what = "as the log says" if is_check else f"{outcome.row_count:,} rows written"

@@ -50,6 +50,7 @@ __all__ = [
     "PostgresSettings",
     "RedisSettings",
     "Settings",
+    "internal_port",
     "load_settings",
 ]
 
@@ -68,6 +69,8 @@ _ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not b
 _SERVICE_VARIABLE = re.compile(r"SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_.+)?")
 
 _MIB = 1024 * 1024
+MAX_PORT = 65535
+MAX_PROCESSES = 64
 _DURATION = re.compile(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -125,7 +128,7 @@ def _is_ipv6(host: str) -> bool:
 
 def _check_address(value: str) -> str:
     host, _, port = value.rpartition(":")
-    if not port.isdigit() or not 0 < int(port) <= 65535:
+    if not port.isdigit() or not 0 < int(port) <= MAX_PORT:
         raise ValueError("expected host:port")
     if _is_ipv6(host):
         raise ValueError("expected host:port, an address of IPv6 in brackets")
@@ -146,7 +149,7 @@ SecondsOrZero = Annotated[float, BeforeValidator(_parse_seconds), Field(ge=0, al
 ByteCount = Annotated[ByteSize, Field(gt=0)]
 """A positive number of bytes; text may carry a unit: 64KiB, 8MiB."""
 
-Port = Annotated[int, Field(ge=0, le=65535)]
+Port = Annotated[int, Field(ge=0, le=MAX_PORT)]
 """A TCP port; 0 lets the system pick one."""
 
 Host = Annotated[str, AfterValidator(_check_host)]
@@ -196,7 +199,8 @@ class InternalSettings(_Section):
 
     `port` None is the one after `grpc.port`, or one that the system picks where it picks that too.
     `advertised_address` is the host:port by which the others reach this endpoint; None means the
-    one that it is bound to.
+    one that it is bound to. Of several processes the first has both as they are, each further one
+    the port after that of the one before.
     """
 
     host: Host = "127.0.0.1"
@@ -271,7 +275,11 @@ class LogSettings(_Section):
 
 
 class Settings(_Section):
-    """All settings of a server process. `data_dir` is used by `dev` only."""
+    """All settings of a server. `data_dir` is used by `dev` only.
+
+    `processes` is the number of hosts that serve the public port, each in a process of its own;
+    where there is more than one, another process watches over them.
+    """
 
     postgres: PostgresSettings = PostgresSettings()
     redis: RedisSettings = RedisSettings()
@@ -283,6 +291,7 @@ class Settings(_Section):
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
     data_dir: Path = Path(".aetheris")
+    processes: Annotated[int, Field(ge=1, le=MAX_PROCESSES)] = 1
 
     def with_stores(self, postgres_dsn: str, redis_url: str) -> "Settings":
         """These settings with other stores."""
@@ -309,6 +318,13 @@ class Settings(_Section):
                     f"expected a value, found none; give {flag}, or set {_variable_of(key)} or the"
                     " file's key",
                 )
+
+
+def internal_port(settings: InternalSettings, public: GrpcSettings) -> int:
+    """The port to bind for other hosts; 0 lets the system pick one."""
+    if settings.port is not None:
+        return settings.port
+    return public.port + 1 if 0 < public.port < MAX_PORT else 0
 
 
 class _LoadedSettings(Settings, BaseSettings):

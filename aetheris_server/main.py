@@ -1,17 +1,17 @@
 """The composition root: the one file that knows every part, and how a server begins and ends."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import history_service_pb2
 from aetheris_server.clock import SystemClock
 from aetheris_server.cluster.address import advertised_address
 from aetheris_server.config import PostgresSettings, Settings
-from aetheris_server.errors import NamespaceAlreadyExistsError, NotReadyError
+from aetheris_server.errors import NotReadyError
 from aetheris_server.frontend.catalog import PostgresCatalog
 from aetheris_server.frontend.services import build_frontend
 from aetheris_server.history.host import HistoryHost
@@ -29,17 +29,12 @@ from aetheris_server.rpc.servicers import internal_services
 from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.migrate import check_schema
-from aetheris_server.storage.namespaces import create_namespace
-from aetheris_server.storage.requirements import check_database
-from aetheris_server.storage.secrets import ensure_secrets
-from aetheris_server.storage.shards import ensure_cluster
+from aetheris_server.storage.preparation import prepare
 from aetheris_server.telemetry import get_logger
-from aetheris_server.web import build_app, health_routes, serve_http
+from aetheris_server.web import Readiness, build_app, health_routes, serve_http
 
 _log = get_logger(__name__)
 
-DEFAULT_NAMESPACE = "default"
-_DEFAULT_RETENTION_SECONDS = 72 * 3600
 _READY_TIMEOUT = 60.0
 _CLUSTER_CONNECTIONS = 3
 # What a look at the cluster may take: after a cut in the network others wait for it.
@@ -54,11 +49,13 @@ class RunningServer:
         grpc_address: For clients and workers.
         internal_address: For the other servers, as this one is bound to it.
         http_address: None where that endpoint is off.
+        readiness: What it waits for; None if it can serve.
     """
 
     grpc_address: str
     internal_address: str
     http_address: str | None
+    readiness: Readiness
 
 
 class _Peers:
@@ -149,12 +146,9 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
         Database(settings.postgres) as db,
         Database(_for_cluster(settings.postgres)) as cluster_db,
     ):
-        await check_database(settings.postgres)
-        await check_schema(db)
-        shard_count = await ensure_cluster(db, shard_count)
-        secrets = await ensure_secrets(db)
-        await _ensure_default_namespace(db)
-        tokens, credentials = Tokens(secrets), PeerCredentials(secrets)
+        prepared = await prepare(db, settings.postgres, shard_count)
+        shard_count = prepared.shard_count
+        tokens, credentials = Tokens(prepared.secrets), PeerCredentials(prepared.secrets)
         pool = ChannelPool(credentials)
         matching = MatchingService(
             settings.matching, settings.redis, peers, clock, peers.offer_all_again
@@ -193,7 +187,8 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
         internal = internal_services(
             local_history, local_matching, gate, peers, tokens, credentials
         )
-        app = build_app(health_routes(lambda: _not_ready(peers.host, gate)))
+        readiness = partial(_waits_for, peers.host, gate)
+        app = build_app(health_routes(readiness))
         async with (
             # First, so that probes are answered until the shards are given up.
             serve_http(settings.http, app) as http,
@@ -202,7 +197,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
             matching,
             # Ends after the public one, whose last calls may need other hosts, and those this one.
             serve_internal(settings.internal, settings.grpc, internal) as internal_rpc,
-            serve_grpc(settings.grpc, public) as rpc,
+            serve_grpc(settings.grpc, public, is_shared=settings.processes > 1) as rpc,
         ):
             address = await advertised_address(settings.internal, internal_rpc.address)
             is_reached = await internal_rpc.is_reached_at(address)
@@ -226,6 +221,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
                     rpc.address,
                     internal_rpc.address,
                     http.address if http else None,
+                    readiness,
                 )
             finally:
                 _log.info("draining")
@@ -243,7 +239,7 @@ def _for_cluster(settings: PostgresSettings) -> PostgresSettings:
     )
 
 
-def _not_ready(host: HistoryHost, gate: DrainGate) -> str | None:
+def _waits_for(host: HistoryHost, gate: DrainGate) -> str | None:
     """What the server waits for; None if it is ready."""
     if gate.is_draining:
         return "draining"
@@ -256,18 +252,3 @@ async def _wait_ready(host: HistoryHost) -> None:
             await host.membership.wait_ready()
     except TimeoutError:
         raise NotReadyError("the shards of this host, which another host holds") from None
-
-
-async def _ensure_default_namespace(db: Database) -> None:
-    try:
-        await create_namespace(
-            db,
-            str(uuid.uuid4()),
-            DEFAULT_NAMESPACE,
-            "made at the first start",
-            _DEFAULT_RETENTION_SECONDS,
-            request_id=DEFAULT_NAMESPACE,
-        )
-    except NamespaceAlreadyExistsError:
-        # An operator made it first.
-        return

@@ -48,7 +48,7 @@ class Shutdown:
         """
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self._ask, loop)
+            loop.add_signal_handler(number, self._take_signal, loop)
         work = loop.create_task(command, name="command")
         asked = loop.create_task(self._is_asked.wait(), name="signals")
         await asyncio.wait([work, asked], return_when=asyncio.FIRST_COMPLETED)
@@ -66,16 +66,23 @@ class Shutdown:
         self._is_serving = True
         await self._is_asked.wait()
 
-    def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
+    def ask(self) -> None:
+        """Ask for the end, as the first signal does; that may still come. Again is harmless."""
+        if self._is_asked.is_set():
+            return
+        self._is_asked.set()
+        # A thread: what hangs may be the event loop itself.
+        loop = asyncio.get_running_loop()
+        watchdog = threading.Timer(self._limit, self._give_up, [loop])
+        watchdog.daemon = True
+        watchdog.start()
+
+    def _take_signal(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
             # Whoever asks twice does not want to wait, not even for Python.
             signal.signal(number, signal.SIG_DFL)
-        self._is_asked.set()
-        # A thread: what hangs may be the event loop itself.
-        watchdog = threading.Timer(self._limit, self._give_up, [loop])
-        watchdog.daemon = True
-        watchdog.start()
+        self.ask()
 
     def _give_up(self, loop: asyncio.AbstractEventLoop) -> None:
         # Not even a log that cannot be written may keep the process.

@@ -23,13 +23,13 @@ from grpc_health.v1.health import OVERALL_HEALTH
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from aetheris_server.config import ConfigError, GrpcSettings, InternalSettings
+from aetheris_server.config import ConfigError, GrpcSettings, InternalSettings, internal_port
 from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.rpc.channels import CHANNEL_OPTIONS
 from aetheris_server.rpc.handlers import Calls, RpcService
 from aetheris_server.telemetry import get_logger
 
-__all__ = ["RpcServer", "internal_port", "serve_grpc", "serve_internal"]
+__all__ = ["RpcServer", "serve_grpc", "serve_internal"]
 
 # A handler's last response leaves after the handler does.
 _FLUSH_TIMEOUT = 0.25
@@ -39,8 +39,8 @@ _ENVELOPE_BYTES = 64 * 1024
 # When the internal port closes, polls have ended, and what is cut off is asked again elsewhere.
 _INTERNAL_GRACE = 2.0
 _REACH_TIMEOUT = 1.0
-_MAX_PORT = 65535
 _IS_EXCLUSIVE = ("grpc.so_reuseport", 0)
+_IS_SHARED = ("grpc.so_reuseport", 1)
 
 _log = get_logger(__name__)
 
@@ -145,6 +145,7 @@ class _Port:
         max_calls: In flight; of those that are not of a host of this cluster.
         max_streams: Of one connection; None is no bound.
         grace: Seconds that calls in flight get at the end.
+        is_shared: Whether other processes of this server listen there too.
     """
 
     name: str
@@ -155,14 +156,21 @@ class _Port:
     max_calls: int
     max_streams: int | None
     grace: float
+    is_shared: bool = False
 
 
 @asynccontextmanager
 async def serve_grpc(
-    settings: GrpcSettings, services: Sequence[RpcService]
+    settings: GrpcSettings, services: Sequence[RpcService], *, is_shared: bool = False
 ) -> AsyncGenerator[RpcServer]:
     """Serve the public services until the block is left; then calls in flight get
     `settings.drain_timeout`.
+
+    Args:
+        settings: Of the public port.
+        services: All that are to be there.
+        is_shared: Whether others of this account may listen at the port too, who then get a part
+            of the connections.
 
     Raises:
         ConfigError: The address cannot be bound.
@@ -176,6 +184,7 @@ async def serve_grpc(
         max_calls=settings.max_calls,
         max_streams=settings.max_streams,
         grace=settings.drain_timeout,
+        is_shared=is_shared,
     )
     async with _serve(port, services, is_listed=True) as server:
         yield server
@@ -208,13 +217,6 @@ async def serve_internal(
     )
     async with _serve(port, services, is_listed=False) as server:
         yield server
-
-
-def internal_port(settings: InternalSettings, public: GrpcSettings) -> int:
-    """The port to bind for other hosts; 0 lets the system pick one."""
-    if settings.port is not None:
-        return settings.port
-    return public.port + 1 if 0 < public.port < _MAX_PORT else 0
 
 
 @asynccontextmanager
@@ -306,8 +308,9 @@ def _options(port: _Port) -> list[tuple[str, int]]:
         # them from 1,000 on, which a worker cannot tell from a broken connection.
         ("grpc.server.max_pending_requests", port.max_calls),
         ("grpc.server.max_pending_requests_hard_limit", port.max_calls),
-        # A second server on the port is an error, never a silent split of the calls.
-        _IS_EXCLUSIVE,
+        # A second server on the port is an error, never a silent split of the calls. Where the port
+        # is shared, the supervisor has reserved it, and so has seen to that.
+        _IS_SHARED if port.is_shared else _IS_EXCLUSIVE,
         # A poll is silent for a minute: clients may ping meanwhile, and the server finds out by
         # pings of its own that a client has vanished.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

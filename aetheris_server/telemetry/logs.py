@@ -38,18 +38,23 @@ def get_logger(name: str, **values: object) -> Logger:
     return cast(Logger, structlog.stdlib.get_logger(name, **values))
 
 
-def configure_logging(settings: LogSettings) -> None:
+def configure_logging(settings: LogSettings, process: str = "") -> None:
     """Send every log event of this process to where the settings say. Replaces an earlier
     configuration.
+
+    Args:
+        settings: Where, and from which level on.
+        process: Added to each event, if it is one of several that log to the same place.
 
     Raises:
         ConfigError: The log file cannot be opened.
     """
     level = logging.getLevelNamesMapping()[settings.level.upper()]
+    shared = [*_SHARED, _naming(process)] if process else _SHARED
     handler = _handler(settings)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder()],
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *_renderers(settings),
@@ -66,7 +71,7 @@ def configure_logging(settings: LogSettings) -> None:
     root.setLevel(level)
     structlog.configure(
         processors=[
-            *_SHARED,
+            *shared,
             structlog.stdlib.PositionalArgumentsFormatter(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -76,6 +81,14 @@ def configure_logging(settings: LogSettings) -> None:
         # A cached logger would keep the configuration of its first use.
         cache_logger_on_first_use=False,
     )
+
+
+def _naming(process: str) -> Processor:
+    def name(_: object, __: str, event: EventDict) -> EventDict:
+        event["process"] = process
+        return event
+
+    return name
 
 
 def _handler(settings: LogSettings) -> logging.Handler:

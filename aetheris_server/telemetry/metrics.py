@@ -6,7 +6,15 @@ sets (an RPC, a result), never from users: an id as a label would grow without b
 
 from collections.abc import Sequence
 
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, values
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    values,
+)
 
 # Prometheus has no use for the `_created` series, which double what a scrape carries.
 disable_created_metrics()
@@ -21,14 +29,18 @@ _SECONDS_BUCKETS = (
 )  # fmt: skip
 
 
-def counter(name: str, what: str, labels: Sequence[str] = ()) -> Counter:
+def counter(
+    name: str, what: str, labels: Sequence[str] = (), *, registry: CollectorRegistry = REGISTRY
+) -> Counter:
     """Define `aetheris_<name>_total`, a count that only grows."""
-    return Counter(name, what, labels, namespace=_NAMESPACE)
+    return Counter(name, what, labels, namespace=_NAMESPACE, registry=registry)
 
 
-def gauge(name: str, what: str, labels: Sequence[str] = ()) -> Gauge:
+def gauge(
+    name: str, what: str, labels: Sequence[str] = (), *, registry: CollectorRegistry = REGISTRY
+) -> Gauge:
     """Define `aetheris_<name>`, a value that goes up and down."""
-    return Gauge(name, what, labels, namespace=_NAMESPACE)
+    return Gauge(name, what, labels, namespace=_NAMESPACE, registry=registry)
 
 
 def histogram(

@@ -8,8 +8,10 @@ import psutil
 import pytest
 
 from aetheris_server.embedded.processes import find_servers
+from tests.support.drive import persist
 from tests.support.processes import ServerProcess, running
 from tests.support.raw import COMPLETED, Raw, complete_workflow, schedule_activity
+from tests.support.supervised import kill_process, pids_of, wait_gone
 from tests.support.wait import wait_until
 
 
@@ -66,6 +68,34 @@ async def test_dev_server_starts_a_store_that_was_killed_again_and_loses_no_run(
         assert result.status == COMPLETED
         assert await process.terminate() == 0, process.output
     assert not _servers(name, data_dir / folder)
+
+
+async def test_dev_server_of_several_processes_has_one_pair_of_stores_and_ends_with_them(
+    open_tmp_path: Path,
+) -> None:
+    data_dir = open_tmp_path / "data"
+    process = ServerProcess(
+        open_tmp_path,
+        ["dev", "--data-dir", str(data_dir), "--processes", "2"],
+        {"AETHERIS_HTTP__PORT": "0"},
+    )
+    async with running(process), Raw(process.address) as server:
+        run = await server.start_run()
+        await kill_process(process, 1)
+        (store,) = _servers("redis-server", data_dir / "redis")
+        store.kill()
+        await server.decide(await persist(server.poll_workflow), schedule_activity())
+        await server.complete_activity(await persist(server.poll_activity))
+        await server.decide(await persist(server.poll_workflow), complete_workflow())
+        result = await server.result(run)
+        assert result is not None
+        assert result.status == COMPLETED
+        assert len(_servers("redis-server", data_dir / "redis")) == 1
+        pids = pids_of(process)
+        assert await process.terminate() == 0, process.output
+        await wait_gone(pids, 0.1)
+    assert not _servers("redis-server", data_dir / "redis")
+    assert not _servers("postgres", data_dir / "postgres" / "data")
 
 
 async def test_dev_server_whose_store_cannot_be_started_again_ends_and_says_so(

@@ -2,13 +2,13 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.support.http_requests import connected, get
 from tests.support.processes import FAST, ServerProcess, Stopwatch, running, start_arguments
 from tests.support.raw import Raw
 from tests.support.runs import start_timer
@@ -67,28 +67,6 @@ async def test_sigterm_under_load_with_loads_in_flight_ends_in_time(
         for load in loads:
             load.cancel()
         await asyncio.gather(*loads, return_exceptions=True)
-
-
-@asynccontextmanager
-async def connected(
-    address: tuple[str, int], count: int, sent: bytes
-) -> AsyncGenerator[list[asyncio.StreamReader]]:
-    """Connections that send something and then wait."""
-    opened = [await asyncio.open_connection(*address) for _ in range(count)]
-    for _, writer in opened:
-        writer.write(sent)
-    try:
-        yield [reader for reader, _ in opened]
-    finally:
-        for _, writer in opened:
-            writer.transport.abort()
-
-
-async def get(address: tuple[str, int], path: str) -> str:
-    """All that a server answers to a request."""
-    sent = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
-    async with asyncio.timeout(10), connected(address, 1, sent) as [reader]:
-        return (await reader.read()).decode()
 
 
 async def test_http_clients_that_wait_do_not_hold_up_the_end(new_server: NewServer) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
 
+import aetheris_server.main  # noqa: F401  # pyright: ignore[reportUnusedImport] - for all forks
 from aetheris_server import cli
 from aetheris_server.history import service as history
 from aetheris_server.history.recovery import settling

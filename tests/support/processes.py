@@ -14,7 +14,8 @@ from pathlib import Path
 from tests.support.wait import wait_until
 
 _ROOT = Path(__file__).parents[2]
-_READY = re.compile(r"^ +gRPC +(\S+)\n +Internal +(\S+)$", re.MULTILINE)
+# Of several processes, the first internal address: the others are at the ports after it.
+_READY = re.compile(r"^ +gRPC +(\S+)\n +Internal +([^\s,]+)(?:, .+)?$", re.MULTILINE)
 _HTTP = re.compile(r"^ +Metrics +http://(\S+):(\d+)/metrics$", re.MULTILINE)
 _READY_TIMEOUT = 60.0
 _EXIT_TIMEOUT = 30.0

@@ -11,7 +11,7 @@ import pytest
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.clock import SystemClock
 from aetheris_server.cluster.membership import Membership
-from aetheris_server.config import HistorySettings
+from aetheris_server.config import HistorySettings, Settings
 from aetheris_server.errors import ShardNotOwnedError, StorageUnavailableError
 from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine.committer import Commit, Committer
@@ -30,6 +30,9 @@ from aetheris_server.loops import end_tasks
 from aetheris_server.matching.lease_ender import Fate, LeaseEnder
 from aetheris_server.matching.offers import QueueKey
 from aetheris_server.matching.upkeep import Upkeep
+from aetheris_server.processes.channel import AskMetrics, Begin
+from aetheris_server.processes.child import Child
+from aetheris_server.supervised import SupervisedHost
 from tests.support.cancelling import Interruption
 from tests.support.engines import build_runs
 
@@ -154,6 +157,28 @@ def _lease_ender() -> _Loop:
     return lease_ender.run
 
 
+class _Channel:
+    """The other side asks again and again, and takes all that is said."""
+
+    has_unsent = False
+
+    def say(self, message: object) -> None:
+        pass
+
+    async def hear(self) -> AskMetrics:
+        await asyncio.sleep(0)
+        return AskMetrics()
+
+
+def _supervised() -> SupervisedHost:
+    begin = Begin(number=1, settings="", shard_count=1, end_timeout=60.0)
+    return SupervisedHost(begin, Settings(), cast("Any", _Channel()))
+
+
+def _child() -> Child:
+    return Child(1, Settings(), 1, 60.0)
+
+
 class _AwayBacklog(_Away):
     epoch = cast("Any", _Away())
 
@@ -179,6 +204,9 @@ _LOOPS: dict[str, Callable[[], _Loop]] = {
     "reports": _reports,
     "lease ends": _lease_ender,
     "sweep": _sweep,
+    "talk with the supervisor": lambda: _supervised().listen,
+    "signs of life": lambda: _supervised().tell,
+    "watch over a process": lambda: partial(_child()._watch, _NOTHING),
 }
 
 _ERRORS: dict[str, Callable[[], BaseException]] = {

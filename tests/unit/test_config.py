@@ -114,6 +114,9 @@ def test_load_settings_http_port_zero_stays_zero(monkeypatch: pytest.MonkeyPatch
         ("log: {level: loud}", "log.level", "'warning' or 'error', found 'loud' (file FILE)"),
         ("history: {shard_count: 0}", "history.shard_count", "found 0"),
         ("history: {lease_timeout: 5x}", "history.lease_timeout", "found '5x'"),
+        ("processes: 0", "processes", "expected greater than or equal to 1, found 0"),
+        ("processes: 65", "processes", "expected less than or equal to 64, found 65"),
+        ("processes: auto", "processes", "found 'auto'"),
     ],
 )
 def test_load_settings_mistake_in_the_file_names_key_and_value(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
 import psutil
 
@@ -25,8 +26,8 @@ async def audit(cluster: Cluster, book: Book, idle_seconds: float) -> list[str]:
         idle_seconds: How long its processes are watched doing nothing.
     """
     faults = [f"{name} has ended: {process.output[-2000:]}" for name, process in _ended(cluster)]
-    faults += await asyncio.to_thread(_check_log, cluster.dsn, book)
-    faults += _check_effects(cluster)
+    faults += await asyncio.to_thread(check_log, cluster.dsn, book)
+    faults += check_effects(cluster.effects)
     if not faults:
         faults += await _check_idle(cluster, idle_seconds)
         faults += await _check_end(cluster)
@@ -44,7 +45,7 @@ def _ended(cluster: Cluster) -> list[tuple[str, ChildProcess]]:
     return [(name, process) for name, process in _processes(cluster) if not process.is_running]
 
 
-def _check_log(dsn: str, book: Book) -> list[str]:
+def check_log(dsn: str, book: Book) -> list[str]:
     """Every acknowledged run is there and closed, and has each acknowledged signal once."""
     try:
         audited = audit_log(dsn)
@@ -65,8 +66,9 @@ def _signal_count(run: AuditedRun) -> int:
     return types.count(EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED)
 
 
-def _check_effects(cluster: Cluster) -> list[str]:
-    counts = Counter(cluster.effects.read_text().split())
+def check_effects(effects: Path) -> list[str]:
+    """What at-most-once activities have done, they have done once."""
+    counts = Counter(effects.read_text().split())
     return [f"effect {key} was had {count} times" for key, count in counts.items() if count > 1]
 
 

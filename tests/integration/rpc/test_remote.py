@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2_grpc
 from aetheris.api.v1 import worker_service_pb2, workflow_service_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris.server.v1.token_pb2 import TaskToken
-from aetheris_server.config import ConfigError, GrpcSettings, InternalSettings
+from aetheris_server.config import ConfigError, GrpcSettings, InternalSettings, internal_port
 from aetheris_server.errors import (
     DrainingError,
     InvalidArgumentError,
@@ -32,7 +32,7 @@ from aetheris_server.rpc.drain import DrainGate
 from aetheris_server.rpc.errors import PeerFaultError, PeerUnavailableError
 from aetheris_server.rpc.remote import RemoteHistory, RemoteMatching
 from aetheris_server.rpc.routing import RoutedHistory
-from aetheris_server.rpc.server import RpcServer, internal_port, serve_internal
+from aetheris_server.rpc.server import RpcServer, serve_internal
 from aetheris_server.rpc.servicers import internal_services
 from aetheris_server.rpc.table import HISTORY_METHODS
 from tests.support.cutting_proxy import grpc_proxy

@@ -15,9 +15,8 @@ import yaml
 from packaging.specifiers import SpecifierSet
 
 from aetheris_server.cli import _END_TIMEOUT, app
-from aetheris_server.config import HttpSettings, Settings, load_settings
+from aetheris_server.config import HttpSettings, Settings, internal_port, load_settings
 from aetheris_server.embedded.postgres import POSTGRES_MAJOR
-from aetheris_server.rpc.server import internal_port
 from aetheris_server.web import build_app, health_routes, serve_http
 
 ROOT = Path(__file__).parents[3]

@@ -46,6 +46,16 @@ def test_configure_logging_sends_standard_library_records_the_same_way(tmp_path:
     assert (event["event"], event["logger"], event["seconds"]) == ("slow query", "lib", 2)
 
 
+def test_configure_logging_of_one_of_several_processes_names_it_in_each_event(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "server.log"
+    configure_logging(LogSettings(format="json", file=file), "2")
+    get_logger("a.b").info("acquired")
+    logging.getLogger("lib").warning("slow")
+    assert [event["process"] for event in _events(file)] == ["2", "2"]
+
+
 def test_configure_logging_level_drops_what_is_below(tmp_path: Path) -> None:
     file = tmp_path / "server.log"
     configure_logging(LogSettings(level="warning", format="json", file=file))

@@ -90,6 +90,25 @@ async def test_serve_http_not_ready_says_what_for() -> None:
     assert answer.endswith("waiting for shards\n")
 
 
+@pytest.mark.parametrize(
+    "waits_for, start, begin", [(None, "200", "ok\n"), ("one", "503", "waiting for one\n")]
+)
+async def test_serve_http_for_others_shows_their_metrics_and_says_how_they_are(
+    waits_for: str | None, start: str, begin: str
+) -> None:
+    async def show_metrics() -> bytes:
+        return b"theirs 1\n"
+
+    app = build_app(health_routes(lambda: waits_for, show_metrics, lambda: "1 of 2\n"))
+    async with serve_http(HttpSettings(port=0), app) as endpoint:
+        assert endpoint is not None
+        readiness = await _get(endpoint, "GET /readyz HTTP/1.1")
+        assert readiness.startswith(f"HTTP/1.1 {start} ")
+        assert readiness.endswith(f"\r\n\r\n{begin}1 of 2\n")
+        assert (await _get(endpoint, "GET /healthz HTTP/1.1")).endswith("\r\n\r\nok\n")
+        assert (await _get(endpoint, "GET /metrics HTTP/1.1")).endswith("\r\n\r\ntheirs 1\n")
+
+
 async def test_serve_http_metrics_has_what_was_counted() -> None:
     _requests.labels("start").inc()
     async with _serving() as endpoint:
