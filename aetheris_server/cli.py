@@ -38,6 +38,11 @@ _Command = Callable[[Settings, Shutdown], Coroutine[None, None, None]]
 # For all that is to be done when the calls in flight have had their time.
 _END_TIMEOUT = 15.0
 
+# Of each process beside its pool: for the cluster, the lease, the write path and look-ups.
+_OTHER_CONNECTIONS = 6
+_SPARE_CONNECTIONS = 20
+_DEFAULT_CONNECTIONS = 100
+
 DEV_SHARD_COUNT = 64
 PRODUCTION_SHARD_COUNT = 512
 
@@ -262,7 +267,7 @@ async def _serve_dev(settings: Settings, shutdown: Shutdown) -> None:
         from aetheris_server.embedded.stores import embedded_stores, keep_alive
     except ModuleNotFoundError as error:
         raise EmbeddedMissingError("postgres") from error
-    async with embedded_stores(settings.data_dir) as stores:
+    async with embedded_stores(settings.data_dir, _postgres_options(settings)) as stores:
         settings = settings.with_stores(stores.postgres_dsn, stores.redis_url)
         await migrate_schema(settings.postgres.dsn)
         serving = _serve_until_signal(
@@ -276,6 +281,15 @@ async def _serve_dev(settings: Settings, shutdown: Shutdown) -> None:
             ],
         )
         await _run_beside(keep_alive(stores), serving)
+
+
+def _postgres_options(settings: Settings) -> dict[str, str]:
+    """What the embedded Postgres needs beside its defaults."""
+    if settings.processes == 1:
+        return {}
+    of_each = settings.postgres.pool_max_size + _OTHER_CONNECTIONS
+    wanted = settings.processes * of_each + _SPARE_CONNECTIONS
+    return {"max_connections": str(max(wanted, _DEFAULT_CONNECTIONS))}
 
 
 async def _run_beside(

@@ -152,6 +152,8 @@ async def test_processes_share_the_port_and_are_hosts_of_one_cluster(
     new_server: NewServer,
 ) -> None:
     server = new_server(**_SETTINGS)
+    # As users do, with what gRPC is told for itself there.
+    server.program = ("-m", "aetheris_server")
     async with running(server):
         http = await server.wait_http()
         for _ in range(24):

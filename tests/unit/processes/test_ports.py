@@ -23,7 +23,7 @@ def test_settings_by_process_have_internal_ports_one_after_the_other() -> None:
     made = settings_by_process(_settings(), 7233)
     assert [each.internal.port for each in made] == [7234, 7235, 7236]
     assert {each.grpc.port for each in made} == {7233}
-    assert {each.http for each in made} == {HttpSettings(port=None)}
+    assert [each.http for each in made] == [HttpSettings(port=None)] * 3
 
 
 def test_settings_by_process_have_advertised_ports_one_after_the_other() -> None:
