@@ -148,12 +148,15 @@ class Child:
         """Start the process and wait for its end: its exit code, or the negative of the signal."""
         self._begin_life()
         with ExitStack() as held:
-            # Before the channel: what the process has said is read although it has ended.
-            process, end = await self._spawn(held)
+            try:
+                process, end = await self._spawn(held)
+            except OSError as error:
+                self._failed = Failed(f"process {self.number} cannot be started: {error}", 1)
+                return self._failed.exit_code
             self._process = process
             try:
                 if self._is_draining.is_set():
-                    process.kill()
+                    self._signal_kill()
                 self._channel = await Channel.open(end)
                 self._channel.say(
                     Begin(
