@@ -37,7 +37,7 @@ from aetheris_server.telemetry import get_logger
 
 HUNG_SECONDS = 10
 # Until its first word: Python and its imports.
-_FIRST_WORD_SECONDS = 60
+_FIRST_WORD_SECONDS = 300
 # Of silence, after which it does not count as ready.
 _QUIET_SECONDS = 2
 _WATCH_INTERVAL = 1.0
