@@ -73,9 +73,7 @@ def reserved_port(settings: GrpcSettings) -> Generator[int]:
 def _reserve(host: str, port: int, reserved: list[socket.socket]) -> int:
     """Reserve a port at every address of a host."""
     try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         missing: OSError | None = None
         for family, _, _, _, (address, _, *rest) in dict.fromkeys(found):
             picked = reserved[0].getsockname()[1] if reserved else port
