@@ -30,6 +30,7 @@ from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.migrate import check_schema
 from aetheris_server.storage.preparation import prepare
+from aetheris_server.storage.requirements import check_database
 from aetheris_server.telemetry import get_logger
 from aetheris_server.web import Readiness, build_app, health_routes, serve_http
 
