@@ -78,6 +78,11 @@ class _Peers:
     async def release_tasks(self, task_tokens: Sequence[bytes]) -> None:
         await self.starter.release_tasks(task_tokens)
 
+    async def call_aggregates(
+        self, calls: Sequence[history_service_pb2.AggregateCall]
+    ) -> Sequence[history_service_pb2.CallOutcome]:
+        return await self.starter.call_aggregates(calls)
+
     async def check_history(self) -> None:
         if waits_for := self.host.membership.waits_for:
             raise NotReadyError(waits_for)
@@ -165,6 +170,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
             cluster_db,
             clock,
             routed_matching,
+            peers,
             tokens,
         )
         local_history = peers.host.service

@@ -8,11 +8,14 @@ from typing import Any, Self
 from aetheris_server.clock import Clock
 from aetheris_server.cluster.membership import Membership
 from aetheris_server.config import HistorySettings, LimitSettings
-from aetheris_server.history.dispatch import Dispatcher
+from aetheris_server.history.calls.recording import record_outcome
 from aetheris_server.history.engine.due_scan import DueScan
 from aetheris_server.history.engine.engine import Engine, EngineSettings
 from aetheris_server.history.held_shards import HeldShards
 from aetheris_server.history.kinds import KINDS
+from aetheris_server.history.obligations.calls import CallCarrier
+from aetheris_server.history.obligations.dispatcher import Dispatcher
+from aetheris_server.history.obligations.tasks import TaskCarrier
 from aetheris_server.history.recovery.recovery import Recovery, offer_all_again, run_catching_up
 from aetheris_server.history.recovery.settling import Settler
 from aetheris_server.history.recovery.sweep import Sweep
@@ -22,7 +25,7 @@ from aetheris_server.history.runs.runs import RunFollower, Runs
 from aetheris_server.history.service import serve_history
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.loops import end_tasks
-from aetheris_server.rpc.peers import MatchingPeer
+from aetheris_server.rpc.peers import CallPeer, MatchingPeer
 from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.storage.database import Database
 from aetheris_server.telemetry import get_logger
@@ -53,6 +56,7 @@ class HistoryHost:
         cluster_db: Database,
         clock: Clock,
         matching: MatchingPeer,
+        history: CallPeer,
         tokens: Tokens,
     ) -> None:
         """Args:
@@ -64,11 +68,22 @@ class HistoryHost:
         cluster_db: The same, by connections of their own: no load may keep hosts from each other.
         clock: Of this host.
         matching: Where tasks are offered.
+        history: Where aggregates call each other, on any host.
         tokens: Of the cluster.
         """
         self.membership = Membership(settings, shard_count, host_id, cluster_db, clock)
         directory = self.membership.directory
-        self._dispatcher = Dispatcher(matching, clock, directory.locate_task, shard_count)
+        self._dispatcher = Dispatcher(
+            TaskCarrier(matching, clock, directory.locate_task, shard_count),
+            CallCarrier(
+                history,
+                self.membership.locate_shard,
+                shard_count,
+                lambda shard_id: shard_id in self._engine.shards,
+                lambda call, outcome: record_outcome(self._engine, call, outcome),
+            ),
+            clock,
+        )
         self._notices = CancellationNotices(matching, directory.locate_queue)
         self._follower = RunFollower(db, self._dispatcher, clock)
         self._engine = Engine(

@@ -29,6 +29,7 @@ from aetheris_server.history.api.signal_workflow import signal_workflow
 from aetheris_server.history.api.start_tasks import release_tasks, start_tasks
 from aetheris_server.history.api.start_workflow import start_workflow
 from aetheris_server.history.api.terminate_workflow import terminate_workflow
+from aetheris_server.history.calls.answering import answer_calls
 from aetheris_server.history.runs.runs import Runs
 from aetheris_server.rpc import table
 from aetheris_server.rpc.peers import LocalHistory
@@ -71,4 +72,5 @@ def serve_history(runs: Runs) -> LocalHistory:
         {method: partial(handler, runs) for method, handler in _handlers.items()},
         partial(start_tasks, runs),
         partial(release_tasks, runs),
+        partial(answer_calls, runs.engine),
     )

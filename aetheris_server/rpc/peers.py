@@ -18,7 +18,14 @@ from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.rpc.table import HistoryMethod, MatchingMethod
 
-__all__ = ["START_TIMEOUT", "HistoryPeer", "LocalHistory", "LocalMatching", "MatchingPeer"]
+__all__ = [
+    "START_TIMEOUT",
+    "CallPeer",
+    "HistoryPeer",
+    "LocalHistory",
+    "LocalMatching",
+    "MatchingPeer",
+]
 
 S = TypeVar("S")
 Q = TypeVar("Q", bound=Message)
@@ -52,6 +59,20 @@ class HistoryPeer(Protocol):
         ...
 
 
+class CallPeer(Protocol):
+    """History, as aggregates call each other there."""
+
+    async def call_aggregates(
+        self, calls: Sequence[history_service_pb2.AggregateCall]
+    ) -> Sequence[history_service_pb2.CallOutcome]:
+        """Call aggregates of any shards; one outcome per call, in order. Calling twice does no
+        harm.
+
+        Never raises for a single call: one that cannot be answered now comes back as `retry`.
+        """
+        ...
+
+
 class MatchingPeer(Protocol):
     """Matching, wherever the task queue is."""
 
@@ -77,6 +98,7 @@ class LocalHistory:
         handlers: What answers each row, called with the subject and the request.
         start_tasks: See `HistoryPeer.start_tasks`.
         release_tasks: As `HistoryPeer.release_tasks`, of opened tokens.
+        call_aggregates: See `CallPeer.call_aggregates`.
     """
 
     handlers: Mapping[HistoryMethod[Any, Any, Any], Callable[[Any, Any], Awaitable[Any]]]
@@ -85,6 +107,10 @@ class LocalHistory:
         Awaitable[history_service_pb2.StartTasksResponse],
     ]
     release_tasks: Callable[[Sequence[TaskToken]], Awaitable[None]]
+    call_aggregates: Callable[
+        [Sequence[history_service_pb2.AggregateCall]],
+        Awaitable[Sequence[history_service_pb2.CallOutcome]],
+    ]
 
     def handler_of(self, method: HistoryMethod[S, Q, R]) -> Callable[[S, Q], Awaitable[R]]:
         """What answers a row."""

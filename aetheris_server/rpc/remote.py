@@ -52,6 +52,14 @@ class RemoteHistory:
         request = history_service_pb2.ReleaseTasksRequest(task_tokens=task_tokens)
         await _ask(stubs, stubs.history.ReleaseTasks, request, CALL_TIMEOUT)
 
+    async def call_aggregates(
+        self, calls: Sequence[history_service_pb2.AggregateCall]
+    ) -> Sequence[history_service_pb2.CallOutcome]:
+        """Call aggregates that that host has."""
+        stubs = await self._pool.stubs(self._address)
+        request = history_service_pb2.CallAggregatesRequest(calls=calls)
+        return (await _ask(stubs, stubs.history.CallAggregates, request, CALL_TIMEOUT)).outcomes
+
 
 class RemoteMatching:
     """The matching of one other host."""

@@ -167,6 +167,47 @@ class RoutedHistory:
             await pause(delay)
         return await RemoteHistory(self._pool, address).start_tasks(part)
 
+    async def call_aggregates(
+        self, calls: Sequence[history_service_pb2.AggregateCall]
+    ) -> Sequence[history_service_pb2.CallOutcome]:
+        """See `CallPeer.call_aggregates`."""
+        hosts = _group(
+            calls,
+            lambda call: self._locate(
+                shard_of(call.target.namespace_id, call.target.name, self._shard_count)
+            ),
+        )
+        if len(hosts) == 1:
+            return await self._call_at(next(iter(hosts)), calls)
+        outcomes: dict[int, history_service_pb2.CallOutcome] = {}
+        async with asyncio.TaskGroup() as parts:
+            for address, positions in hosts.items():
+                parts.create_task(self._call_part(address, calls, positions, outcomes))
+        return [outcomes[position] for position in range(len(calls))]
+
+    async def _call_part(
+        self,
+        address: str | None,
+        calls: Sequence[history_service_pb2.AggregateCall],
+        positions: Sequence[int],
+        outcomes: dict[int, history_service_pb2.CallOutcome],
+    ) -> None:
+        part = await self._call_at(address, [calls[position] for position in positions])
+        outcomes.update(zip(positions, part, strict=True))
+
+    async def _call_at(
+        self, address: str | None, calls: Sequence[history_service_pb2.AggregateCall]
+    ) -> Sequence[history_service_pb2.CallOutcome]:
+        """Call what is at one host; who owes the calls looks it up anew and calls again."""
+        try:
+            if address is None:
+                return await self._local.call_aggregates(calls)
+            return await RemoteHistory(self._pool, address).call_aggregates(calls)
+        except (UnavailableError, PeerFaultError) as error:
+            _log.info("aggregates not called", address=address, problem=str(error))
+            retry = history_service_pb2.CallOutcome(retry=history_service_pb2.CallRetry())
+            return [retry] * len(calls)
+
     async def _release_at(
         self, shard_id: int, task_tokens: Sequence[bytes], tokens: Sequence[TaskToken]
     ) -> None:

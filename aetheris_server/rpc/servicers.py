@@ -91,7 +91,19 @@ def _history_handlers(history: LocalHistory, tokens: Tokens) -> dict[str, Handle
         await history.release_tasks([tokens.open_task(token) for token in request.task_tokens])
         return history_pb.ReleaseTasksResponse()
 
-    return {"Call": call, "StartTasks": start_tasks, "ReleaseTasks": release_tasks}
+    async def call_aggregates(
+        request: history_pb.CallAggregatesRequest, context: CallContext
+    ) -> history_pb.CallAggregatesResponse:
+        del context
+        outcomes = await history.call_aggregates(request.calls)
+        return history_pb.CallAggregatesResponse(outcomes=outcomes)
+
+    return {
+        "Call": call,
+        "StartTasks": start_tasks,
+        "ReleaseTasks": release_tasks,
+        "CallAggregates": call_aggregates,
+    }
 
 
 def _matching_handlers(matching: LocalMatching, gate: DrainGate) -> dict[str, Handler]:

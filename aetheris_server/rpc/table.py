@@ -6,8 +6,8 @@ From a row follow the local call (`peers`), the call to another host (`remote`),
 methods; what serves one is registered under its row. What the frontend answers by itself, or takes
 apart into calls of others, is called by nobody else: its rows say only that there is no owner.
 
-Three calls are of many runs or queues at once and come apart by host, so they are methods of the
-peers and have no row: StartTasks, ReleaseTasks and AddTasks.
+Four calls are of many runs, queues or aggregates at once and come apart by host, so they are
+methods of the peers and have no row: StartTasks, ReleaseTasks, CallAggregates and AddTasks.
 
 A method of history is repeated at another host where the first turns out not to be the owner, or
 does not answer: a write is idempotent under its request id or its task token. So is one of

@@ -1,21 +1,25 @@
-"""A kind of aggregate that is defined for tests alone: counters.
+"""A kind of aggregate that is defined for tests alone: counters, which tell each other.
 
     none ──added to──► counting ──its time──► closed
 
-A counter has a name, and is made by whoever first adds to it. What it notes is in a form of its
-own, and so is its snapshot. No file of the server knows of it.
+A counter has a name, and is made by whoever first adds to it. What is added may be told to other
+counters: that is a call that it owes until it has noted what came of it, closed or not. What it
+notes is in a form of its own, and so is its snapshot. No file of the server knows of it.
 """
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aetheris.server.v1 import log_pb2
+from aetheris.server.v1.history_service_pb2 import AggregateCall, AggregateName, CallOutcome
+from aetheris_server.errors import RequestError
 from aetheris_server.history.aggregates.aggregate import Aggregate
 from aetheris_server.history.aggregates.key import AggregateKey, id_of_name
 from aetheris_server.history.aggregates.kind import Kind
+from aetheris_server.history.aggregates.obligation import Called, make_call
 from aetheris_server.history.aggregates.records import EMPTY_HASH, chain_hash
 from aetheris_server.history.kinds import KINDS
 from aetheris_server.history.times import from_timestamp, to_timestamp
@@ -24,6 +28,7 @@ NAME = "counter"
 _ENTRY_BYTES = 100
 # A counter that is read back gets its time from its newest record.
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_TOLD_AT_ONCE = 1_000
 
 
 def counter_key(namespace_id: str, name: str) -> AggregateKey:
@@ -31,13 +36,20 @@ def counter_key(namespace_id: str, name: str) -> AggregateKey:
     return AggregateKey(namespace_id, name, id_of_name(NAME, namespace_id, name), NAME)
 
 
+def counter_name(namespace_id: str, name: str) -> AggregateName:
+    """What a counter is called by."""
+    return AggregateName(kind=NAME, namespace_id=namespace_id, name=name)
+
+
 class Counter(Aggregate):
     """One in memory.
 
     Attributes:
         count: All that has been added.
-        request_ids: By which it was added.
+        counts: What the count was after each request to add, by request id.
         expire_time: When it closes; None for never.
+        owed: Whom it is to tell of what was added, by the call's number.
+        told: How often it has told each, and how often it was refused there.
     """
 
     __slots__ = (
@@ -46,15 +58,19 @@ class Counter(Aggregate):
         "_log_bytes",
         "_seq",
         "count",
+        "counts",
         "expire_time",
-        "request_ids",
+        "owed",
+        "told",
     )
 
     def __init__(self, key: AggregateKey, shard_id: int, time: datetime) -> None:
         super().__init__(key, shard_id, time)
         self.count = 0
-        self.request_ids: set[str] = set()
+        self.counts: dict[str, int] = {}
         self.expire_time: datetime | None = None
+        self.owed: dict[int, str] = {}
+        self.told: dict[str, list[int]] = {}
         self._close_time: datetime | None = None
         self._seq = 0
         self._hash = EMPTY_HASH
@@ -74,7 +90,7 @@ class Counter(Aggregate):
 
     @property
     def state_bytes(self) -> int:
-        return _ENTRY_BYTES * len(self.request_ids)
+        return _ENTRY_BYTES * (len(self.counts) + len(self.owed))
 
     @property
     def close_time(self) -> datetime | None:
@@ -83,10 +99,10 @@ class Counter(Aggregate):
     # Facts.
 
     def apply(self, record: log_pb2.LogRecord, stored: bytes) -> None:
+        self._seq += 1
         time = from_timestamp(record.time)
         for fact in record.facts:
             self._apply(json.loads(fact.machine_fact.data), time)
-        self._seq += 1
         self._hash = chain_hash(self._hash, stored)
         self._log_bytes += len(stored)
 
@@ -94,9 +110,14 @@ class Counter(Aggregate):
         match noted["what"]:
             case "added":
                 self.count += noted["amount"]
-                self.request_ids.add(noted["request_id"])
+                self.counts[noted["request_id"]] = self.count
                 if "seconds" in noted:
                     self.expire_time = time + timedelta(seconds=noted["seconds"])
+                for index, name in enumerate(noted.get("tell", ())):
+                    self.owed[self._seq * _MAX_TOLD_AT_ONCE + index] = name
+            case "answered":
+                counts = self.told.setdefault(self.owed.pop(noted["number"]), [0, 0])
+                counts[noted["is_refused"]] += 1
             case "expired":
                 self._close_time = time
             case unknown:
@@ -107,7 +128,9 @@ class Counter(Aggregate):
         return json.dumps(
             {
                 "count": self.count,
-                "request_ids": sorted(self.request_ids),
+                "counts": self.counts,
+                "owed": list(self.owed.items()),
+                "told": self.told,
                 "times": [time.isoformat() if time is not None else None for time in times],
                 "log_bytes": self._log_bytes,
             }
@@ -126,14 +149,80 @@ class Counter(Aggregate):
             return None
         return _to_record(now, what="expired")
 
+    # What it owes.
+
+    def owes(self) -> bool:
+        return bool(self.owed)
+
+    def obligations(self, now: datetime) -> list[AggregateCall]:
+        return [self._to_call(number) for number in self.owed]
+
+    def new_obligations(self, record: log_pb2.LogRecord, now: datetime) -> list[AggregateCall]:
+        first = self._seq * _MAX_TOLD_AT_ONCE
+        return [self._to_call(number) for number in self.owed if number >= first]
+
+    def _to_call(self, number: int) -> AggregateCall:
+        target = counter_name(self.key.namespace_id, self.owed[number])
+        return make_call(self.key, number, target, to_payload(1))
+
+    def decide_answered(
+        self, call: AggregateCall, outcome: CallOutcome, now: datetime
+    ) -> log_pb2.LogRecord | None:
+        number = int(call.request_id.rpartition("/")[2])
+        if number not in self.owed:
+            return None
+        is_refused = outcome.HasField("refused")
+        return _to_record(now, what="answered", number=number, is_refused=is_refused)
+
+
+def to_payload(amount: int, tell: Sequence[str] = (), **optional: float) -> bytes:
+    """What a counter is called with, to add an amount; of `optional`, `seconds` says in how many
+    it is to close.
+    """
+    return json.dumps({"amount": amount, "tell": [*tell], **optional}).encode()
+
+
+READ = b'{"amount": 0}'
+"""What a counter is called with, to say what it has."""
+
 
 def decide_added(
-    counter: Counter | None, request_id: str, amount: int, now: datetime, **optional: float
+    counter: Counter | None, request_id: str, amount: int, now: datetime, **optional: Any
 ) -> log_pb2.LogRecord | None:
-    """Something is added, once for each request; `seconds` says in how many it is to close."""
-    if counter is not None and request_id in counter.request_ids:
+    """Something is added, once for each request."""
+    if counter is not None and request_id in counter.counts:
         return None
     return _to_record(now, what="added", request_id=request_id, amount=amount, **optional)
+
+
+def decide_called(counter: Aggregate | None, call: AggregateCall, now: datetime) -> Called:
+    """Add what the call says; the answer is the count after that. A counter that has closed takes
+    nothing more.
+    """
+    assert counter is None or isinstance(counter, Counter)
+    if call.payload == READ:
+        return Called(None, _describe(counter))
+    if counter is not None and call.request_id in counter.counts:
+        return Called(None, b"%d" % counter.counts[call.request_id])
+    if counter is not None and not counter.is_open:
+        raise RequestError(f"the counter {counter.key.name!r} has closed")
+    asked = json.loads(call.payload)
+    count = (counter.count if counter is not None else 0) + asked["amount"]
+    record = decide_added(counter, call.request_id, now=now, **asked)
+    return Called(record, b"%d" % count)
+
+
+def _describe(counter: Counter | None) -> bytes:
+    if counter is None:
+        return b"{}"
+    return json.dumps(
+        {
+            "count": counter.count,
+            "requests": sorted(counter.counts),
+            "owed": len(counter.owed),
+            "told": counter.told,
+        }
+    ).encode()
 
 
 def _to_record(now: datetime, **noted: Any) -> log_pb2.LogRecord:
@@ -154,14 +243,14 @@ def _restore(key: AggregateKey, shard_id: int, seq: int, hash_: bytes, data: byt
         datetime.fromisoformat(text) if text is not None else None for text in saved["times"]
     )
     counter = Counter(key, shard_id, _LONG_AGO)
-    counter.count = saved["count"]
-    counter.request_ids = set(saved["request_ids"])
+    counter.count, counter.counts = saved["count"], saved["counts"]
+    counter.owed, counter.told = dict(saved["owed"]), saved["told"]
     counter.expire_time, counter._close_time = expire_time, close_time
     counter._seq, counter._hash, counter._log_bytes = seq, hash_, saved["log_bytes"]
     return counter
 
 
-COUNTER = Kind(name=NAME, begin=_begin, restore=_restore)
+COUNTER = Kind(name=NAME, begin=_begin, restore=_restore, decide_called=decide_called)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from typing import Any
 from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_WORKFLOW
 from aetheris.api.v1.worker_service_pb2 import ActivityTask, WorkflowTask
 from aetheris.server.v1.history_service_pb2 import (
+    AggregateCall,
+    CallOutcome,
     StartedTask,
     StartTasksRequest,
     StartTasksResponse,
@@ -40,6 +42,7 @@ class FakeHistory:
         started: What was started, in that order.
         released: Tokens of released tasks, sealed or opened, as they were given to it.
         retry_count: So many of the next outcomes are `retry`.
+        called: All calls of aggregates; the answer to each is its payload.
         gate: If set, starts wait for it, after they have started their tasks.
         on_release: Called with each released token.
     """
@@ -52,6 +55,7 @@ class FakeHistory:
         self.released: list[Any] = []
         self.retry_count = 0
         self.gate: asyncio.Event | None = None
+        self.called: list[AggregateCall] = []
         self.on_release: Callable[[Any], object] = self.released.append
         # The request id of the call that has started each.
         self._starts: dict[str, str] = {}
@@ -59,7 +63,7 @@ class FakeHistory:
     def serve(self) -> LocalHistory:
         """As the history of one host."""
         handlers = {method: partial(self.call, method) for method in HISTORY_METHODS.values()}
-        return LocalHistory(handlers, self.start_tasks, self.release_tasks)
+        return LocalHistory(handlers, self.start_tasks, self.release_tasks, self.call_aggregates)
 
     async def call(self, method: HistoryMethod[Any, Any, Any], subject: Any, request: Any) -> Any:
         namespace_id, _ = method.key_of(subject, request)
@@ -81,6 +85,10 @@ class FakeHistory:
         for token in task_tokens:
             self._starts.pop(_name_of(token), None)
             self.on_release(token)
+
+    async def call_aggregates(self, calls: Sequence[AggregateCall]) -> Sequence[CallOutcome]:
+        self.called += calls
+        return [CallOutcome(answer=call.payload) for call in calls]
 
     def not_started(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if name not in self._starts]

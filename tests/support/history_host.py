@@ -1,5 +1,6 @@
 """History on a real Postgres, with a matching that only collects: what tests of the shell drive."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from typing import Any
 from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris_server.config import HistorySettings, LimitSettings, PostgresSettings
+from aetheris_server.errors import UnavailableError
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.host import HistoryHost
 from aetheris_server.history.runs.runs import Runs
@@ -67,6 +69,35 @@ class CollectingMatching:
         return method.response()
 
 
+class LoopedCalls:
+    """Aggregates of one host, which call each other there.
+
+    Attributes:
+        local: Of the host.
+        sent: All calls that were sent.
+        gate: Calls wait for it before they get anywhere.
+        loses_answers: Calls come to what they come to, and nobody hears of it.
+    """
+
+    local: LocalHistory
+
+    def __init__(self) -> None:
+        self.sent: list[history_service_pb2.AggregateCall] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.loses_answers = False
+
+    async def call_aggregates(
+        self, calls: Sequence[history_service_pb2.AggregateCall]
+    ) -> Sequence[history_service_pb2.CallOutcome]:
+        self.sent += calls
+        await self.gate.wait()
+        outcomes = await self.local.call_aggregates(calls)
+        if self.loses_answers:
+            raise UnavailableError("the answers were lost")
+        return outcomes
+
+
 class CountingDatabase(Database):
     """Counts statements, and the rows that they return."""
 
@@ -121,7 +152,9 @@ class HistoryBench:
         db: CountingDatabase,
         clock: ManualClock,
         matching: CollectingMatching,
+        calls: LoopedCalls,
     ) -> None:
+        self.calls = calls
         self.host = host
         self.db = db
         self.clock = clock
@@ -180,7 +213,7 @@ async def history_bench(
 ) -> AsyncGenerator[HistoryBench]:
     """A host that is ready, until the block is left; `settings` are those of history."""
     clock = clock or ManualClock()
-    matching = CollectingMatching()
+    matching, calls = CollectingMatching(), LoopedCalls()
     # The clock moves by leaps, the renewals come in real time.
     settings = {"lease_timeout": 1e6, "watermark_interval": 0.05, **settings}
     async with CountingDatabase(PostgresSettings(dsn=dsn)) as db:
@@ -194,11 +227,13 @@ async def history_bench(
             db,
             clock,
             matching,
+            calls,
             TOKENS,
         )
+        calls.local = host.service
         async with host:
             await host.join("bench:1")
             await host.membership.wait_ready()
-            bench = HistoryBench(host, db, clock, matching)
+            bench = HistoryBench(host, db, clock, matching, calls)
             await bench.wait_recovered()
             yield bench

@@ -63,12 +63,12 @@ class MemoryEngine:
     @property
     def refs(self) -> list[matching_service_pb2.TaskRef]:
         self.settle()
-        return [ref for lane in self.engine.dispatcher._lanes.values() for ref in lane.queue]
+        return [ref for lane in self.engine.dispatcher.tasks._lanes.values() for ref in lane.queue]
 
     def take_refs(self) -> list[matching_service_pb2.TaskRef]:
         """What has been offered, which nobody else gets."""
         refs = self.refs
-        self.engine.dispatcher._lanes.clear()
+        self.engine.dispatcher.tasks._lanes.clear()
         return refs
 
     def settle(self) -> None:

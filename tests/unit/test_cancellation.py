@@ -9,15 +9,16 @@ from typing import Any, cast
 import pytest
 
 from aetheris.server.v1 import matching_service_pb2
+from aetheris.server.v1.history_service_pb2 import AggregateCall
 from aetheris_server.clock import SystemClock
 from aetheris_server.cluster.membership import Membership
 from aetheris_server.config import HistorySettings, Settings
 from aetheris_server.errors import ShardNotOwnedError, StorageUnavailableError
-from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine.committer import Commit, Committer
 from aetheris_server.history.engine.due_scan import DueScan
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.held_shards import HeldShards
+from aetheris_server.history.obligations.dispatcher import Dispatcher
 from aetheris_server.history.recovery.recovery import Recovery, run_catching_up
 from aetheris_server.history.recovery.settling import Settler
 from aetheris_server.history.recovery.sweep import Sweep
@@ -34,7 +35,7 @@ from aetheris_server.processes.channel import AskMetrics, Begin
 from aetheris_server.processes.child import Child
 from aetheris_server.supervised import SupervisedHost
 from tests.support.cancelling import Interruption
-from tests.support.engines import build_runs
+from tests.support.engines import build_dispatcher, build_runs
 
 _Loop = Callable[[], Coroutine[Any, Any, None]]
 
@@ -93,13 +94,15 @@ def _recovery() -> _Loop:
 
 def _catching_up() -> _Loop:
     engine = _engine()
-    engine.dispatcher.skip([0])
+    for lanes in engine.dispatcher.all_lanes:
+        lanes.skip([0])
     return partial(run_catching_up, engine)
 
 
 def _dispatcher() -> Dispatcher:
-    dispatcher = Dispatcher(_AWAY, SystemClock())
+    dispatcher = build_dispatcher(_AWAY, SystemClock(), history=_AWAY)
     dispatcher.offer([matching_service_pb2.TaskRef(run_id=f"{number}") for number in range(_ITEMS)])
+    dispatcher.offer([AggregateCall(request_id=f"{number}") for number in range(_ITEMS)])
     return dispatcher
 
 
@@ -147,7 +150,8 @@ def _sweep() -> _Loop:
         engine.shards[0].owing.flagged.add(
             RunKey(_NAMESPACE_ID, f"workflow-{number}", new_run_id())
         )
-    engine.dispatcher._lanes.clear()
+    for lanes in engine.dispatcher.all_lanes:
+        lanes._lanes.clear()
     return Sweep(engine, 0.0).run
 
 

@@ -7,5 +7,6 @@ kinds       the kinds of a process, by name
 index       how one is found: its row
 own_time    its time, which never goes back
 transition  a record on its way to the disk
+obligation  what an aggregate owes the outside
 records     records as they are stored, and their hash chain
 """

@@ -12,8 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from datetime import datetime
 
-from aetheris.server.v1 import log_pb2, matching_service_pb2
+from aetheris.server.v1 import log_pb2
+from aetheris.server.v1.history_service_pb2 import AggregateCall, CallOutcome
 from aetheris_server.history.aggregates.key import AggregateKey
+from aetheris_server.history.aggregates.obligation import Obligation
 from aetheris_server.history.aggregates.own_time import OwnTime
 from aetheris_server.history.aggregates.transition import Ticket
 from aetheris_server.storage.aggregate_rows import (
@@ -177,22 +179,34 @@ class Aggregate(ABC):
         """Whether a crash now would leave something to do again."""
         return False
 
-    def obligations(self, now: datetime) -> Iterable[matching_service_pb2.TaskRef]:
+    def obligations(self, now: datetime) -> Iterable[Obligation]:
         """Everything that is due and that nobody has."""
         del now
         return ()
 
-    def new_obligations(
-        self, record: log_pb2.LogRecord, now: datetime
-    ) -> Iterable[matching_service_pb2.TaskRef]:
+    def new_obligations(self, record: log_pb2.LogRecord, now: datetime) -> Iterable[Obligation]:
         """What a record, already applied, has brought and is due at once; the caller offers it."""
         del record, now
         return ()
 
-    def take_due(self, now: datetime) -> Iterable[matching_service_pb2.TaskRef]:
+    def take_due(self, now: datetime) -> Iterable[Obligation]:
         """What has waited for its time until now; the caller offers it."""
         del now
         return ()
+
+    def decide_answered(
+        self, call: AggregateCall, outcome: CallOutcome, now: datetime
+    ) -> log_pb2.LogRecord | None:
+        """Note what came of a call that it owes, which it owes no more then; None where it does not
+        owe it any more.
+
+        Args:
+            call: That it owed.
+            outcome: An answer, or a refusal.
+            now: Its time.
+        """
+        del call, outcome, now
+        return None
 
     # Its row, by which it is found.
 

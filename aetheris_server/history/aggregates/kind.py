@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from aetheris.server.v1 import log_pb2
+from aetheris.server.v1.history_service_pb2 import AggregateCall
 from aetheris_server.errors import AggregateNotFoundError, RequestError
 from aetheris_server.history.aggregates.aggregate import Aggregate
 from aetheris_server.history.aggregates.index import Index, SharedIndex
 from aetheris_server.history.aggregates.key import AggregateKey
+from aetheris_server.history.aggregates.obligation import Called
 
 
 def _not_found(key: AggregateKey) -> AggregateNotFoundError:
@@ -28,6 +31,10 @@ class Kind:
         index: Where the rows are.
         make_key: Its own form of the key, from namespace id, name and id; None for none.
         not_found: The error that says that there is none.
+        decide_called: What a call comes to, given the aggregate, or None where there is none yet,
+            the call, and the time. A call that came before, which its request id tells, gives the
+            same answer and no record. Raises RequestError to refuse for good. None: it is never
+            called.
     """
 
     name: str
@@ -36,3 +43,4 @@ class Kind:
     index: Index = field(default_factory=SharedIndex)
     make_key: Callable[[str, str, str], AggregateKey] | None = None
     not_found: Callable[[AggregateKey], RequestError] = _not_found
+    decide_called: Callable[[Aggregate | None, AggregateCall, datetime], Called] | None = None

@@ -3,8 +3,8 @@
 import asyncio
 from dataclasses import dataclass
 
-from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.errors import AetherisError
+from aetheris_server.history.aggregates.obligation import Obligation
 
 
 class Ticket:
@@ -52,9 +52,9 @@ class Transition:
 
     Attributes:
         ticket: Tells when it is on disk.
-        refs: Tasks that are offered to matching then. Who takes one eagerly removes it before it
-            awaits anything.
+        obligations: What is offered then. Who takes a task eagerly removes it before it awaits
+            anything.
     """
 
     ticket: Ticket
-    refs: list[matching_service_pb2.TaskRef]
+    obligations: list[Obligation]

@@ -12,6 +12,7 @@ from aetheris_server.history.runs.eager import (
     given_back_on_failure,
     take_again,
     take_workflow_task,
+    withdraw_tasks,
 )
 from aetheris_server.history.runs.run import LoadedRun
 from aetheris_server.history.runs.runs import Runs
@@ -159,7 +160,7 @@ def _take_eager_activities(
         started = mark_activity_started(runs, run, activity, taker)
         given.add_activity(started, to_activity_task(runs, run, activity, started))
     event_ids = {started.scheduled_event_id for started in given.activities}
-    transition.refs[:] = [ref for ref in transition.refs if ref.scheduled_event_id not in event_ids]
+    withdraw_tasks(transition, event_ids)
 
 
 async def respond_workflow_task_failed(

@@ -15,13 +15,13 @@ from aetheris_server.history.aggregates.follower import Follower
 from aetheris_server.history.aggregates.key import AggregateKey
 from aetheris_server.history.aggregates.kinds import Kinds
 from aetheris_server.history.aggregates.transition import Ticket, Transition
-from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine.cache import AggregateCache
 from aetheris_server.history.engine.committer import Commit, Committer
 from aetheris_server.history.engine.refusals import Refusals
 from aetheris_server.history.engine.rows import index_record, to_log_row, try_snapshot_row
 from aetheris_server.history.engine.shard_table import ShardTable
 from aetheris_server.history.engine.wakeups import WakeUps
+from aetheris_server.history.obligations.dispatcher import Dispatcher
 from aetheris_server.history.shard import Shard
 from aetheris_server.storage.snapshots import PUT_SNAPSHOTS
 from aetheris_server.telemetry import counter, get_logger
@@ -60,7 +60,7 @@ class Changes:
         refusals: Told of aggregates at fault.
         wakeups: Told of each change.
         committer: Writes the changes.
-        dispatcher: Where tasks are offered once they are on disk.
+        dispatcher: Where what they owe is offered once it is on disk.
         followers: By kind.
         """
         self._clock = clock
@@ -168,7 +168,7 @@ class Changes:
         row = to_log_row(shard, aggregate, first_event_id, record, stored)
         commit.rows.append(row)
         now = aggregate.time.read(self._clock)
-        transition.refs.extend(aggregate.new_obligations(record, now))
+        transition.obligations.extend(aggregate.new_obligations(record, now))
         deadline = aggregate.new_deadline(record)
         if index_record(shard, aggregate, commit, deadline, row.shard_seq, now):
             follower = self._followers.get(aggregate.key.kind)
@@ -207,5 +207,5 @@ class Changes:
                 follower = self._followers.get(aggregate.key.kind)
                 if follower is not None:
                     follower.note_closed(aggregate)
-        if error is None and transition.refs:
-            self._dispatcher.offer(transition.refs)
+        if error is None and transition.obligations:
+            self._dispatcher.offer(transition.obligations)

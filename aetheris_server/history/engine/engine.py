@@ -16,7 +16,6 @@ from aetheris_server.history.aggregates.follower import Follower
 from aetheris_server.history.aggregates.key import AggregateKey
 from aetheris_server.history.aggregates.kinds import Kinds
 from aetheris_server.history.aggregates.transition import Transition
-from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine.cache import AggregateCache
 from aetheris_server.history.engine.changing import Changes
 from aetheris_server.history.engine.committer import Commit, Committer
@@ -25,6 +24,7 @@ from aetheris_server.history.engine.refusals import Refusals
 from aetheris_server.history.engine.rows import try_snapshot_row
 from aetheris_server.history.engine.shard_table import ShardTable
 from aetheris_server.history.engine.wakeups import WakeUps
+from aetheris_server.history.obligations.dispatcher import Dispatcher
 from aetheris_server.history.shard import Shard
 from aetheris_server.loops import run_loops
 from aetheris_server.storage.commit import LogWriter
@@ -53,7 +53,7 @@ class Engine:
 
     Attributes:
         kinds: What there is.
-        dispatcher: Where tasks are offered.
+        dispatcher: Where what they owe is offered.
         shards: The served shards by number.
     """
 
@@ -73,7 +73,7 @@ class Engine:
         kinds: What there is.
         clock: Of this host.
         db: Where the log is.
-        dispatcher: Where tasks are offered.
+        dispatcher: Where what they owe is offered.
         is_leased: Whether nobody else can have the shards of this host.
         on_shard_failed: Called with a shard that must be taken anew.
         followers: Of the aggregates, by kind, where a kind has one.
@@ -145,9 +145,16 @@ class Engine:
         """An aggregate's own time now: what happens to it goes by that, not by the wall clock."""
         return aggregate.time.read(self.clock)
 
-    def offer_obligations(self, aggregate: Aggregate) -> None:
-        """Offer everything that an aggregate owes, that is due and that nobody has."""
-        self.dispatcher.offer(aggregate.obligations(self.time_of(aggregate)))
+    async def offer_obligations(self, aggregate: Aggregate) -> None:
+        """Offer everything that an aggregate owes now, that is due and that nobody has; returns
+        when all that it follows from is on disk.
+
+        Raises:
+            UnavailableError: It will not be; nothing was offered.
+        """
+        owed = list(aggregate.obligations(self.time_of(aggregate)))
+        await aggregate.wait_committed()
+        self.dispatcher.offer(owed)
 
     # The wake-ups are made before what finds and changes aggregates, which needs them.
 

@@ -30,10 +30,10 @@ from aetheris_server.errors import (
 from aetheris_server.history.aggregates.aggregate import Aggregate
 from aetheris_server.history.aggregates.key import AggregateKey
 from aetheris_server.history.aggregates.transition import Transition
-from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine.cache import AggregateCache
 from aetheris_server.history.engine.rows import rewrite_wake_time
 from aetheris_server.history.engine.timers import Deadlines, DurableDeadlines
+from aetheris_server.history.obligations.dispatcher import Dispatcher
 from aetheris_server.history.shard import Shard
 from aetheris_server.loops import is_cancelled, run_loops
 from aetheris_server.telemetry import counter, gauge, get_logger

@@ -8,7 +8,7 @@ is taken.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from aetheris_server.errors import (
     AggregateNotFoundError,
@@ -19,8 +19,9 @@ from aetheris_server.errors import (
 from aetheris_server.history.aggregates.aggregate import Aggregate
 from aetheris_server.history.aggregates.key import AggregateKey
 from aetheris_server.history.engine.engine import Engine
+from aetheris_server.history.obligations.dispatcher import AnyLanes
 from aetheris_server.history.shard import Shard
-from aetheris_server.loops import is_cancelled, pause
+from aetheris_server.loops import is_cancelled, pause, run_loops
 from aetheris_server.storage.finding import Found, load_open_since, load_owing
 from aetheris_server.telemetry import counter, get_logger
 
@@ -34,7 +35,7 @@ _PAGE_SIZE = 200
 _RETRY_INTERVAL = 0.5
 
 _Owing = tuple[Shard, AggregateKey]
-_Work = Callable[[Shard, AggregateKey, Aggregate | None], None]
+_Work = Callable[[Shard, AggregateKey, Aggregate | None], Awaitable[None]]
 
 
 class Recovery:
@@ -122,7 +123,7 @@ async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
     for shard in shards:
         shard.is_recovered = not left[shard.shard_id]
 
-    def recover(shard: Shard, key: AggregateKey, aggregate: Aggregate | None) -> None:
+    async def recover(shard: Shard, key: AggregateKey, aggregate: Aggregate | None) -> None:
         # One at fault still owes.
         shard.owing.note_recovered(
             key,
@@ -132,7 +133,7 @@ async def recover_shards(engine: Engine, shards: Sequence[Shard]) -> None:
         )
         if aggregate is not None:
             _RECOVERED.inc()
-            engine.offer_obligations(aggregate)
+            await engine.offer_obligations(aggregate)
 
     def note_done(shard: Shard) -> None:
         left[shard.shard_id] -= 1
@@ -150,9 +151,9 @@ async def offer_again(engine: Engine, shards: Collection[Shard]) -> None:
     """
     owing = [(shard, key) for shard in shards for key in shard.owing.all()]
 
-    def offer(shard: Shard, key: AggregateKey, aggregate: Aggregate | None) -> None:
+    async def offer(shard: Shard, key: AggregateKey, aggregate: Aggregate | None) -> None:
         if aggregate is not None:
-            engine.offer_obligations(aggregate)
+            await engine.offer_obligations(aggregate)
 
     await _for_each(engine, owing, offer)
 
@@ -164,24 +165,28 @@ async def offer_all_again(engine: Engine) -> None:
         UnavailableError: Some aggregates could not be loaded; call again.
     """
     # Whether this is a loss, or the first start, is said by matching, which found it out.
-    _log.info("the backlog holds nothing; offering again all tasks that are owed")
+    _log.info("the backlog holds nothing; offering again all that is owed")
     await offer_again(engine, list(engine.shards.values()))
 
 
 async def run_catching_up(engine: Engine) -> None:
     """Offer again, once there is room, what the dispatcher had no room for; until cancelled."""
+    await run_loops(*(_catch_up(engine, lanes) for lanes in engine.dispatcher.all_lanes))
+
+
+async def _catch_up(engine: Engine, lanes: AnyLanes) -> None:
     while not is_cancelled():
-        shard_ids = await engine.dispatcher.wait_skipped()
+        shard_ids = await lanes.wait_skipped()
         shards = [engine.shards[shard_id] for shard_id in shard_ids if shard_id in engine.shards]
         try:
             await offer_again(engine, shards)
         except UnavailableError as error:
-            _log.warning("tasks could not be offered again; trying again", error=str(error))
+            _log.warning("what is owed could not be offered; trying again", error=str(error))
         except Exception:  # noqa: BLE001 - logged whole
-            _log.exception("tasks could not be offered again; trying again")
+            _log.exception("what is owed could not be offered; trying again")
         else:
             continue
-        engine.dispatcher.skip(shard_ids)
+        lanes.skip(shard_ids)
         # There is room: without this it would be tried again at once, for as long as it fails.
         await pause(_RETRY_INTERVAL)
 
@@ -221,15 +226,18 @@ async def _for_each(
                     problem = error
                 continue
             if _is_ours(engine, shard):
-                _do(work, shard, key, aggregate)
+                await _do(work, shard, key, aggregate)
                 on_done(shard)
     if problem is not None:
         raise problem
 
 
-def _do(work: _Work, shard: Shard, key: AggregateKey, aggregate: Aggregate | None) -> None:
+async def _do(work: _Work, shard: Shard, key: AggregateKey, aggregate: Aggregate | None) -> None:
     try:
-        work(shard, key, aggregate)
+        await work(shard, key, aggregate)
+    except UnavailableError as error:
+        # What it follows from is not on disk; the shard is taken anew, and looked at again.
+        _log.info("what an aggregate owes is not offered", id=key.id, error=str(error))
     except Exception:  # noqa: BLE001 - logged whole
         # One aggregate at fault must not keep the others waiting.
         _log.exception("what an aggregate owes could not be offered", kind=key.kind, id=key.id)

@@ -1,13 +1,15 @@
 """Offers again, slowly and for ever, what has been owed for long, for matching may have lost it.
 
 Only aggregates that are flagged are looked at: one that goes on is not flagged for long. What
-matching has already is not there twice. Of one that is not in memory only the log tells what it
-owes, so those are looked at more slowly still. Where nothing is owed this costs nothing.
+matching has already is not there twice, nor is a call that is under way. Of one that is not in
+memory only the log tells what it owes, so those are looked at more slowly still. Where nothing is
+owed this costs nothing.
 """
 
 import asyncio
 from collections.abc import Iterator
 
+from aetheris.server.v1.matching_service_pb2 import TaskRef
 from aetheris_server.errors import RequestError, RunUnreadableError, UnavailableError
 from aetheris_server.history.aggregates.key import AggregateKey
 from aetheris_server.history.engine.engine import Engine
@@ -17,8 +19,8 @@ from aetheris_server.telemetry import counter, get_logger
 
 _log = get_logger(__name__)
 
-_SWEPT = counter("swept_runs", "Aggregates looked at because they have owed tasks for long.")
-_OFFERED = counter("sweep_offered", "Tasks offered again because they are owed for long.")
+_SWEPT = counter("swept_runs", "Aggregates looked at because they have owed something for long.")
+_OFFERED = counter("sweep_offered", "What was offered again because it is owed for long.")
 
 _STEP_INTERVAL = 0.1
 _MAX_WEIGHT_PER_STEP = 20
@@ -80,12 +82,14 @@ class Sweep:
         aggregate = engine.cache.peek(key.id)
         if aggregate is None:
             aggregate = await engine.load(key)
-        refs = [
-            ref
-            for ref in aggregate.obligations(engine.time_of(aggregate))
-            if not engine.dispatcher.is_behind(ref)
+        owed = [
+            each
+            for each in aggregate.obligations(engine.time_of(aggregate))
+            if not engine.dispatcher.is_behind(each)
         ]
-        for ref in refs:
-            ref.is_repeated = True
-        _OFFERED.inc(len(refs))
-        engine.dispatcher.offer(refs)
+        for each in owed:
+            if isinstance(each, TaskRef):
+                each.is_repeated = True
+        await aggregate.wait_committed()
+        _OFFERED.inc(len(owed))
+        engine.dispatcher.offer(owed)

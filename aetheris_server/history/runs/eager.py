@@ -5,12 +5,13 @@ whenever the answer does not leave: else nobody has it until it times out. Where
 lost further on, the worker gives its answer again, and gets again what it was to take along.
 """
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from aetheris.api.v1 import worker_service_pb2
+from aetheris.server.v1.matching_service_pb2 import TaskRef
 from aetheris_server.errors import RunUnreadableError, UnavailableError
 from aetheris_server.history.aggregates.transition import Transition
 from aetheris_server.history.runs.run import LoadedRun
@@ -118,11 +119,22 @@ def take_workflow_task(
     task = run.state.workflow_task
     if task is None or task.is_transient:
         return None
-    others = [ref for ref in transition.refs if ref.scheduled_event_id != task.scheduled_event_id]
-    if len(others) == len(transition.refs):
+    if not withdraw_tasks(transition, {task.scheduled_event_id}):
         return None
-    transition.refs[:] = others
     return mark_workflow_task_started(runs, run, taker)
+
+
+def withdraw_tasks(transition: Transition, scheduled_event_ids: Collection[int]) -> bool:
+    """Take tasks from those that are to be offered; whether there were any of them."""
+    owed = transition.obligations
+    others = [
+        each
+        for each in owed
+        if not (isinstance(each, TaskRef) and each.scheduled_event_id in scheduled_event_ids)
+    ]
+    is_changed = len(others) < len(owed)
+    owed[:] = others
+    return is_changed
 
 
 async def build_workflow_task(
@@ -203,7 +215,7 @@ def release_activity(
         record = decide_not_delivered(run.state, run.inflight, activity, now)
         transition = runs.commit(run, record)
         if not offers:
-            transition.refs.clear()
+            withdraw_tasks(transition, {scheduled_event_id})
         return
     del run.inflight.activities[scheduled_event_id]
     runs.wakeups.note_given_back(run)

@@ -1,7 +1,7 @@
 """Having questions to a run's code asked by themselves, by whichever worker of the run is free."""
 
 from aetheris_server.clock import Clock
-from aetheris_server.history.dispatch import Dispatcher
+from aetheris_server.history.obligations.dispatcher import Dispatcher
 from aetheris_server.history.runs.run import LoadedRun, WaitingQuery
 from aetheris_server.history.state.machines.workflow_task.tasks import workflow_ref
 from aetheris_server.history.times import to_timestamp

@@ -7,9 +7,9 @@ from aetheris_server.clock import Clock
 from aetheris_server.errors import ShardNotOwnedError, WorkflowNotFoundError
 from aetheris_server.history.aggregates.aggregate import Aggregate
 from aetheris_server.history.aggregates.checks import check_key
-from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine.committer import MAX_QUEUED
 from aetheris_server.history.engine.engine import Engine
+from aetheris_server.history.obligations.dispatcher import Dispatcher
 from aetheris_server.history.runs.index import check_storable, to_newest
 from aetheris_server.history.runs.newest import NewestRuns
 from aetheris_server.history.runs.notices import CancellationNotices
@@ -91,7 +91,6 @@ class Runs:
         self.commit = engine.commit
         self.time_of = engine.time_of
         self.find_shard = engine.find_shard
-        self.offer_obligations = engine.offer_obligations
         self._cache = engine.cache
         self._newest = follower.newest
 

@@ -8,7 +8,7 @@ import pytest
 from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.errors import StorageUnavailableError
-from aetheris_server.history import dispatch
+from aetheris_server.history.obligations import lanes
 from aetheris_server.history.recovery.sweep import Sweep
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench
 from tests.support.raw import seconds
@@ -71,12 +71,12 @@ async def test_sweep_of_a_host_that_owes_nothing_asks_nothing(migrated_postgres_
 async def test_sweep_adds_nothing_where_tasks_are_not_taken_and_passes_by_no_other(
     migrated_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "_MAX_BATCH", 1)
+    monkeypatch.setattr(lanes, "_MAX_BATCH", 1)
     async with history_bench(migrated_postgres_dsn) as bench:
         dead_runs = await start_runs(bench, 3, "dead")
         live_runs = await start_runs(bench, 2, "live")
         matching, dispatcher = bench.matching, bench.engine.dispatcher
-        dispatcher._locate = lambda ref: ref.task_queue
+        monkeypatch.setattr(dispatcher.tasks._carrier, "locate", lambda ref: ref.task_queue)
         add_tasks = matching.add_tasks
 
         async def add_some(tasks: Sequence[matching_service_pb2.TaskRef]) -> None:
@@ -90,4 +90,4 @@ async def test_sweep_adds_nothing_where_tasks_are_not_taken_and_passes_by_no_oth
             await Sweep(bench.engine, 60.0).sweep()
             await wait_until(lambda: {ref.run_id for ref in matching.refs} == live_runs)
             matching.refs.clear()
-        assert 0 < dispatcher._lanes["dead"].task_count < len(dead_runs)
+        assert 0 < dispatcher.tasks._lanes["dead"].count < len(dead_runs)

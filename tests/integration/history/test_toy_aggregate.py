@@ -47,7 +47,7 @@ async def _add(
 
 def _state(counter: Counter) -> tuple[object, ...]:
     times = (counter.expire_time, counter.close_time)
-    return (counter.count, set(counter.request_ids), times, counter.seq, counter.hash)
+    return (counter.count, dict(counter.counts), times, counter.seq, counter.hash)
 
 
 async def _row(bench: HistoryBench, name: str) -> tuple[object, ...]:

@@ -12,8 +12,8 @@ import redis.asyncio
 from aetheris_server.clock import SystemClock
 from aetheris_server.config import RedisSettings
 from aetheris_server.errors import StorageUnavailableError
-from aetheris_server.history.dispatch import Dispatcher
-from aetheris_server.rpc.peers import MatchingPeer
+from aetheris_server.history.obligations.dispatcher import Dispatcher
+from tests.support.engines import build_dispatcher
 from tests.support.matching import activity_poll, activity_ref
 from tests.support.matching_host import MatchingHost
 from tests.support.wait import wait_until
@@ -34,7 +34,7 @@ async def _paused(settings: RedisSettings) -> AsyncGenerator[None]:
 
 @asynccontextmanager
 async def _dispatching(host: MatchingHost) -> AsyncGenerator[Dispatcher]:
-    dispatcher = Dispatcher(cast("MatchingPeer", host.service), SystemClock())
+    dispatcher = build_dispatcher(host.service, SystemClock())
     running = asyncio.create_task(dispatcher.run())
     try:
         yield dispatcher

@@ -14,7 +14,8 @@ async def test_catching_up_that_fails_is_not_tried_again_at_once(clock: ManualCl
     # As while Postgres does not answer: the shard is there, and nothing of it can be loaded.
     engine._table._is_leased = lambda: False
     tries = 0
-    wait_skipped = engine.dispatcher.wait_skipped
+    lanes = engine.dispatcher.tasks
+    wait_skipped = lanes.wait_skipped
 
     async def count() -> set[int]:
         nonlocal tries
@@ -23,8 +24,8 @@ async def test_catching_up_that_fails_is_not_tried_again_at_once(clock: ManualCl
             raise asyncio.CancelledError
         return await wait_skipped()
 
-    engine.dispatcher.wait_skipped = count
-    engine.dispatcher.skip([0])
+    lanes.wait_skipped = count
+    lanes.skip([0])
     catching_up = asyncio.create_task(run_catching_up(engine))
     done, _ = await asyncio.wait([catching_up], timeout=0.2)
     catching_up.cancel()

@@ -11,14 +11,15 @@ from prometheus_client import REGISTRY
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.clock import SystemClock
 from aetheris_server.errors import StorageUnavailableError
-from aetheris_server.history import dispatch
-from aetheris_server.history.dispatch import Dispatcher
+from aetheris_server.history.obligations import lanes
+from aetheris_server.history.obligations.dispatcher import Dispatcher
 from aetheris_server.history.runs import notices as notices_of_history
 from aetheris_server.history.runs.notices import CancellationNotices, Notice
 from aetheris_server.ids import shard_of
 from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.rpc.table import NOTIFY_CANCELLATION
 from tests.support.clock import ManualClock
+from tests.support.engines import build_dispatcher
 from tests.support.wait import wait_until
 
 TaskRef = matching_service_pb2.TaskRef
@@ -94,9 +95,7 @@ class _Hosts:
 
 @asynccontextmanager
 async def _dispatching(hosts: _Hosts) -> AsyncGenerator[Dispatcher]:
-    dispatcher = Dispatcher(
-        cast("MatchingPeer", hosts), SystemClock(), hosts.locate, shard_count=_SHARDS
-    )
+    dispatcher = build_dispatcher(hosts, SystemClock(), hosts.locate, _SHARDS)
     running = asyncio.create_task(dispatcher.run())
     try:
         yield dispatcher
@@ -129,7 +128,7 @@ async def test_host_that_does_not_take_tasks_holds_up_no_other(fault: str) -> No
 
 
 async def test_tasks_follow_their_queue_when_it_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "_OFFER_TIMEOUT", 0.2)
+    monkeypatch.setattr(lanes, "_SEND_TIMEOUT", 0.2)
     hosts = _Hosts()
     hosts.hung.add("bad")
     async with _dispatching(hosts) as dispatcher:
@@ -141,7 +140,7 @@ async def test_tasks_follow_their_queue_when_it_moves(monkeypatch: pytest.Monkey
 async def test_tasks_beyond_a_lane_s_bound_are_skipped_until_it_has_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(dispatch, "LANE_MAX_TASKS", 10)
+    monkeypatch.setattr(lanes, "LANE_MAX_COUNT", 10)
     hosts = _Hosts()
     hosts.dead.add("bad")
     names = [f"run-{number}" for number in range(30)]
@@ -149,7 +148,7 @@ async def test_tasks_beyond_a_lane_s_bound_are_skipped_until_it_has_room(
         for name in names:
             dispatcher.offer(_refs("bad", [name]))
         dispatcher.offer(_refs("good", ["a"]))
-        skipped = asyncio.create_task(dispatcher.wait_skipped())
+        skipped = asyncio.create_task(dispatcher.tasks.wait_skipped())
         await wait_until(lambda: hosts.taken == ["a"])
         assert not skipped.done()
         hosts.dead.clear()
@@ -159,19 +158,19 @@ async def test_tasks_beyond_a_lane_s_bound_are_skipped_until_it_has_room(
 
 
 async def test_lane_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "LANE_MAX_BYTES", 2_000)
+    monkeypatch.setattr(lanes, "LANE_MAX_BYTES", 2_000)
     hosts = _Hosts()
     hosts.dead.add("bad")
     async with _dispatching(hosts) as dispatcher:
         for _ in range(3):
             dispatcher.offer(_refs("bad", ["x" * 1_000]))
         hosts.dead.clear()
-        assert len(await asyncio.wait_for(dispatcher.wait_skipped(), 5)) == 1
+        assert len(await asyncio.wait_for(dispatcher.tasks.wait_skipped(), 5)) == 1
         await wait_until(lambda: len(hosts.taken) == 1)
 
 
 async def test_batch_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "_MAX_BATCH_BYTES", 3_000)
+    monkeypatch.setattr(lanes, "_MAX_BATCH_BYTES", 3_000)
     hosts = _Hosts()
     async with _dispatching(hosts) as dispatcher:
         dispatcher.offer(
@@ -183,7 +182,7 @@ async def test_batch_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_query_finds_room_in_a_full_lane(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "LANE_MAX_TASKS", 1)
+    monkeypatch.setattr(lanes, "LANE_MAX_COUNT", 1)
     hosts = _Hosts()
     async with _dispatching(hosts) as dispatcher:
         query = TaskRef(run_id="query", task_queue="good", query_id="q")
@@ -195,7 +194,7 @@ async def test_query_finds_room_in_a_full_lane(monkeypatch: pytest.MonkeyPatch) 
 async def test_room_is_waited_for_only_in_lanes_that_move(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(dispatch, "LANE_MAX_TASKS", 10)
+    monkeypatch.setattr(lanes, "LANE_MAX_COUNT", 10)
     hosts = _Hosts()
     hosts.hung.add("bad")
     async with _dispatching(hosts) as dispatcher:
@@ -205,16 +204,16 @@ async def test_room_is_waited_for_only_in_lanes_that_move(
 
 async def test_batch_that_found_no_slot_waits_no_longer_for_it() -> None:
     clock, hosts = ManualClock(), _Hosts()
-    dispatcher = Dispatcher(cast("MatchingPeer", hosts), clock, hosts.locate, shard_count=_SHARDS)
+    sender = build_dispatcher(hosts, clock, hosts.locate, _SHARDS).tasks
     refs = _refs("bad", ["a"])
-    lane = dispatcher._lane_to("bad")
+    lane = sender._lane_to("bad")
     lane.count_in(refs[0])
-    lane.batch_count = dispatch._MAX_CONCURRENT_BATCHES
-    dispatcher._push("bad", refs, 0.1)
+    lane.batch_count = lanes._MAX_CONCURRENT_BATCHES
+    sender._push("bad", refs, 0.1)
     async with asyncio.TaskGroup() as offers:
         for _ in range(10):
             before = clock.monotonic()
-            clock.advance(dispatcher._later[0].due - before)
-            dispatcher._take_due(offers)
+            clock.advance(sender._later[0].due - before)
+            sender._take_due(offers)
             assert clock.monotonic() - before < 0.11
-    assert dispatcher._later[0].interval == 0.2
+    assert sender._later[0].interval == 0.2

@@ -18,20 +18,19 @@ from aetheris_server.errors import (
     UnstorableError,
 )
 from aetheris_server.history.aggregates.transition import Ticket
-from aetheris_server.history.dispatch import Dispatcher
 from aetheris_server.history.engine.cache import AggregateCache
 from aetheris_server.history.engine.engine import Engine
+from aetheris_server.history.obligations.tasks import TaskCarrier
 from aetheris_server.history.runs.newest import NewestRuns
 from aetheris_server.history.runs.run import EventTail, LoadedRun, WaitingQuery
 from aetheris_server.history.shard import Shard
 from aetheris_server.history.state.inflight import TaskTaker
 from aetheris_server.history.state.machines.activity.values import StartedActivity
 from aetheris_server.history.state.run import RunKey
-from aetheris_server.rpc.peers import MatchingPeer
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import load_newest_runs
 from tests.support.clock import ManualClock
-from tests.support.engines import build_runs
+from tests.support.engines import build_dispatcher, build_runs
 from tests.support.runs import BEGIN, RunDriver, payloads, schedule_activity
 from tests.support.wait import wait_until
 
@@ -186,7 +185,7 @@ class _Matching:
 )
 async def test_offer_that_fails_is_repeated(failure: Exception) -> None:
     matching = _Matching(failure)
-    dispatcher = Dispatcher(cast("MatchingPeer", matching), SystemClock())
+    dispatcher = build_dispatcher(matching, SystemClock())
     dispatcher.offer([TaskRef(run_id="a"), TaskRef(run_id="b")])
 
     async def check() -> None:
@@ -210,7 +209,7 @@ class _OneQueueDown:
 
 async def test_queues_that_cannot_be_reached_hold_up_no_other() -> None:
     matching = _OneQueueDown("down")
-    dispatcher = Dispatcher(cast("MatchingPeer", matching), SystemClock())
+    dispatcher = build_dispatcher(matching, SystemClock())
 
     async def check() -> None:
         for number in range(40):
@@ -226,7 +225,7 @@ async def test_queues_that_cannot_be_reached_hold_up_no_other() -> None:
 
 async def test_query_that_nobody_waits_for_any_more_is_not_offered_again() -> None:
     matching = _Matching(StorageUnavailableError("redis", "gone"))
-    dispatcher = Dispatcher(cast("MatchingPeer", matching), SystemClock())
+    dispatcher = build_dispatcher(matching, SystemClock())
     expired = TaskRef(run_id="q", query_id="q")
     expired.expire_time.FromDatetime(BEGIN - timedelta(days=9999))
     dispatcher.offer([expired, TaskRef(run_id="a")])
@@ -242,19 +241,19 @@ async def test_query_is_offered_again_though_the_wall_clock_has_stepped_forward(
     clock: ManualClock,
 ) -> None:
     matching = _Matching(StorageUnavailableError("redis", "gone"))
-    dispatcher = Dispatcher(cast("MatchingPeer", matching), clock)
+    dispatcher = build_dispatcher(matching, clock)
     query = TaskRef(run_id="q", query_id="q")
     query.expire_time.FromDatetime(clock.now() + timedelta(seconds=20))
     dispatcher.offer([query])
     clock.set_wall_clock(clock.now() + timedelta(hours=1))
 
     async def check() -> None:
-        await wait_until(lambda: bool(dispatcher._later), 5)
+        await wait_until(lambda: bool(dispatcher.tasks._later), 5)
         clock.advance(1)
         await wait_until(lambda: matching.added == ["q"], 5)
 
     await _while_running(dispatcher.run, check)
-    assert not dispatcher._query_deadlines
+    assert not cast("TaskCarrier", dispatcher.tasks._carrier)._query_deadlines
 
 
 # Look-ups of workflow ids.

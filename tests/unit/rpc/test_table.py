@@ -19,6 +19,7 @@ from aetheris_server.rpc.table import (
     HistoryMethod,
     MatchingMethod,
 )
+from tests.support.engines import build_runs
 
 ENVELOPE = history_service_pb2.CallRequest.DESCRIPTOR.oneofs_by_name["request"].fields
 ANSWERS = history_service_pb2.CallResponse.DESCRIPTOR.oneofs_by_name["response"].fields
@@ -72,7 +73,7 @@ def test_every_row_is_served() -> None:
     matching = MatchingService(
         MatchingSettings(), RedisSettings(url="redis://x"), nothing, SystemClock(), nothing
     )
-    assert set(serve_history(nothing).handlers) == set(HISTORY_METHODS.values())
+    assert set(serve_history(build_runs(SystemClock())).handlers) == set(HISTORY_METHODS.values())
     assert set(matching.serve().handlers) == set(MATCHING_METHODS.values())
 
 

@@ -51,6 +51,11 @@ class HistoryServiceStub(object):
                 request_serializer=aetheris_dot_server_dot_v1_dot_history__service__pb2.ReleaseTasksRequest.SerializeToString,
                 response_deserializer=aetheris_dot_server_dot_v1_dot_history__service__pb2.ReleaseTasksResponse.FromString,
                 _registered_method=True)
+        self.CallAggregates = channel.unary_unary(
+                '/aetheris.server.v1.HistoryService/CallAggregates',
+                request_serializer=aetheris_dot_server_dot_v1_dot_history__service__pb2.CallAggregatesRequest.SerializeToString,
+                response_deserializer=aetheris_dot_server_dot_v1_dot_history__service__pb2.CallAggregatesResponse.FromString,
+                _registered_method=True)
 
 
 class HistoryServiceServicer(object):
@@ -79,6 +84,14 @@ class HistoryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CallAggregates(self, request, context):
+        """Aggregates call others; answers for each what came of it, once that is on disk. A call that comes again is answered
+        in the same way, and does nothing more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HistoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +109,11 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     servicer.ReleaseTasks,
                     request_deserializer=aetheris_dot_server_dot_v1_dot_history__service__pb2.ReleaseTasksRequest.FromString,
                     response_serializer=aetheris_dot_server_dot_v1_dot_history__service__pb2.ReleaseTasksResponse.SerializeToString,
+            ),
+            'CallAggregates': grpc.unary_unary_rpc_method_handler(
+                    servicer.CallAggregates,
+                    request_deserializer=aetheris_dot_server_dot_v1_dot_history__service__pb2.CallAggregatesRequest.FromString,
+                    response_serializer=aetheris_dot_server_dot_v1_dot_history__service__pb2.CallAggregatesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +199,33 @@ class HistoryService(object):
             '/aetheris.server.v1.HistoryService/ReleaseTasks',
             aetheris_dot_server_dot_v1_dot_history__service__pb2.ReleaseTasksRequest.SerializeToString,
             aetheris_dot_server_dot_v1_dot_history__service__pb2.ReleaseTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CallAggregates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.server.v1.HistoryService/CallAggregates',
+            aetheris_dot_server_dot_v1_dot_history__service__pb2.CallAggregatesRequest.SerializeToString,
+            aetheris_dot_server_dot_v1_dot_history__service__pb2.CallAggregatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

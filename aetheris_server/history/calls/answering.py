@@ -1,0 +1,106 @@
+"""CallAggregates: each call is answered by itself, once what it comes to is on disk.
+
+Whether it came before, the target's kind tells by its request id: what the first one came to is the
+answer to all.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from aetheris.server.v1.history_service_pb2 import (
+    AggregateCall,
+    CallOutcome,
+    CallRefused,
+    CallRetry,
+)
+from aetheris_server.errors import (
+    AggregateNotFoundError,
+    InvalidArgumentError,
+    RequestError,
+    RunUnreadableError,
+    UnavailableError,
+)
+from aetheris_server.history.aggregates.aggregate import Aggregate
+from aetheris_server.history.aggregates.checks import check_key
+from aetheris_server.history.aggregates.key import AggregateKey, id_of_name
+from aetheris_server.history.engine.engine import Engine
+from aetheris_server.rpc.remote import CALL_TIMEOUT
+from aetheris_server.telemetry import counter, get_logger
+
+_log = get_logger(__name__)
+
+_ANSWERED = counter("calls_answered", "Calls of aggregates, by what they came to.", ["outcome"])
+
+# One that takes longer does not keep the answers of the others from leaving.
+_ANSWER_TIMEOUT = 0.8 * CALL_TIMEOUT
+# Of all answers that leave together; what is behind them is called again.
+_MAX_ANSWER_BYTES = 1024 * 1024
+
+# Well below what one message between hosts may have.
+_MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
+
+_RETRY = CallOutcome(retry=CallRetry())
+
+
+async def answer_calls(engine: Engine, calls: Sequence[AggregateCall]) -> list[CallOutcome]:
+    """Answer each call for what this host has; one outcome each, in order."""
+    outcomes = await asyncio.gather(*(_answer_or_retry(engine, call) for call in calls))
+    byte_count = 0
+    for position, outcome in enumerate(outcomes):
+        byte_count += len(outcome.answer)
+        if position and byte_count > _MAX_ANSWER_BYTES:
+            outcomes[position] = _RETRY
+        _ANSWERED.labels(outcomes[position].WhichOneof("outcome")).inc()
+    return outcomes
+
+
+async def _answer_or_retry(engine: Engine, call: AggregateCall) -> CallOutcome:
+    try:
+        async with asyncio.timeout(_ANSWER_TIMEOUT):
+            return CallOutcome(answer=await _answer(engine, call))
+    except RequestError as error:
+        return CallOutcome(refused=CallRefused(message=str(error)))
+    except (UnavailableError, RunUnreadableError, TimeoutError) as error:
+        # Or a newer program knows the kind, or what is stored.
+        _log.debug("a call is not answered", request_id=call.request_id, error=str(error))
+    except Exception:  # noqa: BLE001 - logged whole
+        # One aggregate at fault must not take along the calls of others.
+        _log.exception("a call could not be answered", request_id=call.request_id)
+    return _RETRY
+
+
+async def _answer(engine: Engine, call: AggregateCall) -> bytes:
+    target = call.target
+    check_key(target.namespace_id, target.name)
+    if len(call.payload) > _MAX_PAYLOAD_BYTES:
+        raise InvalidArgumentError("payload", f"expected at most {_MAX_PAYLOAD_BYTES} bytes")
+    id_ = target.id or id_of_name(target.kind, target.namespace_id, target.name)
+    key = engine.kinds.key(target.kind, target.namespace_id, target.name, id_)
+    decide = engine.kinds.of(key).decide_called
+    if decide is None:
+        raise RequestError(f"a {target.kind} takes no calls")
+    aggregate = await _try_load(engine, key)
+    now = engine.time_of(aggregate) if aggregate is not None else engine.clock.now()
+    try:
+        called = decide(aggregate, call, now)
+    except RequestError:
+        if aggregate is not None:
+            # What the refusal goes by may not be on disk yet.
+            await aggregate.wait_committed()
+        raise
+    if called.record is not None:
+        if aggregate is None:
+            aggregate = engine.create(key, called.record)
+        engine.commit(aggregate, called.record)
+    if aggregate is not None:
+        await aggregate.wait_committed()
+    return called.answer
+
+
+async def _try_load(engine: Engine, key: AggregateKey) -> Aggregate | None:
+    """The aggregate; None if there is none. What follows without an await may begin it."""
+    try:
+        return await engine.load(key)
+    except AggregateNotFoundError:
+        # Another call may have begun it since the disk was asked.
+        return engine.cache.find(key.id)

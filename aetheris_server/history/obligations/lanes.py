@@ -1,0 +1,352 @@
+"""The lanes in which obligations of one kind go to the hosts that take them.
+
+Nothing here is durable. What is lost with the process is derived again from the state, and so is
+what finds no room: the aggregates of its shard are asked again what they owe, once there is some.
+
+Each host that something goes to has a lane of its own, so that one that is dead or slow holds up
+nobody else. Within a lane, what a batch left undone is sent again later, group by group. Nothing
+waits in the place of what can go.
+"""
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+from aetheris_server.clock import Clock
+from aetheris_server.errors import UnavailableError
+from aetheris_server.loops import is_cancelled, pause
+from aetheris_server.telemetry import counter, gauge, get_logger
+
+_log = get_logger(__name__)
+
+_SENT = counter("dispatch_offered", "Obligations that were taken.", ["kind"])
+_FAILED = counter("dispatch_failed", "Obligations not taken yet; they are offered again.", ["kind"])
+_SKIPPED = counter("dispatch_skipped", "Obligations without room; derived again.", ["kind"])
+_WAITING = gauge("dispatch_queue_length", "Obligations that wait, or are on their way.", ["kind"])
+
+LANE_MAX_COUNT = 20_000
+LANE_MAX_BYTES = 32 * 1024 * 1024
+
+_MAX_BATCH = 500
+# Well below what one message to another host may have.
+_MAX_BATCH_BYTES = 1024 * 1024
+_MAX_CONCURRENT_BATCHES = 16
+_SEND_TIMEOUT = 10.0
+_RETRY_INITIAL_INTERVAL = 0.1
+_RETRY_MAXIMUM_INTERVAL = 5.0
+# A lane that has taken nothing for so long is not waited for.
+_STALLED_AFTER = 2.0
+_LOOK_INTERVAL = 0.5
+
+T = TypeVar("T", bound=Message)
+
+
+class Carrier(Protocol[T]):
+    """What the lanes need of one kind of obligation.
+
+    Attributes:
+        kind: For people.
+    """
+
+    @property
+    def kind(self) -> str: ...
+
+    def locate(self, owed: T) -> str | None:
+        """The address of the host that one goes to; None is this one."""
+        ...
+
+    def shard_of(self, owed: T) -> int:
+        """The shard that it is derived from again."""
+        ...
+
+    def group_of(self, owed: T) -> Hashable:
+        """What is tried again together, of one host's."""
+        ...
+
+    def admit(self, owed: T) -> bool:
+        """Take note of one that is about to enter a lane; False if it is in one already."""
+        ...
+
+    def release(self, owed: T) -> None:
+        """Take note of one that was admitted and leaves the lanes."""
+        ...
+
+    def is_derived(self, owed: T) -> bool:
+        """Whether it can be derived again, so that it may be forgotten where there is no room."""
+        ...
+
+    def is_over(self, owed: T) -> bool:
+        """Whether nobody wants any more that it is tried again."""
+        ...
+
+    async def send(self, batch: Sequence[T]) -> Collection[T]:
+        """Send some that go to one host; those of them that are to be sent again.
+
+        Raises:
+            UnavailableError: Any of them may not be done; send all again.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class _Lane(Generic[T]):
+    """What goes to one host. The counts are of all that it has not taken yet."""
+
+    queue: deque[T] = field(default_factory=deque[T])
+    count: int = 0
+    byte_count: int = 0
+    batch_count: int = 0
+    last_taken_at: float = 0.0
+
+    @property
+    def is_full(self) -> bool:
+        return self.count >= LANE_MAX_COUNT or self.byte_count >= LANE_MAX_BYTES
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it is worth while to derive what found no room before."""
+        return self.count <= LANE_MAX_COUNT // 2 and self.byte_count <= LANE_MAX_BYTES // 2
+
+    def count_in(self, owed: T) -> None:
+        self.count += 1
+        self.byte_count += owed.ByteSize()
+
+    def count_out(self, done: Iterable[T]) -> None:
+        for owed in done:
+            self.count -= 1
+            self.byte_count -= owed.ByteSize()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Postponed(Generic[T]):
+    """Some of one group that wait for their next try; `interval` is what they wait after it."""
+
+    due: float
+    tiebreak: int
+    interval: float = field(compare=False)
+    address: str | None = field(compare=False)
+    batch: list[T] = field(compare=False)
+
+
+class Lanes(Generic[T]):
+    """Sends obligations of one kind, several batches per lane at a time."""
+
+    def __init__(self, carrier: Carrier[T], clock: Clock) -> None:
+        """Args:
+        carrier: Knows the kind.
+        clock: Of this host.
+        """
+        self._carrier = carrier
+        self._clock = clock
+        self._lanes: dict[str | None, _Lane[T]] = {}
+        self._later: list[_Postponed[T]] = []
+        self._tiebreak = itertools.count()
+        self._skipped: dict[str | None, set[int]] = {}
+        self._wake = asyncio.Event()
+        self._skipping = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._sent = _SENT.labels(carrier.kind)
+        self._failed = _FAILED.labels(carrier.kind)
+        self._without_room = _SKIPPED.labels(carrier.kind)
+        self._waiting = _WAITING.labels(carrier.kind)
+
+    def offer(self, owed: Iterable[T]) -> None:
+        """Send soon, or, where a lane is full, some time after it has room again.
+
+        Those of one lane find room together or not at all, so that what an aggregate owes can be
+        offered whole however much it is. What cannot be derived always finds room.
+        """
+        carrier = self._carrier
+        full: dict[str | None, bool] = {}
+        for each in owed:
+            address = carrier.locate(each)
+            lane = self._lane_to(address)
+            if full.setdefault(address, lane.is_full) and carrier.is_derived(each):
+                self._without_room.inc()
+                self.skip([carrier.shard_of(each)], address)
+                continue
+            if carrier.admit(each):
+                lane.count_in(each)
+                lane.queue.append(each)
+                self._wake.set()
+
+    def is_behind(self, owed: T) -> bool:
+        """Whether the host of one takes them more slowly than they come, or not at all."""
+        lane = self._lanes.get(self._carrier.locate(owed))
+        return lane is not None and lane.count > _MAX_BATCH
+
+    def skip(self, shard_ids: Iterable[int], address: str | None = None) -> None:
+        """Have what shards owe derived again when a lane has room, see `wait_skipped`."""
+        self._skipped.setdefault(address, set()).update(shard_ids)
+        self._skipping.set()
+
+    async def wait_skipped(self) -> set[int]:
+        """The shards of what found no room, where a lane has some again; forgotten here."""
+        while not is_cancelled():
+            await self._skipping.wait()
+            roomy = [address for address in self._skipped if self._lane_to(address).has_room]
+            if roomy:
+                return self._take_skipped(roomy)
+            await self._wait_moved()
+        raise asyncio.CancelledError
+
+    def _take_skipped(self, addresses: Iterable[str | None]) -> set[int]:
+        shard_ids = {shard_id for each in addresses for shard_id in self._skipped.pop(each)}
+        if not self._skipped:
+            self._skipping.clear()
+        return shard_ids
+
+    async def wait_room(self) -> None:
+        """Return when no lane that moves at all is half full: more would only be skipped."""
+        while not is_cancelled():
+            since = self._clock.monotonic() - _STALLED_AFTER
+            lanes = self._lanes.values()
+            if all(lane.has_room or lane.last_taken_at < since for lane in lanes):
+                return
+            await self._wait_moved()
+
+    async def _wait_moved(self) -> None:
+        """Return when something was taken, or after a moment."""
+        self._moved.clear()
+        await pause(_LOOK_INTERVAL, unless=self._moved)
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        async with asyncio.TaskGroup() as sends:
+            while not is_cancelled():
+                await self._wait_for_work()
+                self._take_due(sends)
+                for address, lane in list(self._lanes.items()):
+                    self._take_queued(sends, address, lane)
+                    if not lane.count:
+                        del self._lanes[address]
+                self._waiting.set(sum(lane.count for lane in self._lanes.values()))
+
+    async def _wait_for_work(self) -> None:
+        if not self._later:
+            await self._wake.wait()
+        else:
+            wait = max(self._later[0].due - self._clock.monotonic(), 0.0)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+        self._wake.clear()
+
+    def _lane_to(self, address: str | None) -> _Lane[T]:
+        lane = self._lanes.get(address)
+        if lane is None:
+            lane = self._lanes[address] = _Lane()
+        return lane
+
+    def _take_queued(self, sends: asyncio.TaskGroup, address: str | None, lane: _Lane[T]) -> None:
+        if lane.queue and self._carrier.locate(lane.queue[0]) != address:
+            self._reroute(lane)
+        while lane.queue and lane.batch_count < _MAX_CONCURRENT_BATCHES:
+            self._begin(sends, address, _take_batch(lane.queue), _RETRY_INITIAL_INTERVAL)
+
+    def _reroute(self, lane: _Lane[T]) -> None:
+        """The hosts have changed: send what a lane has not sent yet where it belongs now."""
+        queued, lane.queue = lane.queue, deque()
+        lane.count_out(queued)
+        for owed in queued:
+            target = self._lane_to(self._carrier.locate(owed))
+            target.count_in(owed)
+            target.queue.append(owed)
+        self._wake.set()
+
+    def _take_due(self, sends: asyncio.TaskGroup) -> None:
+        now = self._clock.monotonic()
+        while self._later and self._later[0].due <= now:
+            again = heapq.heappop(self._later)
+            address = self._carrier.locate(again.batch[0])
+            lane = self._lane_to(address)
+            if address != again.address:
+                self._lanes[again.address].count_out(again.batch)
+                for owed in again.batch:
+                    lane.count_in(owed)
+            if lane.batch_count < _MAX_CONCURRENT_BATCHES:
+                self._begin(sends, address, again.batch, again.interval)
+            else:
+                # Not tried, so no reason to wait longer the next time.
+                self._keep(address, again.batch, _RETRY_INITIAL_INTERVAL, again.interval)
+
+    def _begin(
+        self, sends: asyncio.TaskGroup, address: str | None, batch: list[T], interval: float
+    ) -> None:
+        self._lanes[address].batch_count += 1
+        sends.create_task(self._send(address, batch, interval))
+
+    async def _send(self, address: str | None, batch: list[T], interval: float) -> None:
+        lane, kind = self._lanes[address], self._carrier.kind
+        left: Collection[T] = batch
+        try:
+            async with asyncio.timeout(_SEND_TIMEOUT):
+                left = await self._carrier.send(batch)
+        except (UnavailableError, TimeoutError) as error:
+            _log.warning("a host did not take what it is owed", kind=kind, error=str(error))
+        except Exception:  # noqa: BLE001 - logged whole
+            # A fault of another host must not end this one.
+            _log.exception("a host did not take what it is owed", kind=kind)
+        finally:
+            lane.batch_count -= 1
+            self._wake.set()
+        self._settle(address, batch, left, interval)
+
+    def _settle(
+        self, address: str | None, batch: list[T], left: Collection[T], interval: float
+    ) -> None:
+        """Take out what is done, and try again with what is left."""
+        again = {id(owed) for owed in left}
+        done = [owed for owed in batch if id(owed) not in again] if again else batch
+        if done:
+            self._sent.inc(len(done))
+            self._drop(address, done)
+            self._lanes[address].last_taken_at = self._clock.monotonic()
+            self._moved.set()
+        if left:
+            self._failed.inc(len(left))
+            self._postpone(address, left, interval)
+
+    def _drop(self, address: str | None, done: Sequence[T]) -> None:
+        self._lanes[address].count_out(done)
+        for owed in done:
+            self._carrier.release(owed)
+
+    def _postpone(self, address: str | None, left: Collection[T], interval: float) -> None:
+        over: list[T] = []
+        groups: dict[Hashable, list[T]] = {}
+        for owed in left:
+            if self._carrier.is_over(owed):
+                over.append(owed)
+            else:
+                groups.setdefault(self._carrier.group_of(owed), []).append(owed)
+        self._drop(address, over)
+        for group in groups.values():
+            self._push(address, group, interval)
+
+    def _push(self, address: str | None, batch: list[T], interval: float) -> None:
+        """Try again after the interval; the next one is longer."""
+        self._keep(address, batch, interval, min(interval * 2, _RETRY_MAXIMUM_INTERVAL))
+
+    def _keep(self, address: str | None, batch: list[T], wait: float, interval: float) -> None:
+        due = self._clock.monotonic() + wait
+        heapq.heappush(self._later, _Postponed(due, next(self._tiebreak), interval, address, batch))
+
+
+def _take_batch(queue: deque[T]) -> list[T]:
+    """The first of a queue, as many as go in one call: at least one."""
+    batch: list[T] = []
+    byte_count = 0
+    while queue and len(batch) < _MAX_BATCH:
+        byte_count += queue[0].ByteSize()
+        if batch and byte_count > _MAX_BATCH_BYTES:
+            break
+        batch.append(queue.popleft())
+    return batch
