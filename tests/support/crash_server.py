@@ -21,6 +21,7 @@ from typing import Any
 
 import aetheris_server.main  # noqa: F401  # pyright: ignore[reportUnusedImport] - for all forks
 from aetheris_server import cli
+from aetheris_server.history import host
 from aetheris_server.history import service as history
 from aetheris_server.history.recovery import settling
 from aetheris_server.matching.backlog import Backlog
@@ -36,13 +37,15 @@ _CALLS: dict[str, tuple[Any, Any]] = {
     "start_workflow": (history._handlers, table.START_WORKFLOW),
     "complete_workflow_task": (history._handlers, table.RESPOND_WORKFLOW_TASK_COMPLETED),
     "complete_activity": (history._handlers, table.RESPOND_ACTIVITY_TASK_COMPLETED),
+    "answer_calls": (history, "answer_calls"),
+    "record_outcome": (host, "record_outcome"),
     "settle": (settling.shard_storage, "settle_shards"),
 }
 
 _Call = Callable[..., Awaitable[Any]]
 
 
-def _arm(point: str, count: int) -> None:
+def arm(point: str, count: int) -> None:
     """Have this process killed before or after the count-th call that a point names."""
     name, _, moment = point.partition(".")
     owner, call = _CALLS[name]
@@ -82,7 +85,7 @@ def _fork(point: str, count: int) -> int:
     # What the server prints is its log; this program's own stdout is for the test.
     os.dup2(2, 1)
     if point:
-        _arm(point, count)
+        arm(point, count)
     sys.argv[0] = "aetheris-server"
     cli.main()
     os._exit(0)

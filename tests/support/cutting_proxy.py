@@ -21,6 +21,7 @@ class CuttingProxy:
             cut on both sides. Reset once that has happened.
         holds_replies: What the server sends does not come to its client, on a connection that
             stays until it is cut.
+        delay: Seconds that whatever comes is kept, in both directions.
         connection_count: Connections accepted and not refused.
     """
 
@@ -31,6 +32,7 @@ class CuttingProxy:
         self.is_ignoring = False
         self.drops_next_reply = False
         self.holds_replies = False
+        self.delay = 0.0
         self.connection_count = 0
         self._cut = asyncio.Event()
         self._flowing = asyncio.Event()
@@ -94,6 +96,8 @@ class CuttingProxy:
         try:
             while data := await source.read(65536):
                 await self._flowing.wait()
+                if self.delay:
+                    await asyncio.sleep(self.delay)
                 if is_reply and self.drops_next_reply:
                     self.drops_next_reply = False
                     break

@@ -216,6 +216,16 @@ async def test_tasks_are_started_and_released(other: OtherHost) -> None:
     assert other.history.released == released
 
 
+async def test_aggregates_of_another_host_are_called_in_order(other: OtherHost) -> None:
+    calls = [
+        history_service_pb2.AggregateCall(request_id=f"{number}", payload=b"%d" % number)
+        for number in range(3)
+    ]
+    outcomes = await other.remote_history.call_aggregates(calls)
+    assert [outcome.answer for outcome in outcomes] == [b"0", b"1", b"2"]
+    assert other.history.called == calls
+
+
 async def test_matching_is_reached(other: OtherHost) -> None:
     other.matching.tasks_ready.set()
     matching = other.remote_matching
@@ -253,7 +263,7 @@ async def test_caller_that_is_no_host_of_the_cluster_reaches_nothing(other: Othe
             with pytest.raises(AioRpcError) as caught:
                 await call(b"\xff", metadata=metadata)
             assert caught.value.code() is StatusCode.PERMISSION_DENIED, method
-    assert len(methods) == 9
+    assert len(methods) == 10
     assert not other.history.calls
     assert not other.matching.polls
     assert not other.matching.added

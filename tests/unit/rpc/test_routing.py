@@ -217,3 +217,30 @@ async def test_poll_is_located_by_queue_and_type(pool: ChannelPool) -> None:
         ("n", "q", task_queue_pb2.TASK_QUEUE_TYPE_ACTIVITY),
         ("n", "q", task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW),
     ]
+
+
+def _call(target: str) -> history_service_pb2.AggregateCall:
+    call = history_service_pb2.AggregateCall(request_id=target, payload=target.encode())
+    call.target.namespace_id = "n"
+    call.target.name = target
+    return call
+
+
+async def test_calls_of_a_lost_host_are_to_be_made_again_and_no_others(pool: ChannelPool) -> None:
+    local = FakeHistory()
+    names = [f"{number}" for number in range(10)]
+    lost = shard_of("n", names[0], SHARD_COUNT)
+    routed = RoutedHistory(
+        lambda shard_id: NOBODY if shard_id == lost else None,
+        local.serve(),
+        pool,
+        SHARD_COUNT,
+        TOKENS,
+    )
+    outcomes = await routed.call_aggregates([_call(name) for name in names])
+    for name, outcome in zip(names, outcomes, strict=True):
+        if shard_of("n", name, SHARD_COUNT) == lost:
+            assert outcome.HasField("retry")
+        else:
+            assert outcome.answer == name.encode()
+    assert 0 < len(local.called) < len(names)
