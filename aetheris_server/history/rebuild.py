@@ -205,7 +205,8 @@ class _Walk:
         await self._find_unlogged(shard_id)
 
     async def _make(self, shard_id: int, group: Sequence[LoggedRun], owner: _Owner | None) -> None:
-        async with self._session.snapshot():
+        # Nobody adds to the log of a shard that is held, so that needs no snapshot.
+        async with self._session.transaction(is_snapshot=owner is None):
             if owner is not None:
                 await self._hold(shard_id, owner)
             good = await self._fold(shard_id, group, is_check=owner is None)

@@ -48,13 +48,18 @@ class Session:
         connection.adapters.register_dumper(_Column, _ColumnDumper)
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncGenerator[None]:
-        """A transaction in which every statement sees the same moment, and what this one wrote.
+    async def transaction(self, *, is_snapshot: bool) -> AsyncGenerator[None]:
+        """All that is written in the block, or nothing.
+
+        Args:
+            is_snapshot: Whether every statement sees the same moment, and what this one wrote; else
+                each sees what is committed by then, also a row that it has waited for.
 
         Raises:
             StorageUnavailableError: Postgres does not answer.
         """
-        await self.change("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        level = "REPEATABLE READ" if is_snapshot else "READ COMMITTED"
+        await self.change(f"BEGIN ISOLATION LEVEL {level}")
         try:
             yield
         except BaseException:

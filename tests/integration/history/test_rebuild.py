@@ -279,6 +279,30 @@ async def test_host_that_lost_its_lease_and_lives_can_write_no_more(dsn: str) ->
     await _check(dsn)
 
 
+async def test_host_that_is_taking_a_shard_ends_it_once_it_has_it(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = MadeTable.hold
+
+    async def hold_behind_another(made: MadeTable, *owner: Any) -> bool:
+        async with await psycopg.AsyncConnection.connect(dsn) as taking:
+            await taking.execute("UPDATE shards SET range_id = range_id + 1")
+            holding = asyncio.create_task(hold(made, *owner))
+            async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as looking:
+
+                async def is_waiting() -> bool:
+                    cursor = await looking.execute("SELECT FROM pg_locks WHERE NOT granted")
+                    return cursor.rowcount > 0
+
+                while not await is_waiting():
+                    assert not holding.done()
+        return await holding
+
+    monkeypatch.setattr(MadeTable, "hold", hold_behind_another)
+    with pytest.raises(ServersRunningError, match="a server began; it took shard"):
+        await _rebuild(dsn)
+
+
 async def test_host_that_begins_meanwhile_ends_it_and_finds_each_row_old_or_made(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
