@@ -90,7 +90,9 @@ async def test_dev_server_of_several_processes_has_one_pair_of_stores_and_ends_w
         result = await server.result(run)
         assert result is not None
         assert result.status == COMPLETED
-        assert len(_servers("redis-server", data_dir / "redis")) == 1
+        await wait_until(
+            lambda: len(_servers("redis-server", data_dir / "redis")) == 1, 30.0, "another Redis"
+        )
         pids = pids_of(process)
         assert await process.terminate() == 0, process.output
         await wait_gone(pids, 0.1)
