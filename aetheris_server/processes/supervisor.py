@@ -13,8 +13,8 @@ from aetheris_server.telemetry import get_logger
 
 # Of the seconds that the end may take: what a process has for its own, after which it says what
 # hangs; and when those that are left are killed. The rest is for what the supervisor ends.
-_SHARE_OF_PROCESS = 0.8
-_SHARE_OF_ALL = 0.9
+_SHARE_OF_PROCESS = 0.7
+_SHARE_OF_ALL = 0.8
 _KILL_TIMEOUT = 5.0
 
 _log = get_logger(__name__)
