@@ -16,7 +16,13 @@ import pytest
 from aetheris_server.history.aggregates.key import id_of_name
 from tests.fault.conftest import NewServer
 from tests.support.counter import NAME
-from tests.support.counters import NAMESPACE_ID, Counters, counters_of, names_in
+from tests.support.counters import (
+    NAMESPACE_ID,
+    Counters,
+    audit_counters,
+    counters_of,
+    names_in,
+)
 from tests.support.cutting_proxy import CuttingProxy, grpc_proxy
 from tests.support.processes import ServerProcess, running
 from tests.support.wait import wait_until
@@ -85,7 +91,7 @@ async def _behind_proxy(server: ServerProcess) -> AsyncGenerator[tuple[CuttingPr
 
 
 async def _wait_told(counters: Counters, expected: _Expected, timeout: float = 40.0) -> None:
-    """Until all is told that was to be; exactly that."""
+    """Until all is told that was to be; exactly that, and by everybody who was to."""
 
     async def is_told() -> bool:
         for teller, targets in expected.told.items():
@@ -157,6 +163,7 @@ async def test_host_that_does_not_answer_holds_up_no_other_and_is_told_once(
                 await _wait_spread(dsn, {one.internal_address})
                 two.send(signal.SIGCONT)
             await _wait_told(counters, expected)
+    assert await audit_counters(dsn) == len(tellers) + len(far) + 1
 
 
 async def test_hosts_killed_at_random_under_load_tell_everything_once(
@@ -185,6 +192,7 @@ async def test_hosts_killed_at_random_under_load_tell_everything_once(
             await asyncio.gather(*loads)
             assert sum(expected.added.values()) > 50
             await _wait_told(counters, expected)
+    assert await audit_counters(dsn) == len(names)
 
 
 _POINTS = [
@@ -213,3 +221,4 @@ async def test_host_killed_at_any_point_of_a_call_makes_it_once(
             assert await adding == 1
             expected.note("teller", ["told"])
             await _wait_told(counters, expected)
+    assert await audit_counters(migrated_postgres_dsn) == 2
