@@ -2,6 +2,7 @@
 
 key         names one
 aggregate   one in memory: what the engine, recovery and the cache need of any
+awaited     who waits for one
 kind        what they need to know of a kind to begin and to load one
 kinds       the kinds of a process, by name
 index       how one is found: its row

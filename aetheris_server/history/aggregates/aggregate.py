@@ -1,23 +1,19 @@
 """An aggregate in memory: what the engine, recovery and the cache need of any kind.
 
-State runs ahead of the disk. Everything that leaves the process, an answer, a task or a read, waits
-until what it shows is committed (`wait_committed`).
-
 A kind says what differs by the methods that it overrides; all of them are pure but for what they
 change of the aggregate itself, and none awaits. What it leaves out costs nothing.
 """
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from datetime import datetime
 
 from aetheris.server.v1 import log_pb2
 from aetheris.server.v1.history_service_pb2 import AggregateCall, CallOutcome
+from aetheris_server.history.aggregates.awaited import Awaited
 from aetheris_server.history.aggregates.key import AggregateKey
 from aetheris_server.history.aggregates.obligation import Obligation
 from aetheris_server.history.aggregates.own_time import OwnTime
-from aetheris_server.history.aggregates.transition import Ticket
 from aetheris_server.storage.aggregate_rows import (
     INSERT_AGGREGATES,
     UPDATE_AGGREGATES,
@@ -35,7 +31,7 @@ _SNAPSHOT_MIN_BYTES = 16 * 1024 * 1024
 _SNAPSHOT_MAX_BYTES = 64 * 1024 * 1024
 
 
-class Aggregate(ABC):
+class Aggregate(Awaited, ABC):
     """One aggregate in the cache of the host that has its shard.
 
     Attributes:
@@ -48,10 +44,8 @@ class Aggregate(ABC):
     """
 
     __slots__ = (
-        "_watchers",
         "is_dropped",
         "key",
-        "last_ticket",
         "shard_id",
         "snapshot_bytes",
         "snapshot_seq",
@@ -66,16 +60,15 @@ class Aggregate(ABC):
         shard_id: Of its name.
         time: One that it has been at.
         """
+        super().__init__()
         self.key = key
         self.shard_id = shard_id
         self.time = OwnTime(time)
-        self.last_ticket: Ticket | None = None
         self.wake_time: datetime | None = None
         self.snapshot_seq = 0
         self.snapshot_bytes = 0
         self.weight = 0
         self.is_dropped = False
-        self._watchers: list[asyncio.Future[None]] = []
 
     # The fold of its log.
 
@@ -290,14 +283,9 @@ class Aggregate(ABC):
         del next_event_id
 
     @property
-    def is_committed(self) -> bool:
-        """Whether all of the state is on disk."""
-        return self.last_ticket is None or self.last_ticket.is_done
-
-    @property
     def is_evictable(self) -> bool:
         """Whether nothing would be lost, and nobody kept waiting, by dropping it from memory."""
-        return self.is_committed and not self._watchers and self.is_idle
+        return self.is_committed and not self.is_watched and self.is_idle
 
     def estimate_bytes(self) -> int:
         """Roughly what it takes in memory."""
@@ -318,37 +306,3 @@ class Aggregate(ABC):
         """Note that a snapshot of the state as it is now is, or will be, on disk."""
         self.snapshot_seq = self.seq
         self.snapshot_bytes = self.log_bytes
-
-    async def wait_committed(self) -> None:
-        """Return when all that the state shows now is on disk.
-
-        So a read first takes from the state what it shows, then waits for this: it is of the moment
-        it was asked for, however many transitions follow each other meanwhile.
-
-        Raises:
-            UnavailableError: It will not be: the state was wrong and has been dropped.
-        """
-        if self.last_ticket is not None:
-            await self.last_ticket.wait()
-
-    async def wait_changed(self) -> None:
-        """Return after the next commit, or when it is dropped."""
-        watcher = asyncio.get_running_loop().create_future()
-        self._watchers.append(watcher)
-        try:
-            await watcher
-        except asyncio.CancelledError:
-            if watcher in self._watchers:
-                self._watchers.remove(watcher)
-            raise
-
-    def abandon(self) -> None:
-        """Send those who wait for it to the one that is loaded in its place."""
-        self.notify()
-
-    def notify(self) -> None:
-        """Wake those who wait for a change."""
-        watchers, self._watchers = self._watchers, []
-        for watcher in watchers:
-            if not watcher.done():
-                watcher.set_result(None)

@@ -7,7 +7,8 @@ from aetheris.server.v1.history_service_pb2 import AggregateCall
 from aetheris.server.v1.matching_service_pb2 import TaskRef
 from aetheris_server.clock import Clock
 from aetheris_server.history.aggregates.obligation import Obligation
-from aetheris_server.history.obligations.lanes import Carrier, Lanes
+from aetheris_server.history.obligations.carrier import Carrier
+from aetheris_server.history.obligations.lanes import Lanes
 from aetheris_server.loops import run_loops
 
 AnyLanes = Lanes[Any]

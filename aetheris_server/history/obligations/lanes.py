@@ -11,16 +11,17 @@ waits in the place of what can go.
 import asyncio
 import heapq
 import itertools
-from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
 from aetheris_server.clock import Clock
 from aetheris_server.errors import UnavailableError
+from aetheris_server.history.obligations.carrier import Carrier
+from aetheris_server.history.obligations.lane import Lane
 from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.telemetry import counter, gauge, get_logger
 
@@ -31,12 +32,6 @@ _FAILED = counter("dispatch_failed", "Obligations not taken yet; they are offere
 _SKIPPED = counter("dispatch_skipped", "Obligations without room; derived again.", ["kind"])
 _WAITING = gauge("dispatch_queue_length", "Obligations that wait, or are on their way.", ["kind"])
 
-LANE_MAX_COUNT = 20_000
-LANE_MAX_BYTES = 32 * 1024 * 1024
-
-_MAX_BATCH = 500
-# Well below what one message to another host may have.
-_MAX_BATCH_BYTES = 1024 * 1024
 _MAX_CONCURRENT_BATCHES = 16
 _SEND_TIMEOUT = 10.0
 _RETRY_INITIAL_INTERVAL = 0.1
@@ -46,82 +41,6 @@ _STALLED_AFTER = 2.0
 _LOOK_INTERVAL = 0.5
 
 T = TypeVar("T", bound=Message)
-
-
-class Carrier(Protocol[T]):
-    """What the lanes need of one kind of obligation.
-
-    Attributes:
-        kind: For people.
-    """
-
-    @property
-    def kind(self) -> str: ...
-
-    def locate(self, owed: T) -> str | None:
-        """The address of the host that one goes to; None is this one."""
-        ...
-
-    def shard_of(self, owed: T) -> int:
-        """The shard that it is derived from again."""
-        ...
-
-    def group_of(self, owed: T) -> Hashable:
-        """What is tried again together, of one host's."""
-        ...
-
-    def admit(self, owed: T) -> bool:
-        """Take note of one that is about to enter a lane; False if it is in one already."""
-        ...
-
-    def release(self, owed: T) -> None:
-        """Take note of one that was admitted and leaves the lanes."""
-        ...
-
-    def is_derived(self, owed: T) -> bool:
-        """Whether it can be derived again, so that it may be forgotten where there is no room."""
-        ...
-
-    def is_over(self, owed: T) -> bool:
-        """Whether nobody wants any more that it is tried again."""
-        ...
-
-    async def send(self, batch: Sequence[T]) -> Collection[T]:
-        """Send some that go to one host; those of them that are to be sent again.
-
-        Raises:
-            UnavailableError: Any of them may not be done; send all again.
-        """
-        ...
-
-
-@dataclass(slots=True)
-class _Lane(Generic[T]):
-    """What goes to one host. The counts are of all that it has not taken yet."""
-
-    queue: deque[T] = field(default_factory=deque[T])
-    count: int = 0
-    byte_count: int = 0
-    batch_count: int = 0
-    last_taken_at: float = 0.0
-
-    @property
-    def is_full(self) -> bool:
-        return self.count >= LANE_MAX_COUNT or self.byte_count >= LANE_MAX_BYTES
-
-    @property
-    def has_room(self) -> bool:
-        """Whether it is worth while to derive what found no room before."""
-        return self.count <= LANE_MAX_COUNT // 2 and self.byte_count <= LANE_MAX_BYTES // 2
-
-    def count_in(self, owed: T) -> None:
-        self.count += 1
-        self.byte_count += owed.ByteSize()
-
-    def count_out(self, done: Iterable[T]) -> None:
-        for owed in done:
-            self.count -= 1
-            self.byte_count -= owed.ByteSize()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -145,7 +64,7 @@ class Lanes(Generic[T]):
         """
         self._carrier = carrier
         self._clock = clock
-        self._lanes: dict[str | None, _Lane[T]] = {}
+        self._lanes: dict[str | None, Lane[T]] = {}
         self._later: list[_Postponed[T]] = []
         self._tiebreak = itertools.count()
         self._skipped: dict[str | None, set[int]] = {}
@@ -173,14 +92,13 @@ class Lanes(Generic[T]):
                 self.skip([carrier.shard_of(each)], address)
                 continue
             if carrier.admit(each):
-                lane.count_in(each)
-                lane.queue.append(each)
+                lane.add(each)
                 self._wake.set()
 
     def is_behind(self, owed: T) -> bool:
         """Whether the host of one takes them more slowly than they come, or not at all."""
         lane = self._lanes.get(self._carrier.locate(owed))
-        return lane is not None and lane.count > _MAX_BATCH
+        return lane is not None and lane.is_behind
 
     def skip(self, shard_ids: Iterable[int], address: str | None = None) -> None:
         """Have what shards owe derived again when a lane has room, see `wait_skipped`."""
@@ -239,26 +157,22 @@ class Lanes(Generic[T]):
                     await self._wake.wait()
         self._wake.clear()
 
-    def _lane_to(self, address: str | None) -> _Lane[T]:
+    def _lane_to(self, address: str | None) -> Lane[T]:
         lane = self._lanes.get(address)
         if lane is None:
-            lane = self._lanes[address] = _Lane()
+            lane = self._lanes[address] = Lane()
         return lane
 
-    def _take_queued(self, sends: asyncio.TaskGroup, address: str | None, lane: _Lane[T]) -> None:
+    def _take_queued(self, sends: asyncio.TaskGroup, address: str | None, lane: Lane[T]) -> None:
         if lane.queue and self._carrier.locate(lane.queue[0]) != address:
             self._reroute(lane)
         while lane.queue and lane.batch_count < _MAX_CONCURRENT_BATCHES:
-            self._begin(sends, address, _take_batch(lane.queue), _RETRY_INITIAL_INTERVAL)
+            self._begin(sends, address, lane.take_batch(), _RETRY_INITIAL_INTERVAL)
 
-    def _reroute(self, lane: _Lane[T]) -> None:
+    def _reroute(self, lane: Lane[T]) -> None:
         """The hosts have changed: send what a lane has not sent yet where it belongs now."""
-        queued, lane.queue = lane.queue, deque()
-        lane.count_out(queued)
-        for owed in queued:
-            target = self._lane_to(self._carrier.locate(owed))
-            target.count_in(owed)
-            target.queue.append(owed)
+        for owed in lane.take_all():
+            self._lane_to(self._carrier.locate(owed)).add(owed)
         self._wake.set()
 
     def _take_due(self, sends: asyncio.TaskGroup) -> None:
@@ -338,15 +252,3 @@ class Lanes(Generic[T]):
     def _keep(self, address: str | None, batch: list[T], wait: float, interval: float) -> None:
         due = self._clock.monotonic() + wait
         heapq.heappush(self._later, _Postponed(due, next(self._tiebreak), interval, address, batch))
-
-
-def _take_batch(queue: deque[T]) -> list[T]:
-    """The first of a queue, as many as go in one call: at least one."""
-    batch: list[T] = []
-    byte_count = 0
-    while queue and len(batch) < _MAX_BATCH:
-        byte_count += queue[0].ByteSize()
-        if batch and byte_count > _MAX_BATCH_BYTES:
-            break
-        batch.append(queue.popleft())
-    return batch

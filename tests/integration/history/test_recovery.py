@@ -13,7 +13,7 @@ from aetheris_server.errors import StorageUnavailableError
 from aetheris_server.history.aggregates.aggregate import Aggregate
 from aetheris_server.history.aggregates.key import AggregateKey
 from aetheris_server.history.engine import loader
-from aetheris_server.history.obligations import lanes
+from aetheris_server.history.obligations import lane
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench
 from tests.support.raw import seconds
 from tests.support.wait import wait_until
@@ -72,7 +72,7 @@ async def test_recovery_takes_large_runs_in_parts(
 async def test_tasks_that_found_no_room_are_offered_when_there_is_some(
     migrated_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "LANE_MAX_COUNT", 8)
+    monkeypatch.setattr(lane, "LANE_MAX_COUNT", 8)
     async with history_bench(migrated_postgres_dsn) as bench:
         add_tasks, is_open = bench.matching.add_tasks, asyncio.Event()
 

@@ -15,7 +15,7 @@ from aetheris.server.v1.history_service_pb2 import (
 )
 from aetheris_server.clock import SystemClock
 from aetheris_server.errors import UnavailableError
-from aetheris_server.history.obligations import lanes
+from aetheris_server.history.obligations import lane
 from aetheris_server.history.obligations.calls import CallCarrier
 from aetheris_server.history.obligations.lanes import Lanes
 from aetheris_server.ids import shard_of
@@ -185,7 +185,7 @@ async def test_calls_of_a_shard_that_is_another_host_s_now_are_left_to_it() -> N
 async def test_calls_beyond_a_lane_s_bound_are_derived_again_from_their_caller_s_shard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lanes, "LANE_MAX_COUNT", 10)
+    monkeypatch.setattr(lane, "LANE_MAX_COUNT", 10)
     hosts = _Hosts()
     hosts.dead.add("bad")
     async with _sending(hosts) as sender:
@@ -201,7 +201,7 @@ async def test_calls_beyond_a_lane_s_bound_are_derived_again_from_their_caller_s
 
 
 async def test_batch_of_calls_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "_MAX_BATCH_BYTES", 3_000)
+    monkeypatch.setattr(lane, "_MAX_BATCH_BYTES", 3_000)
     hosts = _Hosts()
     async with _sending(hosts) as sender:
         sender.offer(_calls("t", range(10), b"x" * 1_000))

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.clock import SystemClock
 from aetheris_server.errors import StorageUnavailableError
-from aetheris_server.history.obligations import lanes
+from aetheris_server.history.obligations import lane, lanes
 from aetheris_server.history.obligations.dispatcher import Dispatcher
 from aetheris_server.history.runs import notices as notices_of_history
 from aetheris_server.history.runs.notices import CancellationNotices, Notice
@@ -140,7 +140,7 @@ async def test_tasks_follow_their_queue_when_it_moves(monkeypatch: pytest.Monkey
 async def test_tasks_beyond_a_lane_s_bound_are_skipped_until_it_has_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lanes, "LANE_MAX_COUNT", 10)
+    monkeypatch.setattr(lane, "LANE_MAX_COUNT", 10)
     hosts = _Hosts()
     hosts.dead.add("bad")
     names = [f"run-{number}" for number in range(30)]
@@ -158,7 +158,7 @@ async def test_tasks_beyond_a_lane_s_bound_are_skipped_until_it_has_room(
 
 
 async def test_lane_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "LANE_MAX_BYTES", 2_000)
+    monkeypatch.setattr(lane, "LANE_MAX_BYTES", 2_000)
     hosts = _Hosts()
     hosts.dead.add("bad")
     async with _dispatching(hosts) as dispatcher:
@@ -170,7 +170,7 @@ async def test_lane_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_batch_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "_MAX_BATCH_BYTES", 3_000)
+    monkeypatch.setattr(lane, "_MAX_BATCH_BYTES", 3_000)
     hosts = _Hosts()
     async with _dispatching(hosts) as dispatcher:
         dispatcher.offer(
@@ -182,7 +182,7 @@ async def test_batch_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_query_finds_room_in_a_full_lane(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "LANE_MAX_COUNT", 1)
+    monkeypatch.setattr(lane, "LANE_MAX_COUNT", 1)
     hosts = _Hosts()
     async with _dispatching(hosts) as dispatcher:
         query = TaskRef(run_id="query", task_queue="good", query_id="q")
@@ -194,7 +194,7 @@ async def test_query_finds_room_in_a_full_lane(monkeypatch: pytest.MonkeyPatch) 
 async def test_room_is_waited_for_only_in_lanes_that_move(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lanes, "LANE_MAX_COUNT", 10)
+    monkeypatch.setattr(lane, "LANE_MAX_COUNT", 10)
     hosts = _Hosts()
     hosts.hung.add("bad")
     async with _dispatching(hosts) as dispatcher:
