@@ -1,6 +1,7 @@
-"""`make bench`: what the simple workflow (one activity) costs, from separate processes.
+"""`make bench`: what the simple workflow (one activity) costs, and what runs of other shapes take.
 
-Postgres syncs every commit. The figures are for this machine, with everything on it.
+All from separate processes. Postgres syncs every commit. The figures are for this machine, with
+everything on it.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.processes import Stand, run_client, running_stand
+from tests.bench.shapes import measure_shapes, shapes_table
 
 _WARM_UP_RUNS = 200
 
@@ -46,21 +48,24 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="aetheris-bench-") as data_dir,
         running_stand(Path(data_dir)) as stand,
+        psycopg.connect(stand.postgres_dsn, autocommit=True) as connection,
     ):
-        with psycopg.connect(stand.postgres_dsn, autocommit=True) as connection:
-            _print_settings(console, connection)
-            run_client(stand.address, _WARM_UP_RUNS, 16)
-            samples = [
-                _measure(stand, connection, "sequential", arguments.sequential_runs, 1),
-                _measure(
-                    stand,
-                    connection,
-                    f"concurrency {arguments.concurrency}",
-                    arguments.runs,
-                    arguments.concurrency,
-                ),
-            ]
+        _print_settings(console, connection)
+        run_client(stand.address, _WARM_UP_RUNS, 16)
+        samples = [
+            _measure(stand, connection, "sequential", arguments.sequential_runs, 1),
+            _measure(
+                stand,
+                connection,
+                f"concurrency {arguments.concurrency}",
+                arguments.runs,
+                arguments.concurrency,
+            ),
+        ]
         _print_samples(console, samples)
+        if arguments.shapes:
+            shapes = measure_shapes(stand, arguments.concurrency)
+            console.print(shapes_table(shapes, arguments.concurrency))
     faults = _find_faults(samples)
     for fault in faults:
         console.print(f"[red]below the floor: {fault}[/red]")
@@ -73,6 +78,9 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--sequential-runs", type=int, default=300)
     parser.add_argument("--runs", type=int, default=4000)
     parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument(
+        "--no-shapes", dest="shapes", action="store_false", help="only the simple workflow"
+    )
     parser.add_argument("--check", action="store_true", help="exit 1 where a floor is not met")
     return parser.parse_args()
 

@@ -1,6 +1,8 @@
 """The client process of the benchmark: runs workflows and prints their latencies as JSON.
 
-`python -m tests.bench.client ADDRESS RUNS CONCURRENCY [parked]`; parked ones are only started.
+`python -m tests.bench.client ADDRESS RUNS CONCURRENCY [SHAPE]`. A shape is `simple`, the default;
+`steps:N` or `fanout:N`, with N activities one after the other or at once; or `parked`, which are
+only started.
 """
 
 import asyncio
@@ -12,26 +14,37 @@ import orjson
 import uvloop
 
 from aetheris_client import Client
-from tests.bench.job import TASK_QUEUE, Parked, Simple
+from tests.bench.job import TASK_QUEUE, FanOut, Parked, Simple, Steps
 
 
-async def _main(address: str, runs: int, concurrency: int, parked: bool) -> None:
+async def _run_one(client: Client, shape: str, id_: str) -> None:
+    kind, _, count = shape.partition(":")
+    match kind:
+        case "simple":
+            greeting = await client.execute_workflow(
+                Simple.run, "world", id=id_, task_queue=TASK_QUEUE
+            )
+            assert greeting == "hello, world", greeting
+        case "steps" | "fanout":
+            run = Steps.run if kind == "steps" else FanOut.run
+            done = await client.execute_workflow(run, int(count), id=id_, task_queue=TASK_QUEUE)
+            assert done == int(count), done
+        case "parked":
+            await client.start_workflow(Parked.run, id=id_, task_queue=TASK_QUEUE)
+        case _:
+            raise ValueError(f"no such shape: {shape}")
+
+
+async def _main(address: str, runs: int, concurrency: int, shape: str) -> None:
     client = await Client.connect(address)
     prefix = uuid.uuid4().hex
     latencies: list[float] = []
     numbers = iter(range(runs))
 
-    async def run_one(id_: str) -> None:
-        if parked:
-            await client.start_workflow(Parked.run, id=id_, task_queue=TASK_QUEUE)
-            return
-        result = await client.execute_workflow(Simple.run, "world", id=id_, task_queue=TASK_QUEUE)
-        assert result == "hello, world", result
-
     async def run_some() -> None:
         for number in numbers:
             start = time.perf_counter()
-            await run_one(f"{prefix}-{number}")
+            await _run_one(client, shape, f"{prefix}-{number}")
             latencies.append(time.perf_counter() - start)
 
     start_cpu, start = time.process_time(), time.perf_counter()
@@ -48,4 +61,5 @@ async def _main(address: str, runs: int, concurrency: int, parked: bool) -> None
 
 
 if __name__ == "__main__":
-    uvloop.run(_main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), "parked" in sys.argv[4:]))
+    address, runs, concurrency, *shape = sys.argv[1:]
+    uvloop.run(_main(address, int(runs), int(concurrency), *(shape or ["simple"])))

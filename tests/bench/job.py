@@ -1,10 +1,13 @@
 """The workflows of the benchmarks. What both sides of them agree on."""
 
+import asyncio
 from datetime import timedelta
 
 from aetheris_worker import activity, workflow
 
 TASK_QUEUE = "bench"
+
+_TIMEOUT = timedelta(seconds=30)
 
 
 @activity.defn
@@ -20,9 +23,33 @@ class Simple:
     @workflow.run
     async def run(self, name: str) -> str:
         """Give what the activity gives."""
-        return await workflow.execute_activity(
-            greet, name, start_to_close_timeout=timedelta(seconds=30)
-        )
+        return await workflow.execute_activity(greet, name, start_to_close_timeout=_TIMEOUT)
+
+
+@workflow.defn
+class Steps:
+    """Activities one after the other."""
+
+    @workflow.run
+    async def run(self, count: int) -> int:
+        """Give how many it was."""
+        for _ in range(count):
+            await workflow.execute_activity(greet, "world", start_to_close_timeout=_TIMEOUT)
+        return count
+
+
+@workflow.defn
+class FanOut:
+    """Activities at once."""
+
+    @workflow.run
+    async def run(self, count: int) -> int:
+        """Give how many it was."""
+        greetings = [
+            workflow.execute_activity(greet, "world", start_to_close_timeout=_TIMEOUT)
+            for _ in range(count)
+        ]
+        return len(await asyncio.gather(*greetings))
 
 
 @workflow.defn

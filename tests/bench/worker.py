@@ -5,14 +5,14 @@ import sys
 import uvloop
 
 from aetheris_worker import Worker, run_until_signal
-from tests.bench.job import TASK_QUEUE, Parked, Simple, greet
+from tests.bench.job import TASK_QUEUE, FanOut, Parked, Simple, Steps, greet
 
 
 async def _main(address: str) -> None:
     worker = Worker(
         address,
         task_queue=TASK_QUEUE,
-        workflows=[Simple, Parked],
+        workflows=[Simple, Steps, FanOut, Parked],
         activities=[greet],
         max_concurrent_activities=200,
         max_concurrent_workflow_tasks=200,
