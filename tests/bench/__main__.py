@@ -47,7 +47,7 @@ def main() -> None:
     console = Console(width=110)
     with (
         tempfile.TemporaryDirectory(prefix="aetheris-bench-") as data_dir,
-        running_stand(Path(data_dir)) as stand,
+        running_stand(Path(data_dir), arguments.processes) as stand,
         psycopg.connect(stand.postgres_dsn, autocommit=True) as connection,
     ):
         _print_settings(console, connection)
@@ -78,6 +78,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--sequential-runs", type=int, default=300)
     parser.add_argument("--runs", type=int, default=4000)
     parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--processes", type=int, default=1, help="of the server")
     parser.add_argument(
         "--no-shapes", dest="shapes", action="store_false", help="only the simple workflow"
     )

@@ -1,6 +1,7 @@
 """The processes of a benchmark: the server, a worker, a client; and what each of them has cost."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from aetheris_server.embedded.stores import EmbeddedStores
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 20.0
 _ROOT = Path(__file__).parents[2]
+# Of a server of several processes.
+_PROCESS_LABEL = re.compile(r'process="[^"]*",?|,process="[^"]*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +44,27 @@ class Stand:
         return {name: _cpu_seconds(process) for name, process in self.processes.items()}
 
     def metrics(self) -> dict[str, float]:
-        """The server's metrics: value by name with labels."""
+        """The server's metrics: value by name with labels, added up over its processes."""
         with urllib.request.urlopen(f"http://{self.http_address}/metrics", timeout=10) as response:
             lines = response.read().decode().splitlines()
-        pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
-        return {name: float(value) for name, value in pairs}
+        values: dict[str, float] = {}
+        for line in lines:
+            if line and not line.startswith("#"):
+                name, value = line.rsplit(" ", 1)
+                name = _PROCESS_LABEL.sub("", name).replace("{}", "")
+                values[name] = values.get(name, 0.0) + float(value)
+        return values
 
 
 @contextmanager
-def running_stand(data_dir: Path) -> Generator[Stand]:
-    """A server whose Postgres syncs every commit, and a worker, each a process of its own."""
+def running_stand(data_dir: Path, server_processes: int = 1) -> Generator[Stand]:
+    """A server whose Postgres syncs every commit, and a worker, each a process of its own.
+
+    Args:
+        data_dir: Empty.
+        server_processes: The connections of the worker and of the client stay each with one
+            of them.
+    """
     port, http_port = _free_port(), _free_port()
     address, http_address = f"127.0.0.1:{port}", f"127.0.0.1:{http_port}"
     # Where this process is root, Postgres runs as another account, which passes through here.
@@ -71,7 +85,8 @@ def running_stand(data_dir: Path) -> Generator[Stand]:
             dsn,
             f"--redis-url={stores.redis_url}",
             f"--port={port}",
-            "--internal-port=0",
+            f"--internal-port={_free_port() if server_processes > 1 else 0}",
+            *(("--processes", str(server_processes)) if server_processes > 1 else ()),
             f"--http-port={http_port}",
             "--log-level=warning",
         )
