@@ -37,7 +37,8 @@ def make_call(
         caller: The aggregate.
         number: Of the record, or of the event, that calls for it: of one caller, each call has
             another one, and the same however often it is derived.
-        target: Whom to call; the id may be left out where the kind finds it by its name.
+        target: Whom to call; the id may be left out where the kind finds it by its name. By another
+            id than that, only what is there is called, and nothing begun.
         payload: What is asked.
     """
     call = AggregateCall(request_id=f"{caller.id}/{number}", target=target, payload=payload)

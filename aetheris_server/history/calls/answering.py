@@ -74,12 +74,17 @@ async def _answer(engine: Engine, call: AggregateCall) -> bytes:
     check_key(target.namespace_id, target.name)
     if len(call.payload) > _MAX_PAYLOAD_BYTES:
         raise InvalidArgumentError("payload", f"expected at most {_MAX_PAYLOAD_BYTES} bytes")
-    id_ = target.id or id_of_name(target.kind, target.namespace_id, target.name)
+    id_of_its_name = id_of_name(target.kind, target.namespace_id, target.name)
+    id_ = target.id or id_of_its_name
     key = engine.kinds.key(target.kind, target.namespace_id, target.name, id_)
-    decide = engine.kinds.of(key).decide_called
+    kind = engine.kinds.of(key)
+    decide = kind.decide_called
     if decide is None:
         raise RequestError(f"a {target.kind} takes no calls")
     aggregate = await _try_load(engine, key)
+    if aggregate is None and id_ != id_of_its_name:
+        # Begun by another's id it would be taken for that one.
+        raise kind.not_found(key)
     now = engine.time_of(aggregate) if aggregate is not None else engine.clock.now()
     try:
         called = decide(aggregate, call, now)
@@ -102,5 +107,6 @@ async def _try_load(engine: Engine, key: AggregateKey) -> Aggregate | None:
     try:
         return await engine.load(key)
     except AggregateNotFoundError:
-        # Another call may have begun it since the disk was asked.
-        return engine.cache.find(key.id)
+        # Another call may have begun it since the disk was asked; or the id is another's.
+        found = engine.cache.find(key.id)
+        return found if found is not None and found.key == key else None

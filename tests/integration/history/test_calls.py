@@ -223,6 +223,48 @@ async def test_call_at_fault_spoils_no_other(migrated_postgres_dsn: str) -> None
         assert (await _read(bench, "b"))["count"] == 1
 
 
+@pytest.mark.parametrize("is_loaded", [True, False], ids=["in-memory", "on-disk"])
+@pytest.mark.parametrize("is_same_shard", [True, False], ids=["same-shard", "other-shard"])
+async def test_call_by_the_id_of_another_namespace_s_is_refused(
+    migrated_postgres_dsn: str, is_loaded: bool, is_same_shard: bool
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        other = _call("secret", "1", to_payload(41))
+        other.target.namespace_id = "22222222-2222-4222-8222-222222222222"
+        read = _call("", "2", READ)
+        read.target.CopyFrom(other.target)
+        await _ask(bench, other)
+        (before,) = await _ask(bench, read)
+        theirs = counter_key(other.target.namespace_id, "secret")
+        shard = bench.engine.find_shard(theirs.namespace_id, theirs.name)
+        name = next(
+            name
+            for name in map(str, range(100))
+            if (bench.engine.find_shard(NAMESPACE_ID, name) is shard) == is_same_shard
+        )
+        if not is_loaded:
+            bench.engine.cache.drop(await bench.engine.load(theirs))
+        for payload in (READ, to_payload(1)):
+            call = _call(name, "3", payload)
+            call.target.id = theirs.id
+            (outcome,) = await _ask(bench, call)
+            assert outcome.HasField("refused"), outcome
+        assert await _ask(bench, read) == [before]
+        assert bench.engine.shards[shard.shard_id] is shard
+
+
+@pytest.mark.parametrize("id_", ["no-uuid", counter_key(NAMESPACE_ID, "b").id.upper()])
+async def test_call_by_an_id_that_nothing_has_is_refused(
+    migrated_postgres_dsn: str, id_: str
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        await _add(bench, "b", "1")
+        call = _call("b", "2")
+        call.target.id = id_
+        assert [o.WhichOneof("outcome") for o in await _ask(bench, call)] == ["refused"]
+        assert (await _read(bench, "b"))["count"] == 1
+
+
 async def test_call_for_a_shard_of_another_host_is_to_be_made_again(
     migrated_postgres_dsn: str,
 ) -> None:
