@@ -280,7 +280,7 @@ class Child:
             )
 
     async def _pause_after(self, status: int) -> None:
-        seconds = min(_FIRST_DELAY * 2 ** (self._short_lives - 1), _MAX_DELAY)
+        seconds = _delay_after(self._short_lives)
         why = {"error": self._failed.message} if self._failed is not None else {}
         _log.error(
             "a process ended by itself; it is started again",
@@ -291,6 +291,11 @@ class Child:
         )
         self._restarts.inc()
         await pause(seconds, unless=self._is_draining)
+
+
+def _delay_after(short_lives: int) -> float:
+    """Seconds before the next life, after n >= 1 short ones in a row, however many."""
+    return min(_FIRST_DELAY * 2 ** min(short_lives - 1, 30), _MAX_DELAY)
 
 
 def describe_status(status: int) -> str:
