@@ -13,7 +13,7 @@ import uvloop
 from aetheris_server.config import ConfigError, Settings
 from aetheris_server.errors import AetherisError
 from aetheris_server.garbage import look_at_old_objects_rarely
-from aetheris_server.loops import end_tasks, is_cancelled, pause
+from aetheris_server.loops import end_tasks, is_cancelled, pause, run_loops
 from aetheris_server.main import run_server
 from aetheris_server.processes.channel import (
     STATE_INTERVAL,
@@ -30,11 +30,13 @@ from aetheris_server.processes.channel import (
 )
 from aetheris_server.processes.metrics import show_metrics
 from aetheris_server.shutdown import Shutdown
-from aetheris_server.telemetry import configure_logging
+from aetheris_server.telemetry import configure_logging, get_logger
 from aetheris_server.web import Readiness
 
 _BEGIN_TIMEOUT = 30.0
 _LAST_WORDS_TIMEOUT = 2.0
+
+_log = get_logger(__name__)
 
 
 def run_supervised() -> NoReturn:
@@ -56,7 +58,7 @@ async def _run(end: socket.socket) -> int:
     settings = Settings.model_validate_json(begin.settings)
     configure_logging(settings.log, str(begin.number))
     host = SupervisedHost(begin, settings, channel)
-    talking = [asyncio.create_task(host.listen()), asyncio.create_task(host.tell())]
+    talking = asyncio.create_task(host.talk(), name="talk")
     try:
         return 0 if await host.shutdown.run(host.serve()) else 1
     except ConfigError as error:
@@ -66,7 +68,7 @@ async def _run(end: socket.socket) -> int:
         channel.say(Failed(str(error), 1))
         return 1
     finally:
-        await end_tasks(talking)
+        await end_tasks([talking])
         await channel.flush(_LAST_WORDS_TIMEOUT)
 
 
@@ -91,6 +93,16 @@ class SupervisedHost:
             self._channel.say(State(self._readiness()))
             self._channel.say(Serving(server.grpc_address, server.internal_address))
             await self.shutdown.wait()
+
+    async def talk(self) -> None:
+        """Listen and tell, until cancelled or until the supervisor is gone. A process that cannot
+        drains: it could not be told to later, and another start may do better.
+        """
+        try:
+            await run_loops(self.listen(), self.tell())
+        except Exception:  # noqa: BLE001 - logged whole
+            _log.exception("this process and its supervisor do not understand each other")
+            self.shutdown.ask()
 
     async def listen(self) -> None:
         """Do what the supervisor asks for, until cancelled or until it is gone."""

@@ -136,7 +136,11 @@ class Channel:
         name, values = orjson.loads(line)
         if name not in _KINDS:
             raise ValueError(f"unknown message {name!r}")
-        return cast("Any", _KINDS[name])(**values)
+        try:
+            return cast("Any", _KINDS[name])(**values)
+        except TypeError as error:
+            # Of another version: a process begins with the program as it is installed by then.
+            raise ValueError(f"message {name!r} has other values: {sorted(values)}") from error
 
     async def flush(self, timeout: float) -> None:
         """Wait until the other side has taken all that was said, but no longer than `timeout`."""

@@ -61,12 +61,13 @@ async def test_channel_ends_with_the_other_side(ends: Ends) -> None:
     ends[1].say(Drain())
 
 
-async def test_message_that_is_not_known_is_an_error() -> None:
+@pytest.mark.parametrize("name", ["Dance", "State"])
+async def test_message_that_is_not_known_is_an_error(name: str) -> None:
     one, two = socket.socketpair()
     with one:
         end = await Channel.open(two)
-        one.sendall(b'["Dance",{}]\n')
-        with pytest.raises(ValueError, match="Dance"):
+        one.sendall(b'["%s",{"steps":2}]\n' % name.encode())
+        with pytest.raises(ValueError, match=name):
             await end.hear()
         end.close()
 
