@@ -1,12 +1,7 @@
 """What came of a call, noted by the aggregate that called: from then on it does not owe it."""
 
 from aetheris.server.v1.history_service_pb2 import AggregateCall, CallOutcome
-from aetheris_server.errors import (
-    RequestError,
-    RunUnreadableError,
-    ShardNotOwnedError,
-    UnavailableError,
-)
+from aetheris_server.errors import RequestError, RunUnreadableError, UnavailableError
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.telemetry import counter, get_logger
 
@@ -19,9 +14,9 @@ async def record_outcome(engine: Engine, call: AggregateCall, outcome: CallOutco
     """Have the caller note an answer, or a refusal.
 
     Returns:
-        Whether the call need not be sent again: what came of it is on disk, or is another host's
-        affair. Where it is not known to be on disk the call is sent again, and is answered as it
-        was.
+        Whether the call need not be sent again: what came of it is on disk, or the caller is not
+        there. Where it is not known to be on disk the call is sent again, and is answered as it
+        was; who sends looks then whether the caller is still this host's.
     """
     if outcome.WhichOneof("outcome") not in ("answer", "refused"):
         return False
@@ -33,10 +28,6 @@ async def record_outcome(engine: Engine, call: AggregateCall, outcome: CallOutco
         if record is not None:
             engine.commit(aggregate, record)
         await aggregate.wait_committed()
-    except ShardNotOwnedError as error:
-        # Its owner derives the call again; unless only the lease has run out, which is renewed in a
-        # moment.
-        return error.shard_id not in engine.shards
     except UnavailableError as error:
         _log.debug("what came of a call is not noted", id=key.id, error=str(error))
         return False

@@ -8,6 +8,7 @@ import pytest
 
 from aetheris.server.v1.history_service_pb2 import AggregateCall, AggregateName, CallOutcome
 from aetheris_server.history import host as history_host_module
+from aetheris_server.history.calls.recording import record_outcome
 from aetheris_server.history.recovery.recovery import offer_again
 from aetheris_server.history.recovery.sweep import Sweep
 from tests.support.clock import ManualClock
@@ -169,6 +170,38 @@ async def test_call_under_way_is_not_sent_beside_itself(migrated_postgres_dsn: s
         bench.calls.gate.set()
         await _wait_told(bench, "a", {"b": [1, 0]})
         assert len(bench.calls.sent) == 1
+
+
+async def test_call_whose_caller_is_away_for_a_moment_is_not_forgotten(
+    migrated_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        shards = bench.engine.shards
+        shard = bench.engine.find_shard(NAMESPACE_ID, "a")
+
+        def is_back() -> bool:
+            taken = shards.get(shard.shard_id)
+            return taken is not None and taken is not shard and taken.is_recovered
+
+        async def record_late(engine: Any, call: AggregateCall, outcome: CallOutcome) -> bool:
+            if shards.get(shard.shard_id) is shard:
+                # What comes of the first finds no caller. It leaves the lane with the second, by
+                # when the caller is back and has offered it again.
+                engine.committer.fail_shard(shard.owner)
+            else:
+                await wait_until(is_back)
+            return await record_outcome(engine, call, outcome)
+
+        monkeypatch.setattr(history_host_module, "record_outcome", record_late)
+        await _add(bench, "a", "1", tell=["b", "c"])
+        await wait_until(is_back)
+
+        async def is_told() -> bool:
+            # Time for what is to be sent again.
+            bench.advance(1)
+            return (await _read(bench, "a"))["told"] == {"b": [1, 0], "c": [1, 0]}
+
+        await wait_until(is_told, what="both to be told")
 
 
 async def test_call_that_is_not_on_disk_yet_is_offered_when_it_is(
