@@ -7,7 +7,7 @@ then.
     again      for intervals   aggregates that could not be looked at
 
 A durable deadline is a wall-clock time that is waited for by the clock for intervals; a step of the
-wall clock forwards brings it nearer, one backwards does not put it off. See `run_time`.
+wall clock forwards brings it nearer, one backwards does not put it off. See `own_time`.
 
 An aggregate has at most one deadline of a kind. One that closes has none, so it is neither looked
 at nor loaded any more; one that leaves memory keeps what its row does not cover.
