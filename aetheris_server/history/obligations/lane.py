@@ -10,9 +10,9 @@ from google.protobuf.message import Message
 LANE_MAX_COUNT = 20_000
 LANE_MAX_BYTES = 32 * 1024 * 1024
 
-_MAX_BATCH = 500
+MAX_BATCH = 500
 # Well below what one message to another host may have.
-_MAX_BATCH_BYTES = 1024 * 1024
+MAX_BATCH_BYTES = 1024 * 1024
 
 T = TypeVar("T", bound=Message)
 
@@ -42,7 +42,7 @@ class Lane(Generic[T]):
     @property
     def is_behind(self) -> bool:
         """Whether more waits than goes in one call."""
-        return self.count > _MAX_BATCH
+        return self.count > MAX_BATCH
 
     def add(self, owed: T) -> None:
         """Queue one."""
@@ -59,9 +59,9 @@ class Lane(Generic[T]):
         """The first that are queued, as many as go in one call: at least one. They still count."""
         batch: list[T] = []
         byte_count = 0
-        while self.queue and len(batch) < _MAX_BATCH:
+        while self.queue and len(batch) < MAX_BATCH:
             byte_count += self.queue[0].ByteSize()
-            if batch and byte_count > _MAX_BATCH_BYTES:
+            if batch and byte_count > MAX_BATCH_BYTES:
                 break
             batch.append(self.queue.popleft())
         return batch

@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from aetheris_server.clock import Clock
 from aetheris_server.errors import UnavailableError
 from aetheris_server.history.obligations.carrier import Carrier
-from aetheris_server.history.obligations.lane import Lane
+from aetheris_server.history.obligations.lane import MAX_BATCH, MAX_BATCH_BYTES, Lane
 from aetheris_server.loops import is_cancelled, pause
 from aetheris_server.telemetry import counter, gauge, get_logger
 
@@ -43,7 +43,7 @@ _LOOK_INTERVAL = 0.5
 T = TypeVar("T", bound=Message)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(slots=True, order=True)
 class _Postponed(Generic[T]):
     """Some of one group that wait for their next try; `interval` is what they wait after it."""
 
@@ -52,6 +52,17 @@ class _Postponed(Generic[T]):
     interval: float = field(compare=False)
     address: str | None = field(compare=False)
     batch: list[T] = field(compare=False)
+    byte_count: int = field(compare=False)
+
+    def try_take_along(self, other: "_Postponed[T]") -> bool:
+        """Have others of the group sent along; False if they do not all go in one call."""
+        count, byte_count = len(self.batch) + len(other.batch), self.byte_count + other.byte_count
+        if count > MAX_BATCH or byte_count > MAX_BATCH_BYTES:
+            return False
+        self.batch += other.batch
+        self.byte_count = byte_count
+        self.interval = max(self.interval, other.interval)
+        return True
 
 
 class Lanes(Generic[T]):
@@ -176,9 +187,7 @@ class Lanes(Generic[T]):
         self._wake.set()
 
     def _take_due(self, sends: asyncio.TaskGroup) -> None:
-        now = self._clock.monotonic()
-        while self._later and self._later[0].due <= now:
-            again = heapq.heappop(self._later)
+        for again in self._pop_due():
             address = self._carrier.locate(again.batch[0])
             lane = self._lane_to(address)
             if address != again.address:
@@ -190,6 +199,22 @@ class Lanes(Generic[T]):
             else:
                 # Not tried, so no reason to wait longer the next time.
                 self._keep(address, again.batch, _RETRY_INITIAL_INTERVAL, again.interval)
+
+    def _pop_due(self) -> list[_Postponed[T]]:
+        """What is due, those of one group together: else an outage would leave a slow host with as
+        many calls as the batches that it did not take had groups.
+        """
+        now = self._clock.monotonic()
+        due: list[_Postponed[T]] = []
+        newest: dict[Hashable, _Postponed[T]] = {}
+        while self._later and self._later[0].due <= now:
+            again = heapq.heappop(self._later)
+            group = (again.address, self._carrier.group_of(again.batch[0]))
+            before = newest.get(group)
+            if before is None or not before.try_take_along(again):
+                newest[group] = again
+                due.append(again)
+        return due
 
     def _begin(
         self, sends: asyncio.TaskGroup, address: str | None, batch: list[T], interval: float
@@ -251,4 +276,6 @@ class Lanes(Generic[T]):
 
     def _keep(self, address: str | None, batch: list[T], wait: float, interval: float) -> None:
         due = self._clock.monotonic() + wait
-        heapq.heappush(self._later, _Postponed(due, next(self._tiebreak), interval, address, batch))
+        byte_count = sum(owed.ByteSize() for owed in batch)
+        again = _Postponed(due, next(self._tiebreak), interval, address, batch, byte_count)
+        heapq.heappush(self._later, again)

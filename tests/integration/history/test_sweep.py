@@ -71,7 +71,7 @@ async def test_sweep_of_a_host_that_owes_nothing_asks_nothing(migrated_postgres_
 async def test_sweep_adds_nothing_where_tasks_are_not_taken_and_passes_by_no_other(
     migrated_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane, "_MAX_BATCH", 1)
+    monkeypatch.setattr(lane, "MAX_BATCH", 1)
     async with history_bench(migrated_postgres_dsn) as bench:
         dead_runs = await start_runs(bench, 3, "dead")
         live_runs = await start_runs(bench, 2, "live")

@@ -13,12 +13,13 @@ from aetheris.server.v1.history_service_pb2 import (
     CallRefused,
     CallRetry,
 )
-from aetheris_server.clock import SystemClock
+from aetheris_server.clock import Clock, SystemClock
 from aetheris_server.errors import UnavailableError
 from aetheris_server.history.obligations import lane
 from aetheris_server.history.obligations.calls import CallCarrier
 from aetheris_server.history.obligations.lanes import Lanes
 from aetheris_server.ids import shard_of
+from tests.support.clock import ManualClock
 from tests.support.wait import wait_until
 
 _SHARDS = 64
@@ -88,11 +89,13 @@ class _Hosts:
 
 
 @asynccontextmanager
-async def _sending(hosts: _Hosts) -> AsyncGenerator[Lanes[AggregateCall]]:
+async def _sending(
+    hosts: _Hosts, clock: Clock | None = None
+) -> AsyncGenerator[Lanes[AggregateCall]]:
     carrier = CallCarrier(
         hosts, hosts.locate, _SHARDS, lambda shard_id: shard_id in hosts.held, hosts.record
     )
-    sender = Lanes(carrier, SystemClock())
+    sender = Lanes(carrier, clock or SystemClock())
     running = asyncio.create_task(sender.run())
     try:
         yield sender
@@ -137,6 +140,24 @@ async def test_only_what_is_not_done_is_sent_again() -> None:
         await wait_until(lambda: hosts.recorded == outcomes, 5)
     counts = {name: hosts.sent.count(name) for name in "abcd"}
     assert counts == {"a": 1, "b": 3, "c": 2, "d": 1}
+
+
+async def test_calls_that_several_batches_left_are_sent_again_together() -> None:
+    hosts, clock = _Hosts(), ManualClock()
+    hosts.dead.add("bad")
+    async with _sending(hosts, clock) as sender:
+        for number in range(10):
+            sender.offer(_calls("bad", [number]))
+            await wait_until(lambda number=number: len(hosts.sent) == number + 1)
+        hosts.dead.clear()
+
+        def are_recorded() -> bool:
+            clock.advance(1)
+            return len(hosts.recorded) == 10
+
+        await wait_until(are_recorded)
+    # The last one may not have come back when the first were due.
+    assert len(hosts.batches) <= 12
 
 
 async def test_call_under_way_is_not_taken_in_again_until_it_is_done() -> None:
@@ -201,7 +222,7 @@ async def test_calls_beyond_a_lane_s_bound_are_derived_again_from_their_caller_s
 
 
 async def test_batch_of_calls_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "_MAX_BATCH_BYTES", 3_000)
+    monkeypatch.setattr(lane, "MAX_BATCH_BYTES", 3_000)
     hosts = _Hosts()
     async with _sending(hosts) as sender:
         sender.offer(_calls("t", range(10), b"x" * 1_000))

@@ -170,7 +170,7 @@ async def test_lane_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_batch_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "_MAX_BATCH_BYTES", 3_000)
+    monkeypatch.setattr(lane, "MAX_BATCH_BYTES", 3_000)
     hosts = _Hosts()
     async with _dispatching(hosts) as dispatcher:
         dispatcher.offer(
