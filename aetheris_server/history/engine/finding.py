@@ -140,10 +140,12 @@ class Finder:
             self._refusals.check(key.id)
             kind = self._kinds.of(key)
             aggregate = await load_one(self._db, kind, shard.shard_id, key)
+            if not self._table.is_served(shard):
+                # Whoever had it meanwhile may have changed it, or begun one that was not there.
+                return
             if aggregate is None:
                 raise kind.not_found(key)
-            if self._table.is_served(shard):
-                self._admit(aggregate)
+            self._admit(aggregate)
         except RunUnreadableError as error:
             self._refuse(key.id, error)
             raise

@@ -9,6 +9,7 @@ import pytest
 from aetheris.server.v1.history_service_pb2 import AggregateCall, AggregateName, CallOutcome
 from aetheris_server.history import host as history_host_module
 from aetheris_server.history.calls.recording import record_outcome
+from aetheris_server.history.engine import finding
 from aetheris_server.history.recovery.recovery import offer_again
 from aetheris_server.history.recovery.sweep import Sweep
 from tests.support.clock import ManualClock
@@ -296,6 +297,26 @@ async def test_call_by_an_id_that_nothing_has_is_refused(
         call.target.id = id_
         assert [o.WhichOneof("outcome") for o in await _ask(bench, call)] == ["refused"]
         assert (await _read(bench, "b"))["count"] == 1
+
+
+async def test_target_that_was_not_there_before_its_shard_was_lost_is_looked_for_anew(
+    migrated_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with history_bench(migrated_postgres_dsn) as bench:
+        shards, load_one = bench.engine.shards, finding.load_one
+        shard = bench.engine.find_shard(NAMESPACE_ID, "b")
+        found: list[Any] = []
+
+        async def load_slowly(*wanted: Any) -> Any:
+            found.append(await load_one(*wanted))
+            if len(found) == 1:
+                bench.engine.committer.fail_shard(shard.owner)
+                await wait_until(lambda: shard.shard_id in shards)
+            return found[-1]
+
+        monkeypatch.setattr(finding, "load_one", load_slowly)
+        await _add(bench, "b", "1")
+        assert found == [None, None]
 
 
 async def test_call_for_a_shard_of_another_host_is_to_be_made_again(
