@@ -71,4 +71,4 @@ class RowChanges:
         return self._rows.items()
 
     def __len__(self) -> int:
-        return sum(len(rows) for rows in self._rows.values())
+        return sum(map(len, self._rows.values()))
