@@ -192,8 +192,9 @@ async def test_sigterm_to_the_supervisor_drains_all_processes_under_load(
     async with running(server):
         pids, http = pids_of(server), await server.wait_http()
         async with Raw(server.address) as raw:
-            loads = [asyncio.create_task(_start_runs(raw)) for _ in range(8)]
-            await wait_until(lambda: loads, 10)
+            started: list[str] = []
+            loads = [asyncio.create_task(_start_runs(raw, started)) for _ in range(8)]
+            await wait_until(lambda: len(started) > 20, 10)
             assert (await get(http, "/readyz")).startswith("HTTP/1.1 200 ")
             watch = Stopwatch()
             assert await server.terminate() == 0, server.output
@@ -208,9 +209,9 @@ async def test_sigterm_to_the_supervisor_drains_all_processes_under_load(
         assert connection.execute("SELECT count(*) FROM hosts").fetchone() == (0,)
 
 
-async def _start_runs(raw: Raw) -> None:
+async def _start_runs(raw: Raw, started: list[str]) -> None:
     while True:
-        await raw.start_run()
+        started.append((await raw.start_run()).run_id)
 
 
 async def test_process_told_to_end_by_itself_drains_and_is_started_again(
