@@ -18,7 +18,8 @@ def settings_by_process(settings: Settings, public_port: int) -> Sequence[Settin
     where the system is to pick the internal port it does so for each. None serves HTTP.
 
     Raises:
-        ConfigError: There are not that many ports behind the first.
+        ConfigError: There are not that many ports behind the first, or one of them is that of gRPC
+            or HTTP at the same address.
     """
     first = internal_port(settings.internal, settings.grpc)
     grpc = settings.grpc.model_copy(update={"port": public_port})
@@ -26,11 +27,27 @@ def settings_by_process(settings: Settings, public_port: int) -> Sequence[Settin
     made: list[Settings] = []
     for index in range(settings.processes):
         port = _shift("internal.port", first, index) if first else 0
+        _check_apart(settings, port, public_port)
         address = settings.internal.advertised_address
         internal = {"port": port, "advertised_address": address and _shift_address(address, index)}
         section = settings.internal.model_copy(update=internal)
         made.append(settings.model_copy(update={"grpc": grpc, "http": http, "internal": section}))
     return made
+
+
+def _check_apart(settings: Settings, port: int, public_port: int) -> None:
+    """One that starts later than the others would find its port taken when they serve already."""
+    others = {
+        "grpc.port": (settings.grpc.host, public_port),
+        "http.port": (settings.http.host, settings.http.port),
+    }
+    for key, address in others.items():
+        if port and address == (settings.internal.host, port):
+            raise ConfigError(
+                "internal.port",
+                f"expected {settings.processes} ports in a row, one for each process, found {port}"
+                f" among them, which is {key}; --internal-port names another first one",
+            )
 
 
 def _shift_address(address: str, index: int) -> str:

@@ -53,6 +53,20 @@ def test_settings_by_process_without_a_port_for_each_name_the_key(
     assert caught.value.key == key
 
 
+@pytest.mark.parametrize(
+    "port, other", [(7231, "grpc.port"), (7233, "grpc.port"), (7278, "http.port")]
+)
+def test_settings_by_process_with_a_port_that_is_taken_name_it(port: int, other: str) -> None:
+    with pytest.raises(ConfigError, match=f"which is {other}; --internal-port") as caught:
+        settings_by_process(_settings(port=port), 7233)
+    assert caught.value.key == "internal.port"
+
+
+def test_settings_by_process_may_have_the_port_of_another_address() -> None:
+    made = settings_by_process(_settings(port=7232, host="10.0.0.1"), 7233)
+    assert [each.internal.port for each in made] == [7232, 7233, 7234]
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
 def test_reserved_port_is_for_those_who_share_it(host: str) -> None:
     with reserved_port(GrpcSettings(host=host, port=0)) as port:
