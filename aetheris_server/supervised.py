@@ -84,7 +84,7 @@ class SupervisedHost:
         self._begin = begin
         self._settings = settings
         self._channel = channel
-        self._readiness: Readiness = lambda: "its start"
+        self._readiness: Readiness = lambda: "the end of its start"
 
     async def serve(self) -> None:
         """Serve until `shutdown` says otherwise."""

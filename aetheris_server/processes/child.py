@@ -85,7 +85,7 @@ class Child:
     @property
     def waits_for(self) -> str | None:
         """What the process waits for before it can serve; None if it can."""
-        return "a word from it" if self._silence > _QUIET_SECONDS else self._waits_for
+        return "a sign of life" if self._silence > _QUIET_SECONDS else self._waits_for
 
     async def run(self) -> None:
         """Have the process alive until `drain`.
@@ -138,7 +138,7 @@ class Child:
         self._channel: Channel | None = None
         self._answer: asyncio.Future[str | None] | None = None
         self._failed: Failed | None = None
-        self._waits_for: str | None = "its start"
+        self._waits_for: str | None = "the end of its start"
         self._has_spoken = False
         self._has_begun_to_serve = False
         # Rounds of the watch, not of a clock: a supervisor that was stopped has heard nothing.
@@ -210,7 +210,7 @@ class Child:
         if self._channel is not None:
             self._channel.close()
         self._process = self._channel = None
-        self._waits_for = "its start"
+        self._waits_for = "the end of its start"
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
 
