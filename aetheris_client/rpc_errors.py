@@ -37,6 +37,10 @@ _BY_DETAIL: Final[Mapping[str, tuple[type[Message], Callable[..., errors.RpcErro
 }
 
 
+_NOT_SERVED: Final = (
+    "no such call is served at this address; it is that of a server's internal port, of a server of"
+    " another version, or of another program"
+)
 _PROXYS_STATUS: Final = re.compile(r"Received http2 header with status: (\d{3})")
 # Request Timeout, and what nginx calls it when the other side has gone.
 _TIMEOUTS: Final = frozenset({"408", "499"})
@@ -62,6 +66,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.RpcError:
             return errors.DeadlineExceededError(message)
         case grpc.StatusCode.INVALID_ARGUMENT:
             return errors.InvalidArgumentError("", message)
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return errors.RpcError(f"{message}: {_NOT_SERVED}", code.name)
         case _:
             return errors.RpcError(message, code.name)
 

@@ -121,7 +121,9 @@ def description_fields(described: Described) -> Fields:
         rows.append(("Cancellation", "requested"))
     if description.unhandled_signal_count:
         count = description.unhandled_signal_count
-        rows.append(("Signals", f"{count} unhandled: no handler takes them"))
+        rows.append(
+            ("Signals", f"{count} unhandled: no handler has the name, or can take what they carry")
+        )
     task = description.pending_workflow_task
     if task is not None:
         rows.append(("Workflow task", f"{task.state}, attempt {task.attempt}"))

@@ -80,6 +80,15 @@ async def test_refused_call_raises_the_error_of_its_detail(
     assert caught.value.code == code.name
 
 
+async def test_call_that_is_not_served_says_what_the_address_may_be(
+    server: CannedServer, client: Client
+):
+    server.on("DescribeWorkflow", Refusal(Code.UNIMPLEMENTED))
+    with pytest.raises(errors.RpcError, match="a server's internal port") as caught:
+        await client.get_workflow_handle("w").describe()
+    assert caught.value.code == "UNIMPLEMENTED"
+
+
 @pytest.mark.parametrize(
     "code,message,is_unavailable",
     [
