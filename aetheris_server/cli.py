@@ -360,15 +360,8 @@ def _print_ready(lines: list[str], http_address: str | None, details: list[str])
         print(f"  {line}", flush=True)
 
 
-def _require_postgres(settings: Settings) -> None:
-    if not settings.postgres.dsn:
-        raise ConfigError(
-            "postgres.dsn", "expected a connection string, found none; give --postgres-dsn"
-        )
-
-
 async def _rebuild(settings: Settings, name: str, *, is_check: bool) -> None:
-    _require_postgres(settings)
+    settings.require_postgres()
 
     def say(line: str) -> None:
         print(line, flush=True)
@@ -382,7 +375,7 @@ async def _rebuild(settings: Settings, name: str, *, is_check: bool) -> None:
 
 
 async def _migrate(settings: Settings, _: Shutdown) -> None:
-    _require_postgres(settings)
+    settings.require_postgres()
     applied = await migrate_schema(settings.postgres.dsn)
     for name in applied:
         print(f"applied {name}")

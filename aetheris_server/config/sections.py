@@ -182,16 +182,25 @@ class Settings(Section):
         Raises:
             ConfigError: `postgres.dsn` or `redis.url` is empty.
         """
-        for key, value, flag in (
-            ("postgres.dsn", self.postgres.dsn, "--postgres-dsn"),
-            ("redis.url", self.redis.url, "--redis-url"),
-        ):
-            if not value:
-                raise ConfigError(
-                    key,
-                    f"expected a value, found none; give {flag}, or set {variable_of(key)} or the"
-                    " file's key",
-                )
+        self.require_postgres()
+        _require("redis.url", self.redis.url, "--redis-url")
+
+    def require_postgres(self) -> None:
+        """Check that Postgres is named.
+
+        Raises:
+            ConfigError: `postgres.dsn` is empty.
+        """
+        _require("postgres.dsn", self.postgres.dsn, "--postgres-dsn")
+
+
+def _require(key: str, value: str, flag: str) -> None:
+    if not value:
+        raise ConfigError(
+            key,
+            f"expected a value, found none; give {flag}, or set {variable_of(key)} or the file's"
+            " key",
+        )
 
 
 def internal_port(settings: InternalSettings, public: GrpcSettings) -> int:

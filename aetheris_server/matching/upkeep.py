@@ -99,7 +99,10 @@ class Upkeep:
             await self._check_setup()
         except StorageUnavailableError as error:
             if self._does_redis_answer:
-                _log.warning("redis does not answer; tasks wait for pollers only", error=str(error))
+                _log.warning(
+                    "redis does not answer; until it does, only tasks that meet a poll start",
+                    error=str(error),
+                )
             self._does_redis_answer = False
         else:
             self._does_redis_answer = True

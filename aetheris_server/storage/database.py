@@ -145,7 +145,11 @@ class Database:
         """
         try:
             with storage_errors():
-                await self._pool.open(wait=True, timeout=self._timeout)
+                try:
+                    await self._pool.open(wait=True, timeout=self._timeout)
+                except PoolTimeout as error:
+                    problem = f"no connection within {self._timeout:g} s; the log has what it met"
+                    raise PoolTimeout(problem) from error
         except BaseException:
             await self._pool.close(_CLOSE_TIMEOUT)
             raise

@@ -142,4 +142,4 @@ async def test_name_that_no_projection_has_is_refused_with_those_that_there_are(
 async def test_rebuild_without_a_database_says_which_setting_is_missing() -> None:
     refused = await _run("rebuild", "executions")
     assert refused.returncode == 2
-    assert "postgres.dsn: expected a connection string" in refused.stderr
+    assert "postgres.dsn: expected a value, found none; give --postgres-dsn" in refused.stderr
