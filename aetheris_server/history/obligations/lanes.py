@@ -194,11 +194,13 @@ class Lanes(Generic[T]):
                 self._lanes[again.address].count_out(again.batch)
                 for owed in again.batch:
                     lane.count_in(owed)
+            untried = again.batch
             if lane.batch_count < _MAX_CONCURRENT_BATCHES:
-                self._begin(sends, address, again.batch, again.interval)
-            else:
-                # Not tried, so no reason to wait longer the next time.
-                self._keep(address, again.batch, _RETRY_INITIAL_INTERVAL, again.interval)
+                self._begin(sends, address, untried[: lane.batch_limit], again.interval)
+                untried = untried[lane.batch_limit :]
+            if untried:
+                # No reason to wait longer the next time.
+                self._keep(address, untried, _RETRY_INITIAL_INTERVAL, again.interval)
 
     def _pop_due(self) -> list[_Postponed[T]]:
         """What is due, those of one group together: else an outage would leave a slow host with as
@@ -247,8 +249,10 @@ class Lanes(Generic[T]):
         if done:
             self._sent.inc(len(done))
             self._drop(address, done)
-            self._lanes[address].last_taken_at = self._clock.monotonic()
+            self._lanes[address].note_taken(self._clock.monotonic())
             self._moved.set()
+        else:
+            self._lanes[address].note_left(len(batch))
         if left:
             self._failed.inc(len(left))
             self._postpone(address, left, interval)

@@ -38,6 +38,7 @@ class _Hosts:
         recorded: What was recorded of each.
         hung: Targets whose host never answers.
         dead: Targets whose host is not there.
+        max_taken: How many calls arrive together before they take too long.
         retries: How often more a call is answered by `retry`, by request id.
         unrecorded: How often more the outcome of a call cannot be recorded.
         held: The shards that this host has.
@@ -50,6 +51,7 @@ class _Hosts:
         self.sent: list[str] = []
         self.batches: list[int] = []
         self.recorded: dict[str, str | None] = {}
+        self.max_taken = 1_000
         self.retries: dict[str, int] = {}
         self.unrecorded: dict[str, int] = {}
         self.held = {_shard(_CALLER)}
@@ -64,7 +66,7 @@ class _Hosts:
         assert len(hosts) == 1, "one call is for one host"
         if any(call.target.name in self.hung for call in calls):
             await asyncio.get_running_loop().create_future()
-        if any(call.target.name in self.dead for call in calls):
+        if len(calls) > self.max_taken or any(call.target.name in self.dead for call in calls):
             raise UnavailableError("gone")
         return [self._answer(call) for call in calls]
 
@@ -158,6 +160,19 @@ async def test_calls_that_several_batches_left_are_sent_again_together() -> None
         await wait_until(are_recorded)
     # The last one may not have come back when the first were due.
     assert len(hosts.batches) <= 12
+
+
+async def test_host_that_takes_few_calls_at_once_gets_few() -> None:
+    hosts, clock = _Hosts(), ManualClock()
+    hosts.max_taken = 30
+    async with _sending(hosts, clock) as sender:
+        sender.offer(_calls("slow", range(400)))
+
+        def are_recorded() -> bool:
+            clock.advance(1)
+            return len(hosts.recorded) == 400
+
+        await wait_until(are_recorded)
 
 
 async def test_call_under_way_is_not_taken_in_again_until_it_is_done() -> None:
