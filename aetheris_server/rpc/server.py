@@ -36,6 +36,8 @@ _FLUSH_TIMEOUT = 0.25
 _FOLLOW_INTERVAL = 0.25
 # What a host may add to a request that it passes on to another one.
 _ENVELOPE_BYTES = 64 * 1024
+# What hosts say to each other may take, however little clients may: tasks, and calls of aggregates.
+_MIN_INTERNAL_BYTES = 8 * 1024 * 1024
 # When the internal port closes, polls have ended, and what is cut off is asked again elsewhere.
 _INTERNAL_GRACE = 2.0
 _REACH_TIMEOUT = 1.0
@@ -210,7 +212,7 @@ async def serve_internal(
         flags="--internal-port and --internal-host",
         host=settings.host,
         port=internal_port(settings, public),
-        max_message_bytes=int(public.max_message_bytes) + _ENVELOPE_BYTES,
+        max_message_bytes=max(public.max_message_bytes, _MIN_INTERNAL_BYTES) + _ENVELOPE_BYTES,
         max_calls=public.max_calls,
         max_streams=None,
         grace=min(public.drain_timeout, _INTERNAL_GRACE),

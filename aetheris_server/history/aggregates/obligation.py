@@ -14,6 +14,11 @@ from aetheris_server.history.aggregates.key import AggregateKey
 
 Obligation = TaskRef | AggregateCall
 
+MAX_CALL_BYTES = 4 * 1024 * 1024
+"""Of a call. One that is larger is refused: it might not fit in a message to another host."""
+
+TOO_LARGE = f"expected a call of at most {MAX_CALL_BYTES} bytes"
+
 
 @dataclass(frozen=True, slots=True)
 class Called:

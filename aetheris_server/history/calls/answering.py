@@ -23,6 +23,7 @@ from aetheris_server.errors import (
 from aetheris_server.history.aggregates.aggregate import Aggregate
 from aetheris_server.history.aggregates.checks import check_key
 from aetheris_server.history.aggregates.key import AggregateKey, id_of_name
+from aetheris_server.history.aggregates.obligation import MAX_CALL_BYTES, TOO_LARGE
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.rpc.remote import CALL_TIMEOUT
 from aetheris_server.telemetry import counter, get_logger
@@ -35,9 +36,6 @@ _ANSWERED = counter("calls_answered", "Calls of aggregates, by what they came to
 _ANSWER_TIMEOUT = 0.8 * CALL_TIMEOUT
 # Of all answers that leave together; what is behind them is called again.
 _MAX_ANSWER_BYTES = 1024 * 1024
-
-# Well below what one message between hosts may have.
-_MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
 
 _RETRY = CallOutcome(retry=CallRetry())
 
@@ -72,8 +70,8 @@ async def _answer_or_retry(engine: Engine, call: AggregateCall) -> CallOutcome:
 async def _answer(engine: Engine, call: AggregateCall) -> bytes:
     target = call.target
     check_key(target.namespace_id, target.name)
-    if len(call.payload) > _MAX_PAYLOAD_BYTES:
-        raise InvalidArgumentError("payload", f"expected at most {_MAX_PAYLOAD_BYTES} bytes")
+    if call.ByteSize() > MAX_CALL_BYTES:
+        raise InvalidArgumentError("payload", TOO_LARGE)
     id_of_its_name = id_of_name(target.kind, target.namespace_id, target.name)
     id_ = target.id or id_of_its_name
     key = engine.kinds.key(target.kind, target.namespace_id, target.name, id_)

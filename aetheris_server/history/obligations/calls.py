@@ -7,7 +7,8 @@ between it is not sent beside itself, whoever offers it again: recovery, the swe
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 
-from aetheris.server.v1.history_service_pb2 import AggregateCall, CallOutcome
+from aetheris.server.v1.history_service_pb2 import AggregateCall, CallOutcome, CallRefused
+from aetheris_server.history.aggregates.obligation import MAX_CALL_BYTES, TOO_LARGE
 from aetheris_server.ids import shard_of
 from aetheris_server.rpc.peers import CallPeer
 
@@ -72,6 +73,12 @@ class CallCarrier:
         return not self._is_held(self.shard_of(owed))
 
     async def send(self, batch: Sequence[AggregateCall]) -> Collection[AggregateCall]:
-        outcomes = await self._history.call_aggregates(batch)
+        outcomes = await self._call(batch)
         done = await asyncio.gather(*map(self._record, batch, outcomes))
         return [call for call, is_done in zip(batch, done, strict=True) if not is_done]
+
+    async def _call(self, batch: Sequence[AggregateCall]) -> Sequence[CallOutcome]:
+        if batch[0].ByteSize() > MAX_CALL_BYTES:
+            # Such a one is a batch by itself. It is refused here: no other host would get it.
+            return [CallOutcome(refused=CallRefused(message=TOO_LARGE))]
+        return await self._history.call_aggregates(batch)

@@ -72,9 +72,9 @@ async def other() -> AsyncGenerator[OtherHost]:
 
 
 @asynccontextmanager
-async def other_host(max_calls: int = 1_000) -> AsyncGenerator[OtherHost]:
+async def other_host(max_calls: int = 1_000, **public: Any) -> AsyncGenerator[OtherHost]:
     history, matching, gate = FakeHistory(), FakeMatching(), DrainGate()
-    settings = GrpcSettings(port=0, drain_timeout=2, max_calls=max_calls)
+    settings = GrpcSettings(port=0, drain_timeout=2, max_calls=max_calls, **public)
     async with (
         serve_internal(
             InternalSettings(),
@@ -165,6 +165,13 @@ async def test_request_as_large_as_may_be_arrives_at_another_host_too(other: Oth
     assert request.ByteSize() == limit
     await other.remote_history.call(table.START_WORKFLOW, "n", request)
     assert other.history.calls == [("start_workflow", "n", request)]
+
+
+async def test_tasks_arrive_however_little_a_client_may_send() -> None:
+    async with other_host(max_message_bytes=1_000) as other:
+        tasks = [matching_service_pb2.TaskRef(workflow_id="w" * 2_000) for _ in range(500)]
+        await other.remote_matching.add_tasks(tasks)
+        assert len(other.matching.added) == 500
 
 
 async def test_hosts_reach_each_other_however_many_polls_wait() -> None:

@@ -15,6 +15,7 @@ from aetheris.server.v1.history_service_pb2 import (
 )
 from aetheris_server.clock import Clock, SystemClock
 from aetheris_server.errors import UnavailableError
+from aetheris_server.history.aggregates.obligation import MAX_CALL_BYTES
 from aetheris_server.history.obligations import lane
 from aetheris_server.history.obligations.calls import CallCarrier
 from aetheris_server.history.obligations.lanes import Lanes
@@ -243,3 +244,14 @@ async def test_batch_of_calls_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatc
         sender.offer(_calls("t", range(10), b"x" * 1_000))
         await wait_until(lambda: len(hosts.recorded) == 10)
     assert max(hosts.batches) == 2
+
+
+async def test_call_that_no_message_can_take_is_refused_and_holds_up_no_other() -> None:
+    hosts = _Hosts()
+    async with _sending(hosts) as sender:
+        sender.offer(_calls("b", ["small"]))
+        sender.offer(_calls("b", ["large"], bytes(MAX_CALL_BYTES)))
+        sender.offer(_calls("b", ["other"]))
+        await wait_until(lambda: len(hosts.recorded) == 3)
+    assert hosts.recorded == {"small": "answer", "large": "refused", "other": "answer"}
+    assert sorted(hosts.sent) == ["other", "small"]
