@@ -8,11 +8,16 @@ from aetheris_server.history.aggregates.obligation import Obligation
 
 
 class Ticket:
-    """A commit to come. Any number of tasks may `wait`, and any of them may be cancelled."""
+    """A commit to come. Any number of tasks may `wait`, and any of them may be cancelled.
 
-    __slots__ = ("_error", "_is_done", "_waiters")
+    Attributes:
+        obligations: What is offered when it is on disk.
+    """
+
+    __slots__ = ("_error", "_is_done", "_waiters", "obligations")
 
     def __init__(self) -> None:
+        self.obligations: list[Obligation] = []
         self._is_done = False
         self._error: AetherisError | None = None
         self._waiters: list[asyncio.Future[None]] = []
@@ -52,9 +57,11 @@ class Transition:
 
     Attributes:
         ticket: Tells when it is on disk.
-        obligations: What is offered then. Who takes a task eagerly removes it before it awaits
-            anything.
     """
 
     ticket: Ticket
-    obligations: list[Obligation]
+
+    @property
+    def obligations(self) -> list[Obligation]:
+        """What is offered then. Who takes a task eagerly removes it before it awaits anything."""
+        return self.ticket.obligations

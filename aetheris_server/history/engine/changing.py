@@ -112,7 +112,7 @@ class Changes:
             # Its memory has left the cache since it was loaded, so it is not the aggregate's any
             # more.
             raise ShardNotOwnedError(shard.shard_id)
-        transition = Transition(Ticket(), [])
+        transition = Transition(Ticket())
         commit = Commit(
             shard.shard_id,
             rows=[],
@@ -207,5 +207,6 @@ class Changes:
                 follower = self._followers.get(aggregate.key.kind)
                 if follower is not None:
                     follower.note_closed(aggregate)
-        if error is None and transition.obligations:
-            self._dispatcher.offer(transition.obligations)
+        owed, transition.ticket.obligations = transition.obligations, []
+        if error is None and owed:
+            self._dispatcher.offer(owed)

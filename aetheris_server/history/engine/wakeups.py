@@ -285,8 +285,7 @@ class WakeUps:
         record = aggregate.decide_due(now, at)
         if record is not None:
             self._commit(aggregate, record)
-        # They are on disk already. Those that the record has brought are offered with it.
-        self._dispatcher.offer(aggregate.take_due(now))
+        self._dispatcher.offer_behind(aggregate.last_ticket, aggregate.take_due(now))
         rewrite_wake_time(shard, aggregate, now)
         self._rearm(aggregate, now, at)
 

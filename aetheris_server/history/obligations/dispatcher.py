@@ -7,6 +7,7 @@ from aetheris.server.v1.history_service_pb2 import AggregateCall
 from aetheris.server.v1.matching_service_pb2 import TaskRef
 from aetheris_server.clock import Clock
 from aetheris_server.history.aggregates.obligation import Obligation
+from aetheris_server.history.aggregates.transition import Ticket
 from aetheris_server.history.obligations.carrier import Carrier
 from aetheris_server.history.obligations.lanes import Lanes
 from aetheris_server.loops import run_loops
@@ -51,6 +52,18 @@ class Dispatcher:
             self.tasks.offer(tasks)
         if calls:
             self.calls.offer(calls)
+
+    def offer_behind(self, ticket: Ticket | None, owed: Iterable[Obligation]) -> None:
+        """Offer them once what they follow from is on disk, and not if it never is.
+
+        Args:
+            ticket: Of that; None for what is on disk.
+            owed: In order.
+        """
+        if ticket is None or ticket.is_done:
+            self.offer(owed)
+        else:
+            ticket.obligations.extend(owed)
 
     def is_behind(self, owed: Obligation) -> bool:
         """Whether the host of one takes them more slowly than they come, or not at all."""

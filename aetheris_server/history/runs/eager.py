@@ -177,10 +177,9 @@ def release_workflow_task(
     if not offers:
         return
     scheduled_event_id = started.scheduled_event_id
-    runs.dispatcher.offer(
-        ref
-        for ref in obligations(run.state, run.inflight, runs.time_of(run))
-        if ref.scheduled_event_id == scheduled_event_id
+    owed = obligations(run.state, run.inflight, runs.time_of(run))
+    runs.dispatcher.offer_behind(
+        run.last_ticket, (ref for ref in owed if ref.scheduled_event_id == scheduled_event_id)
     )
 
 
@@ -220,4 +219,4 @@ def release_activity(
     del run.inflight.activities[scheduled_event_id]
     runs.wakeups.note_given_back(run)
     if offers:
-        runs.dispatcher.offer([activity_ref(run.state, activity)])
+        runs.dispatcher.offer_behind(run.last_ticket, [activity_ref(run.state, activity)])

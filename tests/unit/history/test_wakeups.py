@@ -159,6 +159,23 @@ def test_run_that_is_found_due_again_and_again_waits_once_to_be_loaded(clock: Ma
     assert wakeups._to_load.empty()
 
 
+def test_attempt_whose_time_comes_before_the_disk_has_it_is_offered_when_it_has(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = MemoryEngine(clock)
+    key = bench.start("a")
+    bench.run_task(key, schedule_activity(retry_policy={"initial_interval": seconds(0.001)}))
+    bench.start_activity(key, 5)
+    bench.take_refs()
+    with monkeypatch.context() as patch:
+        patch.setattr(bench, "settle", lambda: None)
+        bench.fail_activity(key, 5)
+        clock.advance(1)
+        assert bench.engine.wakeups.look_at_due() > 0
+        assert bench.take_refs() == []
+    assert [ref.attempt for ref in bench.take_refs()] == [2]
+
+
 def test_run_that_cannot_be_looked_at_is_looked_at_again(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
