@@ -21,6 +21,10 @@ PROBE_TIMEOUT: Final = 2.0
 _PROXY_VARIABLES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
 _NO_PROXY_VARIABLES: Final = ("no_grpc_proxy", "no_proxy")
 
+_NO_SERVER: Final = (
+    "something listens there, but does not answer as a gRPC server: another program, or a server"
+    " that has not begun to serve"
+)
 
 _WITHOUT_SCHEME: Final = re.compile(r"^(dns:(//[^/]*/)?|ipv4:|ipv6:)", re.IGNORECASE)
 
@@ -122,7 +126,7 @@ async def _why_not_plain(host: str, port: int) -> str:
     try:
         await _connect(host, port, anyone, host)
     except OSError:
-        return "something listens there, but does not answer as a gRPC server"
+        return _NO_SERVER
     return "the server expects TLS: connect with tls=True, or with a TlsConfig"
 
 
@@ -135,7 +139,7 @@ async def _why_not_encrypted(
         return f"the server's certificate is not accepted: {error.verify_message}"
     except OSError:
         return "the server does not speak TLS (connect without tls), or wants a client certificate"
-    return "something listens there, but does not answer as a gRPC server"
+    return _NO_SERVER
 
 
 async def _connect(

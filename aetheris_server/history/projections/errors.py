@@ -33,7 +33,7 @@ class ServersRunningError(RebuildError):
         where = f"; it took shard {shard_id}" if shard_id is not None else ""
         super().__init__(
             f"{who}{where}: expected none while a table is made again, since they write it too;"
-            " stop them, wait until their leases have run out, and repeat"
+            " stop them, wait a few seconds until their leases have run out, and repeat"
             " (--check may run beside them)"
         )
         self.addresses = tuple(addresses)
@@ -46,7 +46,8 @@ class OutOfStepError(RebuildError):
     def __init__(self, name: str, row_count: int, broken_count: int) -> None:
         super().__init__(
             f"{name} is out of step with the log: {row_count} rows differ,"
-            f" {broken_count} runs cannot be read"
+            f" {broken_count} runs cannot be read; without --check, and with the servers stopped,"
+            " rebuild makes the rows again"
         )
         self.name = name
         self.row_count = row_count
