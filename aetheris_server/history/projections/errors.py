@@ -24,12 +24,16 @@ class UnknownProjectionError(RebuildError):
 
 
 class ServersRunningError(RebuildError):
-    """Servers have the shards: `addresses` of those that are alive. Nothing is half-written: each
-    row is as it was, or what the log says.
+    """Servers have the shards, or another rebuild has: `addresses` of those that are alive. Nothing
+    is half-written: each row is as it was, or what the log says.
     """
 
     def __init__(self, addresses: Sequence[str], shard_id: int | None = None) -> None:
-        who = f"servers at {', '.join(addresses)} are running" if addresses else "a server began"
+        who = (
+            f"servers at {', '.join(addresses)} are running"
+            if addresses
+            else "a server or another rebuild began"
+        )
         where = f"; it took shard {shard_id}" if shard_id is not None else ""
         super().__init__(
             f"{who}{where}: expected none while a table is made again, since they write it too;"
