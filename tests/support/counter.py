@@ -3,13 +3,16 @@
     none ──added to──► counting ──its time──► closed
 
 A counter has a name, and is made by whoever first adds to it. What is added may be told to other
-counters: that is a call that it owes until it has noted what came of it, closed or not. What it
-notes is in a form of its own, and so is its snapshot. No file of the server knows of it.
+counters: that is a call that it owes until it has noted what came of it, closed or not. Adding may
+close it and begin the next one of its name, with the same amount. What it notes is in a form of its
+own, and so is its snapshot. No file of the server knows of it.
 """
 
 import json
-from collections.abc import Generator, Sequence
+import uuid
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,6 +37,11 @@ _MAX_TOLD_AT_ONCE = 1_000
 def counter_key(namespace_id: str, name: str) -> AggregateKey:
     """A counter's, whether it is there or not."""
     return AggregateKey(namespace_id, name, id_of_name(NAME, namespace_id, name), NAME)
+
+
+def next_key(key: AggregateKey) -> AggregateKey:
+    """Of the counter that one begins."""
+    return replace(key, id=str(uuid.uuid5(uuid.UUID(key.id), "next")))
 
 
 def counter_name(namespace_id: str, name: str) -> AggregateName:
@@ -113,6 +121,8 @@ class Counter(Aggregate):
                 self.counts[noted["request_id"]] = self.count
                 if "seconds" in noted:
                     self.expire_time = time + timedelta(seconds=noted["seconds"])
+                if noted.get("begins"):
+                    self._close_time = time
                 for index, name in enumerate(noted.get("tell", ())):
                     self.owed[self._seq * _MAX_TOLD_AT_ONCE + index] = name
             case "answered":
@@ -135,6 +145,15 @@ class Counter(Aggregate):
                 "log_bytes": self._log_bytes,
             }
         ).encode()
+
+    def begun_by(
+        self, record: log_pb2.LogRecord
+    ) -> Iterable[tuple[AggregateKey, log_pb2.LogRecord]]:
+        for fact in record.facts:
+            noted = json.loads(fact.machine_fact.data)
+            if noted.get("begins"):
+                first = {**noted, "begins": noted["begins"] - 1}
+                yield next_key(self.key), _to_record(from_timestamp(record.time), **first)
 
     # Time.
 

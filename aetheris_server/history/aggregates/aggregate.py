@@ -201,6 +201,24 @@ class Aggregate(Awaited, ABC):
         del call, outcome, now
         return None
 
+    # What begins with it.
+
+    def begun_by(
+        self, record: log_pb2.LogRecord
+    ) -> Iterable[tuple[AggregateKey, log_pb2.LogRecord]]:
+        """The first records of other aggregates that a record, already applied, begins: they are
+        written with it, or none of them is.
+
+        Args:
+            record: Its newest.
+
+        Returns:
+            Keys with new ids, all of its own shard, and the records. They follow from the state and
+            the record alone, so that whoever decides the record need not know of them.
+        """
+        del record
+        return ()
+
     # Its row, by which it is found.
 
     def add_row(self, changes: RowChanges, owes: bool) -> None:

@@ -95,7 +95,7 @@ class Changes:
         *others: tuple[Aggregate, log_pb2.LogRecord],
     ) -> Transition:
         """Apply an aggregate's next record, and those of others of its shard, and queue them for
-        the log: all or none.
+        the log, with the first records of those that they begin: all or none.
 
         Never awaits. The caller has just loaded or created the aggregates. A fault in here fails
         the shard: they are half changed, what is queued for them is not on disk yet, and so neither
@@ -106,8 +106,7 @@ class Changes:
         """
         shard = self._table.of(aggregate)
         self._committer.check_room()
-        changes = ((aggregate, record), *others)
-        aggregates = [changed for changed, _ in changes]
+        aggregates = [aggregate, *(other for other, _ in others)]
         if any(changed.is_dropped for changed in aggregates):
             # Its memory has left the cache since it was loaded, so it is not the aggregate's any
             # more.
@@ -122,10 +121,15 @@ class Changes:
             range_id=shard.range_id,
         )
         at_fault = aggregate
+        records = [record, *(its_record for _, its_record in others)]
         try:
-            for changed, its_record in changes:
+            # Those that are begun on the way have their turn, too.
+            for changed, its_record in zip(aggregates, records, strict=True):
                 at_fault = changed
                 self._apply(shard, changed, its_record, commit, transition)
+                for key, first in changed.begun_by(its_record):
+                    aggregates.append(self.create(key, first))
+                    records.append(first)
             for changed in aggregates:
                 if changed.seq == 1:
                     self._cache.put(changed)
@@ -140,7 +144,7 @@ class Changes:
             raise
         shard.last_ticket = transition.ticket
         self._committer.enqueue(commit)
-        _TRANSITIONS.inc(len(changes))
+        _TRANSITIONS.inc(len(records))
         return transition
 
     def _set_aside(self, aggregate: Aggregate) -> None:

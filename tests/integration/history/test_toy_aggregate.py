@@ -14,7 +14,14 @@ from aetheris_server.errors import (
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.storage.snapshots import PUT_SNAPSHOTS
 from tests.support.clock import ManualClock
-from tests.support.counter import NAME, Counter, counter_key, counters_served, decide_added
+from tests.support.counter import (
+    NAME,
+    Counter,
+    counter_key,
+    counters_served,
+    decide_added,
+    next_key,
+)
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench, start_request
 from tests.support.wait import wait_until
 
@@ -176,3 +183,47 @@ async def test_aggregate_that_is_no_run_is_not_found_as_one(migrated_postgres_ds
             bench.engine.cache.drop(counter)
             with pytest.raises(WorkflowNotFoundError):
                 await bench.service.describe_workflow(NAMESPACE_ID, request)
+
+
+async def test_aggregates_that_a_record_begins_are_written_with_it(
+    migrated_postgres_dsn: str,
+) -> None:
+    key = counter_key(NAMESPACE_ID, "apples")
+    second, third = next_key(key), next_key(next_key(key))
+    with counters_served():
+        async with history_bench(migrated_postgres_dsn) as bench:
+            await _add(bench, "apples", "1", 3, begins=2)
+            in_memory = [_state(_loaded(bench, each.id)) for each in (key, second, third)]
+            rows = await bench.db.fetch("SELECT id::text FROM aggregates WHERE close_time IS NULL")
+            assert rows == [(third.id,)]
+        async with history_bench(migrated_postgres_dsn) as bench:
+            loaded = [
+                cast("Counter", await bench.engine.load(each)) for each in (key, second, third)
+            ]
+            assert [_state(each) for each in loaded] == in_memory
+            assert [each.count for each in loaded] == [3, 3, 3]
+            assert [each.is_open for each in loaded] == [False, False, True]
+
+
+async def test_aggregate_that_a_lost_record_began_is_not_there(migrated_postgres_dsn: str) -> None:
+    key = counter_key(NAMESPACE_ID, "apples")
+    with counters_served():
+        async with history_bench(migrated_postgres_dsn) as bench:
+            counter = await _add(bench, "apples", "1")
+            now = bench.engine.time_of(counter)
+            record = decide_added(counter, "2", 1, now, begins=1)
+            assert record is not None
+            ticket = bench.engine.commit(counter, record).ticket
+            assert bench.engine.cache.peek(next_key(key).id) is not None
+            owner = bench.engine.shards[counter.shard_id].owner
+            bench.engine.committer.fail_shard(owner)
+            with pytest.raises(Exception, match="the commit failed"):
+                await ticket.wait()
+            await wait_until(lambda: counter.shard_id in bench.engine.shards)
+            assert (await _load(bench.engine, "apples")).is_open
+            with pytest.raises(AggregateNotFoundError):
+                await bench.engine.load(next_key(key))
+
+
+def _loaded(bench: HistoryBench, id_: str) -> Counter:
+    return cast("Counter", bench.engine.cache.peek(id_))
