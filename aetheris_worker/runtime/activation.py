@@ -7,30 +7,9 @@ activation of the next one, since nothing that the code did then is in the histo
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from aetheris.api.v1 import history_pb2
 from aetheris.api.v1.history_pb2 import HistoryEvent
-
-COMMAND_EVENT_TYPES: Final[frozenset[int]] = frozenset(
-    {
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED,
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED,
-        history_pb2.EVENT_TYPE_TIMER_STARTED,
-        history_pb2.EVENT_TYPE_TIMER_CANCELLED,
-        history_pb2.EVENT_TYPE_MARKER_RECORDED,
-        history_pb2.EVENT_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED,
-        history_pb2.EVENT_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED,
-        history_pb2.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED,
-        history_pb2.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES,
-        history_pb2.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED,
-        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED,
-        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED,
-        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED,
-        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW,
-    }
-)
-"""Events that exist because workflow code gave a command."""
 
 
 @dataclass(frozen=True, slots=True)

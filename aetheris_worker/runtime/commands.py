@@ -5,9 +5,9 @@ back as events in that same order, so replay compares the two queues one by one.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
-from aetheris.api.v1 import history_pb2
 from aetheris.api.v1.command_pb2 import Command
 from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
 from aetheris_worker.runtime.errors import NondeterminismError
@@ -44,9 +44,14 @@ class ProducedCommand(Protocol):
 
 
 class CommandLog:
-    """Commands of the current activation, and those whose events have not been seen yet."""
+    """Commands of the current activation, and those whose events have not been seen yet.
 
-    def __init__(self) -> None:
+    Args:
+        describe_event: What an event records, in the words that ProducedCommand.describe uses.
+    """
+
+    def __init__(self, describe_event: Callable[[HistoryEvent], str]) -> None:
+        self._describe_event = describe_event
         self._produced: list[ProducedCommand] = []
         self._unrecorded: deque[ProducedCommand] = deque()
         self._is_closed = False
@@ -99,10 +104,9 @@ class CommandLog:
             raise NondeterminismError(0, "", "nothing more", produced)
         raise self._disagreement(next_event, produced)
 
-    @staticmethod
-    def _disagreement(event: HistoryEvent, produced: str) -> NondeterminismError:
+    def _disagreement(self, event: HistoryEvent, produced: str) -> NondeterminismError:
         return NondeterminismError(
-            event.event_id, event_type_name(event.event_type), describe_event(event), produced
+            event.event_id, event_type_name(event.event_type), self._describe_event(event), produced
         )
 
 
@@ -112,26 +116,3 @@ def event_type_name(event_type: int) -> str:
         return EventType.Name(event_type).removeprefix("EVENT_TYPE_")  # type: ignore[arg-type]
     except ValueError:
         return str(event_type)
-
-
-def describe_event(event: HistoryEvent) -> str:
-    """What the event records, in the words that ProducedCommand.describe uses."""
-    match event.event_type:
-        case history_pb2.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
-            scheduled = event.activity_task_scheduled_event_attributes
-            return f"activity {scheduled.activity_id!r} of type {scheduled.activity_type.name!r}"
-        case history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED:
-            requested = event.activity_task_cancel_requested_event_attributes
-            return f"a request to cancel the activity of event {requested.scheduled_event_id}"
-        case history_pb2.EVENT_TYPE_TIMER_STARTED:
-            return f"the start of timer {event.timer_started_event_attributes.timer_id!r}"
-        case history_pb2.EVENT_TYPE_TIMER_CANCELLED:
-            return f"the end of timer {event.timer_cancelled_event_attributes.timer_id!r}"
-        case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
-            return "the completion of the run"
-        case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:
-            return "the failure of the run"
-        case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED:
-            return "the cancellation of the run"
-        case _:
-            return event_type_name(event.event_type).lower().replace("_", " ")

@@ -5,24 +5,26 @@ Signals that came before the run's first task are handled before its run method 
 
 import asyncio
 import contextvars
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVarTuple, cast
 
 from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_client.errors import AetherisError, CancelledError, FailureError, PayloadEncodeError
 from aetheris_client.failure import to_failure
 from aetheris_client.signatures import signature_of
-from aetheris_worker.runtime.closing import (
+from aetheris_worker.runtime.definitions import WorkflowDefinition
+from aetheris_worker.runtime.errors import PASSING, ForbiddenCallError, fault_behind
+from aetheris_worker.runtime.machines.lifecycle import (
     CancelRunCommand,
     ClosingCommand,
     CompleteRunCommand,
     FailRunCommand,
 )
-from aetheris_worker.runtime.definitions import WorkflowDefinition
-from aetheris_worker.runtime.errors import PASSING, ForbiddenCallError, fault_behind
+from aetheris_worker.runtime.machines.signal import AsyncFunction
 from aetheris_worker.runtime.run import WorkflowRun
-from aetheris_worker.runtime.signals import AsyncFunction
+
+Ts = TypeVarTuple("Ts")
 
 
 class QueryNotFoundError(AetherisError):
@@ -68,17 +70,18 @@ class WorkflowEntry:
         """Nothing the code could do now would count."""
         return self.closing is not None or self.error is not None
 
-    def create(self) -> None:
-        """Make the instance, before anything else runs."""
+    def create(self, started: HistoryEvent) -> None:
+        """The run's first event: make the instance, before anything else runs."""
+        self._run.first_event = started
         self._run.loop.call_soon(self._create, context=self._context)
 
     def begin(self, arguments: Payloads) -> None:
         """Call the run method, after what has been asked for before."""
         self._run.loop.call_soon(self._begin, arguments, context=self._context)
 
-    def signal(self, event: HistoryEvent) -> None:
-        """Call the signal's handler."""
-        self._run.loop.call_soon(self._run.signals.deliver, event, context=self._context)
+    def call_soon(self, callback: Callable[[*Ts], object], *arguments: *Ts) -> None:
+        """Call it in the code's own context, behind what has been asked for before."""
+        self._run.loop.call_soon(callback, *arguments, context=self._context)
 
     def cancel(self) -> None:
         """Cancel the run method; where it has not begun, once it first waits."""

@@ -150,6 +150,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         # Taking coroutines down wakes those that wait for them.
         self._ready.clear()
         self.owner = None
+        self._start_timer = _start_none
 
     def live_tasks(self) -> list[WorkflowTask[Any]]:
         """Tasks that are not done, oldest first."""
@@ -287,6 +288,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """DelayedCallback cancels its timer by itself."""
+
+
+def _start_none(_: float, __: Callable[[], None]) -> Timer:
+    raise RunEvictedError
 
 
 class _Entered:

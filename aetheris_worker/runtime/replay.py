@@ -5,7 +5,7 @@ commands are compared with the events that record them. Only the commands of the
 the one in hand, are new.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from aetheris.api.v1 import history_pb2
@@ -13,12 +13,13 @@ from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_client.converter import DataConverter
 from aetheris_worker.runtime import guard
-from aetheris_worker.runtime.activation import COMMAND_EVENT_TYPES, Activation, activations_of
+from aetheris_worker.runtime.activation import Activation, activations_of
 from aetheris_worker.runtime.commands import ProducedCommand, event_type_name
 from aetheris_worker.runtime.definitions import WorkflowDefinition
 from aetheris_worker.runtime.entry import WorkflowEntry
 from aetheris_worker.runtime.errors import HistoryError, ReadOnlyError, StrayError
 from aetheris_worker.runtime.info import RunId
+from aetheris_worker.runtime.registry import RUN_MACHINES
 from aetheris_worker.runtime.run import WorkflowRun
 
 # So many turns of the loop count as progress in one workflow task. Enough to begin ten thousand
@@ -131,6 +132,7 @@ class RunMachine:
     def _apply(self, events: Sequence[HistoryEvent]) -> HistoryEvent | None:
         """Returns the event behind the last task's commands."""
         after_commands: HistoryEvent | None = None
+        command_events = RUN_MACHINES.commands
         for event in events:
             if event.event_id != self._last_event_id + 1:
                 raise HistoryError(
@@ -139,7 +141,7 @@ class RunMachine:
                 )
             self._last_event_id = event.event_id
             kind = event.event_type
-            if kind in COMMAND_EVENT_TYPES:
+            if kind in command_events:
                 self.run.commands.match(event)
                 after_commands = None
                 continue
@@ -150,15 +152,15 @@ class RunMachine:
 
     def _apply_other(self, event: HistoryEvent) -> None:
         kind = event.event_type
-        if kind in _IGNORED:
+        if kind in RUN_MACHINES.ignored:
             return
-        apply = _APPLY.get(kind)
+        apply = RUN_MACHINES.events.get(kind)
         if apply is None:
             raise HistoryError(
                 f"event {event.event_id} ({event_type_name(kind)}) is not known to this worker; "
                 "a newer one is needed"
             )
-        apply(self.run, self._entry, event)
+        apply(self.run.parts, self._entry, event)
 
     def _set_clock(self, started: HistoryEvent) -> None:
         attributes = started.workflow_task_started_event_attributes
@@ -186,66 +188,3 @@ class _OnlyExceptions:
 
 
 _ONLY_EXCEPTIONS: Final = _OnlyExceptions()
-
-
-def _start(run: WorkflowRun, entry: WorkflowEntry, event: HistoryEvent) -> None:
-    run.first_event = event
-    entry.create()
-
-
-def _close_activity_completed(run: WorkflowRun, _: WorkflowEntry, event: HistoryEvent) -> None:
-    completed = event.activity_task_completed_event_attributes
-    run.close_activity(completed.scheduled_event_id, event)
-
-
-def _close_activity_failed(run: WorkflowRun, _: WorkflowEntry, event: HistoryEvent) -> None:
-    run.close_activity(event.activity_task_failed_event_attributes.scheduled_event_id, event)
-
-
-def _close_activity_timed_out(run: WorkflowRun, _: WorkflowEntry, event: HistoryEvent) -> None:
-    run.close_activity(event.activity_task_timed_out_event_attributes.scheduled_event_id, event)
-
-
-def _close_activity_cancelled(run: WorkflowRun, _: WorkflowEntry, event: HistoryEvent) -> None:
-    run.close_activity(event.activity_task_cancelled_event_attributes.scheduled_event_id, event)
-
-
-def _fire_timer(run: WorkflowRun, _: WorkflowEntry, event: HistoryEvent) -> None:
-    run.timers.fire(event.timer_fired_event_attributes.timer_id, event.event_id)
-
-
-def _signal(_: WorkflowRun, entry: WorkflowEntry, event: HistoryEvent) -> None:
-    entry.signal(event)
-
-
-def _cancel(_: WorkflowRun, entry: WorkflowEntry, __: HistoryEvent) -> None:
-    entry.cancel()
-
-
-_APPLY: Final[Mapping[int, Callable[[WorkflowRun, WorkflowEntry, HistoryEvent], None]]] = {
-    history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED: _start,
-    history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED: _signal,
-    history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED: _cancel,
-    history_pb2.EVENT_TYPE_ACTIVITY_TASK_COMPLETED: _close_activity_completed,
-    history_pb2.EVENT_TYPE_ACTIVITY_TASK_FAILED: _close_activity_failed,
-    history_pb2.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT: _close_activity_timed_out,
-    history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED: _close_activity_cancelled,
-    history_pb2.EVENT_TYPE_TIMER_FIRED: _fire_timer,
-}
-
-_IGNORED: Final[frozenset[int]] = frozenset(
-    {
-        history_pb2.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED,
-        history_pb2.EVENT_TYPE_WORKFLOW_TASK_STARTED,
-        history_pb2.EVENT_TYPE_WORKFLOW_TASK_COMPLETED,
-        history_pb2.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT,
-        history_pb2.EVENT_TYPE_WORKFLOW_TASK_FAILED,
-        history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED,
-        # The run was closed from outside: its code never learns of it.
-        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED,
-        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT,
-        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_OPTIONS_UPDATED,
-        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_PAUSED,
-        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_UNPAUSED,
-    }
-)

@@ -1,31 +1,25 @@
-"""What workflow code can ask of its run: activities, timers, time, chance.
+"""What workflow code can ask of its run: time, chance, what it was started with; and its parts, by
+which machines serve the rest.
 
 Every request gets its id from a counter of the run, so the same code asks for the same ids again.
-Events of the world come in through the methods that replay.py calls.
 """
 
 import asyncio
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_client.converter import DataConverter
-from aetheris_client.options import check_options
-from aetheris_worker.runtime.activity import (
-    ActivityHandle,
-    ActivityMachine,
-    ActivityOptions,
-    ActivityRun,
-)
 from aetheris_worker.runtime.commands import CommandLog
 from aetheris_worker.runtime.errors import HistoryError
 from aetheris_worker.runtime.info import RunId, WorkflowInfo, read_info
 from aetheris_worker.runtime.loop import WorkflowLoop
-from aetheris_worker.runtime.signals import SignalBox
-from aetheris_worker.runtime.timer import RunTimers
+from aetheris_worker.runtime.machines.signal import SignalBox
+from aetheris_worker.runtime.machines.timer import TimerMachine, Timers
+from aetheris_worker.runtime.parts import Parts, RunScope
+from aetheris_worker.runtime.registry import RUN_MACHINES
 
 
 class WorkflowRun:
@@ -39,24 +33,22 @@ class WorkflowRun:
         history_length: Events up to the current workflow task.
         suggests_continue_as_new: The server finds the history long.
         cancel_requested: Somebody asked the run to cancel.
-        signals: Its signals and their handlers.
-        timers: Those that it has started.
+        parts: What machines keep of it.
+        signals: Its signals and their handlers; one of its parts.
     """
 
     def __init__(self, run_id: RunId, converter: DataConverter) -> None:
         self.id = run_id
         self.converter = converter
-        self.commands = CommandLog()
-        self.timers = RunTimers(self.commands)
-        self.loop = WorkflowLoop(self, self.timers.start, run_id.run_id)
+        self.commands = CommandLog(RUN_MACHINES.describe)
+        self.loop = WorkflowLoop(self, self._start_timer, run_id.run_id)
+        self.parts = Parts(RunScope(self.loop, self.commands, converter))
         self.is_replaying = False
         self.history_length = 0
         self.suggests_continue_as_new = False
         self.cancel_requested = False
         self.first_event: HistoryEvent | None = None
-        self.signals = SignalBox(self.loop, converter)
-        self._activity_run = ActivityRun(self.loop, self.commands, converter)
-        self._activity_count = 0
+        self.signals = self.parts.make(SignalBox)
 
     # For workflow code.
 
@@ -84,36 +76,6 @@ class WorkflowRun:
     def uuid4(self) -> uuid.UUID:
         """A UUID from that source."""
         return uuid.UUID(int=self.random().getrandbits(128), version=4)
-
-    def schedule_activity(
-        self,
-        activity_type: str,
-        arguments: Sequence[object],
-        options: ActivityOptions,
-        activity_id: str | None,
-        argument_types: Sequence[object],
-        result_type: object,
-    ) -> ActivityHandle[Any]:
-        """Schedule it.
-
-        Raises:
-            ValueError: See ActivityOptions.check.
-            PayloadEncodeError: An argument has no encoding.
-        """
-        self.loop.check_writable("scheduling an activity")
-        options.check(activity_type)
-        check_options("activity", activity_id=activity_id)
-        payloads = self.converter.to_payloads(arguments, argument_types)
-        self._activity_count += 1
-        machine = ActivityMachine(
-            activity_id or str(self._activity_count),
-            activity_type,
-            payloads,
-            options,
-            result_type,
-            self._activity_run,
-        )
-        return machine.handle
 
     async def wait_condition(
         self, predicate: Callable[[], bool], timeout_seconds: float | None
@@ -151,19 +113,12 @@ class WorkflowRun:
 
     # For replay.
 
-    def close_activity(self, scheduled_event_id: int, event: HistoryEvent) -> None:
-        """The activity has ended."""
-        machine = self._activity_run.open.pop(scheduled_event_id, None)
-        if machine is None:
-            raise HistoryError(
-                f"event {event.event_id} ends the activity of event {scheduled_event_id}, "
-                "which is not open"
-            )
-        machine.close(event)
-
     def set_replaying(self, is_replaying: bool) -> None:
         """Whether the code repeats, from now on, what it did before."""
         self.is_replaying = self.signals.is_silent = is_replaying
+
+    def _start_timer(self, delay: float, on_fire: Callable[[], None]) -> TimerMachine:
+        return self.parts.make(Timers).start(delay, on_fire)
 
     def _started_event(self) -> HistoryEvent:
         if self.first_event is None:

@@ -6,10 +6,10 @@ wait_for, timeout, Event, Lock, Queue, TaskGroup) work on the run's own event lo
 """
 
 from aetheris_worker.retry import RetryPolicy
-from aetheris_worker.runtime.activity import ActivityCancellationType, ActivityHandle
 from aetheris_worker.runtime.definitions import HandlerUnfinishedPolicy
 from aetheris_worker.runtime.errors import NondeterminismError
 from aetheris_worker.runtime.info import ParentInfo, WorkflowInfo
+from aetheris_worker.runtime.machines.activity import ActivityCancellationType, ActivityHandle
 from aetheris_worker.workflow.activity_options import StartActivityOptions
 from aetheris_worker.workflow.current_run import NotInWorkflowError
 from aetheris_worker.workflow.decorators import defn, query, run, signal

@@ -7,12 +7,13 @@ from typing import Any, Final, TypedDict, Unpack
 from aetheris_client.options import check_names
 from aetheris_client.signatures import signature_of
 from aetheris_worker.retry import RetryPolicy
-from aetheris_worker.runtime.activity import (
+from aetheris_worker.runtime.definitions import ActivityDefinition
+from aetheris_worker.runtime.machines.activity import (
+    Activities,
     ActivityCancellationType,
     ActivityHandle,
     ActivityOptions,
 )
-from aetheris_worker.runtime.definitions import ActivityDefinition
 from aetheris_worker.workflow.current_run import current_run
 
 
@@ -86,7 +87,7 @@ def schedule_activity(
         capabilities=take("capabilities", ()),
         at_most_once=at_most_once,
     )
-    return run.schedule_activity(
+    return run.parts.make(Activities).schedule(
         name, arguments, how, take("activity_id"), argument_types, result_type
     )
 

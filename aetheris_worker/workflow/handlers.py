@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from aetheris_worker.runtime.signals import SignalHandler
+from aetheris_worker.runtime.machines.signal import SignalHandler
 from aetheris_worker.workflow.current_run import current_run
 
 

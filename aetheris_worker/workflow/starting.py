@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, TypeVarTuple, Unpack, overload
 
-from aetheris_worker.runtime.activity import ActivityHandle
+from aetheris_worker.runtime.machines.activity import ActivityHandle
 from aetheris_worker.workflow.activity_options import StartActivityOptions, schedule_activity
 
 R = TypeVar("R")

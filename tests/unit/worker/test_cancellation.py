@@ -10,6 +10,7 @@ import pytest
 
 from aetheris_client.errors import ActivityError
 from aetheris_worker import RetryPolicy, workflow
+from aetheris_worker.runtime.machines.timer import Timers
 from aetheris_worker.workflow import ActivityCancellationType
 from tests.unit.worker.driver import Session
 
@@ -119,7 +120,7 @@ class Waits:
 def test_timeout_around_an_activity_is_a_timeout_error(way: str, how: str) -> None:
     session = Session(Waits, way, how)
     session.step()
-    timers = sorted(session.machine.run.timers.open)
+    timers = sorted(session.machine.run.parts.make(Timers).open)
     session.history.timer_fired(timers[0])
     while session.step()[-1:] != ["complete"]:
         session.history.timer_fired(timers.pop())

@@ -11,6 +11,7 @@ import pytest
 
 from aetheris_worker import workflow
 from aetheris_worker.runtime.errors import ForbiddenCallError, RunEvictedError
+from aetheris_worker.runtime.machines.timer import Timers
 from tests.unit.worker.driver import Session, evict_all
 
 MINUTE = timedelta(minutes=1)
@@ -59,7 +60,7 @@ def test_asyncio_tools_run_on_durable_timers() -> None:
     session.history.timer_fired("3")
     assert session.step()[0] == "cancel timer 4"
     while not session.machine.is_closed:
-        session.history.timer_fired(min(session.machine.run.timers.open))
+        session.history.timer_fired(min(session.machine.run.parts.make(Timers).open))
         session.step()
     assert session.result() == ["a", "b", "timeout", "wait_for"]
     session.replay()

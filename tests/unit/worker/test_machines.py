@@ -6,19 +6,20 @@ from datetime import timedelta
 import pytest
 
 from aetheris_client.converter import DataConverter
-from aetheris_worker.runtime import activity, timer
-from aetheris_worker.runtime.activity import (
+from aetheris_worker.runtime.commands import CommandLog
+from aetheris_worker.runtime.errors import HistoryError
+from aetheris_worker.runtime.loop import WorkflowLoop
+from aetheris_worker.runtime.machines import activity, timer
+from aetheris_worker.runtime.machines.activity import (
     ActivityCancellationType,
     ActivityInput,
     ActivityMachine,
     ActivityOptions,
-    ActivityRun,
     ActivityStage,
 )
-from aetheris_worker.runtime.commands import CommandLog
-from aetheris_worker.runtime.errors import HistoryError
-from aetheris_worker.runtime.loop import WorkflowLoop
-from aetheris_worker.runtime.timer import TimerInput, TimerMachine, TimerStage
+from aetheris_worker.runtime.machines.timer import TimerInput, TimerMachine, TimerStage
+from aetheris_worker.runtime.parts import RunScope
+from aetheris_worker.runtime.registry import RUN_MACHINES
 from tests.support.history_builder import HistoryBuilder
 
 TIMER_PATHS = {
@@ -51,7 +52,7 @@ ACTIVITY_PATHS = {
 
 @pytest.mark.parametrize("state, cause", list(itertools.product(TimerStage, TimerInput)))
 def test_timer_machine_moves_as_its_table_says(state: TimerStage, cause: TimerInput) -> None:
-    machine = TimerMachine("1", 5.0, lambda: None, {}, CommandLog())
+    machine = TimerMachine("1", 5.0, lambda: None, {}, new_log())
     for step in TIMER_PATHS[state]:
         machine.move(step)
     assert machine.state is state
@@ -82,7 +83,7 @@ def test_activity_machine_moves_as_its_table_says(
 
 
 def test_activity_that_is_cancelled_twice_asks_once() -> None:
-    commands = CommandLog()
+    commands = new_log()
     machine = new_activity(ActivityCancellationType.WAIT_CANCELLATION_COMPLETED, commands)
     history = HistoryBuilder("Flow")
     commands.seal()
@@ -96,7 +97,7 @@ def test_activity_that_is_cancelled_twice_asks_once() -> None:
 
 
 def test_schedule_command_carries_every_option() -> None:
-    commands = CommandLog()
+    commands = new_log()
     new_activity(ActivityCancellationType.TRY_CANCEL, commands)
     command = commands.seal()[0].to_proto().schedule_activity_task_command_attributes
     assert command.schedule_to_close_timeout.ToTimedelta() == timedelta(days=2, seconds=1)
@@ -111,9 +112,9 @@ def test_schedule_command_carries_every_option() -> None:
 def new_activity(
     cancellation_type: ActivityCancellationType, commands: CommandLog | None = None
 ) -> ActivityMachine:
-    commands = commands or CommandLog()
+    commands = commands or new_log()
     loop = WorkflowLoop(None, lambda _, __: pytest.fail("no timers here"))
-    run = ActivityRun(loop, commands, DataConverter.default())
+    scope = RunScope(loop, commands, DataConverter.default())
     options = ActivityOptions(
         task_queue="queue",
         schedule_to_close_timeout=timedelta(days=2, seconds=1),
@@ -125,4 +126,8 @@ def new_activity(
         capabilities=["gpu"],
         at_most_once=True,
     )
-    return ActivityMachine("1", "work", None, options, None, run)
+    return ActivityMachine("1", "work", None, options, None, scope, {})
+
+
+def new_log() -> CommandLog:
+    return CommandLog(RUN_MACHINES.describe)

@@ -157,12 +157,12 @@ def test_command_behind_the_end_is_allowed_where_the_end_is_not_the_whole() -> N
     assert machine_of(Recorded).advance(history.events, is_whole=False) == ()
 
 
-def test_command_that_this_worker_cannot_give_is_told() -> None:
+def test_marker_that_the_code_does_not_give_is_told() -> None:
     history = HistoryBuilder("Flow")
     history.task()
     history.add(EventType.EVENT_TYPE_MARKER_RECORDED)
     history.task_started()
-    with pytest.raises(NondeterminismError, match="marker recorded; the code scheduled activity"):
+    with pytest.raises(NondeterminismError, match="marker ''; the code scheduled activity"):
         machine_of(Recorded).advance(history.events)
 
 

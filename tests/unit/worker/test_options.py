@@ -8,7 +8,7 @@ import pytest
 
 from aetheris_worker import Worker, workflow
 from aetheris_worker.retry import RetryPolicy
-from aetheris_worker.runtime.activity import ActivityOptions
+from aetheris_worker.runtime.machines.activity import ActivityOptions
 
 MINUTE = timedelta(minutes=1)
 OPTIONS = [field.name for field in fields(ActivityOptions)]

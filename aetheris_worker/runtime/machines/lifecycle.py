@@ -1,10 +1,18 @@
-"""The command that ends a run. There is at most one, and nothing follows it."""
+"""How a run begins and ends.
+
+There is at most one command that ends it, and nothing follows that. Of a run that is closed from
+outside the code never learns.
+"""
+
+from typing import Final
 
 from aetheris.api.v1 import command_pb2, history_pb2
 from aetheris.api.v1.command_pb2 import Command
 from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.failure_pb2 import Failure
 from aetheris.api.v1.history_pb2 import HistoryEvent
+from aetheris_worker.runtime.machine import Machine, RunCode
+from aetheris_worker.runtime.parts import Parts
 
 
 class _ClosingCommand:
@@ -68,3 +76,29 @@ class CancelRunCommand(_ClosingCommand):
 
 
 ClosingCommand = CompleteRunCommand | FailRunCommand | CancelRunCommand
+
+
+def _started(_: Parts, code: RunCode, event: HistoryEvent) -> None:
+    code.create(event)
+
+
+MACHINE: Final = Machine(
+    name="lifecycle",
+    commands={
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED: lambda _: "the completion of the run",
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED: lambda _: "the failure of the run",
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED: (
+            lambda _: "the cancellation of the run"
+        ),
+    },
+    events={history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED: _started},
+    ignored=frozenset(
+        {
+            history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED,
+            history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT,
+            history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_OPTIONS_UPDATED,
+            history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_PAUSED,
+            history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_UNPAUSED,
+        }
+    ),
+)

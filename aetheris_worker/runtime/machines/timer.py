@@ -12,6 +12,8 @@ from aetheris.api.v1.command_pb2 import Command
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_worker.runtime.commands import CommandLog
 from aetheris_worker.runtime.errors import HistoryError
+from aetheris_worker.runtime.machine import Machine, RunCode
+from aetheris_worker.runtime.parts import Parts, RunPart, RunScope
 from aetheris_worker.runtime.transitions import next_state
 
 _MICROSECONDS: Final = 1_000_000
@@ -86,22 +88,22 @@ class TimerMachine:
         self.state = next_state(TRANSITIONS, self.state, cause, f"timer {self.timer_id!r}")
 
 
-class RunTimers:
+class Timers(RunPart):
     """The timers of one run.
 
     Attributes:
         open: Those that have neither fired nor been cancelled, by id.
     """
 
-    def __init__(self, commands: CommandLog) -> None:
-        self._commands = commands
+    def __init__(self, scope: RunScope) -> None:
+        super().__init__(scope)
         self.open: dict[str, TimerMachine] = {}
         self._count = 0
 
     def start(self, delay: float, on_fire: Callable[[], None]) -> TimerMachine:
         """Start one, in seconds."""
         self._count += 1
-        return TimerMachine(str(self._count), delay, on_fire, self.open, self._commands)
+        return TimerMachine(str(self._count), delay, on_fire, self.open, self.scope.commands)
 
     def fire(self, timer_id: str, event_id: int) -> None:
         """The event is in the history: the timer has fired."""
@@ -165,3 +167,25 @@ class CancelTimerCommand:
 
     def describe(self) -> str:
         return f"cancelled timer {self._timer.timer_id!r}"
+
+
+def _fired(parts: Parts, _: RunCode, event: HistoryEvent) -> None:
+    parts.make(Timers).fire(event.timer_fired_event_attributes.timer_id, event.event_id)
+
+
+def _describe_started(event: HistoryEvent) -> str:
+    return f"the start of timer {event.timer_started_event_attributes.timer_id!r}"
+
+
+def _describe_cancelled(event: HistoryEvent) -> str:
+    return f"the end of timer {event.timer_cancelled_event_attributes.timer_id!r}"
+
+
+MACHINE: Final = Machine(
+    name="timer",
+    commands={
+        history_pb2.EVENT_TYPE_TIMER_STARTED: _describe_started,
+        history_pb2.EVENT_TYPE_TIMER_CANCELLED: _describe_cancelled,
+    },
+    events={history_pb2.EVENT_TYPE_TIMER_FIRED: _fired},
+)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from aetheris.api.v1 import history_pb2
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_client.converter import DataConverter
 from aetheris_client.signatures import signature_of
@@ -22,7 +23,8 @@ from aetheris_worker.runtime.definitions import (
     WorkflowDefinition,
 )
 from aetheris_worker.runtime.errors import PASSING, ForbiddenCallError, fault_behind
-from aetheris_worker.runtime.loop import WorkflowLoop
+from aetheris_worker.runtime.machine import Machine, RunCode
+from aetheris_worker.runtime.parts import Parts, RunPart, RunScope
 
 AsyncFunction = Callable[..., Awaitable[object]]
 
@@ -62,7 +64,7 @@ class SignalHandler:
         return (*self.leading, *values)
 
 
-class SignalBox:
+class SignalBox(RunPart):
     """See the module.
 
     Attributes:
@@ -70,11 +72,10 @@ class SignalBox:
         is_silent: No warnings: the code only repeats what it did before.
     """
 
-    def __init__(self, loop: WorkflowLoop, converter: DataConverter) -> None:
+    def __init__(self, scope: RunScope) -> None:
+        super().__init__(scope)
         self.on_error: Callable[[BaseException], None] | None = None
         self.is_silent = False
-        self._loop = loop
-        self._converter = converter
         self._handlers: dict[str, SignalHandler] = {}
         self._dynamic: SignalHandler | None = None
         self._waiting: list[HistoryEvent] = []
@@ -109,7 +110,7 @@ class SignalBox:
         """From now on this one, or none, handles the signals of the name, or those of no other
         handler; it gets at once, in order, those that wait.
         """
-        self._loop.check_writable("setting a signal handler")
+        self.scope.loop.check_writable("setting a signal handler")
         if name is None:
             self._dynamic = handler
         elif handler is None:
@@ -131,7 +132,7 @@ class SignalBox:
             return
         # Failing the task over a bad signal would let any client stop any run for good.
         try:
-            arguments = handler.decode(event, self._converter)
+            arguments = handler.decode(event, self.scope.converter)
         except Exception as error:  # noqa: BLE001 - converters raise what they please
             if isinstance(fault_behind(error), ForbiddenCallError):
                 # A fault of the types' code, which no other input mends.
@@ -197,7 +198,7 @@ class SignalBox:
         function: AsyncFunction,
         arguments: Sequence[object],
     ) -> None:
-        task = self._loop.create_task(self._guard(function, arguments), name=f"signal {name}")
+        task = self.scope.loop.create_task(self._guard(function, arguments), name=f"signal {name}")
         self._running[task] = (name, handler)
         task.add_done_callback(self._forget)
 
@@ -228,3 +229,13 @@ def _is_async(function: Function) -> bool:
 def _counted(names: Iterable[str]) -> str:
     """As in `'approve' (2), 'note' (1)`."""
     return ", ".join(f"{name!r} ({count})" for name, count in Counter(names).items())
+
+
+def _signaled(parts: Parts, code: RunCode, event: HistoryEvent) -> None:
+    code.call_soon(parts.make(SignalBox).deliver, event)
+
+
+MACHINE: Final = Machine(
+    name="signal",
+    events={history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED: _signaled},
+)

@@ -8,7 +8,7 @@ go by that. ActivityError caused by CancelledError is an activity that cancelled
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
 from typing import Any, Final, TypeVar, cast
@@ -21,16 +21,16 @@ from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.failure_pb2 import Failure, RetryState
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris.api.v1.workflow_pb2 import ActivityDelivery
-from aetheris_client.converter import DataConverter
 from aetheris_client.failure import from_failure
 from aetheris_client.options import check_options, check_text
 from aetheris_worker.durations import check_timeout
 from aetheris_worker.retry import RetryPolicy
 from aetheris_worker.runtime import guard
-from aetheris_worker.runtime.commands import CommandLog
 from aetheris_worker.runtime.errors import HistoryError, fault_behind
 from aetheris_worker.runtime.futures import WorkflowFuture
 from aetheris_worker.runtime.loop import WorkflowLoop
+from aetheris_worker.runtime.machine import Machine, RunCode
+from aetheris_worker.runtime.parts import Parts, RunPart, RunScope
 from aetheris_worker.runtime.transitions import next_state
 
 R = TypeVar("R")
@@ -168,7 +168,8 @@ class ActivityMachine:
         arguments: Payloads | None,
         options: ActivityOptions,
         result_type: object,
-        run: "ActivityRun",
+        scope: RunScope,
+        open_activities: "dict[int, ActivityMachine]",
     ) -> None:
         self.activity_id = activity_id
         self.activity_type = activity_type
@@ -176,26 +177,33 @@ class ActivityMachine:
         self.options = options
         self.scheduled_event_id = 0
         self.state = ActivityStage.SCHEDULING
-        self.handle: ActivityHandle[Any] = ActivityHandle(run.loop, activity_id, self.cancel)
+        self.handle: ActivityHandle[Any] = ActivityHandle(scope.loop, activity_id, self.cancel)
         self._is_cancel_asked = False
         self._result_type = result_type
-        self._run = run
-        run.commands.add(ScheduleActivityCommand(self))
+        self._scope = scope
+        self._open_activities = open_activities
+        scope.commands.add(ScheduleActivityCommand(self))
 
     def cancel(self) -> bool:
         """The code does not want it any more; whether it waits no longer either."""
-        self._run.loop.check_writable("cancelling an activity")
+        self._scope.loop.check_writable("cancelling an activity")
         was = self.state
         how = self.options.cancellation_type
         abandons = how is ActivityCancellationType.ABANDON
         self.move(ActivityInput.ABANDON if abandons else ActivityInput.CANCEL)
         if was is ActivityStage.SCHEDULED and self.state is ActivityStage.CANCELLING:
-            self._run.commands.add(RequestCancelActivityCommand(self))
+            self._scope.commands.add(RequestCancelActivityCommand(self))
         self._is_cancel_asked = True
         return (
             self.state is ActivityStage.WITHDRAWN
             or how is not ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
         )
+
+    def mark_scheduled(self, event: HistoryEvent) -> None:
+        """The event of its command is in the history."""
+        self.scheduled_event_id = event.event_id
+        self.move(ActivityInput.SCHEDULE_RECORDED)
+        self._open_activities[event.event_id] = self
 
     def close(self, event: HistoryEvent) -> None:
         """The event that ends it is in the history."""
@@ -219,7 +227,7 @@ class ActivityMachine:
             case history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED:
                 cancelled = event.activity_task_cancelled_event_attributes
                 self._fail(
-                    _cancelled(cancelled.details),
+                    _cancelled_failure(cancelled.details),
                     cancelled.started_event_id,
                     cancelled.identity,
                     failure_pb2.RETRY_STATE_CANCEL_REQUESTED,
@@ -235,7 +243,7 @@ class ActivityMachine:
         # Types are code too: a default that they take from the clock would be another on replay.
         was_guarded = guard.enter()
         try:
-            values = self._run.converter.from_payloads(result, [self._result_type])
+            values = self._scope.converter.from_payloads(result, [self._result_type])
         except Exception as error:  # noqa: BLE001 - converters raise what they please
             self.handle.set_exception(fault_behind(error))
         else:
@@ -258,21 +266,62 @@ class ActivityMachine:
         info.activity_type.name = self.activity_type
         info.activity_id = self.activity_id
         info.retry_state = retry_state
-        self.handle.set_exception(from_failure(failure, self._run.converter))
+        self.handle.set_exception(from_failure(failure, self._scope.converter))
 
 
-@dataclass(frozen=True, slots=True)
-class ActivityRun:
-    """What an activity needs of its run.
+class Activities(RunPart):
+    """The activities of one run.
 
     Attributes:
-        open: The activities whose events are known and that have not ended, by those events.
+        open: Those whose events are known and that have not ended, by those events.
     """
 
-    loop: WorkflowLoop
-    commands: CommandLog
-    converter: DataConverter
-    open: dict[int, ActivityMachine] = field(default_factory=dict[int, ActivityMachine])
+    def __init__(self, scope: RunScope) -> None:
+        super().__init__(scope)
+        self.open: dict[int, ActivityMachine] = {}
+        self._count = 0
+
+    def schedule(
+        self,
+        activity_type: str,
+        arguments: Sequence[object],
+        options: ActivityOptions,
+        activity_id: str | None,
+        argument_types: Sequence[object],
+        result_type: object,
+    ) -> ActivityHandle[Any]:
+        """Schedule one.
+
+        Raises:
+            ValueError: See ActivityOptions.check.
+            PayloadEncodeError: An argument has no encoding.
+        """
+        scope = self.scope
+        scope.loop.check_writable("scheduling an activity")
+        options.check(activity_type)
+        check_options("activity", activity_id=activity_id)
+        payloads = scope.converter.to_payloads(arguments, argument_types)
+        self._count += 1
+        machine = ActivityMachine(
+            activity_id or str(self._count),
+            activity_type,
+            payloads,
+            options,
+            result_type,
+            scope,
+            self.open,
+        )
+        return machine.handle
+
+    def close(self, scheduled_event_id: int, event: HistoryEvent) -> None:
+        """The event is in the history: the activity has ended."""
+        machine = self.open.pop(scheduled_event_id, None)
+        if machine is None:
+            raise HistoryError(
+                f"event {event.event_id} ends the activity of event {scheduled_event_id}, "
+                "which is not open"
+            )
+        machine.close(event)
 
 
 class ScheduleActivityCommand:
@@ -319,9 +368,7 @@ class ScheduleActivityCommand:
         )
 
     def mark_recorded(self, event: HistoryEvent) -> None:
-        self._activity.scheduled_event_id = event.event_id
-        self._activity.move(ActivityInput.SCHEDULE_RECORDED)
-        self._activity._run.open[event.event_id] = self._activity  # pyright: ignore[reportPrivateUsage]
+        self._activity.mark_scheduled(event)
 
     def describe(self) -> str:
         activity = self._activity
@@ -364,7 +411,7 @@ def _delivery(options: ActivityOptions) -> ActivityDelivery.ValueType:
     return workflow_pb2.ACTIVITY_DELIVERY_AT_LEAST_ONCE
 
 
-def _cancelled(details: Payloads) -> Failure:
+def _cancelled_failure(details: Payloads) -> Failure:
     failure = Failure(message="cancelled")
     failure.cancelled_failure_info.details.CopyFrom(details)
     return failure
@@ -374,3 +421,49 @@ def _set_duration(field: Duration, value: timedelta) -> None:
     # Duration.FromTimedelta does the same in four times the time.
     field.seconds = value.days * 86_400 + value.seconds
     field.nanos = value.microseconds * 1_000
+
+
+def _completed(parts: Parts, _: RunCode, event: HistoryEvent) -> None:
+    attributes = event.activity_task_completed_event_attributes
+    parts.make(Activities).close(attributes.scheduled_event_id, event)
+
+
+def _failed(parts: Parts, _: RunCode, event: HistoryEvent) -> None:
+    attributes = event.activity_task_failed_event_attributes
+    parts.make(Activities).close(attributes.scheduled_event_id, event)
+
+
+def _timed_out(parts: Parts, _: RunCode, event: HistoryEvent) -> None:
+    attributes = event.activity_task_timed_out_event_attributes
+    parts.make(Activities).close(attributes.scheduled_event_id, event)
+
+
+def _cancelled(parts: Parts, _: RunCode, event: HistoryEvent) -> None:
+    attributes = event.activity_task_cancelled_event_attributes
+    parts.make(Activities).close(attributes.scheduled_event_id, event)
+
+
+def _describe_scheduled(event: HistoryEvent) -> str:
+    scheduled = event.activity_task_scheduled_event_attributes
+    return f"activity {scheduled.activity_id!r} of type {scheduled.activity_type.name!r}"
+
+
+def _describe_cancel_requested(event: HistoryEvent) -> str:
+    requested = event.activity_task_cancel_requested_event_attributes
+    return f"a request to cancel the activity of event {requested.scheduled_event_id}"
+
+
+MACHINE: Final = Machine(
+    name="activity",
+    commands={
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED: _describe_scheduled,
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED: _describe_cancel_requested,
+    },
+    events={
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_COMPLETED: _completed,
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_FAILED: _failed,
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT: _timed_out,
+        history_pb2.EVENT_TYPE_ACTIVITY_TASK_CANCELLED: _cancelled,
+    },
+    ignored=frozenset({history_pb2.EVENT_TYPE_ACTIVITY_TASK_STARTED}),
+)
