@@ -33,6 +33,8 @@ __all__ = ["RpcServer", "serve_grpc", "serve_internal"]
 
 # A handler's last response leaves after the handler does.
 _FLUSH_TIMEOUT = 0.25
+# Seconds beyond the time that calls get: what is left then is cut off by another stop.
+_NEVER = 3600.0
 _FOLLOW_INTERVAL = 0.25
 # What a host may add to a request that it passes on to another one.
 _ENVELOPE_BYTES = 64 * 1024
@@ -125,13 +127,17 @@ class RpcServer:
     async def stop(self, grace: float) -> None:
         """Refuse new calls, let those in flight finish for up to `grace` seconds, then close."""
         await self.begin_drain()
-        async with asyncio.TaskGroup() as stopping:
-            stopping.create_task(self._server.stop(grace))
-            try:
-                async with asyncio.timeout(grace):
-                    await self._calls.wait_idle()
-            except TimeoutError:
-                _log.warning("calls were cut off", grace_seconds=grace)
+        # gRPC ends the process if it is told to stop while it is stopping: whoever is through first
+        # destroys what the other still uses. So the first time ends before the second begins.
+        stopping = asyncio.create_task(self._server.stop(grace + _NEVER))
+        try:
+            async with asyncio.timeout(grace):
+                await self._calls.wait_idle()
+        except TimeoutError:
+            _log.warning("calls were cut off", grace_seconds=grace)
+        finally:
+            stopping.cancel()
+            await asyncio.wait((stopping,))
             # Else a health watch, which never ends by itself, would hold the port for all the time.
             await self._server.stop(min(grace, _FLUSH_TIMEOUT))
 

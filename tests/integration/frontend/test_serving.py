@@ -317,6 +317,17 @@ async def test_stop_lets_calls_in_flight_finish_despite_a_health_watch() -> None
         assert len((await poll).tasks) == 1
 
 
+@pytest.mark.parametrize("is_watched", [True, False])
+async def test_stop_without_grace_never_stops_grpc_twice_at_once(is_watched: bool) -> None:
+    # It would end the process; not every time.
+    for _ in range(20):
+        async with running_frontend(drain_timeout=0) as frontend:
+            if is_watched:
+                await health_stub(frontend).Watch(health_pb2.HealthCheckRequest()).read()
+            async with asyncio.timeout(10):
+                await frontend.server.stop(0)
+
+
 async def test_reflection_lists_the_services(frontend: RunningFrontend) -> None:
     stub = reflection_stub(frontend)
     call = stub.ServerReflectionInfo(
