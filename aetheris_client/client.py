@@ -28,7 +28,13 @@ from typing import (
 from aetheris_client.channels import TlsConfig
 from aetheris_client.connection import Connection
 from aetheris_client.converter import DataConverter
-from aetheris_client.definition import NameReference, run_method, types_of_call, workflow_name
+from aetheris_client.definition import (
+    NameReference,
+    run_method,
+    signal_name,
+    types_of_call,
+    workflow_name,
+)
 from aetheris_client.descriptions import ListFilter, WorkflowInfo
 from aetheris_client.enums import WorkflowIdConflictPolicy, WorkflowIdReusePolicy
 from aetheris_client.handle import WorkflowHandle
@@ -65,6 +71,9 @@ class RunOptions(TypedDict, total=False):
     memo, search_attributes: Notes on the run; the latter are for searches, which are to come.
     start_delay: How long its code waits before it first runs.
     request_id: Makes the start idempotent across calls; a new one where absent.
+    start_signal, start_signal_args: A signal, as a handler method or its name, that the run begins
+        with. An open run of the id gets the signal instead (its `id_conflict_policy` may be
+        TERMINATE_EXISTING, and not FAIL); one that still waits for its `start_delay` begins.
     """
 
     id: Required[str]
@@ -78,6 +87,8 @@ class RunOptions(TypedDict, total=False):
     search_attributes: Mapping[str, object]
     start_delay: timedelta | None
     request_id: str
+    start_signal: str | Callable[..., object] | None
+    start_signal_args: Sequence[object]
 
 
 class StartOptions(RunOptions, total=False):
@@ -378,6 +389,7 @@ class Client:
         check_options(call, **options)
         check_arguments(call, run_method(workflow), args)
         hint = options.pop("result_type", None)
+        signal = _start_signal(call, options)
         name = workflow_name(workflow)
         arg_types, annotated_result = types_of_call(run_method(workflow), len(args))
         started = await self._calls.start_workflow(
@@ -386,7 +398,8 @@ class Client:
                 args=args,
                 arg_types=arg_types,
                 result_wait_timeout=result_wait_timeout,
-                **cast(RunOptions, {k: v for k, v in options.items() if v is not None}),
+                **signal,
+                **cast(Any, {k: v for k, v in options.items() if v is not None}),
             )
         )
         return WorkflowHandle(
@@ -399,6 +412,21 @@ class Client:
             is_new=started.is_new,
             known_result=started.result,
         )
+
+
+def _start_signal(call: str, options: StartOptions) -> dict[str, Any]:
+    """Take the signal that the run begins with out of the options; empty for none."""
+    signal = options.pop("start_signal", None)
+    args = tuple(options.pop("start_signal_args", None) or ())
+    if signal is None:
+        if args:
+            raise TypeError(f"{call}: option 'start_signal_args' needs a 'start_signal'")
+        return {}
+    return {
+        "start_signal": signal_name(signal),
+        "start_signal_args": args,
+        "start_signal_arg_types": types_of_call(signal, len(args))[0],
+    }
 
 
 async def _connect(

@@ -44,7 +44,8 @@ def _nothing() -> Mapping[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class StartWorkflowInput:
-    """Start a run; with `result_wait_timeout`, wait that long for its result in the same call.
+    """Start a run; with `result_wait_timeout`, wait that long for its result in the same call. With
+    `start_signal` it begins with that signal, and an open run gets it instead of an error.
 
     `arg_types`, here and below: what the arguments are decoded as; nothing is known beyond its end.
     """
@@ -65,6 +66,9 @@ class StartWorkflowInput:
     result_wait_timeout: timedelta | None = None
     arg_types: Sequence[object] = ()
     headers: Headers = field(default_factory=_no_headers)
+    start_signal: str | None = None
+    start_signal_args: Sequence[object] = ()
+    start_signal_arg_types: Sequence[object] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class StartedWorkflow:
 
     Attributes:
         run_id: The run.
-        is_new: False where an open run was there already and the conflict policy said to use it.
+        is_new: False where an open run was there already, and was used.
         result: How it closed, if that was waited for and came in time.
     """
 

@@ -60,11 +60,20 @@ _DURATION: Final = _Kind("a timedelta", lambda value: isinstance(value, timedelt
 _TEXT: Final = _Kind(
     "a string", lambda value: isinstance(value, str), lambda value: repr(str(value))
 )
+_VALUES_IN_ORDER: Final = _Kind(
+    "a sequence of values",
+    lambda value: isinstance(value, Sequence) and not isinstance(value, str | bytes),
+    lambda value: f"[{value!r}]",
+)
 _VALUES: Final = _Kind("a mapping of names to values", _is_named_values)
 _COUNT: Final = _Kind(
     "a count from 0",
     lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
 )
+
+
+def _is_name_or_handler(value: object) -> bool:
+    return isinstance(value, str) or callable(value)
 
 
 def _are_statuses(value: object) -> bool:
@@ -129,6 +138,8 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "search_attributes": _VALUES,
     "start_delay": _DURATION,
     "statuses": _Kind("a sequence of WorkflowStatus", _are_statuses),
+    "start_signal": _Kind("a signal's handler, or its name", _is_name_or_handler),
+    "start_signal_args": _VALUES_IN_ORDER,
     "start_to_close_timeout": _DURATION,
     "sticky_timeout": _DURATION,
     "task_queue": _TEXT,
@@ -142,6 +153,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
 # What people write for them.
 _OTHER_NAMES: Final[Mapping[str, str]] = {
     "args": "the arguments themselves, after the workflow",
+    "signal": "'start_signal'",
     "input": "the arguments themselves, after the workflow",
     "queue": "'task_queue'",
     "timeout": "'execution_timeout', or 'run_timeout' for one run",

@@ -14,6 +14,7 @@ from aetheris.api.v1.workflow_service_pb2 import (
     DescribeWorkflowRequest,
     ListWorkflowsRequest,
     QueryWorkflowRequest,
+    SignalWithStartWorkflowRequest,
     SignalWorkflowRequest,
     StartWorkflowRequest,
     TerminateWorkflowRequest,
@@ -70,6 +71,31 @@ class RpcOutbound(ClientOutbound):
         self._timeout = config.rpc_timeout.total_seconds()
 
     async def start_workflow(self, request: StartWorkflowInput) -> StartedWorkflow:
+        message = await self._start_request(request)
+        timeout = self._timeout
+        if request.result_wait_timeout is not None:
+            timeout += request.result_wait_timeout.total_seconds()
+        if request.start_signal is None:
+            response = await self._connection.call(
+                lambda stubs: stubs.workflow_service.StartWorkflow, message, timeout
+            )
+        else:
+            response = await self._connection.call(
+                lambda stubs: stubs.workflow_service.SignalWithStartWorkflow,
+                SignalWithStartWorkflowRequest(
+                    start=message,
+                    signal_name=request.start_signal,
+                    signal_input=await self._config.converter.encode(
+                        request.start_signal_args, request.start_signal_arg_types
+                    ),
+                    signal_header=message.header if message.HasField("header") else None,
+                ),
+                timeout,
+            )
+        result = response.result if response.HasField("result") else None
+        return StartedWorkflow(response.run_id, response.started, result)
+
+    async def _start_request(self, request: StartWorkflowInput) -> StartWorkflowRequest:
         message = StartWorkflowRequest(
             namespace=self._config.namespace,
             workflow_id=request.id,
@@ -81,20 +107,13 @@ class RpcOutbound(ClientOutbound):
             header=_header(request.headers),
             search_attributes=to_search_attributes(request.search_attributes),
         )
-        wait_timeout = request.result_wait_timeout
-        timeout = self._timeout
-        if wait_timeout is not None:
-            message.result_wait_timeout.FromTimedelta(wait_timeout)
-            timeout += wait_timeout.total_seconds()
+        if request.result_wait_timeout is not None:
+            message.result_wait_timeout.FromTimedelta(request.result_wait_timeout)
         _write_durations(request, message)
         _write_policies(request, message)
         if request.memo:
             message.memo.CopyFrom(await self._memo(request.memo))
-        response = await self._connection.call(
-            lambda stubs: stubs.workflow_service.StartWorkflow, message, timeout
-        )
-        result = response.result if response.HasField("result") else None
-        return StartedWorkflow(response.run_id, response.started, result)
+        return message
 
     async def signal_workflow(self, request: SignalWorkflowInput) -> None:
         message = SignalWorkflowRequest(

@@ -20,9 +20,13 @@ _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
-def parse_inputs(inputs: Sequence[str] | None, input_files: Sequence[Path] | None) -> list[Any]:
-    """The arguments of a call: those given in place, then those in files; `-` is standard input."""
-    return [_parse_json(text, "--input") for text in inputs or ()] + [
+def parse_inputs(
+    inputs: Sequence[str] | None, input_files: Sequence[Path] | None, option: str = "--input"
+) -> list[Any]:
+    """The arguments of a call: those given in place, by `option`, then those in files; `-` is
+    standard input.
+    """
+    return [_parse_json(text, option) for text in inputs or ()] + [
         _parse_json(_read(path), f"--input-file {path}") for path in input_files or ()
     ]
 

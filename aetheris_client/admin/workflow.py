@@ -54,6 +54,16 @@ async def start(
     request_id: Annotated[
         str | None, typer.Option(help="Makes the start idempotent; a new one if absent.")
     ] = None,
+    start_signal: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIGNAL", help="The run begins with it; an open run of the id gets it instead."
+        ),
+    ] = None,
+    signal_input: Annotated[
+        list[str] | None,
+        typer.Option(metavar="JSON", help="An argument of the signal; repeatable, in order."),
+    ] = None,
 ) -> None:
     """Start a run, and show its ids."""
     handle = await session.client.start_workflow(
@@ -70,6 +80,8 @@ async def start(
         memo=parse_object(memo, "--memo"),
         search_attributes=parse_object(search_attribute, "--search-attribute"),
         request_id=request_id or uuid.uuid4().hex,
+        start_signal=start_signal,
+        start_signal_args=parse_inputs(signal_input, None, "--signal-input"),
     )
     session.output.show(
         {"workflow_id": handle.id, "run_id": handle.run_id, "started": handle.is_new},

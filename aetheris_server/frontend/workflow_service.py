@@ -66,6 +66,18 @@ class WorkflowServicer(PassingServicer):
             await self._add_result(namespace_id, request, response, context)
         return response
 
+    async def SignalWithStartWorkflow(
+        self, request: pb.SignalWithStartWorkflowRequest, context: CallContext
+    ) -> pb.SignalWithStartWorkflowResponse:
+        checks.check_signal_with_start_workflow(request, self.limits)
+        start = request.start
+        namespace_id = await self.namespaces.id_of(start.namespace)
+        start.request_id = start.request_id or new_request_id()
+        response = await self.history.call(table.SIGNAL_WITH_START_WORKFLOW, namespace_id, request)
+        if to_seconds(start.result_wait_timeout) > 0:
+            await self._add_result(namespace_id, start, response, context)
+        return response
+
     async def GetWorkflowHistory(
         self, request: pb.GetWorkflowHistoryRequest, context: CallContext
     ) -> pb.GetWorkflowHistoryResponse:
@@ -133,7 +145,7 @@ class WorkflowServicer(PassingServicer):
         self,
         namespace_id: str,
         request: pb.StartWorkflowRequest,
-        response: pb.StartWorkflowResponse,
+        response: pb.StartWorkflowResponse | pb.SignalWithStartWorkflowResponse,
         context: CallContext,
     ) -> None:
         poll = pb.PollWorkflowResultRequest(namespace=request.namespace)

@@ -25,6 +25,7 @@ from aetheris_server.history.api.respond_workflow_task import (
     respond_workflow_task_completed,
     respond_workflow_task_failed,
 )
+from aetheris_server.history.api.signal_with_start_workflow import signal_with_start_workflow
 from aetheris_server.history.api.signal_workflow import signal_workflow
 from aetheris_server.history.api.start_tasks import release_tasks, start_tasks
 from aetheris_server.history.api.start_workflow import start_workflow
@@ -50,6 +51,7 @@ def _serve(method: HistoryMethod[S, Q, R], handler: Callable[[Runs, S, Q], Await
 
 
 _serve(table.START_WORKFLOW, start_workflow)
+_serve(table.SIGNAL_WITH_START_WORKFLOW, signal_with_start_workflow)
 _serve(table.SIGNAL_WORKFLOW, signal_workflow)
 _serve(table.QUERY_WORKFLOW, query_workflow)
 _serve(table.CANCEL_WORKFLOW, cancel_workflow)

@@ -55,6 +55,7 @@ __all__ = [
     "RESPOND_WORKFLOW_TASK_COMPLETED",
     "RESPOND_WORKFLOW_TASK_FAILED",
     "SHUTDOWN_WORKER",
+    "SIGNAL_WITH_START_WORKFLOW",
     "SIGNAL_WORKFLOW",
     "START_WORKFLOW",
     "TERMINATE_WORKFLOW",
@@ -238,6 +239,11 @@ START_WORKFLOW = _of_workflow(
     workflow.StartWorkflowRequest,
     workflow.StartWorkflowResponse,
     key_of=lambda namespace_id, request: (namespace_id, request.workflow_id),
+)
+SIGNAL_WITH_START_WORKFLOW = _of_workflow(
+    workflow.SignalWithStartWorkflowRequest,
+    workflow.SignalWithStartWorkflowResponse,
+    key_of=lambda namespace_id, request: (namespace_id, request.start.workflow_id),
 )
 SIGNAL_WORKFLOW = _of_execution(workflow.SignalWorkflowRequest, workflow.SignalWorkflowResponse)
 QUERY_WORKFLOW = _of_execution(

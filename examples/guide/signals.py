@@ -47,6 +47,18 @@ async def main() -> None:
         await cart.signal(Cart.check_out)
         assert await cart.result() == ["apples", "pears"]
 
+        # Of one who cannot know whether there is a cart: the first begins it, the others add to it.
+        for item in ("plums", "figs"):
+            cart = await client.start_workflow(
+                Cart.run,
+                id="cart-2",
+                task_queue=TASK_QUEUE,
+                start_signal=Cart.add,
+                start_signal_args=[item],
+            )
+        await cart.signal(Cart.check_out)
+        assert await cart.result() == ["plums", "figs"]
+
 
 if __name__ == "__main__":
     asyncio.run(main())

@@ -171,6 +171,30 @@ async def _play_round(server: CrashServer, point: str, count: int, *, eager: boo
     assert run.record_count == 4
 
 
+@pytest.mark.parametrize("point", ["signal_with_start", "commit"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_signal_with_start_with_server_killed_starts_and_signals_once(
+    crash_server: CrashServer, point: str, moment: str
+) -> None:
+    await crash_server.begin_round(f"{point}.{moment}", 1)
+    async with Raw(crash_server.address, queue=f"q-{secrets.token_hex(4)}") as server:
+        workflow_id = f"w-{secrets.token_hex(8)}"
+        answer = await persist(lambda: server.signal_with_start(workflow_id, request_id="once"))
+        await wait_until(crash_server.has_died, 10, "the server to die")
+        assert answer.started
+        again = await persist(lambda: server.signal_with_start(workflow_id, request_id="once"))
+        assert again == answer
+        task = await persist(server.poll_workflow)
+        await persist(lambda: server.decide(task, complete_workflow()))
+    run = (await asyncio.to_thread(audit_log, crash_server.dsn))[answer.run_id]
+    assert types(run.events)[:3] == [
+        "WORKFLOW_EXECUTION_STARTED",
+        "WORKFLOW_EXECUTION_SIGNALED",
+        "WORKFLOW_TASK_SCHEDULED",
+    ]
+    assert run.record_count == 2
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 async def test_task_with_server_killed_on_its_way_to_the_backlog_is_not_lost(
     crash_server: CrashServer, moment: str

@@ -35,6 +35,7 @@ _CALLS: dict[str, tuple[Any, Any]] = {
     "push": (Backlog, "push"),
     "start_tasks": (history, "start_tasks"),
     "start_workflow": (history._handlers, table.START_WORKFLOW),
+    "signal_with_start": (history._handlers, table.SIGNAL_WITH_START_WORKFLOW),
     "complete_workflow_task": (history._handlers, table.RESPOND_WORKFLOW_TASK_COMPLETED),
     "complete_activity": (history._handlers, table.RESPOND_ACTIVITY_TASK_COMPLETED),
     "answer_calls": (history, "answer_calls"),

@@ -92,6 +92,26 @@ class Raw:
             wait_for_ready=True,
         )
 
+    async def signal_with_start(
+        self, workflow_id: str, name: str = "signal", signal_input: Any = None, **start: Any
+    ) -> workflow_service_pb2.SignalWithStartWorkflowResponse:
+        start.setdefault("request_id", str(uuid.uuid4()))
+        return await self.workflows.SignalWithStartWorkflow(
+            workflow_service_pb2.SignalWithStartWorkflowRequest(
+                start=workflow_service_pb2.StartWorkflowRequest(
+                    namespace=self.namespace,
+                    workflow_id=workflow_id,
+                    workflow_type=common_pb2.WorkflowType(name="Flow"),
+                    task_queue=task_queue_pb2.TaskQueue(name=self.queue),
+                    **start,
+                ),
+                signal_name=name,
+                signal_input=signal_input,
+            ),
+            timeout=_CALL_TIMEOUT,
+            wait_for_ready=True,
+        )
+
     async def start_run(self, **fields: Any) -> common_pb2.WorkflowExecution:
         """A run of a new workflow id."""
         workflow_id = f"w-{uuid.uuid4()}"

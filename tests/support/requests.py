@@ -41,6 +41,15 @@ def good_request(method: str) -> Any:
             "task_queue": {"name": "q"},
             "workflow_task_timeout": {"seconds": 10},
         },
+        "SignalWithStartWorkflow": {
+            "start": {
+                **in_default,
+                "workflow_id": "w",
+                "workflow_type": {"name": "t"},
+                "task_queue": {"name": "q"},
+            },
+            "signal_name": "s",
+        },
         "SignalWorkflow": {**of_run, "signal_name": "s"},
         "QueryWorkflow": {**of_run, "query_type": "q"},
         "CancelWorkflow": of_run,

@@ -55,6 +55,24 @@ def check_start_workflow(
         raise InvalidArgumentError("cron_schedule", "not served by this version")
 
 
+def check_signal_with_start_workflow(
+    request: workflow_service_pb2.SignalWithStartWorkflowRequest, limits: LimitSettings
+) -> None:
+    start = request.start
+    try:
+        check_start_workflow(start, limits)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"start.{error.field}", error.description) from None
+    if start.workflow_id_conflict_policy == workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_FAIL:
+        raise InvalidArgumentError(
+            "start.workflow_id_conflict_policy",
+            "expected USE_EXISTING or TERMINATE_EXISTING, found FAIL: an open run gets the signal",
+        )
+    check_id("signal_name", request.signal_name, limits)
+    check_size("signal_input", request.signal_input, limits)
+    check_size("signal_header", request.signal_header, limits)
+
+
 def check_signal_workflow(
     request: workflow_service_pb2.SignalWorkflowRequest, limits: LimitSettings
 ) -> None:

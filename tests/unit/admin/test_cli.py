@@ -67,6 +67,21 @@ def test_start_for_people_prints_the_ids(server: CannedServer, run: Run):
     assert done.stdout.split() == ["Workflow", "id", "w", "Run", "id", "r1", "Started", "yes"]
 
 
+def test_start_with_a_signal_sends_both(server: CannedServer, run: Run):
+    server.on("SignalWithStartWorkflow", service.SignalWithStartWorkflowResponse(run_id="r1"))
+    done = run(
+        *["workflow", "start", "census", "-q", "q", "-w", "w", "--start-signal", "go"],
+        *["--signal-input", "1", "--signal-input", '"a"'],
+    )
+    assert done.exit_code == 0, done.output
+    assert "no, this run was open already" in done.stdout
+    request = last_request(server)
+    assert (request.signal_name, request.signal_input) == ("go", payloads(1, "a"))
+    assert request.start.workflow_id == "w"
+    done = run("workflow", "start", "census", "-q", "q", "--signal-input", "{")
+    assert "--signal-input" in done.stderr
+
+
 def test_start_with_bad_json_names_the_option_and_exits_2(server: CannedServer, run: Run):
     done = run("workflow", "start", "census", "-q", "q", "--input", "{")
     assert done.exit_code == 2

@@ -33,6 +33,8 @@ from aetheris.api.v1.workflow_service_pb2 import (
     PollWorkflowResultResponse,
     QueryWorkflowRequest,
     QueryWorkflowResponse,
+    SignalWithStartWorkflowRequest,
+    SignalWithStartWorkflowResponse,
     SignalWorkflowRequest,
     SignalWorkflowResponse,
     StartWorkflowRequest,
@@ -105,6 +107,39 @@ def completed(*values: object) -> WorkflowResult:
 
 
 # -- start
+
+
+async def test_start_workflow_with_a_signal_sends_both_in_one_request(
+    server: CannedServer, client: Client
+):
+    server.on("SignalWithStartWorkflow", SignalWithStartWorkflowResponse(run_id="r1"))
+    handle = await client.start_workflow(
+        Census.run,
+        "/src",
+        id="w",
+        task_queue="q",
+        request_id="req",
+        start_signal=Census.approve,
+        start_signal_args=["Ada"],
+    )
+    assert (handle.run_id, handle.is_new) == ("r1", False)
+    (request,) = server.requests_of(SignalWithStartWorkflowRequest)
+    assert (request.signal_name, request.signal_input) == ("approve-it", payloads("Ada"))
+    assert (request.start.workflow_id, request.start.input) == ("w", payloads("/src"))
+    assert (request.start.request_id, request.start.namespace) == ("req", "shop")
+
+
+async def test_start_workflow_with_arguments_of_no_signal_is_refused(client: Client):
+    with pytest.raises(TypeError, match="start_signal_args"):
+        await client.start_workflow("census", id="w", task_queue="q", start_signal_args=["Ada"])
+    with pytest.raises(TypeError, match=r"write start_signal_args=\['Ada'\]"):
+        await client.start_workflow(
+            "census",
+            id="w",
+            task_queue="q",
+            start_signal="approve",
+            start_signal_args="Ada",
+        )
 
 
 async def test_start_workflow_with_every_option_sends_them_all(

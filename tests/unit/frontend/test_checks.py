@@ -220,6 +220,16 @@ BAD: dict[str, list[tuple[Change, str]]] = {
         (setting("priority.fairness_weight", -1.0), "priority.fairness_weight"),
         (setting("priority.fairness_weight", float("nan")), "priority.fairness_weight"),
     ],
+    "SignalWithStartWorkflow": [
+        (setting("start.workflow_id", ""), "start.workflow_id"),
+        (setting("start.task_queue.name", LONG), "start.task_queue.name"),
+        (setting("start.workflow_id_conflict_policy", 1), "start.workflow_id_conflict_policy"),
+        (setting("start.start_delay.seconds", -1), "start.start_delay"),
+        (setting("signal_name", ""), "signal_name"),
+        (setting("signal_name", LONG), "signal_name"),
+        (adding("signal_input.payloads", data=BIG), "signal_input"),
+        (filling("signal_header.fields", "trace", data=BIG), "signal_header"),
+    ],
     "SignalWorkflow": [
         *BAD_EXECUTION,
         (setting("signal_name", ""), "signal_name"),
@@ -341,6 +351,7 @@ BAD: dict[str, list[tuple[Change, str]]] = {
 }
 CHECKS: dict[str, Callable[[Any, LimitSettings], object]] = {
     "StartWorkflow": workflow.check_start_workflow,
+    "SignalWithStartWorkflow": workflow.check_signal_with_start_workflow,
     "SignalWorkflow": workflow.check_signal_workflow,
     "QueryWorkflow": workflow.check_query_workflow,
     "CancelWorkflow": workflow.check_cancel_workflow,

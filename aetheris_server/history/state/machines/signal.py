@@ -2,8 +2,9 @@
 
     a request ──► recorded (buffered while a worker decides) ──► shown to the code
 
-Recorded once per request id, which is never empty; shown to the code in recorded order. A closed
-run knows its requests still, so that a repeated one is not refused.
+Recorded once per request id, which is never empty; shown to the code in recorded order. A request
+that starts a run has its signal in the record that begins it. A closed run knows its requests
+still, so that a repeated one is not refused.
 """
 
 from datetime import datetime
@@ -30,8 +31,12 @@ def decide_signaled(
     request: workflow_service_pb2.SignalWorkflowRequest,
     now: datetime,
     limits: RunLimits,
+    *,
+    ends_delay: bool = False,
 ) -> log_pb2.LogRecord | None:
     """Record a signal; None if this request has been recorded.
+
+    One that `ends_delay` has the code of a run whose start is delayed called now.
 
     Raises:
         WorkflowClosedError: The run has closed.
@@ -48,6 +53,16 @@ def decide_signaled(
     draft = Draft(state, inflight, now)
     if inflight.workflow_task is not None and _is_buffer_full(state, limits):
         _end_task(draft, inflight.workflow_task)
+    append_signaled(draft, request)
+    if ends_delay and state.first_task_time is not None:
+        draft.schedule_workflow_task()
+    else:
+        draft.ensure_workflow_task()
+    return draft.record
+
+
+def append_signaled(draft: Draft, request: workflow_service_pb2.SignalWorkflowRequest) -> None:
+    """Append the signal's event, or buffer it."""
     draft.add_or_buffer(
         history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED,
         history_pb2.WorkflowExecutionSignaledEventAttributes(
@@ -58,8 +73,6 @@ def decide_signaled(
             header=request.header if request.HasField("header") else None,
         ),
     )
-    draft.ensure_workflow_task()
-    return draft.record
 
 
 def _is_buffer_full(state: RunState, limits: RunLimits) -> bool:

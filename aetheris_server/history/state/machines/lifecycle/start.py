@@ -1,6 +1,6 @@
 """How a run begins, and what it is from then on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from google.protobuf import duration_pb2
@@ -14,9 +14,19 @@ from aetheris_server.history.times import from_duration, from_timestamp, to_time
 
 
 def decide_started(
-    key: RunKey, request: workflow_service_pb2.StartWorkflowRequest, now: datetime
+    key: RunKey,
+    request: workflow_service_pb2.StartWorkflowRequest,
+    now: datetime,
+    append_first: Callable[[Draft], None] | None = None,
 ) -> log_pb2.LogRecord:
-    """The first record of a run: it started, and unless it is to wait its code is called."""
+    """The first record of a run: it started, and unless it is to wait its code is called.
+
+    Args:
+        key: With a new run id.
+        request: What it is started with.
+        now: Its start.
+        append_first: Appends what its code is to find when it is first called.
+    """
     attributes = history_pb2.WorkflowExecutionStartedEventAttributes(
         workflow_id=key.workflow_id,
         workflow_type=request.workflow_type,
@@ -47,6 +57,8 @@ def decide_started(
         attributes.workflow_execution_expiration_time.CopyFrom(to_timestamp(expiration_time))
     draft = Draft(None, Inflight(), now)
     draft.add(history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED, attributes)
+    if append_first is not None:
+        append_first(draft)
     if not from_duration(request.start_delay):
         draft.schedule_workflow_task()
     return draft.record

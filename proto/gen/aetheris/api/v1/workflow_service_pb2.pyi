@@ -348,6 +348,81 @@ class SignalWorkflowResponse(_message.Message):
 Global___SignalWorkflowResponse: _TypeAlias = SignalWorkflowResponse  # noqa: Y015
 
 @_typing.final
+class SignalWithStartWorkflowRequest(_message.Message):
+    """Signal a workflow id, and start a run of it where none is open."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    SIGNAL_NAME_FIELD_NUMBER: _builtins.int
+    SIGNAL_INPUT_FIELD_NUMBER: _builtins.int
+    SIGNAL_HEADER_FIELD_NUMBER: _builtins.int
+    signal_name: _builtins.str
+    """1 to 1,000 bytes."""
+    @_builtins.property
+    def start(self) -> Global___StartWorkflowRequest:
+        """The run to start. Of one that is open only namespace and workflow_id count, and that the end of its start_delay, if
+        it still waits for that, is now. Its request_id is the signal's too. workflow_id_conflict_policy FAIL is refused;
+        unset is USE_EXISTING.
+        """
+
+    @_builtins.property
+    def signal_input(self) -> _common_pb2.Payloads:
+        """Its arguments; at most 2 MiB."""
+
+    @_builtins.property
+    def signal_header(self) -> _common_pb2.Header:
+        """Values of the signal for interceptors."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___StartWorkflowRequest | None = ...,
+        signal_name: _builtins.str = ...,
+        signal_input: _common_pb2.Payloads | None = ...,
+        signal_header: _common_pb2.Header | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["signal_header", b"signal_header", "signal_input", b"signal_input", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signal_header", b"signal_header", "signal_input", b"signal_input", "signal_name", b"signal_name", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalWithStartWorkflowRequest: _TypeAlias = SignalWithStartWorkflowRequest  # noqa: Y015
+
+@_typing.final
+class SignalWithStartWorkflowResponse(_message.Message):
+    """The signal is on disk, and so is the run that it is for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    started: _builtins.bool
+    """False where the run was open already."""
+    @_builtins.property
+    def result(self) -> Global___WorkflowResult:
+        """How it closed, if start.result_wait_timeout was set and it closed in that time."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        started: _builtins.bool = ...,
+        result: Global___WorkflowResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "run_id", b"run_id", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalWithStartWorkflowResponse: _TypeAlias = SignalWithStartWorkflowResponse  # noqa: Y015
+
+@_typing.final
 class QueryWorkflowRequest(_message.Message):
     """Ask a run."""
 

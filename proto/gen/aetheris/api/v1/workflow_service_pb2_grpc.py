@@ -46,6 +46,11 @@ class WorkflowServiceStub(object):
                 request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.SignalWorkflowRequest.SerializeToString,
                 response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.SignalWorkflowResponse.FromString,
                 _registered_method=True)
+        self.SignalWithStartWorkflow = channel.unary_unary(
+                '/aetheris.api.v1.WorkflowService/SignalWithStartWorkflow',
+                request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.SignalWithStartWorkflowRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.SignalWithStartWorkflowResponse.FromString,
+                _registered_method=True)
         self.QueryWorkflow = channel.unary_unary(
                 '/aetheris.api.v1.WorkflowService/QueryWorkflow',
                 request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.QueryWorkflowRequest.SerializeToString,
@@ -97,6 +102,13 @@ class WorkflowServiceServicer(object):
 
     def SignalWorkflow(self, request, context):
         """Records a signal for an open run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignalWithStartWorkflow(self, request, context):
+        """Records a signal for the open run of a workflow id; where none is open, starts one that begins with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,6 +175,11 @@ def add_WorkflowServiceServicer_to_server(servicer, server):
                     servicer.SignalWorkflow,
                     request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.SignalWorkflowRequest.FromString,
                     response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.SignalWorkflowResponse.SerializeToString,
+            ),
+            'SignalWithStartWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignalWithStartWorkflow,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.SignalWithStartWorkflowRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.SignalWithStartWorkflowResponse.SerializeToString,
             ),
             'QueryWorkflow': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryWorkflow,
@@ -256,6 +273,33 @@ class WorkflowService(object):
             '/aetheris.api.v1.WorkflowService/SignalWorkflow',
             aetheris_dot_api_dot_v1_dot_workflow__service__pb2.SignalWorkflowRequest.SerializeToString,
             aetheris_dot_api_dot_v1_dot_workflow__service__pb2.SignalWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignalWithStartWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.WorkflowService/SignalWithStartWorkflow',
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.SignalWithStartWorkflowRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.SignalWithStartWorkflowResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,6 +22,8 @@ class WorkflowServiceStub:
     """Starts a run. ALREADY_EXISTS where an open run has the workflow id, unless the policies say otherwise."""
     SignalWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.SignalWorkflowRequest, _workflow_service_pb2.SignalWorkflowResponse]
     """Records a signal for an open run."""
+    SignalWithStartWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.SignalWithStartWorkflowRequest, _workflow_service_pb2.SignalWithStartWorkflowResponse]
+    """Records a signal for the open run of a workflow id; where none is open, starts one that begins with it."""
     QueryWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.QueryWorkflowRequest, _workflow_service_pb2.QueryWorkflowResponse]
     """Asks a run's code for an answer that changes nothing; open and closed runs answer."""
     CancelWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.CancelWorkflowRequest, _workflow_service_pb2.CancelWorkflowResponse]
@@ -57,6 +59,14 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_workflow_service_pb2.SignalWorkflowRequest, _abc.Awaitable[_workflow_service_pb2.SignalWorkflowResponse]],
     ) -> _abc.Awaitable[_workflow_service_pb2.SignalWorkflowResponse]:
         """Records a signal for an open run."""
+
+    @_abc_1.abstractmethod
+    def SignalWithStartWorkflow(
+        self,
+        request: _workflow_service_pb2.SignalWithStartWorkflowRequest,
+        context: _aio.ServicerContext[_workflow_service_pb2.SignalWithStartWorkflowRequest, _abc.Awaitable[_workflow_service_pb2.SignalWithStartWorkflowResponse]],
+    ) -> _abc.Awaitable[_workflow_service_pb2.SignalWithStartWorkflowResponse]:
+        """Records a signal for the open run of a workflow id; where none is open, starts one that begins with it."""
 
     @_abc_1.abstractmethod
     def QueryWorkflow(

@@ -29,6 +29,7 @@ class CallRequest(_message.Message):
 
     NAMESPACE_ID_FIELD_NUMBER: _builtins.int
     START_WORKFLOW_FIELD_NUMBER: _builtins.int
+    SIGNAL_WITH_START_WORKFLOW_FIELD_NUMBER: _builtins.int
     SIGNAL_WORKFLOW_FIELD_NUMBER: _builtins.int
     QUERY_WORKFLOW_FIELD_NUMBER: _builtins.int
     CANCEL_WORKFLOW_FIELD_NUMBER: _builtins.int
@@ -48,6 +49,10 @@ class CallRequest(_message.Message):
     @_builtins.property
     def start_workflow(self) -> _workflow_service_pb2.StartWorkflowRequest:
         """WorkflowService.StartWorkflow."""
+
+    @_builtins.property
+    def signal_with_start_workflow(self) -> _workflow_service_pb2.SignalWithStartWorkflowRequest:
+        """WorkflowService.SignalWithStartWorkflow."""
 
     @_builtins.property
     def signal_workflow(self) -> _workflow_service_pb2.SignalWorkflowRequest:
@@ -110,6 +115,7 @@ class CallRequest(_message.Message):
         *,
         namespace_id: _builtins.str = ...,
         start_workflow: _workflow_service_pb2.StartWorkflowRequest | None = ...,
+        signal_with_start_workflow: _workflow_service_pb2.SignalWithStartWorkflowRequest | None = ...,
         signal_workflow: _workflow_service_pb2.SignalWorkflowRequest | None = ...,
         query_workflow: _workflow_service_pb2.QueryWorkflowRequest | None = ...,
         cancel_workflow: _workflow_service_pb2.CancelWorkflowRequest | None = ...,
@@ -125,11 +131,11 @@ class CallRequest(_message.Message):
         respond_activity_task_cancelled: _worker_service_pb2.RespondActivityTaskCancelledRequest | None = ...,
         record_activity_task_heartbeat: _worker_service_pb2.RecordActivityTaskHeartbeatRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "namespace_id", b"namespace_id", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "namespace_id", b"namespace_id", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "describe_workflow", "get_workflow_history", "poll_workflow_result", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start_workflow", "signal_with_start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "describe_workflow", "get_workflow_history", "poll_workflow_result", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -142,6 +148,7 @@ class CallResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     START_WORKFLOW_FIELD_NUMBER: _builtins.int
+    SIGNAL_WITH_START_WORKFLOW_FIELD_NUMBER: _builtins.int
     SIGNAL_WORKFLOW_FIELD_NUMBER: _builtins.int
     QUERY_WORKFLOW_FIELD_NUMBER: _builtins.int
     CANCEL_WORKFLOW_FIELD_NUMBER: _builtins.int
@@ -159,6 +166,10 @@ class CallResponse(_message.Message):
     @_builtins.property
     def start_workflow(self) -> _workflow_service_pb2.StartWorkflowResponse:
         """WorkflowService.StartWorkflow."""
+
+    @_builtins.property
+    def signal_with_start_workflow(self) -> _workflow_service_pb2.SignalWithStartWorkflowResponse:
+        """WorkflowService.SignalWithStartWorkflow."""
 
     @_builtins.property
     def signal_workflow(self) -> _workflow_service_pb2.SignalWorkflowResponse:
@@ -220,6 +231,7 @@ class CallResponse(_message.Message):
         self,
         *,
         start_workflow: _workflow_service_pb2.StartWorkflowResponse | None = ...,
+        signal_with_start_workflow: _workflow_service_pb2.SignalWithStartWorkflowResponse | None = ...,
         signal_workflow: _workflow_service_pb2.SignalWorkflowResponse | None = ...,
         query_workflow: _workflow_service_pb2.QueryWorkflowResponse | None = ...,
         cancel_workflow: _workflow_service_pb2.CancelWorkflowResponse | None = ...,
@@ -235,11 +247,11 @@ class CallResponse(_message.Message):
         respond_activity_task_cancelled: _worker_service_pb2.RespondActivityTaskCancelledResponse | None = ...,
         record_activity_task_heartbeat: _worker_service_pb2.RecordActivityTaskHeartbeatResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "describe_workflow", "get_workflow_history", "poll_workflow_result", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["start_workflow", "signal_with_start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "describe_workflow", "get_workflow_history", "poll_workflow_result", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
