@@ -5,6 +5,7 @@ code runs once per activation. The events of a task that failed or timed out bel
 activation of the next one, since nothing that the code did then is in the history.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,21 @@ class Activation:
     events: Sequence[HistoryEvent]
     started: HistoryEvent | None
     is_replay: bool
+    _history: Sequence[HistoryEvent]
+    _end: int
+
+    @property
+    def last_event_id(self) -> int:
+        """The id of the last of the events."""
+        return self.events[-1].event_id
+
+    def markers_ahead(self) -> Iterator[HistoryEvent]:
+        """The markers that the code gave in the task, when it was completed."""
+        for event in itertools.islice(self._history, self._end, None):
+            if event.event_type == history_pb2.EVENT_TYPE_WORKFLOW_TASK_STARTED:
+                return
+            if event.event_type == history_pb2.EVENT_TYPE_MARKER_RECORDED:
+                yield event
 
 
 def activations_of(events: Sequence[HistoryEvent]) -> Iterator[Activation]:
@@ -38,10 +54,10 @@ def activations_of(events: Sequence[HistoryEvent]) -> Iterator[Activation]:
             continue
         is_last = index == last
         if is_last or _completes(events[index + 1]):
-            yield Activation(events[begin : index + 1], event, not is_last)
+            yield Activation(events[begin : index + 1], event, not is_last, events, index + 1)
             begin = index + 1
     if begin <= last:
-        yield Activation(events[begin:], None, True)
+        yield Activation(events[begin:], None, True, events, len(events))
 
 
 def _completes(event: HistoryEvent) -> bool:

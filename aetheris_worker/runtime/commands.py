@@ -55,6 +55,7 @@ class CommandLog:
         self._produced: list[ProducedCommand] = []
         self._unrecorded: deque[ProducedCommand] = deque()
         self._is_closed = False
+        self._fault: Exception | None = None
 
     def add(self, command: ProducedCommand) -> None:
         """The code asked for this; in vain, once it has ended the run."""
@@ -68,8 +69,19 @@ class CommandLog:
         self.add(command)
         self._is_closed = True
 
+    def void(self, fault: Exception) -> None:
+        """The code was told of this, and may catch it; but what it asks for must not go out."""
+        if self._fault is None:
+            self._fault = fault
+
     def seal(self) -> list[ProducedCommand]:
-        """End the activation: its commands, without the withdrawn ones, now await their events."""
+        """End the activation: its commands, without the withdrawn ones, now await their events.
+
+        Raises:
+            Exception: They are void; this is why.
+        """
+        if self._fault is not None:
+            raise self._fault
         sealed = [command for command in self._produced if not command.is_withdrawn]
         self._produced.clear()
         self._unrecorded.extend(sealed)
@@ -87,6 +99,13 @@ class CommandLog:
         if command.event_type != event.event_type or not command.is_recorded_by(event):
             raise self._disagreement(event, command.describe())
         command.mark_recorded(event)
+
+    def expects(self, event: HistoryEvent) -> bool:
+        """Whether `match` would take the event."""
+        if not self._unrecorded:
+            return False
+        command = self._unrecorded[0]
+        return command.event_type == event.event_type and command.is_recorded_by(event)
 
     def check_all_recorded(self, next_event: HistoryEvent | None) -> None:
         """The history has no more command events for the last activation.

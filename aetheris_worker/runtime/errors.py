@@ -79,10 +79,14 @@ class DeadlockError(AetherisError):
 
 
 class ReadOnlyError(AetherisError):
-    """A query handler, or a condition, tried to change the run. `call` is what it called."""
+    """A query handler, a condition or a side effect tried to change the run. `call` is what it
+    called.
+    """
 
     def __init__(self, call: str) -> None:
-        super().__init__(f"{call} is not allowed here: a query only looks")
+        super().__init__(
+            f"{call} is not allowed here: queries, conditions and side effects only look"
+        )
         self.call = call
 
 

@@ -33,6 +33,9 @@ class RunCode(Protocol):
 Apply = Callable[[Parts, RunCode, HistoryEvent], None]
 """What an event does."""
 
+Take = Callable[[Parts, RunCode, HistoryEvent], bool]
+"""Takes an event of a command that need not be the next one's; whether it did."""
+
 Describe = Callable[[HistoryEvent], str]
 """What the event of a command records, in the words that `ProducedCommand.describe` uses."""
 
@@ -45,11 +48,13 @@ class Machine:
         name: For people.
         commands: The events that are there because the code gave a command, by type. Each is
             compared with the next command.
+        takes: Of these, those that may be there without the next command: asked first.
         events: What the others do, by type.
         ignored: Types of events that the code never learns of.
     """
 
     name: str
     commands: Mapping[int, Describe] = field(default_factory=dict[int, Describe])
+    takes: Mapping[int, Take] = field(default_factory=dict[int, Take])
     events: Mapping[int, Apply] = field(default_factory=dict[int, Apply])
     ignored: frozenset[int] = frozenset()

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_worker.runtime.commands import event_type_name
-from aetheris_worker.runtime.machine import Apply, Describe, Machine
+from aetheris_worker.runtime.machine import Apply, Describe, Machine, Take
 from aetheris_worker.runtime.machines import (
     activity,
     cancellation,
@@ -33,6 +33,7 @@ class Registry:
         machines = tuple(machines)
         owners: dict[int, str] = {}
         self.commands: Mapping[int, Describe] = _merge(owners, machines, lambda m: m.commands)
+        self.takes: Mapping[int, Take] = _merge({}, machines, lambda m: m.takes)
         self.events: Mapping[int, Apply] = _merge(owners, machines, lambda m: m.events)
         self.ignored = frozenset(_merge(owners, machines, lambda m: dict.fromkeys(m.ignored, True)))
 

@@ -122,7 +122,12 @@ class RunMachine:
         if activation.started is None:
             return ()
         self._set_clock(activation.started)
-        run.loop.run_until_idle(self._entry.is_over)
+        run.replayed = activation if activation.is_replay else None
+        try:
+            run.loop.run_until_idle(self._entry.is_over)
+        finally:
+            # It refers to the whole history.
+            run.replayed = None
         self._entry.check_alive()
         if self._entry.error is not None:
             raise self._entry.error
@@ -142,13 +147,18 @@ class RunMachine:
             self._last_event_id = event.event_id
             kind = event.event_type
             if kind in command_events:
-                self.run.commands.match(event)
+                self._take_command_event(event)
                 after_commands = None
                 continue
             if after_commands is None and kind != history_pb2.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
                 after_commands = event
             self._apply_other(event)
         return after_commands
+
+    def _take_command_event(self, event: HistoryEvent) -> None:
+        take = RUN_MACHINES.takes.get(event.event_type)
+        if take is None or not take(self.run.parts, self._entry, event):
+            self.run.commands.match(event)
 
     def _apply_other(self, event: HistoryEvent) -> None:
         kind = event.event_type

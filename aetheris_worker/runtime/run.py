@@ -12,6 +12,7 @@ from functools import cached_property
 
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_client.converter import DataConverter
+from aetheris_worker.runtime.activation import Activation
 from aetheris_worker.runtime.commands import CommandLog
 from aetheris_worker.runtime.errors import HistoryError
 from aetheris_worker.runtime.info import RunId, WorkflowInfo, read_info
@@ -32,6 +33,7 @@ class WorkflowRun:
         is_replaying: The code repeats what it did before; nothing it does is new.
         history_length: Events up to the current workflow task.
         suggests_continue_as_new: The server finds the history long.
+        replayed: What the code repeats now; None where it does not, or does not run.
         cancel_requested: Somebody asked the run to cancel.
         parts: What machines keep of it.
         signals: Its signals and their handlers; one of its parts.
@@ -44,6 +46,7 @@ class WorkflowRun:
         self.loop = WorkflowLoop(self, self._start_timer, run_id.run_id)
         self.parts = Parts(RunScope(self.loop, self.commands, converter))
         self.is_replaying = False
+        self.replayed: Activation | None = None
         self.history_length = 0
         self.suggests_continue_as_new = False
         self.cancel_requested = False

@@ -19,6 +19,7 @@ from aetheris_worker.workflow.handlers import (
     set_dynamic_signal_handler,
     set_signal_handler,
 )
+from aetheris_worker.workflow.recording import deprecate_patch, patched, side_effect
 from aetheris_worker.workflow.replaying import logger, unsafe
 from aetheris_worker.workflow.run_info import (
     history_length,
@@ -48,6 +49,7 @@ __all__ = [
     "all_handlers_finished",
     "as_completed",
     "defn",
+    "deprecate_patch",
     "execute_activity",
     "execute_activity_method",
     "history_length",
@@ -57,11 +59,13 @@ __all__ = [
     "is_continue_as_new_suggested",
     "logger",
     "now",
+    "patched",
     "query",
     "random",
     "run",
     "set_dynamic_signal_handler",
     "set_signal_handler",
+    "side_effect",
     "signal",
     "sleep",
     "start_activity",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from aetheris.api.v1.command_pb2 import Command, CommandType
+from aetheris.api.v1.command_pb2 import Command, CommandType, RecordMarkerCommandAttributes
 from aetheris.api.v1.failure_pb2 import Failure, RetryState, TimeoutType
 from aetheris.api.v1.history_pb2 import EventType, HistoryEvent, WorkflowTaskFailedCause
 from aetheris_client.converter import DataConverter
@@ -107,6 +107,8 @@ class HistoryBuilder:
                 return self.timer_started(command.start_timer_command_attributes.timer_id)
             case CommandType.COMMAND_TYPE_CANCEL_TIMER:
                 return self.timer_cancelled(command.cancel_timer_command_attributes.timer_id)
+            case CommandType.COMMAND_TYPE_RECORD_MARKER:
+                return self.marker_recorded(command.record_marker_command_attributes)
             case CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION:
                 return self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED).event_id
             case CommandType.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION:
@@ -138,6 +140,17 @@ class HistoryBuilder:
     def timer_cancelled(self, timer_id: str) -> int:
         event = self.add(EventType.EVENT_TYPE_TIMER_CANCELLED)
         event.timer_cancelled_event_attributes.timer_id = timer_id
+        return event.event_id
+
+    def marker_recorded(self, given: RecordMarkerCommandAttributes) -> int:
+        event = self.add(EventType.EVENT_TYPE_MARKER_RECORDED)
+        marker = event.marker_recorded_event_attributes
+        marker.marker_name = given.marker_name
+        for name, payloads in given.details.items():
+            marker.details[name].CopyFrom(payloads)
+        if given.HasField("failure"):
+            marker.failure.CopyFrom(given.failure)
+        marker.workflow_task_completed_event_id = self.last_completed_event_id
         return event.event_id
 
     # Events of the world.

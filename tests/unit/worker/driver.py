@@ -1,6 +1,9 @@
 """Runs workflow classes along built histories, and says what they did in a few words."""
 
+import json
+
 from aetheris.api.v1.command_pb2 import Command, CommandType
+from aetheris.api.v1.common_pb2 import Payloads
 from aetheris_client.converter import DataConverter
 from aetheris_worker.runtime.definitions import WorkflowDefinition
 from aetheris_worker.runtime.info import RunId
@@ -48,9 +51,18 @@ class Session:
         assert machine.advance(self.history.events) == ()
         return machine
 
+    def ask(self, query: str) -> object:
+        """Ask the cached run."""
+        return self.machine.query(query, Payloads())
+
     def result(self) -> object:
         """What the run returned."""
-        closing = self.machine._entry.closing
+        return self.result_of(self.machine)
+
+    @staticmethod
+    def result_of(machine: RunMachine) -> object:
+        """What another one of the run returned."""
+        closing = machine._entry.closing
         assert closing is not None
         attributes = closing.to_proto().complete_workflow_execution_command_attributes
         return DataConverter.default().from_payloads(attributes.result)[0]
@@ -70,6 +82,10 @@ def summary(command: Command) -> str:
             return f"timer {started.timer_id} {seconds:g}s"
         case CommandType.COMMAND_TYPE_CANCEL_TIMER:
             return f"cancel timer {command.cancel_timer_command_attributes.timer_id}"
+        case CommandType.COMMAND_TYPE_RECORD_MARKER:
+            marker = command.record_marker_command_attributes
+            data = json.loads(marker.details["data"].payloads[0].data)
+            return f"marker {marker.marker_name} {data['id']}"
         case CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION:
             return "complete"
         case CommandType.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION:
