@@ -72,6 +72,16 @@ class ExecutionUpdate:
     owes: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ExecutionNotes:
+    """The notes in a run's row, as they are to be; the columns as in `ExecutionRow`."""
+
+    shard_id: int
+    run_id: str
+    memo: bytes | None
+    search_attributes: bytes | None
+
+
 def _insert_columns(rows: Sequence[ExecutionRow]) -> list[bytes]:
     return [
         int4_array([row.shard_id for row in rows]),
@@ -99,7 +109,7 @@ def _insert_columns(rows: Sequence[ExecutionRow]) -> list[bytes]:
     ]
 
 
-def _weigh_insert(row: ExecutionRow) -> int:
+def _weigh_notes(row: ExecutionRow | ExecutionNotes) -> int:
     return len(row.memo or b"") + len(row.search_attributes or b"")
 
 
@@ -113,6 +123,15 @@ def _update_columns(rows: Sequence[ExecutionUpdate]) -> list[bytes]:
         int8_array([row.history_length for row in rows]),
         int8_array([row.history_bytes for row in rows]),
         bool_array([row.owes for row in rows]),
+    ]
+
+
+def _notes_columns(rows: Sequence[ExecutionNotes]) -> list[bytes]:
+    return [
+        int4_array([row.shard_id for row in rows]),
+        uuid_array([row.run_id for row in rows]),
+        bytea_array([row.memo for row in rows]),
+        jsonb_array([row.search_attributes for row in rows]),
     ]
 
 
@@ -130,7 +149,7 @@ INSERT INTO executions (
     $20::timestamptz[], $21::boolean[], $22::boolean[]
 )""",
     bind=_insert_columns,
-    weigh=_weigh_insert,
+    weigh=_weigh_notes,
 )
 """Runs that have just been started."""
 
@@ -151,7 +170,21 @@ FROM unnest(
 )
 """Runs whose rows are there, or are inserted by the same batch."""
 
-EXECUTION_STATEMENTS = (INSERT_EXECUTIONS, UPDATE_EXECUTIONS)
+UPDATE_EXECUTION_NOTES = RowStatement(
+    """
+UPDATE executions e SET memo = u.memo, search_attributes = u.search_attributes
+FROM unnest($1::integer[], $2::uuid[], $3::bytea[], $4::jsonb[])
+    AS u (shard_id, run_id, memo, search_attributes)
+WHERE e.shard_id = u.shard_id AND e.run_id = u.run_id""",
+    bind=_notes_columns,
+    key=lambda notes: notes.run_id,
+    weigh=_weigh_notes,
+)
+"""Notes that have changed, of runs that the same batch updates before: those rows are locked, so
+that nobody waits for another here.
+"""
+
+EXECUTION_STATEMENTS = (INSERT_EXECUTIONS, UPDATE_EXECUTIONS, UPDATE_EXECUTION_NOTES)
 
 EXECUTIONS = IndexTable(
     name="executions",

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from aetheris.api.v1 import common_pb2
 from tests.support.databases import create_database, database_name, drop_database
-from tests.support.drive import drive_simple_workflow, persist
+from tests.support.drive import answer, drive_simple_workflow, persist
 from tests.support.log_audit import audit_log
 from tests.support.processes import FAST, start_arguments
 from tests.support.raw import COMPLETED, Raw, complete_workflow, text_of, types
+from tests.support.runs import continue_as_new
 from tests.support.stores import SessionStores
 from tests.support.wait import wait_until
 
@@ -210,3 +212,40 @@ async def test_task_with_server_killed_on_its_way_to_the_backlog_is_not_lost(
         assert await persist(lambda: server.result(task.workflow_execution)) is not None
     run = (await asyncio.to_thread(audit_log, crash_server.dsn))[started.run_id]
     assert run.record_count == 2
+
+
+@pytest.mark.parametrize(
+    "point,count",
+    [(f"commit.{moment}", count) for count in (2, 3) for moment in ("before", "after")]
+    + [(f"complete_workflow_task.{moment}", 1) for moment in ("before", "after")],
+)
+async def test_run_that_goes_on_as_new_with_server_killed_goes_on_once(
+    crash_server: CrashServer, point: str, count: int
+) -> None:
+    await crash_server.begin_round(point, count)
+    async with Raw(crash_server.address, queue=f"q-{secrets.token_hex(4)}") as server:
+        workflow_id = f"w-{secrets.token_hex(8)}"
+        started = await persist(lambda: server.start(workflow_id, request_id="once"))
+        first = common_pb2.WorkflowExecution(workflow_id=workflow_id, run_id=started.run_id)
+        async with asyncio.timeout(40):
+            closed = None
+            while closed is None:
+                for task in await persist(lambda: server.poll_workflows(1.0)):
+                    is_first = task.workflow_execution == first
+                    command = continue_as_new() if is_first else complete_workflow()
+                    await answer(lambda task=task, command=command: server.decide(task, command))
+                newest = common_pb2.WorkflowExecution(workflow_id=workflow_id)
+                result = await persist(lambda newest=newest: server.result(newest, wait=0.05))
+                closed = result if result is not None and not result.new_execution_run_id else None
+        await wait_until(crash_server.has_died, 10, f"a server that comes to {point} {count} times")
+    assert closed.status == COMPLETED
+    runs = await asyncio.to_thread(audit_log, crash_server.dsn)
+    events = {
+        run_id: types(run.events)
+        for run_id, run in runs.items()
+        if run.events[0].workflow_execution_started_event_attributes.workflow_id == workflow_id
+    }
+    assert len(events) == 2
+    assert events[started.run_id][-1] == "WORKFLOW_EXECUTION_CONTINUED_AS_NEW"
+    (other,) = (names for run_id, names in events.items() if run_id != started.run_id)
+    assert other == [*_EVENTS[:4], "WORKFLOW_EXECUTION_COMPLETED"]

@@ -79,7 +79,7 @@ def alarms_served() -> Generator[None]:
 
 def set_alarms(**seconds: float) -> command_pb2.Command:
     """The command; from each name to when it rings."""
-    command = command_pb2.Command(command_type=command_pb2.COMMAND_TYPE_MODIFY_WORKFLOW_PROPERTIES)
+    command = command_pb2.Command(command_type=command_pb2.COMMAND_TYPE_SCHEDULE_NEXUS_OPERATION)
     fields = command.modify_workflow_properties_command_attributes.upserted_memo.fields
     for name, value in seconds.items():
         fields[name].data = str(value).encode()
@@ -103,10 +103,11 @@ def _set(commands: CommandPass, command: command_pb2.Command) -> None:
                 f"the alarm {name!r} is set",
             )
         taken.add(name)
+    header = common_pb2.Header(fields=memo.fields)
     commands.draft.add(
-        history_pb2.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED,
-        history_pb2.WorkflowPropertiesModifiedEventAttributes(
-            workflow_task_completed_event_id=commands.completed_id, upserted_memo=memo
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ADMITTED,
+        history_pb2.WorkflowExecutionUpdateAdmittedEventAttributes(
+            request=history_pb2.UpdateRequest(header=header)
         ),
     )
 
@@ -130,10 +131,10 @@ def decide_silenced(
 
 
 def _were_set(state: RunState, event: history_pb2.HistoryEvent) -> None:
-    memo = event.workflow_properties_modified_event_attributes.upserted_memo
+    fields = event.workflow_execution_update_admitted_event_attributes.request.header.fields
     alarms = state.parts.make(Alarms)
-    for name in sorted(memo.fields):
-        interval = timedelta(seconds=float(memo.fields[name].data))
+    for name in sorted(fields):
+        interval = timedelta(seconds=float(fields[name].data))
         ring_time = from_timestamp(event.event_time) + interval
         alarms.by_name[name] = Alarm(name, event.event_id, ring_time)
         state.held_bytes += _ALARM_BYTES
@@ -238,9 +239,9 @@ def _describe(state: RunState, _inflight: Inflight, response: DescribeWorkflowRe
 
 MACHINE = Machine(
     name=NAME,
-    commands={command_pb2.COMMAND_TYPE_MODIFY_WORKFLOW_PROPERTIES: _set},
+    commands={command_pb2.COMMAND_TYPE_SCHEDULE_NEXUS_OPERATION: _set},
     events={
-        history_pb2.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED: OnEvent(
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ADMITTED: OnEvent(
             _were_set, deadlines=_new_deadlines
         )
     },

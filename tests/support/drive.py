@@ -77,7 +77,7 @@ async def drive_simple_workflow(
                     raise error
 
 
-async def _answer(call: Callable[[], Awaitable[T]]) -> T | None:
+async def answer(call: Callable[[], Awaitable[T]]) -> T | None:
     """Answer a task; None if the server says that it is over."""
     try:
         return await persist(call)
@@ -107,14 +107,14 @@ async def _decide(server: Raw, task, sticky: str, eager: bool, acknowledged: lis
         command = schedule_activity(
             request_eager_execution=eager, start_to_close_timeout=seconds(600)
         )
-    decided = await _answer(
+    decided = await answer(
         lambda: server.decide(task, command, sticky=sticky, return_new_workflow_task=eager)
     )
     if decided is None:
         return
     acknowledged.append("decide")
     for activity in decided.activity_tasks:
-        completed = await _answer(
+        completed = await answer(
             lambda activity=activity: server.complete_activity(
                 activity, "42", sticky_task_queue=sticky
             )
@@ -129,6 +129,6 @@ async def _act_forever(server: Raw, acknowledged: list[str]) -> None:
     while True:
         polled = await persist(lambda: server.poll_activities(_POLL_SECONDS))
         for task in polled.tasks:
-            completed = await _answer(lambda task=task: server.complete_activity(task, "42"))
+            completed = await answer(lambda task=task: server.complete_activity(task, "42"))
             if completed is not None:
                 acknowledged.append("complete_activity")

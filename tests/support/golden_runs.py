@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aetheris.api.v1 import workflow_pb2
+from aetheris.api.v1 import common_pb2, workflow_pb2
 from aetheris.server.v1 import log_pb2
 from aetheris_server.history.state.snapshot import to_snapshot
 from tests.support.runs import (
@@ -21,12 +21,17 @@ from tests.support.runs import (
     cancel_timer,
     cancel_workflow,
     complete_workflow,
+    continue_as_new,
     fail_workflow,
+    memo,
     payloads,
     record_marker,
     schedule_activity,
+    search_attributes,
     seconds,
     start_timer,
+    upsert_memo,
+    upsert_search_attributes,
 )
 
 _AT_MOST_ONCE = workflow_pb2.ACTIVITY_DELIVERY_AT_MOST_ONCE
@@ -128,6 +133,19 @@ def _terminated() -> GoldenRun:
     return run
 
 
+def _continued() -> GoldenRun:
+    """Its code changes the notes, and goes on as new."""
+    run = GoldenRun(
+        memo=memo(a="1", b="2"),
+        search_attributes=search_attributes(place='"here"'),
+        retry_policy=common_pb2.RetryPolicy(maximum_attempts=3),
+    )
+    notes = (upsert_memo(a="3", b="", c="4"), upsert_search_attributes(place="", kind='"x"'))
+    run.run_task(*notes, force_create_new_workflow_task=True)
+    run.run_task(continue_as_new(input=payloads("next")))
+    return run
+
+
 def _completed() -> GoldenRun:
     run = GoldenRun()
     run.run_task(complete_workflow())
@@ -140,6 +158,7 @@ LIVES: dict[str, Callable[[], GoldenRun]] = {
     "cancelled": _cancelled,
     "terminated": _terminated,
     "completed": _completed,
+    "continued": _continued,
 }
 
 if __name__ == "__main__":

@@ -113,8 +113,8 @@ class Raw:
         )
 
     async def start_run(self, **fields: Any) -> common_pb2.WorkflowExecution:
-        """A run of a new workflow id."""
-        workflow_id = f"w-{uuid.uuid4()}"
+        """A run; of a new workflow id where none is given."""
+        workflow_id = fields.pop("workflow_id", f"w-{uuid.uuid4()}")
         started = await self.start(workflow_id, **fields)
         return common_pb2.WorkflowExecution(workflow_id=workflow_id, run_id=started.run_id)
 

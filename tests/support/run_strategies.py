@@ -9,11 +9,14 @@ from tests.support.runs import (
     cancel_timer,
     cancel_workflow,
     complete_workflow,
+    continue_as_new,
     fail_workflow,
     record_marker,
     schedule_activity,
     seconds,
     start_timer,
+    upsert_memo,
+    upsert_search_attributes,
 )
 
 _IDS = st.sampled_from(["a", "b", "c", "d", "e", "f", "g"])
@@ -38,8 +41,16 @@ _GOOD_ACTIVITIES = st.builds(
     st.integers(0, 3),
 )
 _GOOD_TIMERS = st.builds(start_timer, _IDS, st.sampled_from([0.5, 2, 20]))
+_GOOD_NOTES = st.sampled_from(
+    [
+        upsert_memo(a="1", b="2"),
+        upsert_memo(a=""),
+        upsert_search_attributes(a="1"),
+        upsert_search_attributes(a="", b='"x"'),
+    ]
+)
 GOOD_COMMANDS = st.lists(
-    st.one_of(_GOOD_ACTIVITIES, _GOOD_TIMERS, st.just(record_marker())), max_size=3
+    st.one_of(_GOOD_ACTIVITIES, _GOOD_TIMERS, st.just(record_marker()), _GOOD_NOTES), max_size=3
 )
 COMMANDS = st.lists(
     st.one_of(
@@ -48,9 +59,17 @@ COMMANDS = st.lists(
         st.builds(cancel_timer, _IDS),
         st.builds(cancel_activity, st.integers(1, 30)),
         _GOOD_ACTIVITIES,
+        st.just(upsert_memo()),
     ),
     max_size=3,
 )
 CLOSINGS = st.sampled_from(
-    [complete_workflow(), fail_workflow(application_failure()), cancel_workflow(), fail_workflow()]
+    [
+        complete_workflow(),
+        fail_workflow(application_failure()),
+        cancel_workflow(),
+        fail_workflow(),
+        continue_as_new(),
+        continue_as_new(cron_schedule="not served"),
+    ]
 )

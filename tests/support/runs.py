@@ -28,6 +28,10 @@ from aetheris_server.history.state.machines.activity.values import ActivityState
 from aetheris_server.history.state.machines.cancellation import decide_cancel_requested
 from aetheris_server.history.state.machines.lifecycle.close import decide_terminated
 from aetheris_server.history.state.machines.lifecycle.start import decide_started, new_state
+from aetheris_server.history.state.machines.lifecycle.successor import (
+    decide_continued,
+    find_next_run_id,
+)
 from aetheris_server.history.state.machines.signal import decide_signaled
 from aetheris_server.history.state.machines.workflow_task import ending
 from aetheris_server.history.state.machines.workflow_task import starting as task_starting
@@ -35,7 +39,7 @@ from aetheris_server.history.state.machines.workflow_task.values import StartedW
 from aetheris_server.history.state.obligations import new_obligations, take_due_retries
 from aetheris_server.history.state.observe import observe, restore_inflight
 from aetheris_server.history.state.run import RunKey, RunState
-from aetheris_server.history.times import earliest
+from aetheris_server.history.times import earliest, from_timestamp
 
 KEY = RunKey("namespace", "workflow", "run")
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -151,20 +155,79 @@ def cancel_workflow() -> command_pb2.Command:
     )
 
 
+def continue_as_new(**attributes: Any) -> command_pb2.Command:
+    """The command."""
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_CONTINUE_AS_NEW_WORKFLOW_EXECUTION,
+        continue_as_new_workflow_execution_command_attributes=(
+            command_pb2.ContinueAsNewWorkflowExecutionCommandAttributes(**attributes)
+        ),
+    )
+
+
+def memo(**values: str) -> common_pb2.Memo:
+    """Values by name; an empty one is an empty payload."""
+    return common_pb2.Memo(
+        fields={name: common_pb2.Payload(data=text.encode()) for name, text in values.items()}
+    )
+
+
+def search_attributes(**values: str) -> common_pb2.SearchAttributes:
+    """JSON by name; an empty one is an empty payload."""
+    return common_pb2.SearchAttributes(
+        indexed_fields={
+            name: common_pb2.Payload(metadata={"type": b"Keyword"}, data=text.encode())
+            for name, text in values.items()
+        }
+    )
+
+
+def upsert_memo(**values: str) -> command_pb2.Command:
+    """The command."""
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_MODIFY_WORKFLOW_PROPERTIES,
+        modify_workflow_properties_command_attributes=(
+            command_pb2.ModifyWorkflowPropertiesCommandAttributes(upserted_memo=memo(**values))
+        ),
+    )
+
+
+def upsert_search_attributes(**values: str) -> command_pb2.Command:
+    """The command."""
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES,
+        upsert_workflow_search_attributes_command_attributes=(
+            command_pb2.UpsertWorkflowSearchAttributesCommandAttributes(
+                search_attributes=search_attributes(**values)
+            )
+        ),
+    )
+
+
 class RunDriver:
     """One run, its log, and what workers have of it.
 
     Attributes:
         records: The log, as objects; `stored` has the same as bytes.
         history: All events so far.
+        begun: The next run and its first record, where the run has closed and one goes on.
         refs: Every task offered so far, by what its record or a timer brought.
         wake_time: The executions row's: it changes when it must become earlier, or has fired.
         now: The wall clock; moves the other clock along, unless it is moved by `step_clock`.
     """
 
-    def __init__(self, limits: RunLimits | None = None, **start: Any) -> None:
+    def __init__(
+        self,
+        limits: RunLimits | None = None,
+        *,
+        key: RunKey = KEY,
+        record: log_pb2.LogRecord | None = None,
+        **start: Any,
+    ) -> None:
+        """One that is started, as `start` says; or, given its first record, one that goes on."""
         self.limits = limits or RunLimits()
-        self.now = BEGIN
+        self.key = key
+        self.now = BEGIN if record is None else from_timestamp(record.time)
         self.inflight = Inflight()
         self.records: list[log_pb2.LogRecord] = []
         self.stored: list[bytes] = []
@@ -172,6 +235,7 @@ class RunDriver:
         self.refs: list[matching_service_pb2.TaskRef] = []
         self.wake_time: datetime | None = None
         self.starts = 0
+        self.begun: tuple[RunKey, log_pb2.LogRecord] | None = None
         self._stepped = timedelta(0)
         request = workflow_service_pb2.StartWorkflowRequest(
             workflow_id=KEY.workflow_id,
@@ -180,8 +244,9 @@ class RunDriver:
             request_id="start",
             **start,
         )
-        record = decide_started(KEY, request, self.now)
-        self.state: RunState = new_state(KEY, record.events[0])
+        if record is None:
+            record = decide_started(key, request, self.now)
+        self.state: RunState = new_state(key, record.events[0])
         self.commit(record)
 
     # The log.
@@ -197,7 +262,21 @@ class RunDriver:
         self.refs.extend(new_obligations(self.state, self.inflight, record, self.now))
         self.wake_time = earliest(self.wake_time, new_deadline(self.state, record))
         self._rewrite_wake_time()
+        event = self.state.close_event
+        if event is not None and find_next_run_id(event):
+            self.begun = decide_continued(self.state, event)
         return record
+
+    def successor(self) -> history_pb2.WorkflowExecutionStartedEventAttributes:
+        """What the run that goes on is started with."""
+        assert self.begun is not None
+        return self.begun[1].events[0].workflow_execution_started_event_attributes
+
+    def continued(self) -> "RunDriver":
+        """The run that goes on, at its start."""
+        assert self.begun is not None
+        key, record = self.begun
+        return RunDriver(self.limits, key=key, record=record)
 
     def _rewrite_wake_time(self) -> None:
         if self.wake_time is not None and self.wake_time <= self.now:
@@ -206,7 +285,7 @@ class RunDriver:
     def fold(self) -> RunState:
         """The state that a host gets from the log."""
         records = [log_pb2.LogRecord.FromString(stored) for stored in self.stored]
-        state = new_state(KEY, records[0].events[0])
+        state = new_state(self.key, records[0].events[0])
         for record, stored in zip(records, self.stored, strict=True):
             apply(state, record, stored)
         return state

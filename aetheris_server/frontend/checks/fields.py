@@ -12,19 +12,15 @@ from google.protobuf.message import Message
 from aetheris.api.v1 import common_pb2, failure_pb2
 from aetheris_server.config import LimitSettings
 from aetheris_server.errors import InvalidArgumentError
-from aetheris_server.rpc.json_values import parse_json
 
 MAX_DURATION_SECONDS = 36_525 * 86_400
 """A hundred years, as history has it: longer ones it would cut."""
 
 MAX_CAPABILITIES = 100
+MAX_ERROR_TYPES = 100
 MAX_PRIORITY_KEY = 5
-MAX_SEARCH_ATTRIBUTES = 100
-MAX_SEARCH_ATTRIBUTES_BYTES = 64 * 1024
-"""They are indexed and parsed on each start; what is only to be kept belongs into the memo."""
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,255}")
-_TYPE_NAME = re.compile(rb"[A-Za-z0-9_]{0,64}")
 
 
 class EnumType(Protocol):
@@ -174,27 +170,26 @@ def check_priority(priority: common_pb2.Priority, limits: LimitSettings) -> None
         )
 
 
-def check_search_attributes(attributes: common_pb2.SearchAttributes, limits: LimitSettings) -> None:
-    """Named JSON values; an empty one is no value."""
-    if not attributes.indexed_fields:
-        return
-    check_range(
-        "search_attributes.indexed_fields", len(attributes.indexed_fields), 0, MAX_SEARCH_ATTRIBUTES
-    )
-    size = attributes.ByteSize()
-    if size > MAX_SEARCH_ATTRIBUTES_BYTES:
+def check_retry_policy(field: str, policy: common_pb2.RetryPolicy, limits: LimitSettings) -> None:
+    """How something is tried again; unset parts are the defaults."""
+    check_duration(f"{field}.initial_interval", policy.initial_interval)
+    check_duration(f"{field}.maximum_interval", policy.maximum_interval)
+    coefficient = policy.backoff_coefficient
+    # False for a NaN as well.
+    if coefficient and not 1 <= coefficient < float("inf"):
         raise InvalidArgumentError(
-            "search_attributes",
-            f"expected at most {MAX_SEARCH_ATTRIBUTES_BYTES} bytes, found {size}",
+            f"{field}.backoff_coefficient", f"expected at least 1, and finite, found {coefficient}"
         )
-    for name, payload in attributes.indexed_fields.items():
-        check_id("search_attributes.indexed_fields", name, limits)
-        path = f"search_attributes.indexed_fields[{shown(name)}]"
-        # Stored as text; which types there are is not the border's affair.
-        if not _TYPE_NAME.fullmatch(payload.metadata.get("type", b"")):
-            raise InvalidArgumentError(f"{path}.metadata", "expected a type's name")
-        if payload.data:
-            parse_json(path, payload.data)
+    longest = policy.maximum_interval.ToTimedelta()
+    if longest and longest < policy.initial_interval.ToTimedelta():
+        raise InvalidArgumentError(
+            f"{field}.maximum_interval", "expected at least initial_interval, found less"
+        )
+    check_range(f"{field}.maximum_attempts", policy.maximum_attempts, 0, 2**31 - 1)
+    count = len(policy.non_retryable_error_types)
+    check_range(f"{field}.non_retryable_error_types", count, 0, MAX_ERROR_TYPES)
+    for index, name in enumerate(policy.non_retryable_error_types):
+        check_id(f"{field}.non_retryable_error_types[{index}]", name, limits)
 
 
 def check_failure(field: str, failure: failure_pb2.Failure, limits: LimitSettings) -> None:

@@ -14,14 +14,15 @@ from aetheris_server.frontend.checks.fields import (
     check_no_nul,
     check_priority,
     check_range,
+    check_retry_policy,
     check_run_id,
-    check_search_attributes,
     check_set_duration,
     check_size,
     check_text,
     set_values_of,
     values_of,
 )
+from aetheris_server.rpc.search_attributes import check_search_attributes
 from aetheris_server.rpc.table import LONGEST_WAIT
 from aetheris_server.rpc.tokens import LISTING_WORKFLOWS, Tokens
 
@@ -49,8 +50,7 @@ def check_start_workflow(
     )
     _check_start_timeouts(request)
     _check_start_notes(request, limits)
-    if request.HasField("retry_policy"):
-        raise InvalidArgumentError("retry_policy", "not served by this version")
+    check_retry_policy("retry_policy", request.retry_policy, limits)
     if request.cron_schedule:
         raise InvalidArgumentError("cron_schedule", "not served by this version")
 
@@ -77,6 +77,7 @@ def check_signal_workflow(
     request: workflow_service_pb2.SignalWorkflowRequest, limits: LimitSettings
 ) -> None:
     check_execution(request.workflow_execution, limits)
+    check_run_id("first_execution_run_id", request.first_execution_run_id)
     check_id("signal_name", request.signal_name, limits)
     check_size("input", request.input, limits)
     check_size("header", request.header, limits)
@@ -88,6 +89,7 @@ def check_query_workflow(
     request: workflow_service_pb2.QueryWorkflowRequest, limits: LimitSettings
 ) -> None:
     check_execution(request.workflow_execution, limits)
+    check_run_id("first_execution_run_id", request.first_execution_run_id)
     check_id("query_type", request.query_type, limits)
     check_size("query_args", request.query_args, limits)
     check_size("header", request.header, limits)
@@ -99,6 +101,7 @@ def check_cancel_workflow(
     request: workflow_service_pb2.CancelWorkflowRequest, limits: LimitSettings
 ) -> None:
     check_execution(request.workflow_execution, limits)
+    check_run_id("first_execution_run_id", request.first_execution_run_id)
     check_long_text("reason", request.reason, limits)
     check_text("identity", request.identity, limits)
     check_text("request_id", request.request_id, limits)
@@ -108,6 +111,7 @@ def check_terminate_workflow(
     request: workflow_service_pb2.TerminateWorkflowRequest, limits: LimitSettings
 ) -> None:
     check_execution(request.workflow_execution, limits)
+    check_run_id("first_execution_run_id", request.first_execution_run_id)
     check_long_text("reason", request.reason, limits)
     check_size("details", request.details, limits)
     check_text("identity", request.identity, limits)
@@ -132,6 +136,7 @@ def check_poll_workflow_result(
     request: workflow_service_pb2.PollWorkflowResultRequest, limits: LimitSettings
 ) -> None:
     check_execution(request.workflow_execution, limits)
+    check_run_id("first_execution_run_id", request.first_execution_run_id)
     check_duration("wait_timeout", request.wait_timeout, LONGEST_WAIT)
 
 
@@ -180,6 +185,6 @@ def _check_start_notes(
     check_size("memo", request.memo, limits)
     for name in request.memo.fields:
         check_no_nul("memo.fields", name)
-    check_search_attributes(request.search_attributes, limits)
+    check_search_attributes(request.search_attributes, limits.id_max_bytes)
     check_size("header", request.header, limits)
     check_priority(request.priority, limits)

@@ -242,6 +242,12 @@ class Aggregate(Awaited, ABC):
             ),
         )
 
+    def changes_row(self) -> bool:
+        """Whether the newest record has changed more of what the row says than its times, what it
+        owes, and how long the log is.
+        """
+        return False
+
     def add_update(self, changes: RowChanges, owes: bool) -> None:
         """Add what its row says from now on.
 

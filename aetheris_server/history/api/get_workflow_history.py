@@ -148,7 +148,9 @@ async def poll_workflow_result(
         WorkflowNotFoundError: There is no such run.
     """
     execution = request.workflow_execution
-    run = await runs.load(namespace_id, execution.workflow_id, execution.run_id)
+    run = await runs.load(
+        namespace_id, execution.workflow_id, execution.run_id, request.first_execution_run_id
+    )
     timeout = from_duration(request.wait_timeout).total_seconds()
     run = await _wait_for(runs, run, 0, close_only=True, timeout=timeout)
     response = workflow_service_pb2.PollWorkflowResultResponse(run_id=run.key.run_id)

@@ -45,7 +45,9 @@ async def query_workflow(
         NotReadyError: No worker answered in time.
     """
     execution = request.workflow_execution
-    run = await runs.load(namespace_id, execution.workflow_id, execution.run_id)
+    run = await runs.load(
+        namespace_id, execution.workflow_id, execution.run_id, request.first_execution_run_id
+    )
     try:
         _check_status(run.state, request.query_reject_condition)
         _check_can_answer(run.state)

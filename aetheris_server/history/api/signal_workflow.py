@@ -2,6 +2,7 @@
 
 from aetheris.api.v1 import workflow_service_pb2
 from aetheris_server.errors import RequestError
+from aetheris_server.history.runs.repeats import load_for_request
 from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.state.machines.signal import decide_signaled
 
@@ -12,11 +13,18 @@ async def signal_workflow(
     """Record a signal; answer when it is on disk.
 
     Raises:
-        WorkflowNotFoundError: There is no such run.
+        WorkflowNotFoundError: There is no such run, or it is of another chain.
         WorkflowClosedError: The run has closed.
     """
-    execution = request.workflow_execution
-    run = await runs.load(namespace_id, execution.workflow_id, execution.run_id)
+    run = await load_for_request(
+        runs,
+        namespace_id,
+        request.workflow_execution,
+        request.first_execution_run_id,
+        lambda state: request.request_id in state.request_ids,
+    )
+    if run is None:
+        return workflow_service_pb2.SignalWorkflowResponse()
     try:
         record = decide_signaled(run.state, run.inflight, request, runs.time_of(run), runs.limits)
     except RequestError:

@@ -121,7 +121,9 @@ async def _finish(
 ) -> workflow_service_pb2.StartWorkflowResponse:
     run_id, transition = started
     await transition.ticket.wait()
-    return workflow_service_pb2.StartWorkflowResponse(run_id=run_id, started=True)
+    return workflow_service_pb2.StartWorkflowResponse(
+        run_id=run_id, started=True, first_execution_run_id=run_id
+    )
 
 
 async def _answer(
@@ -135,7 +137,11 @@ async def _answer(
     """Answer with a run that is there, once it is on disk."""
     run = await runs.load(namespace_id, request.workflow_id, run_id)
     await run.wait_committed()
-    return workflow_service_pb2.StartWorkflowResponse(run_id=run_id, started=started)
+    return workflow_service_pb2.StartWorkflowResponse(
+        run_id=run_id,
+        started=started,
+        first_execution_run_id=run.state.started.first_execution_run_id,
+    )
 
 
 async def _replace(

@@ -14,11 +14,13 @@ async def terminate_workflow(
     """Close a run; answer when that is on disk.
 
     Raises:
-        WorkflowNotFoundError: There is no such run.
+        WorkflowNotFoundError: There is no such run, or it is of another chain.
         WorkflowClosedError: The run has closed.
     """
     execution = request.workflow_execution
-    run = await runs.load(namespace_id, execution.workflow_id, execution.run_id)
+    run = await runs.load(
+        namespace_id, execution.workflow_id, execution.run_id, request.first_execution_run_id
+    )
     try:
         record = decide_terminated(
             run.state,

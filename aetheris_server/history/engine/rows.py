@@ -1,9 +1,10 @@
 """What a transition writes: the log row, the aggregate's own row, a snapshot.
 
-Its own row is rewritten only when it closes or when its wake_time must change: it must become
-earlier, or it has come. It is by the wall clock, as whoever looks for it goes by that: an
-aggregate's own time may be ahead of it, and nothing must be late for that. One that has closed has
-its row written with each record, so that the row alone says whether it still owes something.
+Its own row is rewritten only when it closes, when what it tells of the aggregate itself changes, or
+when its wake_time must: it must become earlier, or it has come. It is by the wall clock, as whoever
+looks for it goes by that: an aggregate's own time may be ahead of it, and nothing must be late for
+that. One that has closed has its row written with each record, so that the row alone says whether
+it still owes something.
 """
 
 from datetime import datetime
@@ -96,7 +97,8 @@ def index_record(
         if not is_open:
             shard.note_row_written(aggregate.key, owes)
         return True
-    if is_open and not _takes_new_wake_time(aggregate, deadline, now):
+    is_due = is_open and _takes_new_wake_time(aggregate, deadline, now)
+    if is_open and not is_due and not aggregate.changes_row():
         return False
     aggregate.add_update(commit.changes, owes)
     shard.note_row_written(aggregate.key, owes)

@@ -4,15 +4,22 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from aetheris.api.v1 import common_pb2
 from aetheris_server.history.aggregates.checks import check_text
 from aetheris_server.history.aggregates.index import IndexEntry
 from aetheris_server.history.projections.registry import PROJECTIONS
+from aetheris_server.history.state.machines.properties import (
+    has_changed,
+    memo_of,
+    search_attributes_of,
+)
 from aetheris_server.history.state.run import RunKey, RunState
 from aetheris_server.history.times import from_duration, from_timestamp
 from aetheris_server.rpc.search_attributes import encode_search_attributes
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.execution_rows import (
     EXECUTION_STATEMENTS,
+    ExecutionNotes,
     ExecutionRow,
     ExecutionUpdate,
 )
@@ -51,7 +58,7 @@ def to_execution_row(
         execution_time=state.start_time + from_duration(started.first_workflow_task_backoff),
         history_length=state.next_event_id - 1,
         history_bytes=state.history_bytes,
-        memo=started.memo.SerializeToString() if started.HasField("memo") else None,
+        memo=_encode_memo(started.memo) if started.HasField("memo") else None,
         search_attributes=encode_search_attributes(started.search_attributes),
         wake_time=wake_time,
         owes=owes,
@@ -74,6 +81,24 @@ def to_execution_update(
         history_bytes=state.history_bytes,
         owes=owes,
     )
+
+
+def to_execution_notes(shard_id: int, state: RunState) -> ExecutionNotes | None:
+    """What the row says of the notes that the run's code has changed; None if there are none."""
+    if not has_changed(state):
+        return None
+    memo = memo_of(state)
+    return ExecutionNotes(
+        shard_id=shard_id,
+        run_id=state.key.run_id,
+        memo=_encode_memo(memo) if memo.fields else None,
+        search_attributes=encode_search_attributes(search_attributes_of(state)),
+    )
+
+
+def _encode_memo(memo: common_pb2.Memo) -> bytes:
+    # So that a row that is made again is the same.
+    return memo.SerializeToString(deterministic=True)
 
 
 def to_newest(state: RunState) -> NewestRun:

@@ -4,6 +4,7 @@ waits for it.
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,8 +13,13 @@ from aetheris.server.v1 import log_pb2
 from aetheris.server.v1.matching_service_pb2 import TaskRef
 from aetheris_server.errors import ShardNotOwnedError
 from aetheris_server.history.aggregates.aggregate import FIXED_BYTES, Aggregate
+from aetheris_server.history.aggregates.key import AggregateKey
 from aetheris_server.history.projections.registry import PROJECTIONS
-from aetheris_server.history.runs.index import to_execution_row, to_execution_update
+from aetheris_server.history.runs.index import (
+    to_execution_notes,
+    to_execution_row,
+    to_execution_update,
+)
 from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.deadlines import (
     decide_due,
@@ -22,6 +28,11 @@ from aetheris_server.history.state.deadlines import (
     next_inflight_deadline,
 )
 from aetheris_server.history.state.inflight import Inflight
+from aetheris_server.history.state.machines.lifecycle.successor import (
+    decide_continued,
+    find_next_run_id,
+)
+from aetheris_server.history.state.machines.properties import is_changed
 from aetheris_server.history.state.machines.workflow_task.ending import decide_flush
 from aetheris_server.history.state.obligations import (
     new_obligations,
@@ -33,7 +44,11 @@ from aetheris_server.history.state.observe import observe, restore_inflight
 from aetheris_server.history.state.run import RunKey, RunState
 from aetheris_server.history.state.snapshot import to_snapshot
 from aetheris_server.history.times import from_timestamp
-from aetheris_server.storage.execution_rows import INSERT_EXECUTIONS, UPDATE_EXECUTIONS
+from aetheris_server.storage.execution_rows import (
+    INSERT_EXECUTIONS,
+    UPDATE_EXECUTION_NOTES,
+    UPDATE_EXECUTIONS,
+)
 from aetheris_server.storage.row_changes import RowChanges
 
 _TAIL_MAX_EVENTS = 512
@@ -100,7 +115,8 @@ class LoadedRun(Aggregate):
     Attributes:
         tail: The newest events; those from `committed_event_id` on are not on disk yet.
         committed_event_id: The next event id, as far as the disk has it.
-        repeats_id: The workflow id had a run before; known of a run that is being started only.
+        repeats_id: The workflow id had a run before; known of a run that is being started, or that
+            continues another.
     """
 
     __slots__ = (
@@ -122,7 +138,7 @@ class LoadedRun(Aggregate):
         self._started_bytes = state.started.ByteSize()
         self.tail = EventTail(state.next_event_id)
         self.committed_event_id = state.next_event_id
-        self.repeats_id = False
+        self.repeats_id = bool(state.started.continued_execution_run_id)
         self.queries: dict[str, WaitingQuery] = {}
 
     @property
@@ -188,6 +204,18 @@ class LoadedRun(Aggregate):
     def take_due(self, now: datetime) -> list[TaskRef]:
         return take_due_retries(self.state, self.inflight, now)
 
+    def begun_by(
+        self, record: log_pb2.LogRecord
+    ) -> Iterable[tuple[AggregateKey, log_pb2.LogRecord]]:
+        event = self.state.close_event
+        # One that has closed may take records all the same.
+        if event is None or not record.events or record.events[-1].event_id != event.event_id:
+            return ()
+        return (decide_continued(self.state, event),) if find_next_run_id(event) else ()
+
+    def changes_row(self) -> bool:
+        return is_changed(self.state)
+
     def add_row(self, changes: RowChanges, owes: bool) -> None:
         row = to_execution_row(
             self.shard_id, self.state, self.wake_time, repeats_id=self.repeats_id, owes=owes
@@ -197,6 +225,9 @@ class LoadedRun(Aggregate):
     def add_update(self, changes: RowChanges, owes: bool) -> None:
         update = to_execution_update(self.shard_id, self.state, self.wake_time, owes=owes)
         changes.add(UPDATE_EXECUTIONS, update)
+        notes = to_execution_notes(self.shard_id, self.state)
+        if notes is not None:
+            changes.add(UPDATE_EXECUTION_NOTES, notes)
 
     def project(self, record: log_pb2.LogRecord, changes: RowChanges) -> None:
         PROJECTIONS.project(self.shard_id, self.state, record, changes)

@@ -113,13 +113,21 @@ class Runs:
             raise ShardNotOwnedError(shard.shard_id)
         return newest
 
-    async def load(self, namespace_id: str, workflow_id: str, run_id: str = "") -> LoadedRun:
+    async def load(
+        self, namespace_id: str, workflow_id: str, run_id: str = "", first_run_id: str = ""
+    ) -> LoadedRun:
         """A run, from memory or from the log; the newest of the workflow id without a run id.
 
         What follows its return without an await works on the run's latest state.
 
+        Args:
+            namespace_id: The run's.
+            workflow_id: The run's.
+            run_id: The run's; empty for the newest.
+            first_run_id: Only a run of the chain that this one began; empty for any.
+
         Raises:
-            WorkflowNotFoundError: There is no such run.
+            WorkflowNotFoundError: There is no such run, or it is of another chain.
             RunUnreadableError: What is stored of it cannot be used by this program.
             RunSetAsideError: A fault struck the run a moment ago.
             ShardNotOwnedError: This host does not have the shard.
@@ -139,6 +147,8 @@ class Runs:
                 and run.key.name == workflow_id
                 and run.key.namespace_id == namespace_id
             ):
+                if first_run_id and run.state.started.first_execution_run_id != first_run_id:
+                    raise WorkflowNotFoundError(workflow_id, first_run_id)
                 return run
             # Into memory; or it says why not.
             await self.engine.load(RunKey(namespace_id, workflow_id, wanted))

@@ -1,6 +1,7 @@
 """How far a run may grow."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,8 @@ class RunLimits:
         max_signals: All that a run may ever have.
         max_buffered_events: With so many, the next signal fails the workflow task in flight.
         max_buffered_bytes: The same, by size.
+        min_continue_interval: A run that continues as new sooner than this after its code began has
+            its successor wait for the rest.
     """
 
     history_max_events: int = 200_000
@@ -27,3 +30,4 @@ class RunLimits:
     max_signals: int = 10_000
     max_buffered_events: int = 100
     max_buffered_bytes: int = 2 * 1024 * 1024
+    min_continue_interval: timedelta = timedelta(seconds=1)

@@ -15,6 +15,7 @@ from aetheris_server.history.state.machines import (
     cancellation,
     lifecycle,
     marker,
+    properties,
     signal,
     timer,
     workflow_task,
@@ -137,6 +138,7 @@ RUN_MACHINES = Registry(
         signal.MACHINE,
         cancellation.MACHINE,
         marker.MACHINE,
+        properties.MACHINE,
     )
 )
 """Those of this program. The run's deadline comes first: it ends all others."""

@@ -112,6 +112,7 @@ def check_list_namespaces(request: Any, limits: LimitSettings) -> None:
     operator.check_list_namespaces(request, limits, TOKENS)
 
 
+BAD_CHAIN = (setting("first_execution_run_id", "no-uuid"), "first_execution_run_id")
 BAD_EXECUTION: list[tuple[Change, str]] = [
     (setting("workflow_execution.workflow_id", ""), "workflow_execution.workflow_id"),
     (setting("workflow_execution.workflow_id", LONG), "workflow_execution.workflow_id"),
@@ -178,7 +179,14 @@ BAD: dict[str, list[tuple[Change, str]]] = {
         (setting("workflow_task_timeout.nanos", -1), "workflow_task_timeout"),
         (setting("start_delay.seconds", -1), "start_delay"),
         (setting("result_wait_timeout.seconds", -1), "result_wait_timeout"),
-        (setting("retry_policy.maximum_attempts", 0), "retry_policy"),
+        (setting("retry_policy.maximum_attempts", -1), "retry_policy.maximum_attempts"),
+        (setting("retry_policy.initial_interval.seconds", -1), "retry_policy.initial_interval"),
+        (setting("retry_policy.maximum_interval.nanos", -1), "retry_policy.maximum_interval"),
+        (setting("retry_policy.backoff_coefficient", 0.5), "retry_policy.backoff_coefficient"),
+        (
+            setting("retry_policy.backoff_coefficient", float("nan")),
+            "retry_policy.backoff_coefficient",
+        ),
         (setting("cron_schedule", "* * * * *"), "cron_schedule"),
         (filling("memo.fields", "note", data=BIG), "memo"),
         (filling("memo.fields", "\0", data=b""), "memo.fields"),
@@ -232,6 +240,7 @@ BAD: dict[str, list[tuple[Change, str]]] = {
     ],
     "SignalWorkflow": [
         *BAD_EXECUTION,
+        BAD_CHAIN,
         (setting("signal_name", ""), "signal_name"),
         (setting("signal_name", LONG), "signal_name"),
         (adding("input.payloads", data=BIG), "input"),
@@ -240,17 +249,20 @@ BAD: dict[str, list[tuple[Change, str]]] = {
     ],
     "QueryWorkflow": [
         *BAD_EXECUTION,
+        BAD_CHAIN,
         (setting("query_type", ""), "query_type"),
         (adding("query_args.payloads", data=BIG), "query_args"),
         (setting("query_reject_condition", 4), "query_reject_condition"),
     ],
     "CancelWorkflow": [
         *BAD_EXECUTION,
+        BAD_CHAIN,
         (setting("reason", BIG.decode()), "reason"),
         (setting("request_id", LONG), "request_id"),
     ],
     "TerminateWorkflow": [
         *BAD_EXECUTION,
+        BAD_CHAIN,
         (setting("reason", BIG.decode()), "reason"),
         (adding("details.payloads", data=BIG), "details"),
     ],
@@ -263,6 +275,7 @@ BAD: dict[str, list[tuple[Change, str]]] = {
     ],
     "PollWorkflowResult": [
         *BAD_EXECUTION,
+        BAD_CHAIN,
         (setting("wait_timeout.seconds", -1), "wait_timeout"),
         (setting("wait_timeout.seconds", 61), "wait_timeout"),
     ],

@@ -30,6 +30,11 @@ from aetheris_server.history.state.deadlines import (
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machines.activity.answers import require_attempt
 from aetheris_server.history.state.machines.activity.values import is_owed
+from aetheris_server.history.state.machines.lifecycle.successor import (
+    decide_continued,
+    find_next_run_id,
+)
+from aetheris_server.history.state.machines.properties import memo_of, search_attributes_of
 from aetheris_server.history.state.obligations import obligations, owes
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
@@ -88,6 +93,8 @@ class RunMachine(RuleBasedStateMachine):
             history_pb2.EVENT_TYPE_TIMER_STARTED,
             history_pb2.EVENT_TYPE_TIMER_CANCELLED,
             history_pb2.EVENT_TYPE_MARKER_RECORDED,
+            history_pb2.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES,
+            history_pb2.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED,
         }
     )
 
@@ -95,13 +102,21 @@ class RunMachine(RuleBasedStateMachine):
         run_timeout=st.sampled_from([0, 0, 0, 0, 1000]),
         execution_timeout=st.sampled_from([0, 0, 0, 1500]),
         start_delay=st.sampled_from([0, 0, 0, 5]),
+        attempts=st.sampled_from([None, None, 1, 3]),
     )
-    def start(self, run_timeout: float, execution_timeout: float, start_delay: float) -> None:
+    def start(
+        self,
+        run_timeout: float,
+        execution_timeout: float,
+        start_delay: float,
+        attempts: int | None,
+    ) -> None:
         self.run = RunDriver(
             _LIMITS,
             workflow_run_timeout=seconds(run_timeout),
             workflow_execution_timeout=seconds(execution_timeout),
             start_delay=seconds(start_delay),
+            retry_policy=None if attempts is None else {"maximum_attempts": attempts},
         )
         # What hosts have that read the log: from its start, and from snapshots of other moments.
         self.readers: list[RunState] = [self.run.fold()]
@@ -445,6 +460,21 @@ class RunMachine(RuleBasedStateMachine):
         seen = state.last_completed_event_id
         unseen = [e for e in self.run.history[seen:] if e.event_type not in self.command_made]
         assert not unseen or state.workflow_task is not None
+
+    @invariant()
+    def run_that_goes_on_begins_with_what_the_log_says(self) -> None:
+        begun, closed = self.run.begun, self.run.state.close_event
+        next_id = find_next_run_id(closed) if closed is not None else ""
+        assert (begun is not None) == bool(next_id)
+        if begun is None:
+            return
+        assert closed is not None
+        assert begun[0].run_id == next_id
+        assert decide_continued(self.run.fold(), closed) == begun
+        started = self.run.successor()
+        assert started.first_execution_run_id == self.run.state.started.first_execution_run_id
+        assert memo_of(self.run.state) == started.memo
+        assert search_attributes_of(self.run.state) == started.search_attributes
 
     @invariant()
     def at_most_once_attempts_that_may_have_come_start_once(self) -> None:

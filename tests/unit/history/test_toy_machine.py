@@ -36,7 +36,7 @@ from tests.support.memory_engine import MemoryEngine
 from tests.support.runs import BEGIN, KEY, RunDriver, start_timer
 from tests.unit.history.test_run_machine import RunMachine
 
-_MODIFIED = history_pb2.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED
+_ADMITTED = history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ADMITTED
 
 
 @pytest.fixture
@@ -68,14 +68,14 @@ def test_command_without_its_machine_is_refused() -> None:
     run = RunDriver()
     decision = run.run_task(set_alarms(tea=60))
     assert decision.refused is not None
-    assert "MODIFY_WORKFLOW_PROPERTIES is not served" in str(decision.refused)
+    assert "SCHEDULE_NEXUS_OPERATION is not served" in str(decision.refused)
 
 
 @pytest.mark.usefixtures("served")
 def test_command_becomes_an_event_a_value_and_a_deadline() -> None:
     run = RunDriver()
     run.run_task(set_alarms(tea=60, egg=30), start_timer("t", 500))
-    assert run.names(2) == ["WORKFLOW_PROPERTIES_MODIFIED", "TIMER_STARTED"]
+    assert run.names(2) == ["WORKFLOW_EXECUTION_UPDATE_ADMITTED", "TIMER_STARTED"]
     assert [alarm.name for alarm in alarms_of(run.state)] == ["egg", "tea"]
     assert run.wake_time == BEGIN + timedelta(seconds=30)
     assert owes(run.state)
@@ -99,7 +99,7 @@ def test_deadline_brings_a_fact_and_a_task() -> None:
     record = run.advance(1)
     assert record is not None
     assert [fact.machine_fact.machine for fact in record.facts] == ["alarm"]
-    assert _ringing(run.refs) == [run.last_event("WORKFLOW_PROPERTIES_MODIFIED").event_id]
+    assert _ringing(run.refs) == [run.last_event("WORKFLOW_EXECUTION_UPDATE_ADMITTED").event_id]
     assert run.advance(3600) is None
 
 
@@ -170,7 +170,7 @@ def test_log_of_a_machine_that_is_not_there_is_refused() -> None:
     with alarms_served():
         run = _with_ringing_alarm()
         del run.stored[3:]
-    with pytest.raises(UnknownRecordError, match=f"an event of type {_MODIFIED}"):
+    with pytest.raises(UnknownRecordError, match=f"an event of type {_ADMITTED}"):
         run.fold()
 
 
@@ -199,18 +199,18 @@ def test_finish_of_a_machine_goes_behind_a_signal_that_waited_with_it() -> None:
     finished: list[int] = []
     of_event = OnEvent(finish=lambda event, _: finished.append(event.event_id))
     before = RUN_MACHINES.machines
-    RUN_MACHINES.use((*before, Machine(name="toy", events={_MODIFIED: of_event})))
+    RUN_MACHINES.use((*before, Machine(name="toy", events={_ADMITTED: of_event})))
     try:
         run = RunDriver()
         run.start_task()
         draft = Draft(run.state, run.inflight, run.now)
-        draft.add_or_buffer(_MODIFIED, history_pb2.WorkflowPropertiesModifiedEventAttributes())
+        draft.add_or_buffer(_ADMITTED, history_pb2.WorkflowExecutionUpdateAdmittedEventAttributes())
         run.commit(draft.record)
         run.signal()
         run.fail_task()
-        modified = run.last_event("WORKFLOW_PROPERTIES_MODIFIED")
-        assert run.last_event("WORKFLOW_EXECUTION_SIGNALED").event_id < modified.event_id
-        assert finished == [modified.event_id]
+        admitted = run.last_event("WORKFLOW_EXECUTION_UPDATE_ADMITTED")
+        assert run.last_event("WORKFLOW_EXECUTION_SIGNALED").event_id < admitted.event_id
+        assert finished == [admitted.event_id]
     finally:
         RUN_MACHINES.use(before)
 
@@ -219,8 +219,11 @@ def test_finish_of_a_machine_goes_behind_a_signal_that_waited_with_it() -> None:
     "claim, what",
     [
         (Machine(name="alarm"), "name alarm"),
-        (Machine(name="other", commands=MACHINE.commands), "command COMMAND_TYPE_MODIFY_"),
-        (Machine(name="other", events={_MODIFIED: OnEvent()}), "event EVENT_TYPE_WORKFLOW_PROP"),
+        (Machine(name="other", commands=MACHINE.commands), "command COMMAND_TYPE_SCHEDULE_NEXUS"),
+        (
+            Machine(name="other", events={_ADMITTED: OnEvent()}),
+            "event EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ADM",
+        ),
         (
             Machine(name="other", facts={"buffer_flushed": OnFact(lambda *_: None)}),
             "fact buffer_flushed",
@@ -236,7 +239,7 @@ def test_machines_that_claim_the_same_are_refused(claim: Machine, what: str) -> 
 
 def test_machines_of_the_server_know_nothing_of_alarms() -> None:
     assert "alarm" not in {machine.name for machine in RUN_MACHINES.machines}
-    assert command_pb2.COMMAND_TYPE_MODIFY_WORKFLOW_PROPERTIES not in RUN_MACHINES.commands
+    assert command_pb2.COMMAND_TYPE_SCHEDULE_NEXUS_OPERATION not in RUN_MACHINES.commands
 
 
 @pytest.mark.usefixtures("served")
@@ -261,7 +264,7 @@ def _is_ringing(run: LoadedRun) -> bool:
 class AlarmedRunMachine(RunMachine):
     """Random lives of a run that also sets alarms: all that holds of a run still does."""
 
-    command_made = RunMachine.command_made | {_MODIFIED}
+    command_made = RunMachine.command_made | {_ADMITTED}
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
 """The run itself: how it begins, its deadline, and how it closes.
 
-    started ──first task due──► running ──completed, failed, cancelled──► closed
+    started ──first task due──► running ──completed, failed, cancelled, continued as new──► closed
        │                           │         (commands of its code)
-       └───────────────────────────┴──timed out, terminated─────────────► closed
+       └───────────────────────────┴──timed out, terminated────────────────────────────────► closed
 
 It ends once, by one event, its last. A run without a delay runs at once. The deadline counts from
-the first workflow task's time on.
+the first workflow task's time on. What continues a run, if anything does, is in `successor`.
 """
 
 from collections.abc import Iterable
@@ -24,6 +24,7 @@ from aetheris_server.history.state.machines.lifecycle.close import (
     complete_workflow,
     fail_workflow,
 )
+from aetheris_server.history.state.machines.lifecycle.continuing import continue_as_new
 from aetheris_server.history.state.machines.lifecycle.start import deadlines, describe
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.times import from_timestamp, to_timestamp
@@ -41,7 +42,7 @@ def _deadlines(state: RunState, _inflight: Inflight, _now: datetime) -> Iterable
 
 def _decide_due(draft: Draft, state: RunState, inflight: Inflight, _at: float) -> None:
     if state.run_deadline_time is not None and state.run_deadline_time <= draft.now:
-        append_run_timed_out(draft, inflight)
+        append_run_timed_out(draft, state, inflight)
     elif state.first_task_time is not None and state.first_task_time <= draft.now:
         draft.schedule_workflow_task()
 
@@ -83,6 +84,7 @@ MACHINE = Machine(
         command_pb2.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION: complete_workflow,
         command_pb2.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION: fail_workflow,
         command_pb2.COMMAND_TYPE_CANCEL_WORKFLOW_EXECUTION: cancel_workflow,
+        command_pb2.COMMAND_TYPE_CONTINUE_AS_NEW_WORKFLOW_EXECUTION: continue_as_new,
     },
     closing_commands=frozenset(
         {
@@ -109,6 +111,9 @@ MACHINE = Machine(
         ),
         history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED: OnEvent(
             closes_as(workflow_pb2.WORKFLOW_EXECUTION_STATUS_TERMINATED)
+        ),
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW: OnEvent(
+            closes_as(workflow_pb2.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW)
         ),
     },
     deadlines=_deadlines,

@@ -8,7 +8,6 @@ from google.protobuf.message import Message
 from aetheris.api.v1 import (
     command_pb2,
     common_pb2,
-    failure_pb2,
     history_pb2,
     workflow_pb2,
     workflow_service_pb2,
@@ -19,6 +18,13 @@ from aetheris_server.history.state.command_checks import CommandRefusedError, ch
 from aetheris_server.history.state.command_pass import CommandPass
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight
+from aetheris_server.history.state.machines.activity.retry import RetryDecision
+from aetheris_server.history.state.machines.lifecycle.successor import (
+    decide_run_retry,
+    find_next_run_id,
+    next_run_id,
+    timed_out_failure,
+)
 from aetheris_server.history.state.machines.workflow_task.ending import append_force_closed
 from aetheris_server.history.state.run import RunState
 
@@ -39,7 +45,7 @@ def require_open(state: RunState) -> None:
 def complete_workflow(commands: CommandPass, command: command_pb2.Command) -> None:
     """The code returned."""
     given = command.complete_workflow_execution_command_attributes
-    _prepare_close(commands, given)
+    prepare_close(commands, given)
     commands.draft.close(
         history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED,
         history_pb2.WorkflowExecutionCompletedEventAttributes(
@@ -52,18 +58,20 @@ def complete_workflow(commands: CommandPass, command: command_pb2.Command) -> No
 def fail_workflow(commands: CommandPass, command: command_pb2.Command) -> None:
     """The code raised."""
     given = command.fail_workflow_execution_command_attributes
-    _prepare_close(commands, given)
+    prepare_close(commands, given)
     if not given.HasField("failure"):
         raise CommandRefusedError(
             history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_FAIL_WORKFLOW_EXECUTION_ATTRIBUTES,
             "failure is not set",
         )
+    retry = decide_run_retry(commands.state, given.failure, commands.draft.now)
     commands.draft.close(
         history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED,
         history_pb2.WorkflowExecutionFailedEventAttributes(
             failure=given.failure,
-            retry_state=failure_pb2.RETRY_STATE_RETRY_POLICY_NOT_SET,
+            retry_state=retry.state,
             workflow_task_completed_event_id=commands.completed_id,
+            new_execution_run_id=_id_if_any(commands.state, retry),
         ),
     )
 
@@ -71,7 +79,7 @@ def fail_workflow(commands: CommandPass, command: command_pb2.Command) -> None:
 def cancel_workflow(commands: CommandPass, command: command_pb2.Command) -> None:
     """The code ended because the run was asked to cancel."""
     given = command.cancel_workflow_execution_command_attributes
-    _prepare_close(commands, given)
+    prepare_close(commands, given)
     commands.draft.close(
         history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED,
         history_pb2.WorkflowExecutionCancelledEventAttributes(
@@ -81,7 +89,12 @@ def cancel_workflow(commands: CommandPass, command: command_pb2.Command) -> None
     )
 
 
-def _prepare_close(commands: CommandPass, given: Message) -> None:
+def prepare_close(commands: CommandPass, given: Message) -> None:
+    """Refuse a command that cannot close the run; show in its history what was withdrawn.
+
+    Raises:
+        CommandRefusedError: It carries too much, or events came that the code has not seen.
+    """
     check_size(given, commands.limits)
     if commands.has_unseen_events:
         raise CommandRefusedError(
@@ -125,15 +138,20 @@ def decide_terminated(
     return draft.record
 
 
-def append_run_timed_out(draft: Draft, inflight: Inflight) -> None:
+def append_run_timed_out(draft: Draft, state: RunState, inflight: Inflight) -> None:
     """Close the run because its deadline has passed."""
     append_force_closed(draft, inflight)
+    retry = decide_run_retry(state, timed_out_failure(), draft.now)
     draft.close(
         history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT,
         history_pb2.WorkflowExecutionTimedOutEventAttributes(
-            retry_state=failure_pb2.RETRY_STATE_RETRY_POLICY_NOT_SET
+            retry_state=retry.state, new_execution_run_id=_id_if_any(state, retry)
         ),
     )
+
+
+def _id_if_any(state: RunState, retry: RetryDecision) -> str:
+    return next_run_id(state.key.run_id) if retry.next_attempt_time is not None else ""
 
 
 def closes_as(
@@ -152,7 +170,11 @@ def to_result(state: RunState) -> workflow_service_pb2.WorkflowResult:
     """How a closed run ended, as clients see it."""
     event = state.close_event
     assert event is not None
-    result = workflow_service_pb2.WorkflowResult(status=state.status, close_time=event.event_time)
+    result = workflow_service_pb2.WorkflowResult(
+        status=state.status,
+        close_time=event.event_time,
+        new_execution_run_id=find_next_run_id(event),
+    )
     match event.event_type:
         case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
             result.result.CopyFrom(event.workflow_execution_completed_event_attributes.result)
@@ -167,10 +189,9 @@ def to_result(state: RunState) -> workflow_service_pb2.WorkflowResult:
             result.failure.message = terminated.reason or "workflow terminated"
             result.failure.terminated_failure_info.SetInParent()
         case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT:
-            result.failure.message = "workflow timed out"
-            result.failure.timeout_failure_info.timeout_type = (
-                failure_pb2.TIMEOUT_TYPE_START_TO_CLOSE
-            )
+            result.failure.CopyFrom(timed_out_failure())
+        case history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW:
+            pass
         case _:
             raise ValueError(f"event type {event.event_type} does not close a run")
     return result

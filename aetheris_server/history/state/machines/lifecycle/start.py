@@ -9,6 +9,8 @@ from aetheris.api.v1 import history_pb2, workflow_pb2, workflow_service_pb2
 from aetheris.server.v1 import log_pb2
 from aetheris_server.history.state.draft import DEFAULT_TASK_TIMEOUT, Draft
 from aetheris_server.history.state.inflight import Inflight
+from aetheris_server.history.state.machines.activity.retry import fill_policy
+from aetheris_server.history.state.machines.lifecycle.successor import find_next_run_id
 from aetheris_server.history.state.run import RunKey, RunState
 from aetheris_server.history.times import from_duration, from_timestamp, to_timestamp
 
@@ -44,6 +46,9 @@ def decide_started(
         memo=request.memo if request.HasField("memo") else None,
         search_attributes=(
             request.search_attributes if request.HasField("search_attributes") else None
+        ),
+        retry_policy=(
+            fill_policy(request.retry_policy) if request.HasField("retry_policy") else None
         ),
         attempt=1,
         priority=request.priority if request.HasField("priority") else None,
@@ -121,6 +126,11 @@ def _to_info(state: RunState) -> workflow_pb2.WorkflowExecutionInfo:
         history_bytes=state.history_bytes,
         priority=started.priority if started.HasField("priority") else None,
         first_execution_run_id=started.first_execution_run_id,
+        attempt=started.attempt,
+        continued_execution_run_id=started.continued_execution_run_id,
+        new_execution_run_id=(
+            find_next_run_id(state.close_event) if state.close_event is not None else ""
+        ),
     )
     info.execution.workflow_id = state.key.workflow_id
     info.execution.run_id = state.key.run_id
@@ -141,4 +151,5 @@ def _to_config(
             started.workflow_run_timeout if started.HasField("workflow_run_timeout") else None
         ),
         workflow_task_timeout=started.workflow_task_timeout,
+        retry_policy=started.retry_policy if started.HasField("retry_policy") else None,
     )

@@ -285,6 +285,9 @@ class WorkflowExecutionInfo(_message.Message):
     HISTORY_BYTES_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     FIRST_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    CONTINUED_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
+    NEW_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
     task_queue: _builtins.str
     """Its task queue."""
     status: Global___WorkflowExecutionStatus.ValueType
@@ -295,6 +298,12 @@ class WorkflowExecutionInfo(_message.Message):
     """Bytes of its history so far."""
     first_execution_run_id: _builtins.str
     """The first run of its chain of continuations."""
+    attempt: _builtins.int
+    """Which attempt of its chain it is, from 1; 0 in lists, which do not tell."""
+    continued_execution_run_id: _builtins.str
+    """The run that it continues; empty for none, and in lists."""
+    new_execution_run_id: _builtins.str
+    """The run that continues it; empty for none, and in lists."""
     @_builtins.property
     def execution(self) -> _common_pb2.WorkflowExecution:
         """Which run."""
@@ -353,10 +362,13 @@ class WorkflowExecutionInfo(_message.Message):
         history_bytes: _builtins.int = ...,
         priority: _common_pb2.Priority | None = ...,
         first_execution_run_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        continued_execution_run_id: _builtins.str = ...,
+        new_execution_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "execution", b"execution", "execution_time", b"execution_time", "memo", b"memo", "parent_execution", b"parent_execution", "priority", b"priority", "root_execution", b"root_execution", "search_attributes", b"search_attributes", "start_time", b"start_time", "workflow_type", b"workflow_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "execution", b"execution", "execution_time", b"execution_time", "first_execution_run_id", b"first_execution_run_id", "history_bytes", b"history_bytes", "history_length", b"history_length", "memo", b"memo", "parent_execution", b"parent_execution", "priority", b"priority", "root_execution", b"root_execution", "search_attributes", b"search_attributes", "start_time", b"start_time", "status", b"status", "task_queue", b"task_queue", "workflow_type", b"workflow_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "close_time", b"close_time", "continued_execution_run_id", b"continued_execution_run_id", "execution", b"execution", "execution_time", b"execution_time", "first_execution_run_id", b"first_execution_run_id", "history_bytes", b"history_bytes", "history_length", b"history_length", "memo", b"memo", "new_execution_run_id", b"new_execution_run_id", "parent_execution", b"parent_execution", "priority", b"priority", "root_execution", b"root_execution", "search_attributes", b"search_attributes", "start_time", b"start_time", "status", b"status", "task_queue", b"task_queue", "workflow_type", b"workflow_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -372,6 +384,7 @@ class WorkflowExecutionConfig(_message.Message):
     WORKFLOW_EXECUTION_TIMEOUT_FIELD_NUMBER: _builtins.int
     WORKFLOW_RUN_TIMEOUT_FIELD_NUMBER: _builtins.int
     WORKFLOW_TASK_TIMEOUT_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def task_queue(self) -> _task_queue_pb2.TaskQueue:
         """Its task queue."""
@@ -388,6 +401,10 @@ class WorkflowExecutionConfig(_message.Message):
     def workflow_task_timeout(self) -> _duration_pb2.Duration:
         """Limit on one workflow task."""
 
+    @_builtins.property
+    def retry_policy(self) -> _common_pb2.RetryPolicy:
+        """How a failed run is tried again as a new one; unset is not at all."""
+
     def __init__(
         self,
         *,
@@ -395,10 +412,11 @@ class WorkflowExecutionConfig(_message.Message):
         workflow_execution_timeout: _duration_pb2.Duration | None = ...,
         workflow_run_timeout: _duration_pb2.Duration | None = ...,
         workflow_task_timeout: _duration_pb2.Duration | None = ...,
+        retry_policy: _common_pb2.RetryPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["task_queue", b"task_queue", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_timeout", b"workflow_task_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_policy", b"retry_policy", "task_queue", b"task_queue", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_timeout", b"workflow_task_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_queue", b"task_queue", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_timeout", b"workflow_task_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["retry_policy", b"retry_policy", "task_queue", b"task_queue", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_timeout", b"workflow_task_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
