@@ -254,6 +254,19 @@ async def test_request_that_the_run_before_has_recorded_is_not_recorded_again(
     ]
 
 
+async def test_signal_with_start_repeated_after_the_run_went_on_is_not_recorded_again(
+    server: Raw, workflow_id: str
+) -> None:
+    first = await server.signal_with_start(workflow_id, request_id="both")
+    following = await _continue(server)
+    again = await server.signal_with_start(workflow_id, request_id="both")
+    assert (again.run_id, again.started) == (first.run_id, True)
+    assert types(await server.history(following)) == ["WORKFLOW_EXECUTION_STARTED"]
+    other = await server.signal_with_start(workflow_id, request_id="another")
+    assert (other.run_id, other.started) == (following.run_id, False)
+    assert other.first_execution_run_id == first.first_execution_run_id == first.run_id
+
+
 async def test_start_repeated_after_the_run_went_on_answers_with_the_first(
     server: Raw, workflow_id: str
 ) -> None:

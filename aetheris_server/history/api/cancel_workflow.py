@@ -23,8 +23,6 @@ async def cancel_workflow(
         request.first_execution_run_id,
         lambda state: state.cancel_request_id == request.request_id,
     )
-    if run is None:
-        return workflow_service_pb2.CancelWorkflowResponse()
     try:
         record = decide_cancel_requested(run.state, run.inflight, request, runs.time_of(run))
     except RequestError:

@@ -12,9 +12,10 @@ where that has closed meanwhile.
 from datetime import timedelta
 from functools import partial
 
-from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
+from aetheris.api.v1 import common_pb2, workflow_pb2, workflow_service_pb2
 from aetheris_server.errors import RequestError
 from aetheris_server.history.api.start_workflow import start_workflow
+from aetheris_server.history.runs.repeats import load_for_request
 from aetheris_server.history.runs.run import LoadedRun
 from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.state.machines.signal import append_signaled, decide_signaled
@@ -46,7 +47,11 @@ async def signal_with_start_workflow(runs: Runs, namespace_id: str, request: Req
         append_first = partial(append_signaled, request=signal)
         response = await start_workflow(runs, namespace_id, start, append_first)
         if response.started:
-            return Response(run_id=response.run_id, started=True)
+            return Response(
+                run_id=response.run_id,
+                started=True,
+                first_execution_run_id=response.first_execution_run_id,
+            )
         # Somebody else has started one meanwhile.
 
 
@@ -72,7 +77,13 @@ async def _find_taker(
         return None
     if newest.close_time is not None and newest.close_time + _REPEAT_TIME < runs.clock.now():
         return None
-    run = await runs.load(namespace_id, start.workflow_id, newest.run_id)
+    run = await load_for_request(
+        runs,
+        namespace_id,
+        common_pb2.WorkflowExecution(workflow_id=start.workflow_id, run_id=newest.run_id),
+        "",
+        lambda state: start.request_id in state.request_ids,
+    )
     if start.request_id in run.state.request_ids:
         return run
     replaces = workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
@@ -95,4 +106,8 @@ async def _signal(
     if record is not None:
         runs.commit(run, record)
     await run.wait_committed()
-    return Response(run_id=run.key.run_id, started=state.started.request_id == signal.request_id)
+    return Response(
+        run_id=run.key.run_id,
+        started=state.started.request_id == signal.request_id,
+        first_execution_run_id=state.started.first_execution_run_id,
+    )

@@ -23,8 +23,6 @@ async def signal_workflow(
         request.first_execution_run_id,
         lambda state: request.request_id in state.request_ids,
     )
-    if run is None:
-        return workflow_service_pb2.SignalWorkflowResponse()
     try:
         record = decide_signaled(run.state, run.inflight, request, runs.time_of(run), runs.limits)
     except RequestError:

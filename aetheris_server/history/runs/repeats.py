@@ -24,9 +24,9 @@ async def load_for_request(
     execution: common_pb2.WorkflowExecution,
     first_run_id: str,
     is_recorded: Callable[[RunState], bool],
-) -> LoadedRun | None:
-    """The run that a request is about; None, once that is on disk, where the run that it continues
-    has recorded the request.
+) -> LoadedRun:
+    """The run that a request is about; where the one that it continues has recorded the request,
+    that one.
 
     What follows its return without an await works on the run's latest state.
 
@@ -43,8 +43,7 @@ async def load_for_request(
         except WorkflowNotFoundError:
             return await runs.load(*asked)
         if is_recorded(previous.state):
-            await previous.wait_committed()
-            return None
+            return previous
         known, run = run, await runs.load(*asked)
         if run.key == known.key:
             return run

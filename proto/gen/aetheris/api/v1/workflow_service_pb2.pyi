@@ -144,7 +144,7 @@ class StartWorkflowRequest(_message.Message):
 
     @_builtins.property
     def retry_policy(self) -> _common_pb2.RetryPolicy:
-        """How a failed run is tried again; unset is not at all. Not served by this version."""
+        """How a failed run, or one that ran into its own deadline, is tried again as a new one; unset is not at all."""
 
     @_builtins.property
     def memo(self) -> _common_pb2.Memo:
@@ -211,10 +211,13 @@ class StartWorkflowResponse(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    FIRST_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Its id."""
     started: _builtins.bool
     """False where an open run was there already and the conflict policy said to use it."""
+    first_execution_run_id: _builtins.str
+    """The first run of its chain of continuations: the run itself, where it is new."""
     @_builtins.property
     def result(self) -> Global___WorkflowResult:
         """How it closed, if result_wait_timeout was set and it closed in that time."""
@@ -225,10 +228,11 @@ class StartWorkflowResponse(_message.Message):
         run_id: _builtins.str = ...,
         started: _builtins.bool = ...,
         result: Global___WorkflowResult | None = ...,
+        first_execution_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "run_id", b"run_id", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_execution_run_id", b"first_execution_run_id", "result", b"result", "run_id", b"run_id", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -291,6 +295,7 @@ class SignalWorkflowRequest(_message.Message):
     IDENTITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     HEADER_FIELD_NUMBER: _builtins.int
+    FIRST_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     signal_name: _builtins.str
@@ -299,6 +304,8 @@ class SignalWorkflowRequest(_message.Message):
     """Who asks."""
     request_id: _builtins.str
     """Recorded once per id."""
+    first_execution_run_id: _builtins.str
+    """Only if the run is of the chain that this run began; NOT_FOUND otherwise. Empty is any chain."""
     @_builtins.property
     def workflow_execution(self) -> _common_pb2.WorkflowExecution:
         """Which run."""
@@ -321,10 +328,11 @@ class SignalWorkflowRequest(_message.Message):
         identity: _builtins.str = ...,
         request_id: _builtins.str = ...,
         header: _common_pb2.Header | None = ...,
+        first_execution_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "input", b"input", "workflow_execution", b"workflow_execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "identity", b"identity", "input", b"input", "namespace", b"namespace", "request_id", b"request_id", "signal_name", b"signal_name", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_execution_run_id", b"first_execution_run_id", "header", b"header", "identity", b"identity", "input", b"input", "namespace", b"namespace", "request_id", b"request_id", "signal_name", b"signal_name", "workflow_execution", b"workflow_execution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,10 +407,13 @@ class SignalWithStartWorkflowResponse(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    FIRST_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     started: _builtins.bool
     """False where the run was open already."""
+    first_execution_run_id: _builtins.str
+    """The first run of its chain of continuations: the run itself, where it is new."""
     @_builtins.property
     def result(self) -> Global___WorkflowResult:
         """How it closed, if start.result_wait_timeout was set and it closed in that time."""
@@ -413,10 +424,11 @@ class SignalWithStartWorkflowResponse(_message.Message):
         run_id: _builtins.str = ...,
         started: _builtins.bool = ...,
         result: Global___WorkflowResult | None = ...,
+        first_execution_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "run_id", b"run_id", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_execution_run_id", b"first_execution_run_id", "result", b"result", "run_id", b"run_id", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -435,6 +447,7 @@ class QueryWorkflowRequest(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     QUERY_REJECT_CONDITION_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    FIRST_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     query_type: _builtins.str
@@ -443,6 +456,8 @@ class QueryWorkflowRequest(_message.Message):
     """When to refuse."""
     identity: _builtins.str
     """Who asks."""
+    first_execution_run_id: _builtins.str
+    """Only if the run is of the chain that this run began; NOT_FOUND otherwise. Empty is any chain."""
     @_builtins.property
     def workflow_execution(self) -> _common_pb2.WorkflowExecution:
         """Which run."""
@@ -465,10 +480,11 @@ class QueryWorkflowRequest(_message.Message):
         header: _common_pb2.Header | None = ...,
         query_reject_condition: Global___QueryRejectCondition.ValueType = ...,
         identity: _builtins.str = ...,
+        first_execution_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "query_args", b"query_args", "workflow_execution", b"workflow_execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "identity", b"identity", "namespace", b"namespace", "query_args", b"query_args", "query_reject_condition", b"query_reject_condition", "query_type", b"query_type", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_execution_run_id", b"first_execution_run_id", "header", b"header", "identity", b"identity", "namespace", b"namespace", "query_args", b"query_args", "query_reject_condition", b"query_reject_condition", "query_type", b"query_type", "workflow_execution", b"workflow_execution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -509,6 +525,7 @@ class CancelWorkflowRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FIRST_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     reason: _builtins.str
@@ -517,6 +534,8 @@ class CancelWorkflowRequest(_message.Message):
     """Who asks."""
     request_id: _builtins.str
     """Recorded once per id."""
+    first_execution_run_id: _builtins.str
+    """Only if the run is of the chain that this run began; NOT_FOUND otherwise. Empty is any chain."""
     @_builtins.property
     def workflow_execution(self) -> _common_pb2.WorkflowExecution:
         """Which run."""
@@ -529,10 +548,11 @@ class CancelWorkflowRequest(_message.Message):
         reason: _builtins.str = ...,
         identity: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        first_execution_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["workflow_execution", b"workflow_execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_execution_run_id", b"first_execution_run_id", "identity", b"identity", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -567,6 +587,7 @@ class TerminateWorkflowRequest(_message.Message):
     DETAILS_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FIRST_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     reason: _builtins.str
@@ -575,6 +596,8 @@ class TerminateWorkflowRequest(_message.Message):
     """Who asks."""
     request_id: _builtins.str
     """A repeated request succeeds without effect; another one to a closed run answers NOT_FOUND."""
+    first_execution_run_id: _builtins.str
+    """Only if the run is of the chain that this run began; NOT_FOUND otherwise. Empty is any chain."""
     @_builtins.property
     def workflow_execution(self) -> _common_pb2.WorkflowExecution:
         """Which run."""
@@ -592,10 +615,11 @@ class TerminateWorkflowRequest(_message.Message):
         details: _common_pb2.Payloads | None = ...,
         identity: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        first_execution_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "workflow_execution", b"workflow_execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "identity", b"identity", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "first_execution_run_id", b"first_execution_run_id", "identity", b"identity", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -785,8 +809,11 @@ class PollWorkflowResultRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
     WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    FIRST_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
+    first_execution_run_id: _builtins.str
+    """Only if the run is of the chain that this run began; NOT_FOUND otherwise. Empty is any chain."""
     @_builtins.property
     def workflow_execution(self) -> _common_pb2.WorkflowExecution:
         """Which run."""
@@ -801,10 +828,11 @@ class PollWorkflowResultRequest(_message.Message):
         namespace: _builtins.str = ...,
         workflow_execution: _common_pb2.WorkflowExecution | None = ...,
         wait_timeout: _duration_pb2.Duration | None = ...,
+        first_execution_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wait_timeout", b"wait_timeout", "workflow_execution", b"workflow_execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "wait_timeout", b"wait_timeout", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_execution_run_id", b"first_execution_run_id", "namespace", b"namespace", "wait_timeout", b"wait_timeout", "workflow_execution", b"workflow_execution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
