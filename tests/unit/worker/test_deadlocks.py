@@ -146,8 +146,9 @@ async def test_code_that_blocks_fails_its_task_and_holds_up_no_other_run(
             await server.wait_answer(5)
         finally:
             Blocks.gate.set()
-    tokens = [answer.workflow_task_completed.task_token for answer in server.answers[:4]]
-    assert tokens == [f"Quick {number}".encode() for number in range(2, 6)]
+    # In any order: on a busy machine one of them may be slow enough to get a thread of its own.
+    tokens = {answer.workflow_task_completed.task_token for answer in server.answers[:4]}
+    assert tokens == {f"Quick {number}".encode() for number in range(2, 6)}
     message = failure_message(server.answers[4])
     assert message.startswith("potential deadlock: workflow code of Blocks 'w' has not given")
     place = message.splitlines()[1]
