@@ -86,6 +86,7 @@ class TaskAnswers:
         try:
             if request.namespace and request.namespace != namespace:
                 raise InvalidArgumentError("namespace", "expected the namespace of the batch")
+            request.namespace = namespace
             check_bounds(request, request.ByteSize())
             return result(**{kind: await self.take(_METHODS[kind], namespace_id, request)})
         except Exception as error:  # noqa: BLE001 - becomes this answer's status

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from aetheris_server.history.api.call_run import call_run
 from aetheris_server.history.api.cancel_workflow import cancel_workflow
 from aetheris_server.history.api.describe_workflow import describe_workflow
 from aetheris_server.history.api.get_workflow_history import (
@@ -32,6 +33,7 @@ from aetheris_server.history.api.start_workflow import start_workflow
 from aetheris_server.history.api.terminate_workflow import terminate_workflow
 from aetheris_server.history.calls.answering import answer_calls
 from aetheris_server.history.runs.runs import Runs
+from aetheris_server.history.state.run import KIND
 from aetheris_server.rpc import table
 from aetheris_server.rpc.peers import LocalHistory
 from aetheris_server.rpc.table import HistoryMethod
@@ -74,5 +76,5 @@ def serve_history(runs: Runs) -> LocalHistory:
         {method: partial(handler, runs) for method, handler in _handlers.items()},
         partial(start_tasks, runs),
         partial(release_tasks, runs),
-        partial(answer_calls, runs.engine),
+        partial(answer_calls, runs.engine, by_kind={KIND: partial(call_run, runs)}),
     )

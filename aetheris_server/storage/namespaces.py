@@ -1,5 +1,6 @@
 """Namespaces: their names, and for how long closed runs are kept."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,6 +24,8 @@ _LOAD = """
 SELECT namespace_id::text, name, description, retention_seconds, create_time, request_id
 FROM namespaces WHERE name = %s
 """
+
+_FIND = "SELECT name, namespace_id::text FROM namespaces WHERE name = ANY(%s)"
 
 _LIST = """
 SELECT namespace_id::text, name, description, retention_seconds, create_time, request_id
@@ -64,6 +67,26 @@ async def load_namespace(db: Database, name: str) -> Namespace | None:
     """
     rows = await db.fetch(_LOAD, (name,))
     return Namespace(*rows[0]) if rows else None
+
+
+async def find_namespace_ids(db: Database, names: Sequence[str]) -> dict[str, str]:
+    """The ids of those of some namespaces that there are, by name.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    storable = [name for name in names if "\0" not in name]
+    return dict(await db.fetch(_FIND, (storable,)))
+
+
+async def load_namespace_name(db: Database, namespace_id: str) -> str:
+    """The name of the namespace of an id; empty if there is none.
+
+    Raises:
+        StorageUnavailableError: Postgres does not answer.
+    """
+    rows = await db.fetch("SELECT name FROM namespaces WHERE namespace_id = %s", (namespace_id,))
+    return rows[0][0] if rows else ""
 
 
 async def list_namespaces(db: Database, page_size: int, after_name: str = "") -> list[Namespace]:

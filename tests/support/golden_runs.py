@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from aetheris.api.v1 import common_pb2, workflow_pb2
-from aetheris.server.v1 import log_pb2
+from aetheris.server.v1 import log_pb2, run_calls_pb2
+from aetheris_server.history.aggregates.obligation import number_of
 from aetheris_server.history.state.snapshot import to_snapshot
 from tests.support.runs import (
+    CHILD_ID,
+    PARENT,
     RunDriver,
     application_failure,
     cancel_activity,
+    cancel_run,
     cancel_timer,
     cancel_workflow,
+    close_event,
     complete_workflow,
     continue_as_new,
     fail_workflow,
@@ -29,6 +34,8 @@ from tests.support.runs import (
     schedule_activity,
     search_attributes,
     seconds,
+    signal_run,
+    start_child,
     start_timer,
     upsert_memo,
     upsert_search_attributes,
@@ -152,6 +159,55 @@ def _completed() -> GoldenRun:
     return run
 
 
+def _parent() -> GoldenRun:
+    """Children that end in every way, some while a worker decides; calls of other runs."""
+    run = GoldenRun()
+    names = ("completes", "fails", "cancels", "times-out", "is-terminated", "exists", "runs-on")
+    run.run_task(
+        *(start_child(name, input=payloads("for it")) for name in names),
+        start_child("nowhere", namespace="none"),
+        signal_run("hears"),
+        signal_run("is-closed"),
+        cancel_run("cancels"),
+        cancel_run("is-closed"),
+    )
+    *children, exists, runs_on, heard, unheard, asked, unasked = run.calls
+    run.answer(exists, run_calls_pb2.RUN_CALL_RESULT_ALREADY_EXISTS)
+    for call in (children[0], runs_on):
+        run.answer(call, run_id=CHILD_ID)
+    run.start_task()
+    for call in (heard, asked):
+        run.answer(call)
+    for call in (unheard, unasked):
+        run.answer(call, run_calls_pb2.RUN_CALL_RESULT_NOT_FOUND)
+    closings = [
+        close_event("COMPLETED", result=payloads("done")),
+        close_event("FAILED", failure=application_failure()),
+        close_event("CANCELLED", details=payloads("bye")),
+        close_event("TIMED_OUT"),
+        close_event("TERMINATED"),
+    ]
+    for call, closing in zip(children, closings, strict=True):
+        run.hear_closed(number_of(call), closing)
+    run.complete_task()
+    run.run_task(start_child("too-late"), signal_run("later"), cancel_run("later"))
+    late_child, late_signal, late_cancel = run.calls[-3:]
+    run.signal("s1")
+    run.run_task(start_child("never"), complete_workflow())
+    run.answer(late_child, run_id="another-run")
+    for call in (late_signal, late_cancel, *run.owed_calls()):
+        run.answer(call)
+    return run
+
+
+def _child() -> GoldenRun:
+    """Its parent is told."""
+    run = GoldenRun(parent=PARENT)
+    run.run_task(complete_workflow())
+    run.answer(run.calls[-1])
+    return run
+
+
 LIVES: dict[str, Callable[[], GoldenRun]] = {
     "timers": _timers,
     "activities": _activities,
@@ -159,6 +215,8 @@ LIVES: dict[str, Callable[[], GoldenRun]] = {
     "terminated": _terminated,
     "completed": _completed,
     "continued": _continued,
+    "parent": _parent,
+    "child": _child,
 }
 
 if __name__ == "__main__":

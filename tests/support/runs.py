@@ -15,7 +15,10 @@ from aetheris.api.v1 import (
     worker_service_pb2,
     workflow_service_pb2,
 )
-from aetheris.server.v1 import log_pb2, matching_service_pb2
+from aetheris.server.v1 import log_pb2, matching_service_pb2, run_calls_pb2
+from aetheris.server.v1.history_service_pb2 import AggregateCall, AggregateName, CallOutcome
+from aetheris_server.history.aggregates.obligation import Obligation
+from aetheris_server.history.state.answered import decide_answered
 from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.command_pass import Decision
 from aetheris_server.history.state.commands import decide_workflow_task_completed
@@ -26,8 +29,9 @@ from aetheris_server.history.state.machines.activity import answers
 from aetheris_server.history.state.machines.activity import starting as activity_starting
 from aetheris_server.history.state.machines.activity.values import ActivityState, StartedActivity
 from aetheris_server.history.state.machines.cancellation import decide_cancel_requested
+from aetheris_server.history.state.machines.child.endings import decide_child_closed
 from aetheris_server.history.state.machines.lifecycle.close import decide_terminated
-from aetheris_server.history.state.machines.lifecycle.start import decide_started, new_state
+from aetheris_server.history.state.machines.lifecycle.start import Parent, decide_started, new_state
 from aetheris_server.history.state.machines.lifecycle.successor import (
     decide_continued,
     find_next_run_id,
@@ -36,14 +40,26 @@ from aetheris_server.history.state.machines.signal import decide_signaled
 from aetheris_server.history.state.machines.workflow_task import ending
 from aetheris_server.history.state.machines.workflow_task import starting as task_starting
 from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
-from aetheris_server.history.state.obligations import new_obligations, take_due_retries
+from aetheris_server.history.state.obligations import (
+    new_obligations,
+    obligations,
+    take_due_retries,
+)
 from aetheris_server.history.state.observe import observe, restore_inflight
-from aetheris_server.history.state.run import RunKey, RunState
+from aetheris_server.history.state.run import KIND, RunKey, RunState
 from aetheris_server.history.times import earliest, from_timestamp
 
 KEY = RunKey("namespace", "workflow", "run")
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 QUEUE = "queue"
+CHILD_ID = "child-run"
+PARENT = Parent(
+    namespace_id="namespace",
+    namespace="default",
+    execution=common_pb2.WorkflowExecution(workflow_id="parent", run_id="parent-run"),
+    initiated_event_id=5,
+    root=common_pb2.WorkflowExecution(workflow_id="root", run_id="root-run"),
+)
 WORKER = TaskTaker("worker", worker_instance_id="worker-1", worker_version="build-1")
 
 _EVENT = "EVENT_TYPE_"
@@ -123,6 +139,59 @@ def record_marker(name: str = "marker") -> command_pb2.Command:
             marker_name=name
         ),
     )
+
+
+def start_child(workflow_id: str = "child", **attributes: Any) -> command_pb2.Command:
+    """The command."""
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_START_CHILD_WORKFLOW_EXECUTION,
+        start_child_workflow_execution_command_attributes=(
+            command_pb2.StartChildWorkflowExecutionCommandAttributes(
+                workflow_id=workflow_id,
+                workflow_type=common_pb2.WorkflowType(name="Child"),
+                **attributes,
+            )
+        ),
+    )
+
+
+def signal_run(workflow_id: str = "other", **attributes: Any) -> command_pb2.Command:
+    """The command that signals another run."""
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION,
+        signal_external_workflow_execution_command_attributes=(
+            command_pb2.SignalExternalWorkflowExecutionCommandAttributes(
+                workflow_execution=common_pb2.WorkflowExecution(workflow_id=workflow_id),
+                signal_name="hello",
+                **attributes,
+            )
+        ),
+    )
+
+
+def cancel_run(workflow_id: str = "other", **attributes: Any) -> command_pb2.Command:
+    """The command that asks another run to cancel."""
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION,
+        request_cancel_external_workflow_execution_command_attributes=(
+            command_pb2.RequestCancelExternalWorkflowExecutionCommandAttributes(
+                workflow_execution=common_pb2.WorkflowExecution(workflow_id=workflow_id),
+                **attributes,
+            )
+        ),
+    )
+
+
+def close_event(name: str = "COMPLETED", **attributes: Any) -> history_pb2.HistoryEvent:
+    """The event that closes a child."""
+    event = history_pb2.HistoryEvent(
+        event_id=9, event_type=history_pb2.EventType.Value(f"{_EVENT}WORKFLOW_EXECUTION_{name}")
+    )
+    field: Any = getattr(event, f"workflow_execution_{name.lower()}_event_attributes")
+    field.SetInParent()
+    for key, value in attributes.items():
+        getattr(field, key).CopyFrom(value)
+    return event
 
 
 def complete_workflow(result: str = "done") -> command_pb2.Command:
@@ -212,6 +281,7 @@ class RunDriver:
         history: All events so far.
         begun: The next run and its first record, where the run has closed and one goes on.
         refs: Every task offered so far, by what its record or a timer brought.
+        calls: The same for calls of other runs.
         wake_time: The executions row's: it changes when it must become earlier, or has fired.
         now: The wall clock; moves the other clock along, unless it is moved by `step_clock`.
     """
@@ -222,6 +292,7 @@ class RunDriver:
         *,
         key: RunKey = KEY,
         record: log_pb2.LogRecord | None = None,
+        parent: Parent | None = None,
         **start: Any,
     ) -> None:
         """One that is started, as `start` says; or, given its first record, one that goes on."""
@@ -233,6 +304,7 @@ class RunDriver:
         self.stored: list[bytes] = []
         self.history: list[history_pb2.HistoryEvent] = []
         self.refs: list[matching_service_pb2.TaskRef] = []
+        self.calls: list[AggregateCall] = []
         self.wake_time: datetime | None = None
         self.starts = 0
         self.begun: tuple[RunKey, log_pb2.LogRecord] | None = None
@@ -245,7 +317,7 @@ class RunDriver:
             **start,
         )
         if record is None:
-            record = decide_started(key, request, self.now)
+            record = decide_started(key, request, self.now, parent=parent)
         self.state: RunState = new_state(key, record.events[0])
         self.commit(record)
 
@@ -259,7 +331,7 @@ class RunDriver:
         self.records.append(record)
         self.stored.append(stored)
         self.history.extend(record.events)
-        self.refs.extend(new_obligations(self.state, self.inflight, record, self.now))
+        self._offer(new_obligations(self.state, self.inflight, record, self.now))
         self.wake_time = earliest(self.wake_time, new_deadline(self.state, record))
         self._rewrite_wake_time()
         event = self.state.close_event
@@ -277,6 +349,13 @@ class RunDriver:
         assert self.begun is not None
         key, record = self.begun
         return RunDriver(self.limits, key=key, record=record)
+
+    def _offer(self, owed: Sequence[Obligation]) -> None:
+        for each in owed:
+            if isinstance(each, AggregateCall):
+                self.calls.append(each)
+            else:
+                self.refs.append(each)
 
     def _rewrite_wake_time(self) -> None:
         if self.wake_time is not None and self.wake_time <= self.now:
@@ -324,7 +403,7 @@ class RunDriver:
         record = decide_due(self.state, self.inflight, self.now, self.at)
         if record is not None:
             self.commit(record)
-        self.refs.extend(take_due_retries(self.state, self.inflight, self.now))
+        self._offer(take_due_retries(self.state, self.inflight, self.now))
         self._rewrite_wake_time()
         return record
 
@@ -396,6 +475,51 @@ class RunDriver:
                 self.state, self.inflight, request, start_id, self.now
             )
         )
+
+    def owed_tasks(self) -> list[matching_service_pb2.TaskRef]:
+        """The tasks that are due and that nobody has."""
+        owed = obligations(self.state, self.inflight, self.now)
+        return [each for each in owed if isinstance(each, matching_service_pb2.TaskRef)]
+
+    # Other runs.
+
+    def owed_calls(self) -> list[AggregateCall]:
+        """The calls that have not come to anything yet."""
+        owed = obligations(self.state, self.inflight, self.now)
+        return [each for each in owed if isinstance(each, AggregateCall)]
+
+    def answer(
+        self,
+        call: AggregateCall,
+        result: run_calls_pb2.RunCallResult.ValueType = run_calls_pb2.RUN_CALL_RESULT_DONE,
+        run_id: str = "",
+    ) -> log_pb2.LogRecord | None:
+        """A call comes to something."""
+        answer = run_calls_pb2.RunCallAnswer(result=result, run_id=run_id).SerializeToString()
+        return self.take_outcome(call, CallOutcome(answer=answer))
+
+    def take_outcome(self, call: AggregateCall, outcome: CallOutcome) -> log_pb2.LogRecord | None:
+        """The same, by what the lanes bring."""
+        record = decide_answered(self.state, self.inflight, call, outcome, self.now)
+        return self.commit(record) if record is not None else None
+
+    def hear_closed(
+        self, initiated_event_id: int, close_event: history_pb2.HistoryEvent, run_id: str = CHILD_ID
+    ) -> log_pb2.LogRecord | None:
+        """A child calls, to say that it has closed."""
+        record = decide_child_closed(
+            self.state,
+            self.inflight,
+            AggregateName(kind=KIND, namespace_id="namespace", name="child", id=run_id),
+            run_calls_pb2.ChildClosedCall(
+                initiated_event_id=initiated_event_id,
+                first_execution_run_id=run_id,
+                workflow_type=common_pb2.WorkflowType(name="Child"),
+                close_event=close_event,
+            ),
+            self.now,
+        )
+        return self.commit(record) if record is not None else None
 
     # Activities.
 

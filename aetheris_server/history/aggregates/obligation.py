@@ -33,6 +33,11 @@ class Called:
     answer: bytes = b""
 
 
+def number_of(call: AggregateCall) -> int:
+    """The number that a call was made with."""
+    return int(call.request_id.rpartition("/")[2])
+
+
 def make_call(
     caller: AggregateKey, number: int, target: AggregateName, payload: bytes
 ) -> AggregateCall:

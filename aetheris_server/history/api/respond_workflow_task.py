@@ -1,5 +1,7 @@
 """RespondWorkflowTaskCompleted and -Failed: a decision, or word that none could be made."""
 
+from collections.abc import Mapping
+
 from aetheris.api.v1 import worker_service_pb2
 from aetheris.server.v1.token_pb2 import TaskToken
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError
@@ -22,7 +24,11 @@ from aetheris_server.history.runs.task_start import (
 )
 from aetheris_server.history.state.command_checks import CommandRefusedError
 from aetheris_server.history.state.command_pass import Decision
-from aetheris_server.history.state.commands import decide_workflow_task_completed
+from aetheris_server.history.state.commands import (
+    NO_NAMESPACES,
+    decide_workflow_task_completed,
+    named_namespaces,
+)
 from aetheris_server.history.state.inflight import Sticky, TaskTaker
 from aetheris_server.history.state.machines.workflow_task.ending import (
     decide_workflow_task_failed,
@@ -30,6 +36,7 @@ from aetheris_server.history.state.machines.workflow_task.ending import (
 )
 from aetheris_server.history.state.machines.workflow_task.tasks import STICKY_TIMEOUT
 from aetheris_server.history.times import from_duration
+from aetheris_server.storage.namespaces import find_namespace_ids
 
 Request = worker_service_pb2.RespondWorkflowTaskCompletedRequest
 Response = worker_service_pb2.RespondWorkflowTaskCompletedResponse
@@ -44,6 +51,7 @@ async def respond_workflow_task_completed(
         TaskNotFoundError: The task is stale.
         InvalidArgumentError: A command was refused; the workflow task has failed because of it.
     """
+    namespaces = await _find_namespaces(runs, request)
     run = await load_by_token(runs, token)
     try:
         started = require_started(run.state, run.inflight, token.start_id)
@@ -59,6 +67,7 @@ async def respond_workflow_task_completed(
         token.start_id,
         runs.time_of(run),
         runs.limits,
+        namespaces,
     )
     cancelled = runs.notices.of(run, decision.cancelled_event_ids)
     query_ids = started.query_ids
@@ -77,6 +86,12 @@ async def respond_workflow_task_completed(
         if decision.refused is not None:
             raise _to_invalid_argument(decision.refused)
         return await _to_response(runs, run, given)
+
+
+async def _find_namespaces(runs: Runs, request: Request) -> Mapping[str, str]:
+    """The ids of the namespaces that the commands name, without those there are not."""
+    names = named_namespaces(request)
+    return await find_namespace_ids(runs.db, sorted(names)) if names else NO_NAMESPACES
 
 
 async def _repeat(runs: Runs, run: LoadedRun, start_id: str, request: Request) -> Response | None:

@@ -9,7 +9,7 @@ from aetheris_server.history.aggregates.transition import Transition
 from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.machines.lifecycle.close import decide_terminated
-from aetheris_server.history.state.machines.lifecycle.start import decide_started
+from aetheris_server.history.state.machines.lifecycle.start import Parent, decide_started
 from aetheris_server.history.state.run import RunKey
 from aetheris_server.ids import new_run_id
 from aetheris_server.storage.executions import NewestRun, find_run_of_request
@@ -25,15 +25,18 @@ async def start_workflow(
     namespace_id: str,
     request: workflow_service_pb2.StartWorkflowRequest,
     append_first: AppendFirst | None = None,
+    parent: Parent | None = None,
 ) -> workflow_service_pb2.StartWorkflowResponse:
     """Start a run, or answer with the one that the request or the policies name.
+
+    With `parent` it is a child of that run.
 
     Raises:
         WorkflowAlreadyStartedError: A run has the workflow id, and the policies forbid another.
     """
     newest = await runs.load_newest(namespace_id, request.workflow_id)
     if newest is None:
-        return await _finish(_start(runs, namespace_id, request, None, append_first))
+        return await _finish(_start(runs, namespace_id, request, None, append_first, parent))
     if newest.start_request_id == request.request_id:
         return await _answer(runs, namespace_id, request, newest.run_id, started=True)
     earlier = await _find_earlier(runs, namespace_id, request)
@@ -41,15 +44,15 @@ async def start_workflow(
         return await _answer(runs, namespace_id, request, earlier, started=True)
     if newest != await runs.load_newest(namespace_id, request.workflow_id):
         # Somebody was faster.
-        return await start_workflow(runs, namespace_id, request, append_first)
+        return await start_workflow(runs, namespace_id, request, append_first, parent)
     if newest.close_time is not None:
         _check_reuse(request, newest)
-        return await _finish(_start(runs, namespace_id, request, newest, append_first))
+        return await _finish(_start(runs, namespace_id, request, newest, append_first, parent))
     match request.workflow_id_conflict_policy:
         case workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
             return await _answer(runs, namespace_id, request, newest.run_id, started=False)
         case workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
-            return await _replace(runs, namespace_id, request, newest, append_first)
+            return await _replace(runs, namespace_id, request, newest, append_first, parent)
         case (
             workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_UNSPECIFIED
             | workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_FAIL
@@ -103,9 +106,10 @@ def _start(
     request: workflow_service_pb2.StartWorkflowRequest,
     previous: NewestRun | None,
     append_first: AppendFirst | None,
+    parent: Parent | None,
 ) -> tuple[str, Transition]:
     key = RunKey(namespace_id, request.workflow_id, new_run_id())
-    record = decide_started(key, request, _start_time(runs, previous), append_first)
+    record = decide_started(key, request, _start_time(runs, previous), append_first, parent)
     run = runs.create(key, record, repeats_id=previous is not None)
     return key.run_id, runs.commit(run, record)
 
@@ -150,11 +154,12 @@ async def _replace(
     request: workflow_service_pb2.StartWorkflowRequest,
     newest: NewestRun,
     append_first: AppendFirst | None,
+    parent: Parent | None,
 ) -> workflow_service_pb2.StartWorkflowResponse:
     """Terminate the open run and start a new one: both are written, or neither."""
     old = await runs.load(namespace_id, request.workflow_id, newest.run_id)
     if not old.state.is_open:
-        return await start_workflow(runs, namespace_id, request, append_first)
+        return await start_workflow(runs, namespace_id, request, append_first, parent)
     now = max(_start_time(runs, newest), runs.time_of(old))
     key = RunKey(namespace_id, request.workflow_id, new_run_id())
     terminated = decide_terminated(
@@ -167,7 +172,7 @@ async def _replace(
         now=now,
     )
     assert terminated is not None
-    started = decide_started(key, request, now, append_first)
+    started = decide_started(key, request, now, append_first, parent)
     running = runs.notices.of_all(old)
     new = runs.create(key, started, repeats_id=True)
     transition = runs.commit(old, terminated, (new, started))

@@ -5,7 +5,9 @@ answer to all.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 
 from aetheris.server.v1.history_service_pb2 import (
     AggregateCall,
@@ -40,9 +42,27 @@ _MAX_ANSWER_BYTES = 1024 * 1024
 _RETRY = CallOutcome(retry=CallRetry())
 
 
-async def answer_calls(engine: Engine, calls: Sequence[AggregateCall]) -> list[CallOutcome]:
-    """Answer each call for what this host has; one outcome each, in order."""
-    outcomes = await asyncio.gather(*(_answer_or_retry(engine, call) for call in calls))
+Answer = Callable[[AggregateCall], Awaitable[bytes]]
+"""Does what a call asks, and returns the answer once that is on disk. It may await while it looks
+for the target, and may begin one; from when it decides until it has committed it does not await.
+
+Raises RequestError to refuse for good, UnavailableError for what is to be called again.
+"""
+
+
+async def answer_calls(
+    engine: Engine,
+    calls: Sequence[AggregateCall],
+    by_kind: Mapping[str, Answer] = MappingProxyType({}),
+) -> list[CallOutcome]:
+    """Answer each call for what this host has; one outcome each, in order.
+
+    Args:
+        engine: Of this host.
+        calls: To aggregates of its shards.
+        by_kind: What answers for kinds that find their aggregates by more than a name or an id.
+    """
+    outcomes = await asyncio.gather(*(_answer_or_retry(engine, by_kind, call) for call in calls))
     byte_count = 0
     for position, outcome in enumerate(outcomes):
         byte_count += len(outcome.answer)
@@ -52,10 +72,14 @@ async def answer_calls(engine: Engine, calls: Sequence[AggregateCall]) -> list[C
     return outcomes
 
 
-async def _answer_or_retry(engine: Engine, call: AggregateCall) -> CallOutcome:
+async def _answer_or_retry(
+    engine: Engine, by_kind: Mapping[str, Answer], call: AggregateCall
+) -> CallOutcome:
+    answer = by_kind.get(call.target.kind, partial(_answer_by_key, engine))
     try:
+        _check_call(call)
         async with asyncio.timeout(_ANSWER_TIMEOUT):
-            return CallOutcome(answer=await _answer(engine, call))
+            return CallOutcome(answer=await answer(call))
     except RequestError as error:
         return CallOutcome(refused=CallRefused(message=str(error)))
     except (UnavailableError, RunUnreadableError, TimeoutError) as error:
@@ -67,11 +91,14 @@ async def _answer_or_retry(engine: Engine, call: AggregateCall) -> CallOutcome:
     return _RETRY
 
 
-async def _answer(engine: Engine, call: AggregateCall) -> bytes:
-    target = call.target
-    check_key(target.namespace_id, target.name)
+def _check_call(call: AggregateCall) -> None:
+    check_key(call.target.namespace_id, call.target.name)
     if call.ByteSize() > MAX_CALL_BYTES:
         raise InvalidArgumentError("payload", TOO_LARGE)
+
+
+async def _answer_by_key(engine: Engine, call: AggregateCall) -> bytes:
+    target = call.target
     id_of_its_name = id_of_name(target.kind, target.namespace_id, target.name)
     id_ = target.id or id_of_its_name
     key = engine.kinds.key(target.kind, target.namespace_id, target.name, id_)

@@ -179,7 +179,12 @@ def release_workflow_task(
     scheduled_event_id = started.scheduled_event_id
     owed = obligations(run.state, run.inflight, runs.time_of(run))
     runs.dispatcher.offer_behind(
-        run.last_ticket, (ref for ref in owed if ref.scheduled_event_id == scheduled_event_id)
+        run.last_ticket,
+        (
+            each
+            for each in owed
+            if isinstance(each, TaskRef) and each.scheduled_event_id == scheduled_event_id
+        ),
     )
 
 

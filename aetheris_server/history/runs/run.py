@@ -10,16 +10,18 @@ from datetime import datetime
 
 from aetheris.api.v1 import history_pb2, worker_service_pb2
 from aetheris.server.v1 import log_pb2
-from aetheris.server.v1.matching_service_pb2 import TaskRef
+from aetheris.server.v1.history_service_pb2 import AggregateCall, CallOutcome
 from aetheris_server.errors import ShardNotOwnedError
 from aetheris_server.history.aggregates.aggregate import FIXED_BYTES, Aggregate
 from aetheris_server.history.aggregates.key import AggregateKey
+from aetheris_server.history.aggregates.obligation import Obligation
 from aetheris_server.history.projections.registry import PROJECTIONS
 from aetheris_server.history.runs.index import (
     to_execution_notes,
     to_execution_row,
     to_execution_update,
 )
+from aetheris_server.history.state.answered import decide_answered
 from aetheris_server.history.state.apply import apply
 from aetheris_server.history.state.deadlines import (
     decide_due,
@@ -195,14 +197,19 @@ class LoadedRun(Aggregate):
     def owes(self) -> bool:
         return owes(self.state)
 
-    def obligations(self, now: datetime) -> list[TaskRef]:
+    def obligations(self, now: datetime) -> list[Obligation]:
         return obligations(self.state, self.inflight, now)
 
-    def new_obligations(self, record: log_pb2.LogRecord, now: datetime) -> list[TaskRef]:
+    def new_obligations(self, record: log_pb2.LogRecord, now: datetime) -> list[Obligation]:
         return new_obligations(self.state, self.inflight, record, now)
 
-    def take_due(self, now: datetime) -> list[TaskRef]:
+    def take_due(self, now: datetime) -> list[Obligation]:
         return take_due_retries(self.state, self.inflight, now)
+
+    def decide_answered(
+        self, call: AggregateCall, outcome: CallOutcome, now: datetime
+    ) -> log_pb2.LogRecord | None:
+        return decide_answered(self.state, self.inflight, call, outcome, now)
 
     def begun_by(
         self, record: log_pb2.LogRecord

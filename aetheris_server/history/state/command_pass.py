@@ -1,6 +1,6 @@
 """One pass over the commands of a decision: what each command's handler sees and may do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from aetheris.api.v1 import worker_service_pb2
@@ -45,6 +45,7 @@ class CommandPass:
         draft: Gathers the record.
         decision: Of the draft's record.
         completed_id: The event that completes the workflow task: what the commands' events name.
+        namespaces: The ids of the namespaces that commands name, as far as there are any.
         parts: What the machines' earlier commands have changed for later ones.
         withdrawn: Indexes of buffered events that are not to be shown.
         at_end: Called, in order, behind all commands of a decision that does not close the run.
@@ -58,6 +59,7 @@ class CommandPass:
         "draft",
         "inflight",
         "limits",
+        "namespaces",
         "parts",
         "request",
         "state",
@@ -72,7 +74,9 @@ class CommandPass:
         draft: Draft,
         limits: RunLimits,
         completed_id: int,
+        namespaces: Mapping[str, str],
     ) -> None:
+        self.namespaces = namespaces
         self.state = state
         self.inflight = inflight
         self.request = request
@@ -83,6 +87,14 @@ class CommandPass:
         self.parts = Parts()
         self.withdrawn: set[int] = set()
         self.at_end: list[Callable[[], None]] = []
+
+    def namespace_id(self, name: str) -> str:
+        """The id of the namespace that a command names, or of the run's own where it names none;
+        empty where there is no such namespace.
+        """
+        if name in ("", self.request.namespace):
+            return self.state.key.namespace_id
+        return self.namespaces.get(name, "")
 
     @property
     def has_unseen_events(self) -> bool:

@@ -4,7 +4,9 @@ All commands are recorded, in order, or none is: one that is refused fails the w
 the cause that names the kind of fault. What a command comes to is its machine's.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import cast
 
 from aetheris.api.v1 import command_pb2, failure_pb2, history_pb2, worker_service_pb2
@@ -21,6 +23,31 @@ from aetheris_server.history.state.machines.workflow_task.ending import (
 from aetheris_server.history.state.registry import RUN_MACHINES
 from aetheris_server.history.state.run import RunState
 
+NO_NAMESPACES: Mapping[str, str] = MappingProxyType({})
+"""Of a decision that names none but the run's own."""
+
+_NAMING = {
+    command_pb2.COMMAND_TYPE_START_CHILD_WORKFLOW_EXECUTION: (
+        "start_child_workflow_execution_command_attributes"
+    ),
+    command_pb2.COMMAND_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION: (
+        "signal_external_workflow_execution_command_attributes"
+    ),
+    command_pb2.COMMAND_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION: (
+        "request_cancel_external_workflow_execution_command_attributes"
+    ),
+}
+
+
+def named_namespaces(request: worker_service_pb2.RespondWorkflowTaskCompletedRequest) -> set[str]:
+    """The namespaces other than the run's own that the commands of a decision name."""
+    names = {
+        getattr(command, _NAMING[command.command_type]).namespace
+        for command in request.commands
+        if command.command_type in _NAMING
+    }
+    return names - {"", request.namespace}
+
 
 def decide_workflow_task_completed(
     state: RunState,
@@ -29,8 +56,18 @@ def decide_workflow_task_completed(
     start_id: str,
     now: datetime,
     limits: RunLimits,
+    namespaces: Mapping[str, str] = NO_NAMESPACES,
 ) -> Decision:
     """Record a decision, or fail the workflow task because of it.
+
+    Args:
+        state: The run's.
+        inflight: What workers have of it.
+        request: The worker's.
+        start_id: Of the workflow task.
+        now: The run's time.
+        limits: What the run is held to.
+        namespaces: The ids of the namespaces that commands name, as far as there are any.
 
     Raises:
         TaskNotFoundError: The answer is stale.
@@ -38,7 +75,7 @@ def decide_workflow_task_completed(
     started = require_started(state, inflight, start_id)
     draft = Draft(state, inflight, now)
     completed_id = append_completed(draft, started, request)
-    commands = CommandPass(state, inflight, request, draft, limits, completed_id)
+    commands = CommandPass(state, inflight, request, draft, limits, completed_id, namespaces)
     try:
         return _run(commands)
     except CommandRefusedError as refused:

@@ -27,6 +27,9 @@ class RunLimits:
     id_max_bytes: int = 1_000
     max_pending_activities: int = 2_000
     max_pending_timers: int = 2_000
+    max_pending_children: int = 2_000
+    max_pending_external_signals: int = 2_000
+    max_pending_external_cancels: int = 2_000
     max_signals: int = 10_000
     max_buffered_events: int = 100
     max_buffered_bytes: int = 2 * 1024 * 1024

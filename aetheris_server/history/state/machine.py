@@ -12,8 +12,9 @@ from datetime import datetime
 from google.protobuf import timestamp_pb2
 
 from aetheris.api.v1 import command_pb2, history_pb2, workflow_service_pb2
-from aetheris.server.v1 import log_pb2, matching_service_pb2, state_pb2
+from aetheris.server.v1 import log_pb2, matching_service_pb2, run_calls_pb2, state_pb2
 from aetheris_server.errors import UnknownRecordError
+from aetheris_server.history.aggregates.obligation import Obligation
 from aetheris_server.history.state.command_pass import CommandPass
 from aetheris_server.history.state.draft import Draft, FlushedIds
 from aetheris_server.history.state.inflight import Inflight
@@ -23,6 +24,13 @@ CommandHandler = Callable[[CommandPass, command_pb2.Command], None]
 """Checks a command and drafts what it leads to; raises CommandRefusedError."""
 
 TaskRefs = Iterable[matching_service_pb2.TaskRef]
+
+Obligations = Iterable[Obligation]
+
+AnswerHandler = Callable[[Draft, RunState, int, run_calls_pb2.RunCallAnswer], None]
+"""Drafts what came of a call that the run owes, by the call's number; nothing where the run does
+not owe it any more. An open run's code is shown it; a closed one notes in a fact that it is done.
+"""
 
 
 def _changes_nothing(_state: RunState, _event: history_pb2.HistoryEvent) -> None:
@@ -38,8 +46,8 @@ class OnEvent:
             0, and again when it gets its id.
         observe: To what workers have; the event has been applied.
         deadlines: The durable deadlines that it has brought.
-        obligations: The tasks that it has brought and that are due at once. They are offered: they
-            do not back off from here on.
+        obligations: What it has brought that is due at once. It is offered: tasks do not back off
+            from here on.
         finish: Of an event that goes behind signals that wait in the buffer with it; what it says
             of others there is filled in, when it gets its id.
     """
@@ -48,7 +56,7 @@ class OnEvent:
     observe: Callable[[Inflight, history_pb2.HistoryEvent], None] | None = None
     deadlines: Callable[[RunState, history_pb2.HistoryEvent], Iterable[datetime]] | None = None
     obligations: (
-        Callable[[RunState, Inflight, history_pb2.HistoryEvent, datetime], TaskRefs] | None
+        Callable[[RunState, Inflight, history_pb2.HistoryEvent, datetime], Obligations] | None
     ) = None
     finish: Callable[[history_pb2.HistoryEvent, FlushedIds], None] | None = None
 
@@ -60,7 +68,7 @@ class OnFact:
     apply: Callable[[RunState, log_pb2.Fact, timestamp_pb2.Timestamp], None]
     observe: Callable[[Inflight, log_pb2.Fact], None] | None = None
     deadlines: Callable[[RunState, log_pb2.Fact], Iterable[datetime]] | None = None
-    obligations: Callable[[RunState, Inflight, log_pb2.Fact, datetime], TaskRefs] | None = None
+    obligations: Callable[[RunState, Inflight, log_pb2.Fact, datetime], Obligations] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +86,12 @@ class Machine:
         inflight_deadlines: Those of what workers have, or may have had, by the clock for intervals.
         decide_due: Drafts what is due at `draft.now`, and, by the clock for intervals, at the last
             argument.
-        owes: Whether a crash now would leave tasks to offer again.
-        obligations: Every task that is due and that nobody has.
+        owes: Whether a crash now would leave something to offer again.
+        obligations: Everything that is due and that nobody has.
         take_due: The tasks that backed off until now. They are offered: from here on they do not.
+        closed_owes: The same as `owes`, of a run that has closed.
+        closed_obligations: Everything that a run owes that has closed. It ends with facts.
+        answered: What came of its calls to other runs, by what `RunCall` asks.
         restore: Takes what the state says into `Inflight` after a load, at a time by both clocks.
         close: Drops what an open run alone has, when the run has closed.
         save: Puts what the machine keeps into its fields of the snapshot.
@@ -101,8 +112,11 @@ class Machine:
     inflight_deadlines: Callable[[RunState, Inflight], Iterable[float]] | None = None
     decide_due: Callable[[Draft, RunState, Inflight, float], None] | None = None
     owes: Callable[[RunState], bool] | None = None
-    obligations: Callable[[RunState, Inflight, datetime], TaskRefs] | None = None
-    take_due: Callable[[RunState, Inflight, datetime], TaskRefs] | None = None
+    obligations: Callable[[RunState, Inflight, datetime], Obligations] | None = None
+    take_due: Callable[[RunState, Inflight, datetime], Obligations] | None = None
+    closed_owes: Callable[[RunState], bool] | None = None
+    closed_obligations: Callable[[RunState], Obligations] | None = None
+    answered: Mapping[str, AnswerHandler] = field(default_factory=dict[str, AnswerHandler])
     restore: Callable[[RunState, Inflight, datetime, float], None] | None = None
     close: Callable[[RunState], None] | None = None
     save: Callable[[RunState, state_pb2.RunSnapshot], None] | None = None

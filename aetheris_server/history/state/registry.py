@@ -13,8 +13,11 @@ from aetheris_server.history.state.machine import Machine, OnFact
 from aetheris_server.history.state.machines import (
     activity,
     cancellation,
+    child,
+    external,
     lifecycle,
     marker,
+    parent,
     properties,
     signal,
     timer,
@@ -75,6 +78,9 @@ class Registry:
         self.decide_due = _those(m.decide_due for m in machines)
         self.owes = _those(m.owes for m in machines)
         self.obligations = _those(m.obligations for m in machines)
+        self.closed_owes = _those(m.closed_owes for m in machines)
+        self.closed_obligations = _those(m.closed_obligations for m in machines)
+        self.answered = _merge("answer", str, machines, lambda m: m.answered)
         self.take_due = _those(m.take_due for m in machines)
         self.restore = _those(m.restore for m in machines)
         self.close = _those(m.close for m in machines)
@@ -139,6 +145,10 @@ RUN_MACHINES = Registry(
         cancellation.MACHINE,
         marker.MACHINE,
         properties.MACHINE,
+        child.MACHINE,
+        external.SIGNAL,
+        external.CANCEL,
+        parent.MACHINE,
     )
 )
 """Those of this program. The run's deadline comes first: it ends all others."""

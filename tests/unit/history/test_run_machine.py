@@ -35,7 +35,7 @@ from aetheris_server.history.state.machines.lifecycle.successor import (
     find_next_run_id,
 )
 from aetheris_server.history.state.machines.properties import memo_of, search_attributes_of
-from aetheris_server.history.state.obligations import obligations, owes
+from aetheris_server.history.state.obligations import owes
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
 from tests.support.run_strategies import CLOSINGS, COMMANDS, GOOD_COMMANDS
@@ -125,7 +125,7 @@ class RunMachine(RuleBasedStateMachine):
         return self.run.state.is_open
 
     def _has_task(self) -> bool:
-        owed = obligations(self.run.state, self.run.inflight, self.run.now)
+        owed = self.run.owed_tasks()
         return any(ref.task_queue_type == TASK_QUEUE_TYPE_WORKFLOW for ref in owed)
 
     def _worker_has_task(self) -> bool:
@@ -363,9 +363,12 @@ class RunMachine(RuleBasedStateMachine):
 
     @invariant()
     def everything_owed_was_offered(self) -> None:
-        owed = obligations(self.run.state, self.run.inflight, self.run.now)
-        assert ref_ids(owed) <= ref_ids(self.run.refs)
-        assert owes(self.run.state) or not owed
+        tasks, calls = self.run.owed_tasks(), self.run.owed_calls()
+        assert ref_ids(tasks) <= ref_ids(self.run.refs)
+        offered = {call.request_id: call for call in self.run.calls}
+        assert all(offered[call.request_id] == call for call in calls)
+        assert owes(self.run.state) or not (tasks or calls)
+        assert self.run.state.is_open or owes(self.run.state) == bool(calls)
 
     @invariant()
     def wake_time_covers_every_durable_deadline(self) -> None:

@@ -17,7 +17,7 @@ from aetheris_server.history.runs.run import LoadedRun
 from aetheris_server.history.state.deadlines import next_deadline
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.machine import Machine, OnEvent, OnFact
-from aetheris_server.history.state.obligations import obligations, owes
+from aetheris_server.history.state.obligations import owes
 from aetheris_server.history.state.registry import RUN_MACHINES, Registry
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
@@ -115,13 +115,13 @@ def test_host_that_is_lost_before_the_deadline_forgets_nothing() -> None:
 @pytest.mark.usefixtures("served")
 def test_host_that_is_lost_while_somebody_has_the_task_offers_it_again() -> None:
     run = _with_ringing_alarm()
-    event_ids = _ringing(obligations(run.state, run.inflight, run.now))
+    event_ids = _ringing(run.owed_tasks())
     assert len(event_ids) == 1
     listen(run.inflight, "tea")
     assert not run.inflight.is_idle
-    assert not _ringing(obligations(run.state, run.inflight, run.now))
+    assert not _ringing(run.owed_tasks())
     run.lose_host()
-    assert _ringing(obligations(run.state, run.inflight, run.now)) == event_ids
+    assert _ringing(run.owed_tasks()) == event_ids
 
 
 @pytest.mark.usefixtures("served")
@@ -132,7 +132,7 @@ def test_task_that_is_done_is_not_owed_and_leaves_no_value() -> None:
     assert run.inflight.is_idle
     assert not run.state.parts
     assert run.names(1) == ["WORKFLOW_TASK_SCHEDULED"]
-    assert not _ringing(obligations(run.state, run.inflight, run.now))
+    assert not _ringing(run.owed_tasks())
     assert _fields(run.fold()) == _fields(run.state) == _fields(_reread(run.state))
 
 

@@ -230,7 +230,7 @@ def test_workflow_task_tried_again_may_go_to_any_worker() -> None:
     run.start_task()
     run.fail_task()
     run.inflight.sticky = Sticky("worker-1-sticky", timedelta(seconds=10))
-    [ref] = obligations(run.state, run.inflight, run.now)
+    [ref] = run.owed_tasks()
     assert ref.sticky_task_queue == ""
     assert not ref.HasField("sticky_timeout")
 

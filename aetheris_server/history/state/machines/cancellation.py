@@ -7,7 +7,7 @@ Once requested it stays so; further requests change nothing.
 
 from datetime import datetime
 
-from aetheris.api.v1 import history_pb2, workflow_service_pb2
+from aetheris.api.v1 import common_pb2, history_pb2, workflow_service_pb2
 from aetheris.server.v1 import log_pb2, state_pb2
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight
@@ -21,8 +21,11 @@ def decide_cancel_requested(
     inflight: Inflight,
     request: workflow_service_pb2.CancelWorkflowRequest,
     now: datetime,
+    sender: common_pb2.WorkflowExecution | None = None,
+    sender_event_id: int = 0,
 ) -> log_pb2.LogRecord | None:
-    """Record a request to cancel; None if cancellation has been requested.
+    """Record a request to cancel, which an event of another run may have asked for; None if
+    cancellation has been requested.
 
     A delayed start does not delay it: the code runs at once and can cancel.
 
@@ -38,7 +41,11 @@ def decide_cancel_requested(
     draft.add_or_buffer(
         history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED,
         history_pb2.WorkflowExecutionCancelRequestedEventAttributes(
-            reason=request.reason, identity=request.identity, request_id=request.request_id
+            reason=request.reason,
+            identity=request.identity,
+            request_id=request.request_id,
+            external_initiated_event_id=sender_event_id,
+            external_workflow_execution=sender,
         ),
     )
     if state.first_task_time is not None:

@@ -9,7 +9,7 @@ still, so that a repeated one is not refused.
 
 from datetime import datetime
 
-from aetheris.api.v1 import failure_pb2, history_pb2, workflow_service_pb2
+from aetheris.api.v1 import common_pb2, failure_pb2, history_pb2, workflow_service_pb2
 from aetheris.server.v1 import log_pb2, state_pb2
 from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.history.state.draft import Draft
@@ -33,8 +33,9 @@ def decide_signaled(
     limits: RunLimits,
     *,
     ends_delay: bool = False,
+    sender: common_pb2.WorkflowExecution | None = None,
 ) -> log_pb2.LogRecord | None:
-    """Record a signal; None if this request has been recorded.
+    """Record a signal, which another run may have sent; None if this request has been recorded.
 
     One that `ends_delay` has the code of a run whose start is delayed called now.
 
@@ -53,7 +54,7 @@ def decide_signaled(
     draft = Draft(state, inflight, now)
     if inflight.workflow_task is not None and _is_buffer_full(state, limits):
         _end_task(draft, inflight.workflow_task)
-    append_signaled(draft, request)
+    append_signaled(draft, request, sender)
     if ends_delay and state.first_task_time is not None:
         draft.schedule_workflow_task()
     else:
@@ -61,7 +62,11 @@ def decide_signaled(
     return draft.record
 
 
-def append_signaled(draft: Draft, request: workflow_service_pb2.SignalWorkflowRequest) -> None:
+def append_signaled(
+    draft: Draft,
+    request: workflow_service_pb2.SignalWorkflowRequest,
+    sender: common_pb2.WorkflowExecution | None = None,
+) -> None:
     """Append the signal's event, or buffer it."""
     draft.add_or_buffer(
         history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED,
@@ -71,6 +76,7 @@ def append_signaled(draft: Draft, request: workflow_service_pb2.SignalWorkflowRe
             identity=request.identity,
             request_id=request.request_id,
             header=request.header if request.HasField("header") else None,
+            external_workflow_execution=sender,
         ),
     )
 

@@ -43,7 +43,7 @@ def check_activity(
         check_id(capability, "capabilities", bad, limits)
     check_size(given, limits)
     fault = _find_timeout_fault(given) or find_policy_fault(given.retry_policy)
-    fault = fault or _find_priority_fault(given.priority)
+    fault = fault or find_priority_fault(given.priority)
     if len(set(given.capabilities)) != len(given.capabilities):
         fault = "capabilities has a repeated name"
     if len(given.capabilities) > _MAX_CAPABILITIES:
@@ -69,7 +69,8 @@ def _find_timeout_fault(given: command_pb2.ScheduleActivityTaskCommandAttributes
     return None
 
 
-def _find_priority_fault(priority: common_pb2.Priority) -> str | None:
+def find_priority_fault(priority: common_pb2.Priority) -> str | None:
+    """What is wrong with an order of tasks; None for nothing."""
     if not 0 <= priority.priority_key <= _LOWEST_PRIORITY:
         return f"priority.priority_key is {priority.priority_key}, expected 0 to {_LOWEST_PRIORITY}"
     if not (math.isfinite(priority.fairness_weight) and priority.fairness_weight >= 0):

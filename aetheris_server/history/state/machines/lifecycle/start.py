@@ -1,11 +1,12 @@
 """How a run begins, and what it is from then on."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 
 from google.protobuf import duration_pb2
 
-from aetheris.api.v1 import history_pb2, workflow_pb2, workflow_service_pb2
+from aetheris.api.v1 import common_pb2, history_pb2, workflow_pb2, workflow_service_pb2
 from aetheris.server.v1 import log_pb2
 from aetheris_server.history.state.draft import DEFAULT_TASK_TIMEOUT, Draft
 from aetheris_server.history.state.inflight import Inflight
@@ -15,11 +16,29 @@ from aetheris_server.history.state.run import RunKey, RunState
 from aetheris_server.history.times import from_duration, from_timestamp, to_timestamp
 
 
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """Who starts a child.
+
+    Attributes:
+        namespace: The name of its namespace.
+        initiated_event_id: Its event that initiated the child.
+        root: Its topmost ancestor, or itself.
+    """
+
+    namespace_id: str
+    namespace: str
+    execution: common_pb2.WorkflowExecution
+    initiated_event_id: int
+    root: common_pb2.WorkflowExecution
+
+
 def decide_started(
     key: RunKey,
     request: workflow_service_pb2.StartWorkflowRequest,
     now: datetime,
     append_first: Callable[[Draft], None] | None = None,
+    parent: Parent | None = None,
 ) -> log_pb2.LogRecord:
     """The first record of a run: it started, and unless it is to wait its code is called.
 
@@ -28,6 +47,7 @@ def decide_started(
         request: What it is started with.
         now: Its start.
         append_first: Appends what its code is to find when it is first called.
+        parent: Who starts it as a child.
     """
     attributes = history_pb2.WorkflowExecutionStartedEventAttributes(
         workflow_id=key.workflow_id,
@@ -56,6 +76,12 @@ def decide_started(
         original_execution_run_id=key.run_id,
         first_workflow_task_backoff=_set_or_none(request.start_delay),
     )
+    if parent is not None:
+        attributes.parent_namespace_id = parent.namespace_id
+        attributes.parent_namespace = parent.namespace
+        attributes.parent_workflow_execution.CopyFrom(parent.execution)
+        attributes.parent_initiated_event_id = parent.initiated_event_id
+        attributes.root_workflow_execution.CopyFrom(parent.root)
     execution_timeout = from_duration(request.workflow_execution_timeout)
     if execution_timeout:
         expiration_time = now + from_duration(request.start_delay) + execution_timeout
@@ -132,6 +158,9 @@ def _to_info(state: RunState) -> workflow_pb2.WorkflowExecutionInfo:
             find_next_run_id(state.close_event) if state.close_event is not None else ""
         ),
     )
+    if started.HasField("parent_workflow_execution"):
+        info.parent_execution.CopyFrom(started.parent_workflow_execution)
+        info.root_execution.CopyFrom(started.root_workflow_execution)
     info.execution.workflow_id = state.key.workflow_id
     info.execution.run_id = state.key.run_id
     return info

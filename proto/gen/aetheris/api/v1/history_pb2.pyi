@@ -475,6 +475,8 @@ class _StartChildWorkflowFailedCauseEnumTypeWrapper(_enum_type_wrapper._EnumType
     """Namespace not found."""
     START_CHILD_WORKFLOW_FAILED_CAUSE_INVALID_VERSIONING_OVERRIDE: _StartChildWorkflowFailedCause.ValueType  # 3
     """Invalid versioning override."""
+    START_CHILD_WORKFLOW_FAILED_CAUSE_REFUSED: _StartChildWorkflowFailedCause.ValueType  # 4
+    """The host of the other run refused to look at it; its log says why."""
 
 class StartChildWorkflowFailedCause(_StartChildWorkflowFailedCause, metaclass=_StartChildWorkflowFailedCauseEnumTypeWrapper):
     """Why a child could not be started."""
@@ -487,6 +489,8 @@ START_CHILD_WORKFLOW_FAILED_CAUSE_NAMESPACE_NOT_FOUND: StartChildWorkflowFailedC
 """Namespace not found."""
 START_CHILD_WORKFLOW_FAILED_CAUSE_INVALID_VERSIONING_OVERRIDE: StartChildWorkflowFailedCause.ValueType  # 3
 """Invalid versioning override."""
+START_CHILD_WORKFLOW_FAILED_CAUSE_REFUSED: StartChildWorkflowFailedCause.ValueType  # 4
+"""The host of the other run refused to look at it; its log says why."""
 Global___StartChildWorkflowFailedCause: _TypeAlias = StartChildWorkflowFailedCause  # noqa: Y015
 
 class _CancelExternalWorkflowFailedCause:
@@ -501,6 +505,8 @@ class _CancelExternalWorkflowFailedCauseEnumTypeWrapper(_enum_type_wrapper._Enum
     """External workflow execution not found."""
     CANCEL_EXTERNAL_WORKFLOW_FAILED_CAUSE_NAMESPACE_NOT_FOUND: _CancelExternalWorkflowFailedCause.ValueType  # 2
     """Namespace not found."""
+    CANCEL_EXTERNAL_WORKFLOW_FAILED_CAUSE_REFUSED: _CancelExternalWorkflowFailedCause.ValueType  # 3
+    """The host of the other run refused to look at it; its log says why."""
 
 class CancelExternalWorkflowFailedCause(_CancelExternalWorkflowFailedCause, metaclass=_CancelExternalWorkflowFailedCauseEnumTypeWrapper):
     """Why another run could not be asked to cancel."""
@@ -511,6 +517,8 @@ CANCEL_EXTERNAL_WORKFLOW_FAILED_CAUSE_EXTERNAL_WORKFLOW_EXECUTION_NOT_FOUND: Can
 """External workflow execution not found."""
 CANCEL_EXTERNAL_WORKFLOW_FAILED_CAUSE_NAMESPACE_NOT_FOUND: CancelExternalWorkflowFailedCause.ValueType  # 2
 """Namespace not found."""
+CANCEL_EXTERNAL_WORKFLOW_FAILED_CAUSE_REFUSED: CancelExternalWorkflowFailedCause.ValueType  # 3
+"""The host of the other run refused to look at it; its log says why."""
 Global___CancelExternalWorkflowFailedCause: _TypeAlias = CancelExternalWorkflowFailedCause  # noqa: Y015
 
 class _SignalExternalWorkflowFailedCause:
@@ -527,6 +535,8 @@ class _SignalExternalWorkflowFailedCauseEnumTypeWrapper(_enum_type_wrapper._Enum
     """Namespace not found."""
     SIGNAL_EXTERNAL_WORKFLOW_FAILED_CAUSE_SIGNAL_COUNT_LIMIT_EXCEEDED: _SignalExternalWorkflowFailedCause.ValueType  # 3
     """Signal count limit exceeded."""
+    SIGNAL_EXTERNAL_WORKFLOW_FAILED_CAUSE_REFUSED: _SignalExternalWorkflowFailedCause.ValueType  # 4
+    """The host of the other run refused to look at it; its log says why."""
 
 class SignalExternalWorkflowFailedCause(_SignalExternalWorkflowFailedCause, metaclass=_SignalExternalWorkflowFailedCauseEnumTypeWrapper):
     """Why another run could not be signalled."""
@@ -539,6 +549,8 @@ SIGNAL_EXTERNAL_WORKFLOW_FAILED_CAUSE_NAMESPACE_NOT_FOUND: SignalExternalWorkflo
 """Namespace not found."""
 SIGNAL_EXTERNAL_WORKFLOW_FAILED_CAUSE_SIGNAL_COUNT_LIMIT_EXCEEDED: SignalExternalWorkflowFailedCause.ValueType  # 3
 """Signal count limit exceeded."""
+SIGNAL_EXTERNAL_WORKFLOW_FAILED_CAUSE_REFUSED: SignalExternalWorkflowFailedCause.ValueType  # 4
+"""The host of the other run refused to look at it; its log says why."""
 Global___SignalExternalWorkflowFailedCause: _TypeAlias = SignalExternalWorkflowFailedCause  # noqa: Y015
 
 @_typing.final
@@ -649,6 +661,7 @@ class WorkflowExecutionStartedEventAttributes(_message.Message):
     PARENT_WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
     PARENT_INITIATED_EVENT_ID_FIELD_NUMBER: _builtins.int
     ROOT_WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    PARENT_NAMESPACE_ID_FIELD_NUMBER: _builtins.int
     identity: _builtins.str
     """Who asked, or who did it."""
     request_id: _builtins.str
@@ -671,6 +684,8 @@ class WorkflowExecutionStartedEventAttributes(_message.Message):
     """The parent's namespace."""
     parent_initiated_event_id: _builtins.int
     """The parent's event that initiated it."""
+    parent_namespace_id: _builtins.str
+    """The id of the parent's namespace."""
     @_builtins.property
     def workflow_type(self) -> _common_pb2.WorkflowType:
         """The workflow's type."""
@@ -770,10 +785,11 @@ class WorkflowExecutionStartedEventAttributes(_message.Message):
         parent_workflow_execution: _common_pb2.WorkflowExecution | None = ...,
         parent_initiated_event_id: _builtins.int = ...,
         root_workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        parent_namespace_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["continued_failure", b"continued_failure", "first_workflow_task_backoff", b"first_workflow_task_backoff", "header", b"header", "input", b"input", "last_completion_result", b"last_completion_result", "memo", b"memo", "parent_workflow_execution", b"parent_workflow_execution", "priority", b"priority", "retry_policy", b"retry_policy", "root_workflow_execution", b"root_workflow_execution", "search_attributes", b"search_attributes", "task_queue", b"task_queue", "workflow_execution_expiration_time", b"workflow_execution_expiration_time", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_timeout", b"workflow_task_timeout", "workflow_type", b"workflow_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "continued_execution_run_id", b"continued_execution_run_id", "continued_failure", b"continued_failure", "cron_schedule", b"cron_schedule", "first_execution_run_id", b"first_execution_run_id", "first_workflow_task_backoff", b"first_workflow_task_backoff", "header", b"header", "identity", b"identity", "initiator", b"initiator", "input", b"input", "last_completion_result", b"last_completion_result", "memo", b"memo", "original_execution_run_id", b"original_execution_run_id", "parent_initiated_event_id", b"parent_initiated_event_id", "parent_namespace", b"parent_namespace", "parent_workflow_execution", b"parent_workflow_execution", "priority", b"priority", "request_id", b"request_id", "retry_policy", b"retry_policy", "root_workflow_execution", b"root_workflow_execution", "search_attributes", b"search_attributes", "task_queue", b"task_queue", "workflow_execution_expiration_time", b"workflow_execution_expiration_time", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_id", b"workflow_id", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_timeout", b"workflow_task_timeout", "workflow_type", b"workflow_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "continued_execution_run_id", b"continued_execution_run_id", "continued_failure", b"continued_failure", "cron_schedule", b"cron_schedule", "first_execution_run_id", b"first_execution_run_id", "first_workflow_task_backoff", b"first_workflow_task_backoff", "header", b"header", "identity", b"identity", "initiator", b"initiator", "input", b"input", "last_completion_result", b"last_completion_result", "memo", b"memo", "original_execution_run_id", b"original_execution_run_id", "parent_initiated_event_id", b"parent_initiated_event_id", "parent_namespace", b"parent_namespace", "parent_namespace_id", b"parent_namespace_id", "parent_workflow_execution", b"parent_workflow_execution", "priority", b"priority", "request_id", b"request_id", "retry_policy", b"retry_policy", "root_workflow_execution", b"root_workflow_execution", "search_attributes", b"search_attributes", "task_queue", b"task_queue", "workflow_execution_expiration_time", b"workflow_execution_expiration_time", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_id", b"workflow_id", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_timeout", b"workflow_task_timeout", "workflow_type", b"workflow_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1570,6 +1586,7 @@ class RequestCancelExternalWorkflowExecutionInitiatedEventAttributes(_message.Me
     WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
     CHILD_WORKFLOW_ONLY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    NAMESPACE_ID_FIELD_NUMBER: _builtins.int
     workflow_task_completed_event_id: _builtins.int
     """The workflow task whose commands it came from."""
     namespace: _builtins.str
@@ -1578,6 +1595,8 @@ class RequestCancelExternalWorkflowExecutionInitiatedEventAttributes(_message.Me
     """Only if it is a child of this run."""
     reason: _builtins.str
     """Why, for people."""
+    namespace_id: _builtins.str
+    """The namespace's id; empty where there is none of that name."""
     @_builtins.property
     def workflow_execution(self) -> _common_pb2.WorkflowExecution:
         """Which run."""
@@ -1590,10 +1609,11 @@ class RequestCancelExternalWorkflowExecutionInitiatedEventAttributes(_message.Me
         workflow_execution: _common_pb2.WorkflowExecution | None = ...,
         child_workflow_only: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        namespace_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["workflow_execution", b"workflow_execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_workflow_only", b"child_workflow_only", "namespace", b"namespace", "reason", b"reason", "workflow_execution", b"workflow_execution", "workflow_task_completed_event_id", b"workflow_task_completed_event_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_workflow_only", b"child_workflow_only", "namespace", b"namespace", "namespace_id", b"namespace_id", "reason", b"reason", "workflow_execution", b"workflow_execution", "workflow_task_completed_event_id", b"workflow_task_completed_event_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1950,6 +1970,7 @@ class StartChildWorkflowExecutionInitiatedEventAttributes(_message.Message):
     SEARCH_ATTRIBUTES_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Its namespace."""
     workflow_id: _builtins.str
@@ -1964,6 +1985,8 @@ class StartChildWorkflowExecutionInitiatedEventAttributes(_message.Message):
     """Its cron schedule, if any."""
     request_id: _builtins.str
     """The request that caused it; a repeated request writes nothing."""
+    namespace_id: _builtins.str
+    """The namespace's id; empty where there is none of that name."""
     @_builtins.property
     def workflow_type(self) -> _common_pb2.WorkflowType:
         """The workflow's type."""
@@ -2029,10 +2052,11 @@ class StartChildWorkflowExecutionInitiatedEventAttributes(_message.Message):
         search_attributes: _common_pb2.SearchAttributes | None = ...,
         priority: _common_pb2.Priority | None = ...,
         request_id: _builtins.str = ...,
+        namespace_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "input", b"input", "memo", b"memo", "priority", b"priority", "retry_policy", b"retry_policy", "search_attributes", b"search_attributes", "task_queue", b"task_queue", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_timeout", b"workflow_task_timeout", "workflow_type", b"workflow_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cron_schedule", b"cron_schedule", "header", b"header", "input", b"input", "memo", b"memo", "namespace", b"namespace", "parent_close_policy", b"parent_close_policy", "priority", b"priority", "request_id", b"request_id", "retry_policy", b"retry_policy", "search_attributes", b"search_attributes", "task_queue", b"task_queue", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_id", b"workflow_id", "workflow_id_reuse_policy", b"workflow_id_reuse_policy", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_completed_event_id", b"workflow_task_completed_event_id", "workflow_task_timeout", b"workflow_task_timeout", "workflow_type", b"workflow_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cron_schedule", b"cron_schedule", "header", b"header", "input", b"input", "memo", b"memo", "namespace", b"namespace", "namespace_id", b"namespace_id", "parent_close_policy", b"parent_close_policy", "priority", b"priority", "request_id", b"request_id", "retry_policy", b"retry_policy", "search_attributes", b"search_attributes", "task_queue", b"task_queue", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_id", b"workflow_id", "workflow_id_reuse_policy", b"workflow_id_reuse_policy", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_completed_event_id", b"workflow_task_completed_event_id", "workflow_task_timeout", b"workflow_task_timeout", "workflow_type", b"workflow_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2375,6 +2399,7 @@ class SignalExternalWorkflowExecutionInitiatedEventAttributes(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     CHILD_WORKFLOW_ONLY_FIELD_NUMBER: _builtins.int
     HEADER_FIELD_NUMBER: _builtins.int
+    NAMESPACE_ID_FIELD_NUMBER: _builtins.int
     workflow_task_completed_event_id: _builtins.int
     """The workflow task whose commands it came from."""
     namespace: _builtins.str
@@ -2383,6 +2408,8 @@ class SignalExternalWorkflowExecutionInitiatedEventAttributes(_message.Message):
     """Its name."""
     child_workflow_only: _builtins.bool
     """Only if it is a child of this run."""
+    namespace_id: _builtins.str
+    """The namespace's id; empty where there is none of that name."""
     @_builtins.property
     def workflow_execution(self) -> _common_pb2.WorkflowExecution:
         """Which run."""
@@ -2405,10 +2432,11 @@ class SignalExternalWorkflowExecutionInitiatedEventAttributes(_message.Message):
         input: _common_pb2.Payloads | None = ...,
         child_workflow_only: _builtins.bool = ...,
         header: _common_pb2.Header | None = ...,
+        namespace_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "input", b"input", "workflow_execution", b"workflow_execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_workflow_only", b"child_workflow_only", "header", b"header", "input", b"input", "namespace", b"namespace", "signal_name", b"signal_name", "workflow_execution", b"workflow_execution", "workflow_task_completed_event_id", b"workflow_task_completed_event_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_workflow_only", b"child_workflow_only", "header", b"header", "input", b"input", "namespace", b"namespace", "namespace_id", b"namespace_id", "signal_name", b"signal_name", "workflow_execution", b"workflow_execution", "workflow_task_completed_event_id", b"workflow_task_completed_event_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
