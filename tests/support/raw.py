@@ -495,6 +495,42 @@ def complete_workflow(result: str = "result") -> command_pb2.Command:
     )
 
 
+def start_child(workflow_id: str, **attributes: Any) -> command_pb2.Command:
+    """The command, for a child of type Child."""
+    given = command_pb2.StartChildWorkflowExecutionCommandAttributes(
+        workflow_id=workflow_id, workflow_type=common_pb2.WorkflowType(name="Child"), **attributes
+    )
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_START_CHILD_WORKFLOW_EXECUTION,
+        start_child_workflow_execution_command_attributes=given,
+    )
+
+
+def signal_run(workflow_id: str, run_id: str = "", **attributes: Any) -> command_pb2.Command:
+    """The command that signals another run."""
+    given = command_pb2.SignalExternalWorkflowExecutionCommandAttributes(
+        workflow_execution=common_pb2.WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
+        signal_name="hello",
+        **attributes,
+    )
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION,
+        signal_external_workflow_execution_command_attributes=given,
+    )
+
+
+def cancel_run(workflow_id: str, run_id: str = "", **attributes: Any) -> command_pb2.Command:
+    """The command that asks another run to cancel."""
+    given = command_pb2.RequestCancelExternalWorkflowExecutionCommandAttributes(
+        workflow_execution=common_pb2.WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
+        **attributes,
+    )
+    return command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION,
+        request_cancel_external_workflow_execution_command_attributes=given,
+    )
+
+
 def record_marker(name: str) -> command_pb2.Command:
     """An event that changes nothing."""
     return command_pb2.Command(

@@ -87,7 +87,7 @@ async def _start_child(runs: Runs, call: AggregateCall, asked: StartChildCall) -
         root=asked.root_workflow_execution,
     )
     try:
-        started = await start_workflow(runs, call.target.namespace_id, request, parent)
+        started = await start_workflow(runs, call.target.namespace_id, request, parent=parent)
     except WorkflowAlreadyStartedError:
         return RunCallAnswer(result=RUN_CALL_RESULT_ALREADY_EXISTS)
     return RunCallAnswer(result=RUN_CALL_RESULT_DONE, run_id=started.run_id)
