@@ -50,6 +50,16 @@ async def _begin(server: Raw, *commands: command_pb2.Command) -> common_pb2.Work
     return run
 
 
+async def _closes_as(
+    server: Raw,
+    run: common_pb2.WorkflowExecution,
+    status: workflow_pb2.WorkflowExecutionStatus.ValueType,
+) -> None:
+    result = await server.result(run)
+    assert result is not None
+    assert result.status == status
+
+
 async def _poll_both(server: Raw) -> dict[str, Any]:
     """The next workflow tasks of two runs, by workflow id."""
     tasks = [await server.poll_workflow() for _ in range(2)]
@@ -172,10 +182,9 @@ async def test_parent_that_closes_does_with_its_child_what_the_policy_says(
     assert pending.state == workflow_pb2.PENDING_CHILD_STATE_STARTED
     assert pending.parent_close_policy == policy
     await server.decide(tasks[parent.workflow_id], complete_workflow())
-    assert (await server.result(parent)).status == COMPLETED
+    await _closes_as(server, parent, COMPLETED)
     if name == "TERMINATE":
-        result = await server.result(child)
-        assert result.status == workflow_pb2.WORKFLOW_EXECUTION_STATUS_TERMINATED
+        await _closes_as(server, child, workflow_pb2.WORKFLOW_EXECUTION_STATUS_TERMINATED)
     elif name == "REQUEST_CANCEL":
         task = await server.poll_workflow()
         assert task.workflow_execution == child
@@ -184,7 +193,7 @@ async def test_parent_that_closes_does_with_its_child_what_the_policy_says(
     else:
         # What is done to others of the same parent has been done by then.
         other = await _begin(server, complete_workflow())
-        assert (await server.result(other)).status == COMPLETED
+        await _closes_as(server, other, COMPLETED)
         described = await server.describe(child)
         assert described.workflow_execution_info.parent_execution == parent
         assert len(await server.history(child)) == 4

@@ -11,6 +11,7 @@ from datetime import datetime
 from aetheris.api.v1 import history_pb2, worker_service_pb2
 from aetheris.server.v1 import log_pb2
 from aetheris.server.v1.history_service_pb2 import AggregateCall, CallOutcome
+from aetheris.server.v1.matching_service_pb2 import TaskRef
 from aetheris_server.errors import ShardNotOwnedError
 from aetheris_server.history.aggregates.aggregate import FIXED_BYTES, Aggregate
 from aetheris_server.history.aggregates.key import AggregateKey
@@ -203,7 +204,7 @@ class LoadedRun(Aggregate):
     def new_obligations(self, record: log_pb2.LogRecord, now: datetime) -> list[Obligation]:
         return new_obligations(self.state, self.inflight, record, now)
 
-    def take_due(self, now: datetime) -> list[Obligation]:
+    def take_due(self, now: datetime) -> list[TaskRef]:
         return take_due_retries(self.state, self.inflight, now)
 
     def decide_answered(

@@ -113,7 +113,7 @@ class Machine:
     decide_due: Callable[[Draft, RunState, Inflight, float], None] | None = None
     owes: Callable[[RunState], bool] | None = None
     obligations: Callable[[RunState, Inflight, datetime], Obligations] | None = None
-    take_due: Callable[[RunState, Inflight, datetime], Obligations] | None = None
+    take_due: Callable[[RunState, Inflight, datetime], TaskRefs] | None = None
     closed_owes: Callable[[RunState], bool] | None = None
     closed_obligations: Callable[[RunState], Obligations] | None = None
     answered: Mapping[str, AnswerHandler] = field(default_factory=dict[str, AnswerHandler])

@@ -7,7 +7,7 @@ A run that has closed owes no task; what it still owes other runs, its machines 
 
 from datetime import datetime
 
-from aetheris.server.v1 import log_pb2
+from aetheris.server.v1 import log_pb2, matching_service_pb2
 from aetheris_server.history.aggregates.obligation import Obligation
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.registry import RUN_MACHINES, fact_name
@@ -59,6 +59,8 @@ def new_obligations(
     return owed
 
 
-def take_due_retries(state: RunState, inflight: Inflight, now: datetime) -> list[Obligation]:
+def take_due_retries(
+    state: RunState, inflight: Inflight, now: datetime
+) -> list[matching_service_pb2.TaskRef]:
     """The tasks that backed off until now. The caller offers them: from here on they do not."""
     return [ref for take in RUN_MACHINES.take_due for ref in take(state, inflight, now)]

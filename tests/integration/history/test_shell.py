@@ -538,4 +538,5 @@ class _Life:
         return all(
             (ref.run_id, ref.scheduled_event_id, ref.attempt) in offered
             for ref in obligations(run.state, run.inflight, self.bench.clock.now())
+            if isinstance(ref, matching_service_pb2.TaskRef)
         )

@@ -15,7 +15,7 @@ from aetheris_server.history.state.deadlines import (
     next_inflight_deadline,
 )
 from aetheris_server.history.state.failures import trim
-from aetheris_server.history.state.obligations import obligations, take_due_retries
+from aetheris_server.history.state.obligations import take_due_retries
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
 from aetheris_server.history.times import MAX_DURATION, earliest, from_duration
@@ -112,7 +112,7 @@ def test_obligations_of_lost_host_are_all_that_nobody_may_have() -> None:
     run = _busy_run()
     at_most_once = run.activity("a").scheduled_event_id
     run.lose_host()
-    owed = obligations(run.state, run.inflight, run.now)
+    owed = run.owed_tasks()
     assert at_most_once not in {ref.scheduled_event_id for ref in owed}
     assert {ref.scheduled_event_id for ref in owed} == {
         run.activity("b").scheduled_event_id,

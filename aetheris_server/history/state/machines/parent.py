@@ -14,9 +14,9 @@ from aetheris.api.v1 import history_pb2
 from aetheris.server.v1 import log_pb2, run_calls_pb2
 from aetheris.server.v1.history_service_pb2 import AggregateName
 from aetheris_server.history.aggregates.obligation import make_call
-from aetheris_server.history.aggregates.records import ATTRIBUTES
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.machine import Machine, Obligations, OnFact
+from aetheris_server.history.state.machines.lifecycle.successor import find_next_run_id
 from aetheris_server.history.state.run import KIND, RunState
 
 NAME = "parent"
@@ -33,7 +33,7 @@ def _owes(state: RunState) -> bool:
         state.started.HasField("parent_workflow_execution")
         and _Told not in state.parts
         and event is not None
-        and not getattr(getattr(event, ATTRIBUTES[event.event_type]), "new_execution_run_id", "")
+        and not find_next_run_id(event)
         and not _is_closed_by_parent(state, event)
     )
 

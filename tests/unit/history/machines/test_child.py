@@ -64,13 +64,15 @@ class _Family:
             case "child closed":
                 return run.hear_closed(number_of(self.start), close_event()) is not None
             case "parent terminated":
-                if not run.state.is_open:
-                    return False
-                return run.terminate() is not None
+                is_open = run.state.is_open
+                if is_open:
+                    run.terminate()
+                return is_open
             case "policy answered":
                 calls = [call for call in run.calls if number_of(call) < 0]
                 return bool(calls) and run.answer(calls[-1]) is not None
-        raise ValueError(name)
+            case _:
+                raise ValueError(name)
 
 
 _PATHS = {

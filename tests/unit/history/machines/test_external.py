@@ -49,7 +49,10 @@ def _take(run: RunDriver, name: str) -> bool:
         case "failed":
             return run.answer(run.calls[0], RUN_CALL_RESULT_NOT_FOUND) is not None
         case _:
-            return run.state.is_open and run.terminate() is not None
+            is_open = run.state.is_open
+            if is_open:
+                run.terminate()
+            return is_open
 
 
 def _stage(run: RunDriver) -> str:

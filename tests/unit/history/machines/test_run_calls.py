@@ -54,7 +54,8 @@ class CallingMachine(RunMachine):
         history_pb2.EVENT_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED,
         history_pb2.EVENT_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED,
     }
-    step_clock = None
+    # The clock's steps are the other machine's affair.
+    step_clock = None  # pyright: ignore[reportAssignmentType]
 
     @precondition(lambda self: self._has_task() or self._worker_has_task())
     @rule(commands=_CALLS, closes=st.integers(0, 9))

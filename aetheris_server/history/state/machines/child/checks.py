@@ -10,7 +10,7 @@ from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machines.activity.checks import find_priority_fault
 from aetheris_server.history.state.machines.activity.retry import find_policy_fault
 from aetheris_server.history.times import MAX_DURATION, ZERO, from_duration, is_over_maximum
-from aetheris_server.rpc.json_values import parse_json
+from aetheris_server.rpc.search_attributes import check_search_attributes
 
 _BAD = history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_START_CHILD_EXECUTION_ATTRIBUTES
 # As at the border for every run that is started from outside.
@@ -72,14 +72,8 @@ def _find_policy_fault(
 
 
 def _check_search_attributes(attributes: common_pb2.SearchAttributes, limits: RunLimits) -> None:
-    bad = history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_SEARCH_ATTRIBUTES
-    for name, payload in attributes.indexed_fields.items():
-        check_id(name, "search_attributes.indexed_fields", bad, limits)
-        path = f"search_attributes.indexed_fields[{name!r}]"
-        if not payload.metadata.get("type"):
-            raise CommandRefusedError(bad, f"{path}.metadata has no type")
-        if payload.data:
-            try:
-                parse_json(path, payload.data)
-            except InvalidArgumentError as error:
-                raise CommandRefusedError(bad, str(error)) from None
+    try:
+        check_search_attributes(attributes, limits.id_max_bytes)
+    except InvalidArgumentError as error:
+        bad = history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_SEARCH_ATTRIBUTES
+        raise CommandRefusedError(bad, str(error)) from None

@@ -264,6 +264,30 @@ PENDING_WORKFLOW_TASK_STATE_STARTED: PendingWorkflowTaskState.ValueType  # 2
 """A worker has it."""
 Global___PendingWorkflowTaskState: _TypeAlias = PendingWorkflowTaskState  # noqa: Y015
 
+class _PendingChildState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PendingChildStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PendingChildState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PENDING_CHILD_STATE_UNSPECIFIED: _PendingChildState.ValueType  # 0
+    """Never sent."""
+    PENDING_CHILD_STATE_INITIATED: _PendingChildState.ValueType  # 1
+    """It is not known yet to have started."""
+    PENDING_CHILD_STATE_STARTED: _PendingChildState.ValueType  # 2
+    """It runs."""
+
+class PendingChildState(_PendingChildState, metaclass=_PendingChildStateEnumTypeWrapper):
+    """Where a child that has not closed stands."""
+
+PENDING_CHILD_STATE_UNSPECIFIED: PendingChildState.ValueType  # 0
+"""Never sent."""
+PENDING_CHILD_STATE_INITIATED: PendingChildState.ValueType  # 1
+"""It is not known yet to have started."""
+PENDING_CHILD_STATE_STARTED: PendingChildState.ValueType  # 2
+"""It runs."""
+Global___PendingChildState: _TypeAlias = PendingChildState  # noqa: Y015
+
 @_typing.final
 class WorkflowExecutionInfo(_message.Message):
     """A run as lists show it."""
@@ -653,3 +677,129 @@ class PendingWorkflowTaskInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PendingWorkflowTaskInfo: _TypeAlias = PendingWorkflowTaskInfo  # noqa: Y015
+
+@_typing.final
+class PendingChildInfo(_message.Message):
+    """A child that has not closed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    WORKFLOW_TYPE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PARENT_CLOSE_POLICY_FIELD_NUMBER: _builtins.int
+    INITIATED_EVENT_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Its namespace."""
+    state: Global___PendingChildState.ValueType
+    """Where it stands."""
+    parent_close_policy: Global___ParentClosePolicy.ValueType
+    """What becomes of it when this run closes."""
+    initiated_event_id: _builtins.int
+    """The event that initiated it."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """Its workflow id, and the first run of its chain once it has started."""
+
+    @_builtins.property
+    def workflow_type(self) -> _common_pb2.WorkflowType:
+        """Its type."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        workflow_type: _common_pb2.WorkflowType | None = ...,
+        state: Global___PendingChildState.ValueType = ...,
+        parent_close_policy: Global___ParentClosePolicy.ValueType = ...,
+        initiated_event_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["workflow_execution", b"workflow_execution", "workflow_type", b"workflow_type"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["initiated_event_id", b"initiated_event_id", "namespace", b"namespace", "parent_close_policy", b"parent_close_policy", "state", b"state", "workflow_execution", b"workflow_execution", "workflow_type", b"workflow_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PendingChildInfo: _TypeAlias = PendingChildInfo  # noqa: Y015
+
+@_typing.final
+class PendingExternalSignalInfo(_message.Message):
+    """A signal to another run that has not come to anything yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    SIGNAL_NAME_FIELD_NUMBER: _builtins.int
+    INITIATED_EVENT_ID_FIELD_NUMBER: _builtins.int
+    INITIATED_TIME_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The other run's namespace."""
+    signal_name: _builtins.str
+    """The signal's name."""
+    initiated_event_id: _builtins.int
+    """The event that initiated it."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """The other run."""
+
+    @_builtins.property
+    def initiated_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was initiated."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        signal_name: _builtins.str = ...,
+        initiated_event_id: _builtins.int = ...,
+        initiated_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["initiated_time", b"initiated_time", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["initiated_event_id", b"initiated_event_id", "initiated_time", b"initiated_time", "namespace", b"namespace", "signal_name", b"signal_name", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PendingExternalSignalInfo: _TypeAlias = PendingExternalSignalInfo  # noqa: Y015
+
+@_typing.final
+class PendingExternalCancelInfo(_message.Message):
+    """A request to cancel another run that has not come to anything yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    INITIATED_EVENT_ID_FIELD_NUMBER: _builtins.int
+    INITIATED_TIME_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The other run's namespace."""
+    initiated_event_id: _builtins.int
+    """The event that initiated it."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """The other run."""
+
+    @_builtins.property
+    def initiated_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was initiated."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        initiated_event_id: _builtins.int = ...,
+        initiated_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["initiated_time", b"initiated_time", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["initiated_event_id", b"initiated_event_id", "initiated_time", b"initiated_time", "namespace", b"namespace", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PendingExternalCancelInfo: _TypeAlias = PendingExternalCancelInfo  # noqa: Y015

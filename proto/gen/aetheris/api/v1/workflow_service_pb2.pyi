@@ -683,6 +683,9 @@ class DescribeWorkflowResponse(_message.Message):
     PENDING_WORKFLOW_TASK_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     UNHANDLED_SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
+    PENDING_CHILDREN_FIELD_NUMBER: _builtins.int
+    PENDING_EXTERNAL_SIGNALS_FIELD_NUMBER: _builtins.int
+    PENDING_EXTERNAL_CANCELS_FIELD_NUMBER: _builtins.int
     cancel_requested: _builtins.bool
     """Cancellation was requested."""
     unhandled_signal_count: _builtins.int
@@ -709,6 +712,18 @@ class DescribeWorkflowResponse(_message.Message):
     def pending_workflow_task(self) -> _workflow_pb2.PendingWorkflowTaskInfo:
         """Its open workflow task, if any."""
 
+    @_builtins.property
+    def pending_children(self) -> _containers.RepeatedCompositeFieldContainer[_workflow_pb2.PendingChildInfo]:
+        """Its children that have not closed, by initiated_event_id."""
+
+    @_builtins.property
+    def pending_external_signals(self) -> _containers.RepeatedCompositeFieldContainer[_workflow_pb2.PendingExternalSignalInfo]:
+        """Its signals to other runs that have not come to anything yet, by initiated_event_id."""
+
+    @_builtins.property
+    def pending_external_cancels(self) -> _containers.RepeatedCompositeFieldContainer[_workflow_pb2.PendingExternalCancelInfo]:
+        """The same for its requests to cancel other runs."""
+
     def __init__(
         self,
         *,
@@ -719,10 +734,13 @@ class DescribeWorkflowResponse(_message.Message):
         pending_workflow_task: _workflow_pb2.PendingWorkflowTaskInfo | None = ...,
         cancel_requested: _builtins.bool = ...,
         unhandled_signal_count: _builtins.int = ...,
+        pending_children: _abc.Iterable[_workflow_pb2.PendingChildInfo] | None = ...,
+        pending_external_signals: _abc.Iterable[_workflow_pb2.PendingExternalSignalInfo] | None = ...,
+        pending_external_cancels: _abc.Iterable[_workflow_pb2.PendingExternalCancelInfo] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["execution_config", b"execution_config", "pending_workflow_task", b"pending_workflow_task", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "execution_config", b"execution_config", "pending_activities", b"pending_activities", "pending_timers", b"pending_timers", "pending_workflow_task", b"pending_workflow_task", "unhandled_signal_count", b"unhandled_signal_count", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "execution_config", b"execution_config", "pending_activities", b"pending_activities", "pending_children", b"pending_children", "pending_external_cancels", b"pending_external_cancels", "pending_external_signals", b"pending_external_signals", "pending_timers", b"pending_timers", "pending_workflow_task", b"pending_workflow_task", "unhandled_signal_count", b"unhandled_signal_count", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
