@@ -147,8 +147,8 @@ def _event(run: RunDriver, event_type: int, field: str) -> log_pb2.LogRecord:
     [
         pytest.param(999, "", id="type"),
         pytest.param(
-            history_pb2.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED,
-            "start_child_workflow_execution_initiated_event_attributes",
+            history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ADMITTED,
+            "workflow_execution_update_admitted_event_attributes",
             id="not-of-this-program",
         ),
         pytest.param(history_pb2.EVENT_TYPE_MARKER_RECORDED, "", id="attributes-missing"),
