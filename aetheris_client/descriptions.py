@@ -180,12 +180,22 @@ class PendingWorkflowTask:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """That a run, or an activity, is paused: since when, by whom and why."""
+
+    pause_time: datetime | None
+    identity: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkflowDescription:
     """What is known of a run now. Timeouts are None where there is none.
 
     Attributes:
         unhandled_signal_count: Signals that its code has no handler for, as of its last completed
             workflow task; they wait for one.
+        pause: None while it is not paused.
     """
 
     info: WorkflowInfo
@@ -197,6 +207,7 @@ class WorkflowDescription:
     pending_activities: Sequence[PendingActivity]
     pending_timers: Sequence[PendingTimer]
     pending_workflow_task: PendingWorkflowTask | None
+    pause: Pause | None
 
     @property
     def status(self) -> WorkflowStatus:
@@ -224,6 +235,7 @@ class WorkflowDescription:
                 if response.HasField("pending_workflow_task")
                 else None
             ),
+            pause=_pause(response.pause_info) if response.HasField("pause_info") else None,
         )
 
 
@@ -297,6 +309,10 @@ def _workflow_task(
         if task.HasField("last_failure")
         else None,
     )
+
+
+def _pause(info: workflow_pb2.PauseInfo) -> Pause:
+    return Pause(read_timestamp(info, "pause_time"), info.identity, info.reason)
 
 
 def _values(payloads: Payloads, converter: DataConverter) -> tuple[object, ...]:

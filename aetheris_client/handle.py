@@ -14,9 +14,11 @@ from aetheris_client.interceptor import (
     CancelWorkflowInput,
     ClientOutbound,
     DescribeWorkflowInput,
+    PauseWorkflowInput,
     QueryWorkflowInput,
     SignalWorkflowInput,
     TerminateWorkflowInput,
+    UnpauseWorkflowInput,
     new_request_id,
 )
 from aetheris_client.options import check_options
@@ -35,9 +37,9 @@ class WorkflowHandle(Generic[Result]):
     """One workflow id, and the run of it that was started or named.
 
     Watching (result, history, describe) is about that run; the newest, where none is named.
-    Steering (signal, query, cancel, terminate) goes to the newest run of the id, so that it reaches
-    a workflow that has continued as new; a handle that was asked for by run id steers that run
-    alone.
+    Steering (signal, query, cancel, pause, terminate) goes to the newest run of the id, so that it
+    reaches a workflow that has continued as new; a handle that was asked for by run id steers that
+    run alone.
 
     Attributes:
         id: The workflow id.
@@ -286,6 +288,37 @@ class WorkflowHandle(Generic[Result]):
         await self._calls.terminate_workflow(
             TerminateWorkflowInput(
                 self.id, self._steered_run_id, reason, details, request_id or new_request_id()
+            )
+        )
+
+    async def pause(self, *, reason: str = "", request_id: str | None = None) -> None:
+        """Hold the run: none of its tasks is given out until it is unpaused.
+
+        What workers have of it goes on and is recorded; timers fire, the run's timeout goes on, and
+        signals are kept. Pausing again is no error.
+
+        Raises:
+            WorkflowNotFoundError: There is no such run.
+            WorkflowClosedError: It has closed.
+        """
+        check_options("pause", reason=reason, request_id=request_id)
+        await self._calls.pause_workflow(
+            PauseWorkflowInput(
+                self.id, self._steered_run_id, reason, request_id or new_request_id()
+            )
+        )
+
+    async def unpause(self, *, reason: str = "", request_id: str | None = None) -> None:
+        """Have the run go on, if it is paused.
+
+        Raises:
+            WorkflowNotFoundError: There is no such run.
+            WorkflowClosedError: It has closed.
+        """
+        check_options("unpause", reason=reason, request_id=request_id)
+        await self._calls.unpause_workflow(
+            UnpauseWorkflowInput(
+                self.id, self._steered_run_id, reason, request_id or new_request_id()
             )
         )
 

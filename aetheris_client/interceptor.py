@@ -136,6 +136,26 @@ class TerminateWorkflowInput:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseWorkflowInput:
+    """Hold a run."""
+
+    id: str
+    run_id: str
+    reason: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnpauseWorkflowInput:
+    """Have a run go on."""
+
+    id: str
+    run_id: str
+    reason: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class DescribeWorkflowInput:
     """Look at a run."""
 
@@ -171,6 +191,12 @@ class ClientOutbound:
 
     async def terminate_workflow(self, request: TerminateWorkflowInput) -> None:
         await self.next.terminate_workflow(request)
+
+    async def pause_workflow(self, request: PauseWorkflowInput) -> None:
+        await self.next.pause_workflow(request)
+
+    async def unpause_workflow(self, request: UnpauseWorkflowInput) -> None:
+        await self.next.unpause_workflow(request)
 
     async def describe_workflow(self, request: DescribeWorkflowInput) -> WorkflowDescription:
         return await self.next.describe_workflow(request)

@@ -13,11 +13,13 @@ from aetheris.api.v1.workflow_service_pb2 import (
     CancelWorkflowRequest,
     DescribeWorkflowRequest,
     ListWorkflowsRequest,
+    PauseWorkflowRequest,
     QueryWorkflowRequest,
     SignalWithStartWorkflowRequest,
     SignalWorkflowRequest,
     StartWorkflowRequest,
     TerminateWorkflowRequest,
+    UnpauseWorkflowRequest,
 )
 from aetheris_client import enums
 from aetheris_client.connection import Connection
@@ -35,11 +37,13 @@ from aetheris_client.interceptor import (
     DescribeWorkflowInput,
     Headers,
     ListWorkflowsInput,
+    PauseWorkflowInput,
     QueryWorkflowInput,
     SignalWorkflowInput,
     StartedWorkflow,
     StartWorkflowInput,
     TerminateWorkflowInput,
+    UnpauseWorkflowInput,
 )
 from aetheris_client.search_attributes import to_search_attributes
 
@@ -178,6 +182,30 @@ class RpcOutbound(ClientOutbound):
         )
         await self._connection.call(
             lambda stubs: stubs.workflow_service.TerminateWorkflow, message, self._timeout
+        )
+
+    async def pause_workflow(self, request: PauseWorkflowInput) -> None:
+        message = PauseWorkflowRequest(
+            namespace=self._config.namespace,
+            workflow_execution=_execution(request.id, request.run_id),
+            reason=request.reason,
+            identity=self._config.identity,
+            request_id=request.request_id,
+        )
+        await self._connection.call(
+            lambda stubs: stubs.workflow_service.PauseWorkflow, message, self._timeout
+        )
+
+    async def unpause_workflow(self, request: UnpauseWorkflowInput) -> None:
+        message = UnpauseWorkflowRequest(
+            namespace=self._config.namespace,
+            workflow_execution=_execution(request.id, request.run_id),
+            reason=request.reason,
+            identity=self._config.identity,
+            request_id=request.request_id,
+        )
+        await self._connection.call(
+            lambda stubs: stubs.workflow_service.UnpauseWorkflow, message, self._timeout
         )
 
     async def describe_workflow(self, request: DescribeWorkflowInput) -> WorkflowDescription:

@@ -12,7 +12,7 @@ from aetheris_client.admin.described import Described, Outcome
 from aetheris_client.admin.layout import Block, Cell, Fields, Grid, Sentence
 from aetheris_client.admin.plain import plain_event, to_json
 from aetheris_client.admin.text import one_line, styled
-from aetheris_client.descriptions import WorkflowDescription, WorkflowInfo
+from aetheris_client.descriptions import Pause, WorkflowDescription, WorkflowInfo
 from aetheris_client.enums import ComponentStatus, WorkflowStatus
 from aetheris_client.errors import ApplicationError
 from aetheris_client.operator_client import ClusterHealth, NamespaceInfo, TaskQueueDescription
@@ -117,6 +117,8 @@ def description_fields(described: Described) -> Fields:
         rows.append(("Memo", value_text(info.memo)))
     if info.search_attributes:
         rows.append(("Search attributes", value_text(info.search_attributes)))
+    if description.pause is not None:
+        rows.append(("Paused", pause_text(description.pause)))
     if description.cancel_requested:
         rows.append(("Cancellation", "requested"))
     if description.unhandled_signal_count:
@@ -132,6 +134,13 @@ def description_fields(described: Described) -> Fields:
     if described.outcome is not None:
         rows += _outcome_rows(described.outcome)
     return Fields(rows)
+
+
+def pause_text(pause: Pause) -> str:
+    """Since when something is paused, by whom and why."""
+    by = f" by {pause.identity}" if pause.identity else ""
+    reason = f": {pause.reason}" if pause.reason else ""
+    return value_text(f"since {time_text(pause.pause_time)}{by}{reason}")
 
 
 def _outcome_rows(outcome: Outcome) -> list[tuple[str, Cell]]:

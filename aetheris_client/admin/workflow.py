@@ -131,6 +131,24 @@ async def terminate(
     _done(session, "terminated", workflow_id, run_id)
 
 
+@command(app, "pause")
+async def pause(
+    session: Session, workflow_id: WorkflowId, run_id: RunId = None, reason: Reason = ""
+) -> None:
+    """Hold an open run: none of its tasks is given out until it is unpaused."""
+    await session.client.get_workflow_handle(workflow_id, run_id).pause(reason=reason)
+    _done(session, "paused", workflow_id, run_id)
+
+
+@command(app, "unpause")
+async def unpause(
+    session: Session, workflow_id: WorkflowId, run_id: RunId = None, reason: Reason = ""
+) -> None:
+    """Have a paused run go on."""
+    await session.client.get_workflow_handle(workflow_id, run_id).unpause(reason=reason)
+    _done(session, "unpaused", workflow_id, run_id)
+
+
 def _done(session: Session, what: str, workflow_id: str, run_id: str | None) -> None:
     """Say what was done, and to whom."""
     if session.output.is_for_people:

@@ -37,6 +37,8 @@ class WorkflowServicer(PassingServicer):
     QueryWorkflow = passed_on(table.QUERY_WORKFLOW, checks.check_query_workflow)
     CancelWorkflow = passed_on(table.CANCEL_WORKFLOW, checks.check_cancel_workflow)
     TerminateWorkflow = passed_on(table.TERMINATE_WORKFLOW, checks.check_terminate_workflow)
+    PauseWorkflow = passed_on(table.PAUSE_WORKFLOW, checks.check_pause_workflow)
+    UnpauseWorkflow = passed_on(table.UNPAUSE_WORKFLOW, checks.check_pause_workflow)
     DescribeWorkflow = passed_on(table.DESCRIBE_WORKFLOW, checks.check_describe_workflow)
 
     def __init__(

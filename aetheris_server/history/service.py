@@ -15,6 +15,7 @@ from aetheris_server.history.api.get_workflow_history import (
     get_workflow_history,
     poll_workflow_result,
 )
+from aetheris_server.history.api.pause_workflow import pause_workflow, unpause_workflow
 from aetheris_server.history.api.query_workflow import query_workflow, respond_query_task_completed
 from aetheris_server.history.api.respond_activity_task import (
     record_activity_task_heartbeat,
@@ -58,6 +59,8 @@ _serve(table.SIGNAL_WORKFLOW, signal_workflow)
 _serve(table.QUERY_WORKFLOW, query_workflow)
 _serve(table.CANCEL_WORKFLOW, cancel_workflow)
 _serve(table.TERMINATE_WORKFLOW, terminate_workflow)
+_serve(table.PAUSE_WORKFLOW, pause_workflow)
+_serve(table.UNPAUSE_WORKFLOW, unpause_workflow)
 _serve(table.DESCRIBE_WORKFLOW, describe_workflow)
 _serve(table.GET_WORKFLOW_HISTORY, get_workflow_history)
 _serve(table.POLL_WORKFLOW_RESULT, poll_workflow_result)

@@ -43,6 +43,7 @@ __all__ = [
     "LONGEST_WAIT",
     "MATCHING_METHODS",
     "NOTIFY_CANCELLATION",
+    "PAUSE_WORKFLOW",
     "POLL_ACTIVITY_TASKS",
     "POLL_WORKFLOW_RESULT",
     "POLL_WORKFLOW_TASKS",
@@ -59,6 +60,7 @@ __all__ = [
     "SIGNAL_WORKFLOW",
     "START_WORKFLOW",
     "TERMINATE_WORKFLOW",
+    "UNPAUSE_WORKFLOW",
     "FrontendMethod",
     "HistoryMethod",
     "MatchingMethod",
@@ -253,6 +255,8 @@ CANCEL_WORKFLOW = _of_execution(workflow.CancelWorkflowRequest, workflow.CancelW
 TERMINATE_WORKFLOW = _of_execution(
     workflow.TerminateWorkflowRequest, workflow.TerminateWorkflowResponse
 )
+PAUSE_WORKFLOW = _of_execution(workflow.PauseWorkflowRequest, workflow.PauseWorkflowResponse)
+UNPAUSE_WORKFLOW = _of_execution(workflow.UnpauseWorkflowRequest, workflow.UnpauseWorkflowResponse)
 DESCRIBE_WORKFLOW = _of_execution(
     workflow.DescribeWorkflowRequest, workflow.DescribeWorkflowResponse
 )

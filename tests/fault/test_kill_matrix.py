@@ -249,3 +249,36 @@ async def test_run_that_goes_on_as_new_with_server_killed_goes_on_once(
     assert events[started.run_id][-1] == "WORKFLOW_EXECUTION_CONTINUED_AS_NEW"
     (other,) = (names for run_id, names in events.items() if run_id != started.run_id)
     assert other == [*_EVENTS[:4], "WORKFLOW_EXECUTION_COMPLETED"]
+
+
+_PAUSE_TIMES = {"commit": 4, "pause_workflow": 1, "unpause_workflow": 1}
+"""Start, pause, unpause, completion: how often each call comes."""
+
+
+@pytest.mark.parametrize("point,count", _points(_PAUSE_TIMES))
+async def test_pause_and_its_end_with_server_killed_are_recorded_once_each(
+    crash_server: CrashServer, point: str, count: int
+) -> None:
+    await crash_server.begin_round(point, count)
+    async with Raw(crash_server.address, queue=f"q-{secrets.token_hex(4)}") as server:
+        workflow_id = f"w-{secrets.token_hex(8)}"
+        started = await persist(lambda: server.start(workflow_id, request_id="once"))
+        run = common_pb2.WorkflowExecution(workflow_id=workflow_id, run_id=started.run_id)
+        await persist(lambda: server.pause(run, request_id="pause"))
+        assert not await persist(lambda: server.poll_workflows(0.5))
+        await persist(lambda: server.unpause(run, request_id="unpause"))
+        while await persist(lambda: server.result(run, wait=0.1)) is None:
+            for task in await persist(lambda: server.poll_workflows(3.0)):
+                await answer(lambda task=task: server.decide(task, complete_workflow()))
+        await wait_until(crash_server.has_died, 10, f"a server that comes to {point} {count} times")
+    audited = (await asyncio.to_thread(audit_log, crash_server.dsn))[started.run_id]
+    assert types(audited.events) == [
+        "WORKFLOW_EXECUTION_STARTED",
+        "WORKFLOW_TASK_SCHEDULED",
+        "WORKFLOW_EXECUTION_PAUSED",
+        "WORKFLOW_EXECUTION_UNPAUSED",
+        "WORKFLOW_TASK_STARTED",
+        "WORKFLOW_TASK_COMPLETED",
+        "WORKFLOW_EXECUTION_COMPLETED",
+    ]
+    assert audited.record_count == 4

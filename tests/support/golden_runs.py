@@ -153,6 +153,25 @@ def _continued() -> GoldenRun:
     return run
 
 
+def _paused() -> GoldenRun:
+    """Twice, once while a worker decides; what waits meanwhile goes on, and it is paused again."""
+    run = GoldenRun()
+    run.run_task(schedule_activity("a"), start_timer(timeout=5))
+    run.pause("p1")
+    run.advance(6)
+    run.signal("s1")
+    run.unpause("u1")
+    run.start_task()
+    run.start_activity("a")
+    run.pause("p2")
+    run.fail_activity("a")
+    run.unpause("u2")
+    run.complete_task()
+    run.pause("p3")
+    run.terminate()
+    return run
+
+
 def _completed() -> GoldenRun:
     run = GoldenRun()
     run.run_task(complete_workflow())
@@ -213,6 +232,7 @@ LIVES: dict[str, Callable[[], GoldenRun]] = {
     "activities": _activities,
     "cancelled": _cancelled,
     "terminated": _terminated,
+    "paused": _paused,
     "completed": _completed,
     "continued": _continued,
     "parent": _parent,

@@ -148,6 +148,26 @@ class Raw:
             timeout=_CALL_TIMEOUT,
         )
 
+    async def pause(self, run: common_pb2.WorkflowExecution, **fields: Any) -> None:
+        fields.setdefault("request_id", str(uuid.uuid4()))
+        await self.workflows.PauseWorkflow(
+            workflow_service_pb2.PauseWorkflowRequest(
+                namespace=self.namespace, workflow_execution=run, **fields
+            ),
+            timeout=_CALL_TIMEOUT,
+            wait_for_ready=True,
+        )
+
+    async def unpause(self, run: common_pb2.WorkflowExecution, **fields: Any) -> None:
+        fields.setdefault("request_id", str(uuid.uuid4()))
+        await self.workflows.UnpauseWorkflow(
+            workflow_service_pb2.UnpauseWorkflowRequest(
+                namespace=self.namespace, workflow_execution=run, **fields
+            ),
+            timeout=_CALL_TIMEOUT,
+            wait_for_ready=True,
+        )
+
     async def query(
         self, run: common_pb2.WorkflowExecution, name: str = "query", **fields: Any
     ) -> str:

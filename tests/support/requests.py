@@ -54,6 +54,8 @@ def good_request(method: str) -> Any:
         "QueryWorkflow": {**of_run, "query_type": "q"},
         "CancelWorkflow": of_run,
         "TerminateWorkflow": of_run,
+        "PauseWorkflow": of_run,
+        "UnpauseWorkflow": of_run,
         "DescribeWorkflow": of_run,
         "GetWorkflowHistory": {**of_run, "wait_new_event": True},
         "PollWorkflowResult": {**of_run, "wait_timeout": {"seconds": 1}},

@@ -36,6 +36,7 @@ from aetheris_server.history.state.machines.lifecycle.successor import (
     decide_continued,
     find_next_run_id,
 )
+from aetheris_server.history.state.machines.pause import decide_paused, decide_unpaused
 from aetheris_server.history.state.machines.signal import decide_signaled
 from aetheris_server.history.state.machines.workflow_task import ending
 from aetheris_server.history.state.machines.workflow_task import starting as task_starting
@@ -637,6 +638,30 @@ class RunDriver:
             self.state,
             self.inflight,
             workflow_service_pb2.CancelWorkflowRequest(request_id=request_id, reason="enough"),
+            self.now,
+        )
+        return self.commit(record) if record is not None else None
+
+    def pause(self, request_id: str = "p1", reason: str = "wait") -> log_pb2.LogRecord | None:
+        """A client holds the run; None if it need not."""
+        record = decide_paused(
+            self.state,
+            self.inflight,
+            workflow_service_pb2.PauseWorkflowRequest(
+                request_id=request_id, reason=reason, identity="operator"
+            ),
+            self.now,
+        )
+        return self.commit(record) if record is not None else None
+
+    def unpause(self, request_id: str = "u1") -> log_pb2.LogRecord | None:
+        """A client has the run go on; None if it does."""
+        record = decide_unpaused(
+            self.state,
+            self.inflight,
+            workflow_service_pb2.UnpauseWorkflowRequest(
+                request_id=request_id, reason="go on", identity="operator"
+            ),
             self.now,
         )
         return self.commit(record) if record is not None else None

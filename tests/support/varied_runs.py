@@ -61,6 +61,16 @@ class VariedRuns:
         terminate.workflow_execution.workflow_id = "terminated"
         await self._bench.service.terminate_workflow(NAMESPACE_ID, terminate)
 
+        await self.start("paused")
+        await self.pause("paused")
+        await self.start("unpaused")
+        await self.pause("unpaused")
+        await self.unpause("unpaused")
+        await self.start("paused-and-terminated")
+        await self.pause("paused-and-terminated")
+        terminate.workflow_execution.workflow_id = "paused-and-terminated"
+        await self._bench.service.terminate_workflow(NAMESPACE_ID, terminate)
+
         await self.start("timed-out", workflow_run_timeout=seconds(5))
         await self.decide("timed-out", start_timer("t", 60))
         self._bench.advance(6)
@@ -89,10 +99,20 @@ class VariedRuns:
         for _ in range(40):
             await self.signal("snapshots")
         await self.start("only-started")
-        return 5 + 3 + 3 + 6
+        return 5 + 3 + 3 + 3 + 6
 
     async def start(self, workflow_id: str, **fields: Any) -> None:
         await self._bench.service.start_workflow(NAMESPACE_ID, start_request(workflow_id, **fields))
+
+    async def pause(self, workflow_id: str) -> None:
+        request = workflow_service_pb2.PauseWorkflowRequest(request_id=str(uuid.uuid4()))
+        request.workflow_execution.workflow_id = workflow_id
+        await self._bench.service.pause_workflow(NAMESPACE_ID, request)
+
+    async def unpause(self, workflow_id: str) -> None:
+        request = workflow_service_pb2.UnpauseWorkflowRequest(request_id=str(uuid.uuid4()))
+        request.workflow_execution.workflow_id = workflow_id
+        await self._bench.service.unpause_workflow(NAMESPACE_ID, request)
 
     async def signal(self, workflow_id: str) -> None:
         request = signal_request(workflow_id, input=payloads("x" * 100))

@@ -118,6 +118,17 @@ def check_terminate_workflow(
     check_text("request_id", request.request_id, limits)
 
 
+def check_pause_workflow(
+    request: workflow_service_pb2.PauseWorkflowRequest
+    | workflow_service_pb2.UnpauseWorkflowRequest,
+    limits: LimitSettings,
+) -> None:
+    check_execution(request.workflow_execution, limits)
+    check_long_text("reason", request.reason, limits)
+    check_text("identity", request.identity, limits)
+    check_text("request_id", request.request_id, limits)
+
+
 def check_describe_workflow(
     request: workflow_service_pb2.DescribeWorkflowRequest, limits: LimitSettings
 ) -> None:

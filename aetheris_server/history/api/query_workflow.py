@@ -61,7 +61,7 @@ async def query_workflow(
     waiting = _to_waiting(request, runs.clock.now())
     run.queries[waiting.query_id] = waiting
     try:
-        if run.state.workflow_task is None:
+        if _is_asked_by_itself(run):
             runs.queries.offer(run, waiting)
         async with asyncio.timeout(_ANSWER_TIMEOUT):
             result = await waiting.answer
@@ -115,6 +115,8 @@ def _check_can_answer(state: RunState) -> None:
         raise QueryFailedError("the run closed before its code ever ran")
     if state.first_task_time is not None:
         raise NotReadyError("the run's code, whose start is delayed")
+    if state.is_paused and state.previous_started_event_id == 0:
+        raise NotReadyError("the run's code, which was paused before it ever ran")
     task = state.workflow_task
     if task is not None and task.attempt > _MAX_FAILED_ATTEMPTS:
         reason = task.last_failure.message if task.last_failure is not None else "unknown"
@@ -139,8 +141,15 @@ def settle_queries(
         waiting = run.queries.get(query_id)
         if waiting is not None and query_id in results and not waiting.answer.done():
             waiting.answer.set_result(results[query_id])
-    if run.state.workflow_task is None and run.state.is_open:
+    if run.state.is_open and _is_asked_by_itself(run):
         runs.queries.offer_all(run)
+
+
+def _is_asked_by_itself(run: LoadedRun) -> bool:
+    """Whether no workflow task is to come along with which a query could be asked."""
+    if run.state.is_paused:
+        return run.inflight.workflow_task is None
+    return run.state.workflow_task is None
 
 
 async def respond_query_task_completed(

@@ -160,8 +160,11 @@ def _take_eager_activities(
 ) -> None:
     """Start, for the worker that decided, the activities that it would take along.
 
-    An at-most-once activity is left to the queue: its start must be on disk first.
+    An at-most-once activity is left to the queue: its start must be on disk first. Of a run that is
+    paused none is given out.
     """
+    if run.state.is_paused:
+        return
     offered = set(request.capabilities)
     for event_id in decision.eager_event_ids:
         activity = run.state.activities.get(event_id)

@@ -25,7 +25,7 @@ from aetheris_server.history.runs.task_start import (
 from aetheris_server.history.state.inflight import TaskTaker
 from aetheris_server.history.state.machines.activity.starting import decide_not_delivered
 from aetheris_server.history.state.machines.activity.tasks import activity_ref
-from aetheris_server.history.state.machines.activity.values import StartedActivity
+from aetheris_server.history.state.machines.activity.values import StartedActivity, is_owed
 from aetheris_server.history.state.machines.workflow_task.ending import decide_flush
 from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
 from aetheris_server.history.state.obligations import obligations
@@ -223,5 +223,5 @@ def release_activity(
         return
     del run.inflight.activities[scheduled_event_id]
     runs.wakeups.note_given_back(run)
-    if offers:
+    if offers and is_owed(run.state, activity, run.inflight, runs.time_of(run)):
         runs.dispatcher.offer_behind(run.last_ticket, [activity_ref(run.state, activity)])

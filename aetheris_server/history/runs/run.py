@@ -123,6 +123,7 @@ class LoadedRun(Aggregate):
     """
 
     __slots__ = (
+        "_row_status",
         "_started_bytes",
         "committed_event_id",
         "inflight",
@@ -139,6 +140,7 @@ class LoadedRun(Aggregate):
         self.state = state
         self.inflight = Inflight()
         self._started_bytes = state.started.ByteSize()
+        self._row_status = state.status
         self.tail = EventTail(state.next_event_id)
         self.committed_event_id = state.next_event_id
         self.repeats_id = bool(state.started.continued_execution_run_id)
@@ -222,7 +224,7 @@ class LoadedRun(Aggregate):
         return (decide_continued(self.state, event),) if find_next_run_id(event) else ()
 
     def changes_row(self) -> bool:
-        return is_changed(self.state)
+        return self.state.status != self._row_status or is_changed(self.state)
 
     def add_row(self, changes: RowChanges, owes: bool) -> None:
         row = to_execution_row(
@@ -236,6 +238,7 @@ class LoadedRun(Aggregate):
         notes = to_execution_notes(self.shard_id, self.state)
         if notes is not None:
             changes.add(UPDATE_EXECUTION_NOTES, notes)
+        self._row_status = self.state.status
 
     def project(self, record: log_pb2.LogRecord, changes: RowChanges) -> None:
         PROJECTIONS.project(self.shard_id, self.state, record, changes)
@@ -250,6 +253,7 @@ class LoadedRun(Aggregate):
 
     def restore(self, now: datetime, at: float, taken_at: float | None) -> None:
         restore_inflight(self.state, self.inflight, now, at, taken_at)
+        self._row_status = self.state.status
 
     def decide_restored(self, now: datetime) -> log_pb2.LogRecord | None:
         return decide_flush(self.state, self.inflight, now)

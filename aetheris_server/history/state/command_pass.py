@@ -99,8 +99,12 @@ class CommandPass:
     @property
     def has_unseen_events(self) -> bool:
         """Whether events wait that the run's code has not seen."""
-        return len(self.state.buffered_events) > len(self.withdrawn)
+        return any(
+            event.event_type not in Draft.not_for_code
+            for index, event in enumerate(self.state.buffered_events)
+            if index not in self.withdrawn
+        )
 
     def flush(self) -> bool:
-        """Append what is buffered and not withdrawn; whether that was anything."""
+        """Append what is buffered and not withdrawn; whether the code must see any of that."""
         return self.draft.flush(self.withdrawn)

@@ -37,9 +37,12 @@ class Draft:
         finishes: Of all drafts, by event type: what machines say is a finish (`OnEvent.finish`).
             On a flush these go behind the rest: workflow code then sees a signal before the result
             that it may have caused. The registry fills it in.
+        not_for_code: Of all drafts, the types of events that no workflow task is made for
+            (`OnEvent.is_for_code`). The registry fills it in.
     """
 
     finishes: ClassVar[Mapping[int, Callable[[history_pb2.HistoryEvent, FlushedIds], None]]] = {}
+    not_for_code: ClassVar[AbstractSet[int]] = frozenset()
 
     def __init__(self, state: RunState | None, inflight: Inflight, now: datetime) -> None:
         self.now = now
@@ -116,7 +119,7 @@ class Draft:
         """Append what the state has buffered, but for the withdrawn indexes.
 
         Returns:
-            Whether anything was appended; False from the second call on.
+            Whether anything was appended that the code must see; False from the second call on.
         """
         buffered = self._state.buffered_events if self._state is not None else []
         if not buffered or self._has_flushed:
@@ -130,7 +133,7 @@ class Draft:
             on_flush = finishes.get(event.event_type)
             if on_flush is not None:
                 on_flush(self.record.events[-1], flushed_ids)
-        return bool(kept)
+        return any(event.event_type not in Draft.not_for_code for event in kept)
 
     def end_buffering(self) -> None:
         """From here on events are appended: this record closes the workflow task in flight."""

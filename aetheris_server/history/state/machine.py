@@ -48,6 +48,8 @@ class OnEvent:
         deadlines: The durable deadlines that it has brought.
         obligations: What it has brought that is due at once. It is offered: tasks do not back off
             from here on.
+        is_for_code: Whether the run's code is shown it by a workflow task, and closes the run only
+            once it has been. Not so what only tells people what was done to the run.
         finish: Of an event that goes behind signals that wait in the buffer with it; what it says
             of others there is filled in, when it gets its id.
     """
@@ -58,6 +60,7 @@ class OnEvent:
     obligations: (
         Callable[[RunState, Inflight, history_pb2.HistoryEvent, datetime], Obligations] | None
     ) = None
+    is_for_code: bool = True
     finish: Callable[[history_pb2.HistoryEvent, FlushedIds], None] | None = None
 
 

@@ -18,6 +18,7 @@ from aetheris_server.history.state.machines import (
     lifecycle,
     marker,
     parent,
+    pause,
     properties,
     signal,
     timer,
@@ -69,6 +70,7 @@ class Registry:
         self.event_deadlines = _present(events, lambda on: on.deadlines)
         self.event_obligations = _present(events, lambda on: on.obligations)
         Draft.finishes = _present(events, lambda on: on.finish)
+        Draft.not_for_code = frozenset(key for key, on in events.items() if not on.is_for_code)
         self.facts = {key: on.apply for key, on in facts.items()}
         self.fact_observers = _present(facts, lambda on: on.observe)
         self.fact_deadlines = _present(facts, lambda on: on.deadlines)
@@ -143,6 +145,7 @@ RUN_MACHINES = Registry(
         activity.MACHINE,
         signal.MACHINE,
         cancellation.MACHINE,
+        pause.MACHINE,
         marker.MACHINE,
         properties.MACHINE,
         child.MACHINE,

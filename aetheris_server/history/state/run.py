@@ -108,6 +108,11 @@ class RunState:
         return self.status in _OPEN_STATUSES
 
     @property
+    def is_paused(self) -> bool:
+        """Whether nothing of it is given out."""
+        return self.status == workflow_pb2.WORKFLOW_EXECUTION_STATUS_PAUSED
+
+    @property
     def byte_count(self) -> int:
         """What it takes besides what the run was started with, about."""
         return self.held_bytes + self.buffered_bytes

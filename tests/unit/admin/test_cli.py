@@ -110,6 +110,11 @@ def test_steering_commands_say_what_they_did(server: CannedServer, run: Run):
         "requested cancellation: workflow w run r1\n"
     )
     assert last_request(server).reason == "why"
+    server.on("PauseWorkflow", service.PauseWorkflowResponse())
+    server.on("UnpauseWorkflow", service.UnpauseWorkflowResponse())
+    assert run("workflow", "pause", "w", "--reason", "look").stdout == "paused: workflow w\n"
+    assert last_request(server).reason == "look"
+    assert run("workflow", "unpause", "w").stdout == "unpaused: workflow w\n"
     done = run("-o", "json", "workflow", "terminate", "w")
     assert json.loads(done.stdout)["done"] == "terminated"
 

@@ -29,6 +29,7 @@ from aetheris.api.v1.workflow_service_pb2 import (
     GetWorkflowHistoryResponse,
     ListWorkflowsRequest,
     ListWorkflowsResponse,
+    PauseWorkflowResponse,
     PollWorkflowResultRequest,
     PollWorkflowResultResponse,
     QueryWorkflowRequest,
@@ -40,6 +41,7 @@ from aetheris.api.v1.workflow_service_pb2 import (
     StartWorkflowRequest,
     StartWorkflowResponse,
     TerminateWorkflowResponse,
+    UnpauseWorkflowResponse,
     WorkflowResult,
 )
 from aetheris_client import (
@@ -402,6 +404,22 @@ async def test_cancel_and_terminate_carry_reasons_and_request_ids(
     assert 'request_id: "c1"' in str(cancel)
     assert "later" in str(terminate)
     assert "request_id" in str(terminate)
+
+
+async def test_pause_and_unpause_carry_reasons_and_request_ids(
+    server: CannedServer, client: Client
+):
+    server.on("PauseWorkflow", PauseWorkflowResponse())
+    server.on("UnpauseWorkflow", UnpauseWorkflowResponse())
+    handle = client.get_workflow_handle("w", "r")
+    await handle.pause(reason="look", request_id="p1")
+    await handle.unpause(reason="seen")
+    pause, unpause = server.requests
+    assert "look" in str(pause)
+    assert 'request_id: "p1"' in str(pause)
+    assert 'run_id: "r"' in str(pause)
+    assert "seen" in str(unpause)
+    assert "request_id" in str(unpause)
 
 
 # -- watch

@@ -266,6 +266,17 @@ BAD: dict[str, list[tuple[Change, str]]] = {
         (setting("reason", BIG.decode()), "reason"),
         (adding("details.payloads", data=BIG), "details"),
     ],
+    "PauseWorkflow": [
+        *BAD_EXECUTION,
+        (setting("reason", BIG.decode()), "reason"),
+        (setting("identity", LONG), "identity"),
+        (setting("request_id", LONG), "request_id"),
+    ],
+    "UnpauseWorkflow": [
+        *BAD_EXECUTION,
+        (setting("reason", BIG.decode()), "reason"),
+        (setting("request_id", LONG), "request_id"),
+    ],
     "DescribeWorkflow": BAD_EXECUTION,
     "GetWorkflowHistory": [
         *BAD_EXECUTION,
@@ -369,6 +380,8 @@ CHECKS: dict[str, Callable[[Any, LimitSettings], object]] = {
     "QueryWorkflow": workflow.check_query_workflow,
     "CancelWorkflow": workflow.check_cancel_workflow,
     "TerminateWorkflow": workflow.check_terminate_workflow,
+    "PauseWorkflow": workflow.check_pause_workflow,
+    "UnpauseWorkflow": workflow.check_pause_workflow,
     "DescribeWorkflow": workflow.check_describe_workflow,
     "GetWorkflowHistory": workflow.check_get_workflow_history,
     "PollWorkflowResult": workflow.check_poll_workflow_result,

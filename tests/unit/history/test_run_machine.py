@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from datetime import datetime
 from typing import ClassVar
 
@@ -27,14 +28,18 @@ from aetheris_server.history.state.deadlines import (
     next_deadline,
     next_inflight_deadline,
 )
+from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.limits import RunLimits
+from aetheris_server.history.state.machines.activity import tasks as activity_tasks
 from aetheris_server.history.state.machines.activity.answers import require_attempt
 from aetheris_server.history.state.machines.activity.values import is_owed
 from aetheris_server.history.state.machines.lifecycle.successor import (
     decide_continued,
     find_next_run_id,
 )
+from aetheris_server.history.state.machines.pause import RunPauses
 from aetheris_server.history.state.machines.properties import memo_of, search_attributes_of
+from aetheris_server.history.state.machines.workflow_task import tasks as workflow_tasks
 from aetheris_server.history.state.obligations import owes
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
@@ -212,7 +217,7 @@ class RunMachine(RuleBasedStateMachine):
         ready = [
             activity
             for activity in self.run.state.activities.values()
-            if is_owed(activity, self.run.inflight, self.run.now)
+            if is_owed(self.run.state, activity, self.run.inflight, self.run.now)
         ]
         if ready:
             self.run.start_activity(ready[index % len(ready)].scheduled.activity_id)
@@ -286,6 +291,30 @@ class RunMachine(RuleBasedStateMachine):
         else:
             known = state.cancel_requested
             assert (self.run.request_cancel(request_id) is None) == known
+
+    @rule(number=st.integers(0, 200))
+    def pause(self, number: int) -> None:
+        self._pause_or_unpause(self.run.pause, number, must_be=False)
+
+    @rule(number=st.integers(0, 200))
+    def unpause(self, number: int) -> None:
+        self._pause_or_unpause(self.run.unpause, number, must_be=True)
+
+    def _pause_or_unpause(
+        self,
+        verb: Callable[[str], log_pb2.LogRecord | None],
+        number: int,
+        must_be: bool,
+    ) -> None:
+        pauses = self.run.state.parts.find(RunPauses)
+        known = pauses is not None and str(number) in pauses.request_ids
+        is_paused = self.run.state.is_paused
+        if not self._is_open() and not known:
+            with pytest.raises(WorkflowClosedError):
+                verb(str(number))
+        else:
+            moves = (verb(str(number))) is not None
+            assert moves == (is_paused == must_be and not known)
 
     @rule(chance=st.integers(0, 19))
     def terminate(self, chance: int) -> None:
@@ -371,6 +400,14 @@ class RunMachine(RuleBasedStateMachine):
         assert self.run.state.is_open or owes(self.run.state) == bool(calls)
 
     @invariant()
+    def nothing_of_a_paused_run_is_owed(self) -> None:
+        state, inflight, now = self.run.state, self.run.inflight, self.run.now
+        if state.is_paused:
+            for tasks in (workflow_tasks, activity_tasks):
+                assert not tasks.owes(state)
+                assert not tasks.obligations(state, inflight, now)
+
+    @invariant()
     def wake_time_covers_every_durable_deadline(self) -> None:
         upcoming = next_deadline(self.run.state, self.run.inflight, self.run.now)
         if upcoming is not None:
@@ -390,10 +427,11 @@ class RunMachine(RuleBasedStateMachine):
             assert at is not None
             assert at <= inflight.workflow_task.deadline_at
         moments: list[datetime] = [timer.fire_time for timer in state.timers.values()]
-        moments += [
-            state.activities[scheduled_id].attempt_scheduled_time
-            for scheduled_id in inflight.backing_off & state.activities.keys()
-        ]
+        if not state.is_paused:
+            moments += [
+                state.activities[scheduled_id].attempt_scheduled_time
+                for scheduled_id in inflight.backing_off & state.activities.keys()
+            ]
         if state.run_deadline_time is not None:
             moments.append(state.run_deadline_time)
         if state.first_task_time is not None:
@@ -461,7 +499,8 @@ class RunMachine(RuleBasedStateMachine):
         if not state.is_open or state.first_task_time is not None:
             return
         seen = state.last_completed_event_id
-        unseen = [e for e in self.run.history[seen:] if e.event_type not in self.command_made]
+        ignored = self.command_made | Draft.not_for_code
+        unseen = [e for e in self.run.history[seen:] if e.event_type not in ignored]
         assert not unseen or state.workflow_task is not None
 
     @invariant()

@@ -21,7 +21,11 @@ def is_startable(
     One that is refused because it backs off is offered when its time has come.
     """
     activity = state.activities.get(scheduled_event_id)
-    return activity is not None and activity.attempt == attempt and is_owed(activity, inflight, now)
+    return (
+        activity is not None
+        and activity.attempt == attempt
+        and is_owed(state, activity, inflight, now)
+    )
 
 
 def start_activity(

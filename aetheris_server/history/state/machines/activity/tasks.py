@@ -27,22 +27,26 @@ def activity_ref(state: RunState, activity: ActivityState) -> matching_service_p
 
 
 def owes(state: RunState) -> bool:
-    """Whether there is one."""
-    return bool(state.activities)
+    """Whether there is one, and the run is not paused."""
+    return bool(state.activities) and not state.is_paused
 
 
-def obligations(state: RunState, inflight: Inflight, now: datetime) -> TaskRefs:
+def obligations(
+    state: RunState, inflight: Inflight, now: datetime
+) -> list[matching_service_pb2.TaskRef]:
     """The attempts that are due and that nobody has."""
     return [
         activity_ref(state, activity)
         for activity in state.activities.values()
-        if is_owed(activity, inflight, now)
+        if is_owed(state, activity, inflight, now)
     ]
 
 
 def take_due(state: RunState, inflight: Inflight, now: datetime) -> TaskRefs:
     """The attempts that have backed off until now; from here on they do not."""
     refs: list[matching_service_pb2.TaskRef] = []
+    if state.is_paused:
+        return refs
     for scheduled_id in sorted(inflight.backing_off):
         activity = state.activities.get(scheduled_id)
         if activity is None or not is_free(activity, inflight):
@@ -58,7 +62,7 @@ def of_schedule(
 ) -> TaskRefs:
     """The first attempt, unless the same record has closed the activity."""
     activity = state.activities.get(event.event_id)
-    if activity is None or not is_owed(activity, inflight, now):
+    if activity is None or not is_owed(state, activity, inflight, now):
         return ()
     return (activity_ref(state, activity),)
 
@@ -66,15 +70,24 @@ def of_schedule(
 def of_retry(state: RunState, inflight: Inflight, fact: log_pb2.Fact, now: datetime) -> TaskRefs:
     """The attempt after a failed one, if it does not back off."""
     activity = state.activities.get(fact.activity_attempt_failed.scheduled_event_id)
-    if activity is None or not is_owed(activity, inflight, now):
+    if activity is None or not is_owed(state, activity, inflight, now):
         return ()
     inflight.backing_off.discard(activity.scheduled_event_id)
     return (activity_ref(state, activity),)
 
 
 def of_not_delivered(
-    state: RunState, _inflight: Inflight, fact: log_pb2.Fact, _now: datetime
+    state: RunState, inflight: Inflight, fact: log_pb2.Fact, now: datetime
 ) -> TaskRefs:
     """The attempt that its worker did not get."""
-    scheduled_id = fact.activity_attempt_not_delivered.scheduled_event_id
-    return (activity_ref(state, state.activities[scheduled_id]),)
+    activity = state.activities[fact.activity_attempt_not_delivered.scheduled_event_id]
+    return (activity_ref(state, activity),) if is_owed(state, activity, inflight, now) else ()
+
+
+def resume(state: RunState, inflight: Inflight, now: datetime) -> TaskRefs:
+    """The attempts that are due in a run that is not paused any more; from here on they do not back
+    off.
+    """
+    refs = obligations(state, inflight, now)
+    inflight.backing_off.difference_update(ref.scheduled_event_id for ref in refs)
+    return refs

@@ -35,6 +35,8 @@ def deadlines(state: RunState, inflight: Inflight, now: datetime) -> Iterator[da
         expiration = expiration_time(activity)
         if expiration is not None:
             yield expiration
+        if state.is_paused:
+            continue
         start = schedule_to_start_time(activity)
         if start is not None and activity.started_time is None:
             # Of an attempt that a worker has it counts again if this host dies. One that waits
@@ -81,6 +83,21 @@ def of_not_delivered(state: RunState, fact: log_pb2.Fact) -> Iterator[datetime]:
         yield start
 
 
+def retry_deadlines(state: RunState) -> Iterator[datetime]:
+    """Those of all open activities that do not count while the run is paused."""
+    for activity in state.activities.values():
+        if (start := schedule_to_start_time(activity)) is not None:
+            yield start
+        if activity.attempt > 1:
+            yield activity.attempt_scheduled_time
+
+
+def note_resumed(state: RunState, time: datetime) -> None:
+    """The run was unpaused: its attempts have their whole time to find a worker again."""
+    for activity in state.activities.values():
+        activity.resume_time = time
+
+
 def _all_deadlines(activity: ActivityState) -> Iterator[datetime]:
     for moment in (expiration_time(activity), schedule_to_start_time(activity)):
         if moment is not None:
@@ -92,13 +109,13 @@ def _all_deadlines(activity: ActivityState) -> Iterator[datetime]:
 def decide_due(draft: Draft, state: RunState, inflight: Inflight, at: float) -> None:
     """End, or try again, what has run into a deadline."""
     for activity in state.activities.values():
-        timeout_type = _due_timeout(activity, inflight, draft.now, at)
+        timeout_type = _due_timeout(state, activity, inflight, draft.now, at)
         if timeout_type is not None:
             _append_timed_out(draft, inflight, activity, timeout_type)
 
 
 def _due_timeout(
-    activity: ActivityState, inflight: Inflight, now: datetime, at: float
+    state: RunState, activity: ActivityState, inflight: Inflight, now: datetime, at: float
 ) -> "failure_pb2.TimeoutType.ValueType | None":
     expiration = expiration_time(activity)
     if expiration is not None and expiration <= now:
@@ -107,6 +124,8 @@ def _due_timeout(
     if started is not None:
         deadline = started_deadline(activity, started)
         return deadline[1] if deadline is not None and deadline[0] <= at else None
+    if state.is_paused:
+        return None
     start = schedule_to_start_time(activity)
     anew = waits_anew_until(activity, inflight)
     if start is not None and start <= now and (anew is None or anew <= at):

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from aetheris.api.v1 import common_pb2, failure_pb2, history_pb2, workflow_pb2
 from aetheris_server.history.state.inflight import Inflight, TaskTaker
+from aetheris_server.history.state.run import RunState
 from aetheris_server.history.times import from_duration
 
 
@@ -19,6 +20,8 @@ class ActivityState:
         attempts: The last failed attempts, oldest first, their failures trimmed.
         started_identity: At-most-once only: who was given the current attempt.
         started_time: At-most-once only: when that was; None for not yet.
+        resume_time: When it was last unpaused, by itself or with its run: the time to find a worker
+            counts from then on. None for never.
         byte_count: What its input, its attempts and its heartbeat details take, about.
     """
 
@@ -34,6 +37,7 @@ class ActivityState:
     )
     started_identity: str = ""
     started_time: datetime | None = None
+    resume_time: datetime | None = None
     byte_count: int = 0
 
     @property
@@ -85,10 +89,14 @@ def is_free(activity: ActivityState, inflight: Inflight) -> bool:
     return activity.scheduled_event_id not in inflight.activities and activity.started_time is None
 
 
-def is_owed(activity: ActivityState, inflight: Inflight, now: datetime) -> bool:
-    """Whether the current attempt is due, or has been, and nobody has, or may have, it."""
-    return is_free(activity, inflight) and (
-        activity.scheduled_event_id not in inflight.backing_off or activity.is_due(now)
+def is_owed(state: RunState, activity: ActivityState, inflight: Inflight, now: datetime) -> bool:
+    """Whether the current attempt is due, or has been, and nobody has, or may have, it. Nothing is
+    owed of what is paused.
+    """
+    return (
+        not state.is_paused
+        and is_free(activity, inflight)
+        and (activity.scheduled_event_id not in inflight.backing_off or activity.is_due(now))
     )
 
 
@@ -101,7 +109,12 @@ def expiration_time(activity: ActivityState) -> datetime | None:
 def schedule_to_start_time(activity: ActivityState) -> datetime | None:
     """When the current attempt must have found a worker; None is never."""
     timeout = from_duration(activity.scheduled.schedule_to_start_timeout)
-    return activity.attempt_scheduled_time + timeout if timeout else None
+    if not timeout:
+        return None
+    begin = activity.attempt_scheduled_time
+    if activity.resume_time is not None:
+        begin = max(begin, activity.resume_time)
+    return begin + timeout
 
 
 def waits_anew_until(activity: ActivityState, inflight: Inflight) -> float | None:

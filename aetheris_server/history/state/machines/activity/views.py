@@ -32,6 +32,9 @@ def _to_stored(activity: ActivityState) -> state_pb2.ActivityState:
         attempts=activity.attempts,
         started_identity=activity.started_identity,
         started_time=to_timestamp(started_time) if started_time is not None else None,
+        resume_time=(
+            to_timestamp(activity.resume_time) if activity.resume_time is not None else None
+        ),
     )
 
 
@@ -59,6 +62,9 @@ def _from_stored(stored: state_pb2.ActivityState) -> ActivityState:
         started_identity=stored.started_identity,
         started_time=(
             from_timestamp(stored.started_time) if stored.HasField("started_time") else None
+        ),
+        resume_time=(
+            from_timestamp(stored.resume_time) if stored.HasField("resume_time") else None
         ),
         byte_count=(
             ACTIVITY_BYTES

@@ -25,13 +25,13 @@ from aetheris_server.history.state.run import RunState
 
 
 def _deadlines(state: RunState, inflight: Inflight, _now: datetime) -> Iterable[datetime]:
-    task = state.workflow_task
-    return (task.scheduled_time,) if task is not None and inflight.is_task_backing_off else ()
+    if not inflight.is_task_backing_off or state.is_paused:
+        return ()
+    return tasks.retry_deadlines(state)
 
 
 def _retry_deadlines(state: RunState, _fact: log_pb2.Fact) -> Iterable[datetime]:
-    task = state.workflow_task
-    return (task.scheduled_time,) if task is not None else ()
+    return () if state.is_paused else tasks.retry_deadlines(state)
 
 
 def _inflight_deadlines(_state: RunState, inflight: Inflight) -> Iterable[float]:

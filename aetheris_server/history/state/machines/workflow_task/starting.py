@@ -24,6 +24,7 @@ def is_startable(
     task = state.workflow_task
     return (
         task is not None
+        and not state.is_paused
         and task.scheduled_event_id == scheduled_event_id
         and task.attempt == attempt
         and is_owed(task, inflight, now)

@@ -1,5 +1,6 @@
 """The workflow task as it is offered to workers."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from aetheris.api.v1 import history_pb2, task_queue_pb2
@@ -43,14 +44,14 @@ def _task_ref(
 
 
 def owes(state: RunState) -> bool:
-    """Whether there is one."""
-    return state.workflow_task is not None
+    """Whether there is one, and the run is not paused."""
+    return state.workflow_task is not None and not state.is_paused
 
 
 def obligations(state: RunState, inflight: Inflight, now: datetime) -> TaskRefs:
     """The task, if it is due and nobody has it."""
     task = state.workflow_task
-    if task is None or not is_owed(task, inflight, now):
+    if task is None or state.is_paused or not is_owed(task, inflight, now):
         return ()
     return (_task_ref(state, inflight, task),)
 
@@ -73,6 +74,19 @@ def of_schedule(
 def of_retry(state: RunState, inflight: Inflight, _fact: log_pb2.Fact, now: datetime) -> TaskRefs:
     """The attempt after a failed one, if it does not back off."""
     return _take(state, inflight, now)
+
+
+def resume(state: RunState, inflight: Inflight, now: datetime) -> TaskRefs:
+    """The task that is due in a run that is not paused any more; from here on it does not back
+    off.
+    """
+    return _take(state, inflight, now)
+
+
+def retry_deadlines(state: RunState) -> Iterator[datetime]:
+    """When the task is due, where it backs off."""
+    if state.workflow_task is not None and state.workflow_task.is_transient:
+        yield state.workflow_task.scheduled_time
 
 
 def _take(state: RunState, inflight: Inflight, now: datetime) -> TaskRefs:

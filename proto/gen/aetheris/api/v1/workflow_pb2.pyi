@@ -289,6 +289,38 @@ PENDING_CHILD_STATE_STARTED: PendingChildState.ValueType  # 2
 Global___PendingChildState: _TypeAlias = PendingChildState  # noqa: Y015
 
 @_typing.final
+class PauseInfo(_message.Message):
+    """That something was paused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSE_TIME_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    identity: _builtins.str
+    """Who asked."""
+    reason: _builtins.str
+    """Why, for people."""
+    @_builtins.property
+    def pause_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        pause_time: _timestamp_pb2.Timestamp | None = ...,
+        identity: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pause_time", b"pause_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "pause_time", b"pause_time", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseInfo: _TypeAlias = PauseInfo  # noqa: Y015
+
+@_typing.final
 class WorkflowExecutionInfo(_message.Message):
     """A run as lists show it."""
 

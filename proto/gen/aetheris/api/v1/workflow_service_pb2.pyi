@@ -643,6 +643,120 @@ class TerminateWorkflowResponse(_message.Message):
 Global___TerminateWorkflowResponse: _TypeAlias = TerminateWorkflowResponse  # noqa: Y015
 
 @_typing.final
+class PauseWorkflowRequest(_message.Message):
+    """Hold a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace."""
+    reason: _builtins.str
+    """Why, for people."""
+    identity: _builtins.str
+    """Who asks."""
+    request_id: _builtins.str
+    """Recorded once per id."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """Which run."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        reason: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseWorkflowRequest: _TypeAlias = PauseWorkflowRequest  # noqa: Y015
+
+@_typing.final
+class PauseWorkflowResponse(_message.Message):
+    """The run is held, and that is on disk. What workers have of it already goes on, and is recorded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseWorkflowResponse: _TypeAlias = PauseWorkflowResponse  # noqa: Y015
+
+@_typing.final
+class UnpauseWorkflowRequest(_message.Message):
+    """Have a run go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace."""
+    reason: _builtins.str
+    """Why, for people."""
+    identity: _builtins.str
+    """Who asks."""
+    request_id: _builtins.str
+    """Recorded once per id."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """Which run."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        reason: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpauseWorkflowRequest: _TypeAlias = UnpauseWorkflowRequest  # noqa: Y015
+
+@_typing.final
+class UnpauseWorkflowResponse(_message.Message):
+    """The run goes on, and that is on disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpauseWorkflowResponse: _TypeAlias = UnpauseWorkflowResponse  # noqa: Y015
+
+@_typing.final
 class DescribeWorkflowRequest(_message.Message):
     """Look at a run."""
 
@@ -686,6 +800,7 @@ class DescribeWorkflowResponse(_message.Message):
     PENDING_CHILDREN_FIELD_NUMBER: _builtins.int
     PENDING_EXTERNAL_SIGNALS_FIELD_NUMBER: _builtins.int
     PENDING_EXTERNAL_CANCELS_FIELD_NUMBER: _builtins.int
+    PAUSE_INFO_FIELD_NUMBER: _builtins.int
     cancel_requested: _builtins.bool
     """Cancellation was requested."""
     unhandled_signal_count: _builtins.int
@@ -724,6 +839,10 @@ class DescribeWorkflowResponse(_message.Message):
     def pending_external_cancels(self) -> _containers.RepeatedCompositeFieldContainer[_workflow_pb2.PendingExternalCancelInfo]:
         """The same for its requests to cancel other runs."""
 
+    @_builtins.property
+    def pause_info(self) -> _workflow_pb2.PauseInfo:
+        """Since when it is paused, by whom and why; unset where it is not."""
+
     def __init__(
         self,
         *,
@@ -737,10 +856,11 @@ class DescribeWorkflowResponse(_message.Message):
         pending_children: _abc.Iterable[_workflow_pb2.PendingChildInfo] | None = ...,
         pending_external_signals: _abc.Iterable[_workflow_pb2.PendingExternalSignalInfo] | None = ...,
         pending_external_cancels: _abc.Iterable[_workflow_pb2.PendingExternalCancelInfo] | None = ...,
+        pause_info: _workflow_pb2.PauseInfo | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["execution_config", b"execution_config", "pending_workflow_task", b"pending_workflow_task", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution_config", b"execution_config", "pause_info", b"pause_info", "pending_workflow_task", b"pending_workflow_task", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "execution_config", b"execution_config", "pending_activities", b"pending_activities", "pending_children", b"pending_children", "pending_external_cancels", b"pending_external_cancels", "pending_external_signals", b"pending_external_signals", "pending_timers", b"pending_timers", "pending_workflow_task", b"pending_workflow_task", "unhandled_signal_count", b"unhandled_signal_count", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "execution_config", b"execution_config", "pause_info", b"pause_info", "pending_activities", b"pending_activities", "pending_children", b"pending_children", "pending_external_cancels", b"pending_external_cancels", "pending_external_signals", b"pending_external_signals", "pending_timers", b"pending_timers", "pending_workflow_task", b"pending_workflow_task", "unhandled_signal_count", b"unhandled_signal_count", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -66,6 +66,16 @@ class WorkflowServiceStub(object):
                 request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.TerminateWorkflowRequest.SerializeToString,
                 response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.TerminateWorkflowResponse.FromString,
                 _registered_method=True)
+        self.PauseWorkflow = channel.unary_unary(
+                '/aetheris.api.v1.WorkflowService/PauseWorkflow',
+                request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PauseWorkflowRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PauseWorkflowResponse.FromString,
+                _registered_method=True)
+        self.UnpauseWorkflow = channel.unary_unary(
+                '/aetheris.api.v1.WorkflowService/UnpauseWorkflow',
+                request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseWorkflowRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseWorkflowResponse.FromString,
+                _registered_method=True)
         self.DescribeWorkflow = channel.unary_unary(
                 '/aetheris.api.v1.WorkflowService/DescribeWorkflow',
                 request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.DescribeWorkflowRequest.SerializeToString,
@@ -135,6 +145,20 @@ class WorkflowServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseWorkflow(self, request, context):
+        """Holds an open run: none of its tasks is given out until it is unpaused. Pausing again is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpauseWorkflow(self, request, context):
+        """Has a paused run go on. No error where it is not paused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DescribeWorkflow(self, request, context):
         """What is known of a run now.
         """
@@ -195,6 +219,16 @@ def add_WorkflowServiceServicer_to_server(servicer, server):
                     servicer.TerminateWorkflow,
                     request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.TerminateWorkflowRequest.FromString,
                     response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.TerminateWorkflowResponse.SerializeToString,
+            ),
+            'PauseWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseWorkflow,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PauseWorkflowRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PauseWorkflowResponse.SerializeToString,
+            ),
+            'UnpauseWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpauseWorkflow,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseWorkflowRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseWorkflowResponse.SerializeToString,
             ),
             'DescribeWorkflow': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeWorkflow,
@@ -381,6 +415,60 @@ class WorkflowService(object):
             '/aetheris.api.v1.WorkflowService/TerminateWorkflow',
             aetheris_dot_api_dot_v1_dot_workflow__service__pb2.TerminateWorkflowRequest.SerializeToString,
             aetheris_dot_api_dot_v1_dot_workflow__service__pb2.TerminateWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.WorkflowService/PauseWorkflow',
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PauseWorkflowRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PauseWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpauseWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.WorkflowService/UnpauseWorkflow',
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseWorkflowRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseWorkflowResponse.FromString,
             options,
             channel_credentials,
             insecure,

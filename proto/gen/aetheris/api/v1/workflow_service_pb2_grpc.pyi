@@ -30,6 +30,10 @@ class WorkflowServiceStub:
     """Asks an open run to cancel; its code decides what that means. Asking again is no error."""
     TerminateWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.TerminateWorkflowRequest, _workflow_service_pb2.TerminateWorkflowResponse]
     """Closes an open run at once, without asking its code."""
+    PauseWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.PauseWorkflowRequest, _workflow_service_pb2.PauseWorkflowResponse]
+    """Holds an open run: none of its tasks is given out until it is unpaused. Pausing again is no error."""
+    UnpauseWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.UnpauseWorkflowRequest, _workflow_service_pb2.UnpauseWorkflowResponse]
+    """Has a paused run go on. No error where it is not paused."""
     DescribeWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.DescribeWorkflowRequest, _workflow_service_pb2.DescribeWorkflowResponse]
     """What is known of a run now."""
     GetWorkflowHistory: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.GetWorkflowHistoryRequest, _workflow_service_pb2.GetWorkflowHistoryResponse]
@@ -91,6 +95,22 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_workflow_service_pb2.TerminateWorkflowRequest, _abc.Awaitable[_workflow_service_pb2.TerminateWorkflowResponse]],
     ) -> _abc.Awaitable[_workflow_service_pb2.TerminateWorkflowResponse]:
         """Closes an open run at once, without asking its code."""
+
+    @_abc_1.abstractmethod
+    def PauseWorkflow(
+        self,
+        request: _workflow_service_pb2.PauseWorkflowRequest,
+        context: _aio.ServicerContext[_workflow_service_pb2.PauseWorkflowRequest, _abc.Awaitable[_workflow_service_pb2.PauseWorkflowResponse]],
+    ) -> _abc.Awaitable[_workflow_service_pb2.PauseWorkflowResponse]:
+        """Holds an open run: none of its tasks is given out until it is unpaused. Pausing again is no error."""
+
+    @_abc_1.abstractmethod
+    def UnpauseWorkflow(
+        self,
+        request: _workflow_service_pb2.UnpauseWorkflowRequest,
+        context: _aio.ServicerContext[_workflow_service_pb2.UnpauseWorkflowRequest, _abc.Awaitable[_workflow_service_pb2.UnpauseWorkflowResponse]],
+    ) -> _abc.Awaitable[_workflow_service_pb2.UnpauseWorkflowResponse]:
+        """Has a paused run go on. No error where it is not paused."""
 
     @_abc_1.abstractmethod
     def DescribeWorkflow(

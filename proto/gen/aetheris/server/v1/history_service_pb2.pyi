@@ -34,6 +34,8 @@ class CallRequest(_message.Message):
     QUERY_WORKFLOW_FIELD_NUMBER: _builtins.int
     CANCEL_WORKFLOW_FIELD_NUMBER: _builtins.int
     TERMINATE_WORKFLOW_FIELD_NUMBER: _builtins.int
+    PAUSE_WORKFLOW_FIELD_NUMBER: _builtins.int
+    UNPAUSE_WORKFLOW_FIELD_NUMBER: _builtins.int
     DESCRIBE_WORKFLOW_FIELD_NUMBER: _builtins.int
     GET_WORKFLOW_HISTORY_FIELD_NUMBER: _builtins.int
     POLL_WORKFLOW_RESULT_FIELD_NUMBER: _builtins.int
@@ -69,6 +71,14 @@ class CallRequest(_message.Message):
     @_builtins.property
     def terminate_workflow(self) -> _workflow_service_pb2.TerminateWorkflowRequest:
         """WorkflowService.TerminateWorkflow."""
+
+    @_builtins.property
+    def pause_workflow(self) -> _workflow_service_pb2.PauseWorkflowRequest:
+        """WorkflowService.PauseWorkflow."""
+
+    @_builtins.property
+    def unpause_workflow(self) -> _workflow_service_pb2.UnpauseWorkflowRequest:
+        """WorkflowService.UnpauseWorkflow."""
 
     @_builtins.property
     def describe_workflow(self) -> _workflow_service_pb2.DescribeWorkflowRequest:
@@ -120,6 +130,8 @@ class CallRequest(_message.Message):
         query_workflow: _workflow_service_pb2.QueryWorkflowRequest | None = ...,
         cancel_workflow: _workflow_service_pb2.CancelWorkflowRequest | None = ...,
         terminate_workflow: _workflow_service_pb2.TerminateWorkflowRequest | None = ...,
+        pause_workflow: _workflow_service_pb2.PauseWorkflowRequest | None = ...,
+        unpause_workflow: _workflow_service_pb2.UnpauseWorkflowRequest | None = ...,
         describe_workflow: _workflow_service_pb2.DescribeWorkflowRequest | None = ...,
         get_workflow_history: _workflow_service_pb2.GetWorkflowHistoryRequest | None = ...,
         poll_workflow_result: _workflow_service_pb2.PollWorkflowResultRequest | None = ...,
@@ -131,11 +143,11 @@ class CallRequest(_message.Message):
         respond_activity_task_cancelled: _worker_service_pb2.RespondActivityTaskCancelledRequest | None = ...,
         record_activity_task_heartbeat: _worker_service_pb2.RecordActivityTaskHeartbeatRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "namespace_id", b"namespace_id", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "namespace_id", b"namespace_id", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start_workflow", "signal_with_start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "describe_workflow", "get_workflow_history", "poll_workflow_result", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start_workflow", "signal_with_start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "pause_workflow", "unpause_workflow", "describe_workflow", "get_workflow_history", "poll_workflow_result", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -153,6 +165,8 @@ class CallResponse(_message.Message):
     QUERY_WORKFLOW_FIELD_NUMBER: _builtins.int
     CANCEL_WORKFLOW_FIELD_NUMBER: _builtins.int
     TERMINATE_WORKFLOW_FIELD_NUMBER: _builtins.int
+    PAUSE_WORKFLOW_FIELD_NUMBER: _builtins.int
+    UNPAUSE_WORKFLOW_FIELD_NUMBER: _builtins.int
     DESCRIBE_WORKFLOW_FIELD_NUMBER: _builtins.int
     GET_WORKFLOW_HISTORY_FIELD_NUMBER: _builtins.int
     POLL_WORKFLOW_RESULT_FIELD_NUMBER: _builtins.int
@@ -186,6 +200,14 @@ class CallResponse(_message.Message):
     @_builtins.property
     def terminate_workflow(self) -> _workflow_service_pb2.TerminateWorkflowResponse:
         """WorkflowService.TerminateWorkflow."""
+
+    @_builtins.property
+    def pause_workflow(self) -> _workflow_service_pb2.PauseWorkflowResponse:
+        """WorkflowService.PauseWorkflow."""
+
+    @_builtins.property
+    def unpause_workflow(self) -> _workflow_service_pb2.UnpauseWorkflowResponse:
+        """WorkflowService.UnpauseWorkflow."""
 
     @_builtins.property
     def describe_workflow(self) -> _workflow_service_pb2.DescribeWorkflowResponse:
@@ -236,6 +258,8 @@ class CallResponse(_message.Message):
         query_workflow: _workflow_service_pb2.QueryWorkflowResponse | None = ...,
         cancel_workflow: _workflow_service_pb2.CancelWorkflowResponse | None = ...,
         terminate_workflow: _workflow_service_pb2.TerminateWorkflowResponse | None = ...,
+        pause_workflow: _workflow_service_pb2.PauseWorkflowResponse | None = ...,
+        unpause_workflow: _workflow_service_pb2.UnpauseWorkflowResponse | None = ...,
         describe_workflow: _workflow_service_pb2.DescribeWorkflowResponse | None = ...,
         get_workflow_history: _workflow_service_pb2.GetWorkflowHistoryResponse | None = ...,
         poll_workflow_result: _workflow_service_pb2.PollWorkflowResultResponse | None = ...,
@@ -247,11 +271,11 @@ class CallResponse(_message.Message):
         respond_activity_task_cancelled: _worker_service_pb2.RespondActivityTaskCancelledResponse | None = ...,
         record_activity_task_heartbeat: _worker_service_pb2.RecordActivityTaskHeartbeatResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["start_workflow", "signal_with_start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "describe_workflow", "get_workflow_history", "poll_workflow_result", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["start_workflow", "signal_with_start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "pause_workflow", "unpause_workflow", "describe_workflow", "get_workflow_history", "poll_workflow_result", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 

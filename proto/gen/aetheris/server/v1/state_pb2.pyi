@@ -227,6 +227,7 @@ class ActivityState(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     STARTED_IDENTITY_FIELD_NUMBER: _builtins.int
     STARTED_TIME_FIELD_NUMBER: _builtins.int
+    RESUME_TIME_FIELD_NUMBER: _builtins.int
     scheduled_event_id: _builtins.int
     """The event that scheduled it."""
     attempt: _builtins.int
@@ -259,6 +260,10 @@ class ActivityState(_message.Message):
     def started_time(self) -> _timestamp_pb2.Timestamp:
         """At-most-once only: when the current attempt was given out."""
 
+    @_builtins.property
+    def resume_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last unpaused, by itself or with its run: the time to find a worker counts from then on."""
+
     def __init__(
         self,
         *,
@@ -272,10 +277,11 @@ class ActivityState(_message.Message):
         attempts: _abc.Iterable[_workflow_pb2.ActivityAttempt] | None = ...,
         started_identity: _builtins.str = ...,
         started_time: _timestamp_pb2.Timestamp | None = ...,
+        resume_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_scheduled_time", b"attempt_scheduled_time", "heartbeat_details", b"heartbeat_details", "scheduled", b"scheduled", "scheduled_time", b"scheduled_time", "started_time", b"started_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_scheduled_time", b"attempt_scheduled_time", "heartbeat_details", b"heartbeat_details", "resume_time", b"resume_time", "scheduled", b"scheduled", "scheduled_time", b"scheduled_time", "started_time", b"started_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_scheduled_time", b"attempt_scheduled_time", "attempts", b"attempts", "cancel_requested_event_id", b"cancel_requested_event_id", "heartbeat_details", b"heartbeat_details", "scheduled", b"scheduled", "scheduled_event_id", b"scheduled_event_id", "scheduled_time", b"scheduled_time", "started_identity", b"started_identity", "started_time", b"started_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_scheduled_time", b"attempt_scheduled_time", "attempts", b"attempts", "cancel_requested_event_id", b"cancel_requested_event_id", "heartbeat_details", b"heartbeat_details", "resume_time", b"resume_time", "scheduled", b"scheduled", "scheduled_event_id", b"scheduled_event_id", "scheduled_time", b"scheduled_time", "started_identity", b"started_identity", "started_time", b"started_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
