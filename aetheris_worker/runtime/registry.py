@@ -12,6 +12,8 @@ from aetheris_worker.runtime.machine import Apply, Describe, Machine, Take
 from aetheris_worker.runtime.machines import (
     activity,
     cancellation,
+    child,
+    external,
     lifecycle,
     marker,
     signal,
@@ -72,6 +74,8 @@ RUN_MACHINES: Final = Registry(
         signal.MACHINE,
         cancellation.MACHINE,
         marker.MACHINE,
+        child.MACHINE,
+        external.MACHINE,
     )
 )
 """Those of this program."""

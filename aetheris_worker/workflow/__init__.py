@@ -10,7 +10,19 @@ from aetheris_worker.runtime.definitions import HandlerUnfinishedPolicy
 from aetheris_worker.runtime.errors import NondeterminismError
 from aetheris_worker.runtime.info import ParentInfo, WorkflowInfo
 from aetheris_worker.runtime.machines.activity import ActivityCancellationType, ActivityHandle
+from aetheris_worker.runtime.machines.child import (
+    ChildWorkflowCancellationType,
+    ChildWorkflowHandle,
+    ParentClosePolicy,
+)
 from aetheris_worker.workflow.activity_options import StartActivityOptions
+from aetheris_worker.workflow.children import (
+    ExternalWorkflowHandle,
+    StartChildOptions,
+    execute_child_workflow,
+    get_external_workflow_handle,
+    start_child_workflow,
+)
 from aetheris_worker.workflow.current_run import NotInWorkflowError
 from aetheris_worker.workflow.decorators import defn, query, run, signal
 from aetheris_worker.workflow.executing import execute_activity, execute_activity_method
@@ -39,12 +51,17 @@ from aetheris_worker.workflow.waiting import as_completed, sleep, wait, wait_con
 __all__ = [
     "ActivityCancellationType",
     "ActivityHandle",
+    "ChildWorkflowCancellationType",
+    "ChildWorkflowHandle",
+    "ExternalWorkflowHandle",
     "HandlerUnfinishedPolicy",
     "NondeterminismError",
     "NotInWorkflowError",
+    "ParentClosePolicy",
     "ParentInfo",
     "RetryPolicy",
     "StartActivityOptions",
+    "StartChildOptions",
     "WorkflowInfo",
     "all_handlers_finished",
     "as_completed",
@@ -52,6 +69,8 @@ __all__ = [
     "deprecate_patch",
     "execute_activity",
     "execute_activity_method",
+    "execute_child_workflow",
+    "get_external_workflow_handle",
     "history_length",
     "in_workflow",
     "info",
@@ -70,6 +89,7 @@ __all__ = [
     "sleep",
     "start_activity",
     "start_activity_method",
+    "start_child_workflow",
     "time",
     "time_ns",
     "unsafe",

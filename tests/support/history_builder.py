@@ -1,10 +1,16 @@
 """Builds histories as the server would write them, for tests of the worker's runtime."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from aetheris.api.v1.command_pb2 import Command, CommandType, RecordMarkerCommandAttributes
 from aetheris.api.v1.failure_pb2 import Failure, RetryState, TimeoutType
-from aetheris.api.v1.history_pb2 import EventType, HistoryEvent, WorkflowTaskFailedCause
+from aetheris.api.v1.history_pb2 import (
+    EventType,
+    HistoryEvent,
+    StartChildWorkflowFailedCause,
+    WorkflowTaskFailedCause,
+)
 from aetheris_client.converter import DataConverter
 
 START_SECONDS = 1_700_000_000
@@ -109,6 +115,17 @@ class HistoryBuilder:
                 return self.timer_cancelled(command.cancel_timer_command_attributes.timer_id)
             case CommandType.COMMAND_TYPE_RECORD_MARKER:
                 return self.marker_recorded(command.record_marker_command_attributes)
+            case CommandType.COMMAND_TYPE_START_CHILD_WORKFLOW_EXECUTION:
+                given = command.start_child_workflow_execution_command_attributes
+                return self.child_initiated(given.workflow_id, given.workflow_type.name)
+            case CommandType.COMMAND_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION:
+                signal = command.signal_external_workflow_execution_command_attributes
+                return self.external_signal_initiated(
+                    signal.workflow_execution.workflow_id, signal.signal_name
+                )
+            case CommandType.COMMAND_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION:
+                asked = command.request_cancel_external_workflow_execution_command_attributes
+                return self.external_cancel_initiated(asked.workflow_execution.workflow_id)
             case CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION:
                 return self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED).event_id
             case CommandType.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION:
@@ -153,7 +170,66 @@ class HistoryBuilder:
         marker.workflow_task_completed_event_id = self.last_completed_event_id
         return event.event_id
 
+    def child_initiated(self, workflow_id: str, workflow_type: str) -> int:
+        event = self.add(EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED)
+        initiated = event.start_child_workflow_execution_initiated_event_attributes
+        initiated.workflow_id = workflow_id
+        initiated.workflow_type.name = workflow_type
+        return event.event_id
+
+    def external_signal_initiated(self, workflow_id: str, signal_name: str) -> int:
+        event = self.add(EventType.EVENT_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED)
+        initiated = event.signal_external_workflow_execution_initiated_event_attributes
+        initiated.workflow_execution.workflow_id = workflow_id
+        initiated.signal_name = signal_name
+        return event.event_id
+
+    def external_cancel_initiated(self, workflow_id: str) -> int:
+        event = self.add(EventType.EVENT_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED)
+        initiated = event.request_cancel_external_workflow_execution_initiated_event_attributes
+        initiated.workflow_execution.workflow_id = workflow_id
+        return event.event_id
+
     # Events of the world.
+
+    def child_started(self, initiated_event_id: int, run_id: str = "child-run") -> int:
+        event = self.add(EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED)
+        started = event.child_workflow_execution_started_event_attributes
+        started.initiated_event_id = initiated_event_id
+        started.workflow_execution.run_id = run_id
+        return event.event_id
+
+    def child_start_failed(self, initiated_event_id: int) -> int:
+        event = self.add(EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_FAILED)
+        failed = event.start_child_workflow_execution_failed_event_attributes
+        failed.initiated_event_id = initiated_event_id
+        failed.cause = (
+            StartChildWorkflowFailedCause.START_CHILD_WORKFLOW_FAILED_CAUSE_WORKFLOW_ALREADY_EXISTS
+        )
+        return event.event_id
+
+    def child_closed(self, initiated_event_id: int, how: str, result: object = None) -> int:
+        """`how` is COMPLETED, FAILED, CANCELLED, TIMED_OUT or TERMINATED."""
+        name = f"CHILD_WORKFLOW_EXECUTION_{how}"
+        event = self.add(EventType.Value(f"EVENT_TYPE_{name}"))
+        closed: Any = getattr(event, f"{name.lower()}_event_attributes")
+        closed.initiated_event_id = initiated_event_id
+        closed.workflow_execution.run_id = "child-run"
+        if how == "COMPLETED":
+            closed.result.payloads.append(self.converter.to_payload(result))
+        elif how == "FAILED":
+            closed.failure.message = "broken"
+            closed.failure.application_failure_info.type = "Broken"
+        return event.event_id
+
+    def external_answered(self, initiated_event_id: int, name: str, cause: int = 0) -> int:
+        """`name` is that of the event's type, without its prefix; a cause for one that failed."""
+        event = self.add(EventType.Value(f"EVENT_TYPE_{name}"))
+        answered: Any = getattr(event, f"{name.lower()}_event_attributes")
+        answered.initiated_event_id = initiated_event_id
+        if cause:
+            answered.cause = cause
+        return event.event_id
 
     def activity_started(self, scheduled_event_id: int) -> int:
         event = self.add(EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED)

@@ -86,6 +86,15 @@ def summary(command: Command) -> str:
             marker = command.record_marker_command_attributes
             data = json.loads(marker.details["data"].payloads[0].data)
             return f"marker {marker.marker_name} {data['id']}"
+        case CommandType.COMMAND_TYPE_START_CHILD_WORKFLOW_EXECUTION:
+            child = command.start_child_workflow_execution_command_attributes
+            return f"child {child.workflow_id} {child.workflow_type.name}"
+        case CommandType.COMMAND_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION:
+            signal = command.signal_external_workflow_execution_command_attributes
+            return f"signal {signal.signal_name} to {signal.workflow_execution.workflow_id}"
+        case CommandType.COMMAND_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION:
+            asked = command.request_cancel_external_workflow_execution_command_attributes
+            return f"cancel {asked.workflow_execution.workflow_id}"
         case CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION:
             return "complete"
         case CommandType.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION:
