@@ -233,7 +233,9 @@ def _items(
 ) -> Iterator[_Part]:
     _require(len(value) == len(back), list, value, back)
     hint: Any = args[0] if args else Any
-    if hint in _PLAIN and value == back and _are_plain(hint, value) and _are_plain(hint, back):
+    is_plain = hint in _PLAIN and _are_plain(hint, value) and _are_plain(hint, back)
+    # Others may not be comparable at all, such as a signalling NaN.
+    if is_plain and value == back:
         # What most large values are.
         return
     for index, (item, item_back) in enumerate(zip(value, back, strict=True)):

@@ -382,6 +382,13 @@ def test_value_of_any_type_comes_back_with_its_types_or_is_refused_with_its_path
     assert refusal is None or refusal.path.startswith("$")
 
 
+def test_values_that_cannot_be_compared_are_looked_at_one_by_one() -> None:
+    movie = Movie(title="M", released=date(1931, 5, 11), rating=Decimal("sNaN"))
+    value = ({"best": movie}, "text")
+    hint: Any = tuple[None, ...] | tuple[dict[str, Movie], str]
+    assert shape(there_and_back(value, hint)) == shape(value)
+
+
 # -- what is taken and what is refused, by name
 
 MOVIE = {"title": "M", "released": date(1931, 5, 11)}
