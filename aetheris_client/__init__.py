@@ -16,6 +16,7 @@ from aetheris_client.enums import (
 from aetheris_client.handle import WorkflowHandle
 from aetheris_client.interceptor import ClientInterceptor, ClientOutbound
 from aetheris_client.operator_client import OperatorClient
+from aetheris_client.retry import RetryPolicy
 from aetheris_client.rpc_outbound import ClientConfig
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "PayloadCodec",
     "PayloadConverter",
     "QueryRejectCondition",
+    "RetryPolicy",
     "StartOptions",
     "TaskQueueType",
     "TlsConfig",

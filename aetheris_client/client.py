@@ -46,6 +46,7 @@ from aetheris_client.interceptor import (
 )
 from aetheris_client.operator_client import OperatorClient
 from aetheris_client.options import check_arguments, check_names, check_options
+from aetheris_client.retry import RetryPolicy, check_retry_policy
 from aetheris_client.rpc_outbound import ClientConfig, RpcOutbound
 from aetheris_client.watch import RESULT_WAIT_TIMEOUT, RunWatcher
 
@@ -70,6 +71,8 @@ class RunOptions(TypedDict, total=False):
     id_reuse_policy, id_conflict_policy: What to do where a closed or an open run has the id.
     memo, search_attributes: Notes on the run; the latter are for searches, which are to come.
     start_delay: How long its code waits before it first runs.
+    retry_policy: How a run that fails, or runs into its own run_timeout, is tried again as a new
+        run of its chain; not at all where absent.
     request_id: Makes the start idempotent across calls; a new one where absent.
     start_signal, start_signal_args: A signal, as a handler method or its name, that the run begins
         with. An open run of the id gets the signal instead (its `id_conflict_policy` may be
@@ -86,6 +89,7 @@ class RunOptions(TypedDict, total=False):
     memo: Mapping[str, object]
     search_attributes: Mapping[str, object]
     start_delay: timedelta | None
+    retry_policy: RetryPolicy | None
     request_id: str
     start_signal: str | Callable[..., object] | None
     start_signal_args: Sequence[object]
@@ -348,16 +352,28 @@ class Client:
         return await handle.result()
 
     def get_workflow_handle(
-        self, workflow_id: str, run_id: str | None = None, *, result_type: object = None
+        self,
+        workflow_id: str,
+        run_id: str | None = None,
+        *,
+        first_execution_run_id: str | None = None,
+        result_type: object = None,
     ) -> WorkflowHandle[Any]:
         """A handle on a run that was started elsewhere; asks no server.
 
         Args:
             workflow_id: Of the run.
             run_id: Of the run; the newest where None.
+            first_execution_run_id: Only runs of the chain that this one began; whichever run has
+                the workflow id where None.
             result_type: A hint for its result.
         """
-        check_options("get_workflow_handle", workflow_id=workflow_id, run_id=run_id)
+        check_options(
+            "get_workflow_handle",
+            workflow_id=workflow_id,
+            run_id=run_id,
+            first_execution_run_id=first_execution_run_id,
+        )
         return WorkflowHandle(
             workflow_id,
             run_id,
@@ -365,6 +381,7 @@ class Client:
             self._watcher,
             self.data_converter,
             result_type=result_type,
+            first_execution_run_id=first_execution_run_id,
             is_pinned=run_id is not None,
         )
 
@@ -387,6 +404,7 @@ class Client:
         call = "execute_workflow" if result_wait_timeout is not None else "start_workflow"
         check_names(call, options, _START_OPTIONS, StartOptions.__required_keys__)
         check_options(call, **options)
+        check_retry_policy(call, options.get("retry_policy"))
         check_arguments(call, run_method(workflow), args)
         hint = options.pop("result_type", None)
         signal = _start_signal(call, options)
@@ -409,6 +427,7 @@ class Client:
             self._watcher,
             self.data_converter,
             result_type=hint if hint is not None else annotated_result,
+            first_execution_run_id=started.first_execution_run_id or None,
             is_new=started.is_new,
             known_result=started.result,
         )

@@ -102,9 +102,12 @@ def _replace(found: Payloads | Payload, payloads: Sequence[Payload]) -> None:
 
 
 def _payload_lists(message: Message) -> Iterator[Payloads | Payload]:
-    """Every Payloads, and every Payload that is not in one."""
+    """Every Payloads, and every Payload that is not in one and is not empty: that is no value, but
+    takes one away.
+    """
     if isinstance(message, (Payloads, Payload)):
-        yield message
+        if message.ByteSize() or isinstance(message, Payloads):
+            yield message
         return
     for field, value in message.ListFields():
         if field.message_type is None:

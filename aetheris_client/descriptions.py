@@ -71,6 +71,9 @@ class WorkflowInfo:
         close_time: None while it is open.
         history_length: Events so far.
         first_execution_run_id: The first run of its chain of continuations.
+        attempt: Of its chain, from 1; 0 in lists, which do not tell it, nor the two after it.
+        continued_run_id: The run that it continues; None for none.
+        new_run_id: The run that continues it; None for none.
     """
 
     workflow_id: str
@@ -88,6 +91,9 @@ class WorkflowInfo:
     parent: RunReference | None
     root: RunReference | None
     first_execution_run_id: str
+    attempt: int
+    continued_run_id: str | None
+    new_run_id: str | None
 
     @classmethod
     def from_proto(
@@ -112,6 +118,9 @@ class WorkflowInfo:
             parent=_reference(info.parent_execution),
             root=_reference(info.root_execution),
             first_execution_run_id=info.first_execution_run_id,
+            attempt=info.attempt,
+            continued_run_id=info.continued_execution_run_id or None,
+            new_run_id=info.new_execution_run_id or None,
         )
 
 

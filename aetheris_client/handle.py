@@ -37,13 +37,15 @@ class WorkflowHandle(Generic[Result]):
     """One workflow id, and the run of it that was started or named.
 
     Watching (result, history, describe) is about that run; the newest, where none is named.
-    Steering (signal, query, cancel, pause, terminate) goes to the newest run of the id, so that it
-    reaches a workflow that has continued as new; a handle that was asked for by run id steers that
+    Steering (signal, query, cancel, terminate; pause) goes to the newest run of the id, so that it
+    reaches a workflow that has continued as new. A handle of a start steers the chain that it
+    started, or found, and no other that has the id later; one that was asked for by run id, that
     run alone.
 
     Attributes:
         id: The workflow id.
         run_id: The run; None for the newest.
+        first_execution_run_id: The first run of the chain that is steered; None for any chain.
         is_pinned: Steering goes to run_id alone.
         is_new: False where the start found an open run and was told to use it.
     """
@@ -57,12 +59,14 @@ class WorkflowHandle(Generic[Result]):
         converter: DataConverter,
         *,
         result_type: object = None,
+        first_execution_run_id: str | None = None,
         is_pinned: bool = False,
         is_new: bool = True,
         known_result: WorkflowResult | None = None,
     ) -> None:
         self.id = workflow_id
         self.run_id = run_id
+        self.first_execution_run_id = first_execution_run_id
         self.is_pinned = is_pinned
         self.is_new = is_new
         self._calls = calls
@@ -71,6 +75,7 @@ class WorkflowHandle(Generic[Result]):
         self._result_type = result_type
         self._known_result = known_result
         self._steered_run_id = (run_id or "") if is_pinned else ""
+        self._chain = first_execution_run_id or ""
 
     def __repr__(self) -> str:
         return f"WorkflowHandle(id={self.id!r}, run_id={self.run_id!r})"
@@ -88,6 +93,7 @@ class WorkflowHandle(Generic[Result]):
         payloads = await self._watcher.wait_result(
             self.id,
             self.run_id or "",
+            first_execution_run_id=self._chain,
             known=self._known_result,
             follow_runs=follow_runs,
             timeout=timeout,
@@ -164,6 +170,7 @@ class WorkflowHandle(Generic[Result]):
                 args,
                 request_id or new_request_id(),
                 types_of_call(signal, len(args))[0],
+                first_execution_run_id=self._chain,
             )
         )
 
@@ -268,6 +275,7 @@ class WorkflowHandle(Generic[Result]):
                 reject_condition,
                 timeout,
                 arg_types,
+                first_execution_run_id=self._chain,
             )
         )
 
@@ -276,7 +284,11 @@ class WorkflowHandle(Generic[Result]):
         check_options("cancel", reason=reason, request_id=request_id)
         await self._calls.cancel_workflow(
             CancelWorkflowInput(
-                self.id, self._steered_run_id, reason, request_id or new_request_id()
+                self.id,
+                self._steered_run_id,
+                reason,
+                request_id or new_request_id(),
+                self._chain,
             )
         )
 
@@ -287,7 +299,12 @@ class WorkflowHandle(Generic[Result]):
         check_options("terminate", reason=reason, request_id=request_id)
         await self._calls.terminate_workflow(
             TerminateWorkflowInput(
-                self.id, self._steered_run_id, reason, details, request_id or new_request_id()
+                self.id,
+                self._steered_run_id,
+                reason,
+                details,
+                request_id or new_request_id(),
+                self._chain,
             )
         )
 

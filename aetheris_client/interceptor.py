@@ -25,6 +25,7 @@ from aetheris_client.enums import (
     WorkflowIdConflictPolicy,
     WorkflowIdReusePolicy,
 )
+from aetheris_client.retry import RetryPolicy
 
 Headers = Mapping[str, Payload]
 
@@ -63,6 +64,7 @@ class StartWorkflowInput:
     memo: Mapping[str, object] = field(default_factory=_nothing)
     search_attributes: Mapping[str, object] = field(default_factory=_nothing)
     start_delay: timedelta | None = None
+    retry_policy: RetryPolicy | None = None
     result_wait_timeout: timedelta | None = None
     arg_types: Sequence[object] = ()
     headers: Headers = field(default_factory=_no_headers)
@@ -79,16 +81,23 @@ class StartedWorkflow:
         run_id: The run.
         is_new: False where an open run was there already, and was used.
         result: How it closed, if that was waited for and came in time.
+        first_execution_run_id: The first run of its chain of continuations; empty where the server
+            does not tell.
     """
 
     run_id: str
     is_new: bool = True
     result: WorkflowResult | None = None
+    first_execution_run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SignalWorkflowInput:
-    """Signal a run; an empty run_id is the newest."""
+    """Signal a run; an empty run_id is the newest.
+
+    `first_execution_run_id`, here and below: only if the run is of the chain that this one began;
+    empty for any chain.
+    """
 
     id: str
     run_id: str
@@ -97,6 +106,7 @@ class SignalWorkflowInput:
     request_id: str
     arg_types: Sequence[object] = ()
     headers: Headers = field(default_factory=_no_headers)
+    first_execution_run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +122,7 @@ class QueryWorkflowInput:
     timeout: timedelta | None = None
     arg_types: Sequence[object] = ()
     headers: Headers = field(default_factory=_no_headers)
+    first_execution_run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,7 @@ class CancelWorkflowInput:
     run_id: str
     reason: str
     request_id: str
+    first_execution_run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +145,7 @@ class TerminateWorkflowInput:
     reason: str
     details: tuple[object, ...]
     request_id: str
+    first_execution_run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "description": _TEXT,
     "earliest_start_time": _MOMENT,
     "execution_timeout": _DURATION,
+    "first_execution_run_id": _TEXT,
     "graceful_shutdown_timeout": _DURATION,
     "heartbeat_timeout": _DURATION,
     "id": _TEXT,

@@ -97,7 +97,8 @@ class RpcOutbound(ClientOutbound):
                 timeout,
             )
         result = response.result if response.HasField("result") else None
-        return StartedWorkflow(response.run_id, response.started, result)
+        first_run_id = response.first_execution_run_id
+        return StartedWorkflow(response.run_id, response.started, result, first_run_id)
 
     async def _start_request(self, request: StartWorkflowInput) -> StartWorkflowRequest:
         message = StartWorkflowRequest(
@@ -115,6 +116,8 @@ class RpcOutbound(ClientOutbound):
             message.result_wait_timeout.FromTimedelta(request.result_wait_timeout)
         _write_durations(request, message)
         _write_policies(request, message)
+        if request.retry_policy is not None:
+            message.retry_policy.CopyFrom(request.retry_policy.to_proto())
         if request.memo:
             message.memo.CopyFrom(await self._memo(request.memo))
         return message
@@ -123,6 +126,7 @@ class RpcOutbound(ClientOutbound):
         message = SignalWorkflowRequest(
             namespace=self._config.namespace,
             workflow_execution=_execution(request.id, request.run_id),
+            first_execution_run_id=request.first_execution_run_id,
             signal_name=request.signal,
             input=await self._config.converter.encode(request.args, request.arg_types),
             identity=self._config.identity,
@@ -137,6 +141,7 @@ class RpcOutbound(ClientOutbound):
         message = QueryWorkflowRequest(
             namespace=self._config.namespace,
             workflow_execution=_execution(request.id, request.run_id),
+            first_execution_run_id=request.first_execution_run_id,
             query_type=request.query,
             query_args=await self._config.converter.encode(request.args, request.arg_types),
             identity=self._config.identity,
@@ -163,6 +168,7 @@ class RpcOutbound(ClientOutbound):
         message = CancelWorkflowRequest(
             namespace=self._config.namespace,
             workflow_execution=_execution(request.id, request.run_id),
+            first_execution_run_id=request.first_execution_run_id,
             reason=request.reason,
             identity=self._config.identity,
             request_id=request.request_id,
@@ -175,6 +181,7 @@ class RpcOutbound(ClientOutbound):
         message = TerminateWorkflowRequest(
             namespace=self._config.namespace,
             workflow_execution=_execution(request.id, request.run_id),
+            first_execution_run_id=request.first_execution_run_id,
             reason=request.reason,
             details=await self._config.converter.encode(request.details),
             identity=self._config.identity,

@@ -55,6 +55,7 @@ class RunWatcher:
         workflow_id: str,
         run_id: str,
         *,
+        first_execution_run_id: str = "",
         known: WorkflowResult | None = None,
         follow_runs: bool = True,
         timeout: timedelta | None = None,
@@ -65,6 +66,7 @@ class RunWatcher:
         Args:
             workflow_id: Of the run.
             run_id: Of the run; empty for the newest.
+            first_execution_run_id: Only a run of the chain that this one began; empty for any.
             known: How the run closed, if the caller knows it already.
             follow_runs: Go on with the run that continues a closed one.
             timeout: How long to wait; None waits as long as the run takes.
@@ -82,7 +84,9 @@ class RunWatcher:
                 while True:
                     result = known
                     if result is None:
-                        run_id, result = await self._wait_closed(workflow_id, run_id)
+                        run_id, result = await self._wait_closed(
+                            workflow_id, run_id, first_execution_run_id
+                        )
                     known = None
                     if not (result.new_execution_run_id and follow_runs):
                         return await self._outcome(workflow_id, run_id, result)
@@ -125,7 +129,9 @@ class RunWatcher:
             if not response.history.events:
                 await self._pause_after_short_poll(poll_start)
 
-    async def _wait_closed(self, workflow_id: str, run_id: str) -> tuple[str, WorkflowResult]:
+    async def _wait_closed(
+        self, workflow_id: str, run_id: str, first_execution_run_id: str
+    ) -> tuple[str, WorkflowResult]:
         """The run that was watched, which for an empty run_id only the server knows, and its
         result.
         """
@@ -133,6 +139,7 @@ class RunWatcher:
             namespace=self._config.namespace,
             workflow_execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
             wait_timeout=to_duration(RESULT_WAIT_TIMEOUT),
+            first_execution_run_id=first_execution_run_id,
         )
         loop = asyncio.get_running_loop()
         while True:

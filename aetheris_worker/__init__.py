@@ -6,8 +6,8 @@ What workflows and activities raise and catch (ApplicationError, ActivityError) 
 `aetheris_client.errors`; what tests of them need is in `aetheris_worker.testing`.
 """
 
+from aetheris_client.retry import RetryPolicy
 from aetheris_worker import activity, workflow
-from aetheris_worker.retry import RetryPolicy
 from aetheris_worker.run_until_signal import run_until_signal
 from aetheris_worker.worker import Worker
 

@@ -2,7 +2,7 @@
 
 import uuid
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from aetheris_client.admin.layout import Fields
 from aetheris_client.admin.options import InputFiles, Inputs, Reason, RunId, WorkflowId, choice
 from aetheris_client.admin.session import Session, command
 from aetheris_client.enums import WorkflowIdConflictPolicy, WorkflowIdReusePolicy
+from aetheris_client.retry import RetryPolicy
 
 app = typer.Typer(help="Workflows: start, steer, watch, find.", no_args_is_help=True)
 
@@ -51,6 +52,24 @@ async def start(
             metavar="NAME=JSON", help="A note for searches, which are to come; repeatable."
         ),
     ] = None,
+    retry_attempts: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="COUNT", help="Try a failed run again, so often in all; 0: no limit."
+        ),
+    ] = None,
+    retry_interval: Annotated[
+        timedelta | None, _limit("Wait before the second attempt, 1 s if absent; it doubles.")
+    ] = None,
+    retry_backoff: Annotated[
+        float | None,
+        typer.Option(metavar="NUMBER", help="Each wait is the last one times this; 2 if absent."),
+    ] = None,
+    retry_max_interval: Annotated[timedelta | None, _limit("No wait is longer.")] = None,
+    non_retryable: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TYPE", help="Errors that are not tried again; repeatable."),
+    ] = None,
     request_id: Annotated[
         str | None, typer.Option(help="Makes the start idempotent; a new one if absent.")
     ] = None,
@@ -75,6 +94,9 @@ async def start(
         run_timeout=run_timeout,
         task_timeout=task_timeout,
         start_delay=start_delay,
+        retry_policy=_retry_policy(
+            retry_attempts, retry_interval, retry_backoff, retry_max_interval, non_retryable
+        ),
         id_reuse_policy=id_reuse_policy,
         id_conflict_policy=id_conflict_policy,
         memo=parse_object(memo, "--memo"),
@@ -93,6 +115,30 @@ async def start(
             ]
         ),
     )
+
+
+def _retry_policy(
+    attempts: int | None,
+    interval: timedelta | None,
+    backoff: float | None,
+    max_interval: timedelta | None,
+    non_retryable: list[str] | None,
+) -> RetryPolicy | None:
+    """The policy that the options say; None where there are none of them."""
+    given = {
+        "maximum_attempts": attempts,
+        "initial_interval": interval,
+        "backoff_coefficient": backoff,
+        "maximum_interval": max_interval,
+        "non_retryable_error_types": non_retryable or None,
+    }
+    said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not said:
+        return None
+    try:
+        return RetryPolicy(**said)
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 @command(app, "signal")

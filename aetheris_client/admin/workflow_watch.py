@@ -22,7 +22,7 @@ from aetheris_client.admin.session import Session, command
 from aetheris_client.admin.workflow import app
 from aetheris_client.descriptions import ListFilter, WorkflowInfo
 from aetheris_client.enums import QueryRejectCondition, WorkflowStatus
-from aetheris_client.errors import WorkflowFailedError
+from aetheris_client.errors import WorkflowContinuedAsNewError, WorkflowFailedError
 
 __all__ = ["app"]
 
@@ -139,16 +139,25 @@ async def result(
             parser=parse_duration, metavar="DURATION", help="How long to wait; no limit if absent."
         ),
     ] = None,
+    follow_runs: Annotated[
+        bool, typer.Option(help="Go on with the run that continues a closed one.")
+    ] = True,
 ) -> None:
-    """Wait for a run to close, and print its result, or why there is none (exit 1)."""
+    """Wait for a run to close, and print its result, or why there is none (exit 1).
+
+    Where it goes on as new, or is tried again, it is the last run's.
+    """
     handle = session.client.get_workflow_handle(workflow_id, run_id, result_type=Payload)
     # A run that nobody serves, or whose code fails on and on, is as silent as one at work.
     advice = f"still open; `aetheris-admin workflow describe {workflow_id}` says what it waits for"
     reminder = asyncio.get_running_loop().call_later(PATIENCE, session.output.note, advice)
     try:
-        value = _shown(await handle.result(timeout=timeout))
+        value = _shown(await handle.result(timeout=timeout, follow_runs=follow_runs))
     except WorkflowFailedError as error:
         _show_failure(session, error)
+        raise typer.Exit(1) from None
+    except WorkflowContinuedAsNewError as error:
+        session.output.error(str(error))
         raise typer.Exit(1) from None
     finally:
         reminder.cancel()

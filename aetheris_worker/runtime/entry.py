@@ -14,11 +14,17 @@ from aetheris_client.errors import AetherisError, CancelledError, FailureError, 
 from aetheris_client.failure import to_failure
 from aetheris_client.signatures import signature_of
 from aetheris_worker.runtime.definitions import WorkflowDefinition
-from aetheris_worker.runtime.errors import PASSING, ForbiddenCallError, fault_behind
+from aetheris_worker.runtime.errors import (
+    PASSING,
+    ContinueAsNewError,
+    ForbiddenCallError,
+    fault_behind,
+)
 from aetheris_worker.runtime.machines.lifecycle import (
     CancelRunCommand,
     ClosingCommand,
     CompleteRunCommand,
+    ContinueRunCommand,
     FailRunCommand,
 )
 from aetheris_worker.runtime.machines.signal import AsyncFunction
@@ -60,6 +66,7 @@ class WorkflowEntry:
         self._main: asyncio.Task[None] | None = None
         # Nothing of the worker's own context variables reaches the code.
         self._context = contextvars.Context()
+        run.run_method = definition.run
         run.signals.on_error = self._end
 
     def let_go(self) -> None:
@@ -166,7 +173,10 @@ class WorkflowEntry:
             raise PayloadEncodeError(error.type_name, path, error.reason) from error.__cause__
 
     def _end(self, error: BaseException) -> None:
-        if self._run.cancel_requested and is_cancelled(error):
+        continuation = _continuation_in(error)
+        if continuation is not None:
+            self._close(ContinueRunCommand(continuation.attributes))
+        elif self._run.cancel_requested and is_cancelled(error):
             self._close(CancelRunCommand())
         elif self._fails_the_run(error):
             try:
@@ -197,6 +207,17 @@ class WorkflowEntry:
             self.closing = command
             self._run.commands.close(command)
             self._run.signals.warn_at_end(f"{self._definition.name} {self._run.id.workflow_id!r}")
+
+
+def _continuation_in(error: BaseException) -> ContinueAsNewError | None:
+    """What goes on in a new run, where that is what it comes down to: by itself, or in all of a
+    group, as a task group makes of it.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        leaves = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        found = [_continuation_in(leaf) for leaf in leaves]
+        return found[0] if all(found) else None
+    return error if isinstance(error, ContinueAsNewError) else None
 
 
 def is_cancelled(error: BaseException | None) -> bool:

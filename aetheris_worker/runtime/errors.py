@@ -1,6 +1,6 @@
 """What the runtime raises.
 
-All derive from AetherisError, but for RunEvictedError, which workflow code must not swallow:
+All derive from AetherisError, but for what workflow code must not swallow:
 
     AetherisError
     ├── NondeterminismError      the code did not repeat what the history says it did
@@ -10,12 +10,14 @@ All derive from AetherisError, but for RunEvictedError, which workflow code must
     ├── StrayError               workflow code raised what is not an Exception
     └── ReadOnlyError            a query handler tried to change something
     BaseException
-    └── RunEvictedError          the run leaves the cache; its coroutines are taken down
+    ├── RunEvictedError          the run leaves the cache; its coroutines are taken down
+    └── ContinueAsNewError       the code goes on in a new run
 """
 
 import asyncio
 from typing import Final
 
+from aetheris.api.v1.command_pb2 import ContinueAsNewWorkflowExecutionCommandAttributes
 from aetheris_client.errors import AetherisError
 
 
@@ -107,6 +109,19 @@ class RunEvictedError(BaseException):
     """The run leaves this worker's memory. Not an Exception, so that workflow code does not swallow
     it; whatever code does while it passes has no effect on the run.
     """
+
+
+class ContinueAsNewError(BaseException):
+    """The code closes its run and goes on in a new one. Not an Exception, so that code does not
+    swallow it on the way out of the run method.
+
+    Attributes:
+        attributes: Of the command.
+    """
+
+    def __init__(self, attributes: ContinueAsNewWorkflowExecutionCommandAttributes) -> None:
+        super().__init__("the run continues as new")
+        self.attributes = attributes
 
 
 PASSING: Final = (RunEvictedError, GeneratorExit, KeyboardInterrupt)

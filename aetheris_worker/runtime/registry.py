@@ -16,6 +16,7 @@ from aetheris_worker.runtime.machines import (
     external,
     lifecycle,
     marker,
+    properties,
     signal,
     timer,
     workflow_task,
@@ -76,6 +77,7 @@ RUN_MACHINES: Final = Registry(
         marker.MACHINE,
         child.MACHINE,
         external.MACHINE,
+        properties.MACHINE,
     )
 )
 """Those of this program."""

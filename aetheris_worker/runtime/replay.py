@@ -182,6 +182,7 @@ class RunMachine:
         # Clocks of servers differ; a run's time never goes back.
         self.run.loop.now = max(now, self.run.loop.now)
         self.run.history_length = started.event_id
+        self.run.history_bytes = attributes.history_bytes
         self.run.suggests_continue_as_new = attributes.suggest_continue_as_new
         self.started_event_id = started.event_id
 

@@ -10,13 +10,14 @@ import uuid
 from collections.abc import Callable
 from functools import cached_property
 
-from aetheris.api.v1.history_pb2 import HistoryEvent
+from aetheris.api.v1.history_pb2 import HistoryEvent, WorkflowExecutionStartedEventAttributes
 from aetheris_client.converter import DataConverter
 from aetheris_worker.runtime.activation import Activation
 from aetheris_worker.runtime.commands import CommandLog
 from aetheris_worker.runtime.errors import HistoryError
 from aetheris_worker.runtime.info import RunId, WorkflowInfo, read_info
 from aetheris_worker.runtime.loop import WorkflowLoop
+from aetheris_worker.runtime.machines.properties import Properties
 from aetheris_worker.runtime.machines.signal import SignalBox
 from aetheris_worker.runtime.machines.timer import TimerMachine, Timers
 from aetheris_worker.runtime.parts import Parts, RunScope
@@ -32,11 +33,13 @@ class WorkflowRun:
     Attributes:
         is_replaying: The code repeats what it did before; nothing it does is new.
         history_length: Events up to the current workflow task.
+        history_bytes: What they take at the server, before that task.
         suggests_continue_as_new: The server finds the history long.
         replayed: What the code repeats now; None where it does not, or does not run.
         cancel_requested: Somebody asked the run to cancel.
         parts: What machines keep of it.
         signals: Its signals and their handlers; one of its parts.
+        run_method: Of the workflow's class.
     """
 
     def __init__(self, run_id: RunId, converter: DataConverter) -> None:
@@ -48,26 +51,40 @@ class WorkflowRun:
         self.is_replaying = False
         self.replayed: Activation | None = None
         self.history_length = 0
+        self.history_bytes = 0
         self.suggests_continue_as_new = False
         self.cancel_requested = False
         self.first_event: HistoryEvent | None = None
         self.signals = self.parts.make(SignalBox)
+        self.run_method: Callable[..., object] | None = None
 
     # For workflow code.
 
     @cached_property
     def info(self) -> WorkflowInfo:
         """What it was started with."""
-        return read_info(self.id, self._started_event())
+        return read_info(self.id, self._started_event(), self.converter)
+
+    @property
+    def started(self) -> WorkflowExecutionStartedEventAttributes:
+        """What its first event says."""
+        return self._started_event().workflow_execution_started_event_attributes
+
+    @cached_property
+    def properties(self) -> Properties:
+        """Its memo and search attributes; one of its parts."""
+        properties = self.parts.make(Properties)
+        properties.begin(self.started)
+        return properties
 
     @cached_property
     def task_queue(self) -> str:
         """Its task queue."""
-        return self._started_event().workflow_execution_started_event_attributes.task_queue.name
+        return self.started.task_queue.name
 
     @cached_property
     def _random(self) -> random.Random:
-        started = self._started_event().workflow_execution_started_event_attributes
+        started = self.started
         # A reset makes a new run that must see the old one's numbers again.
         return random.Random(started.original_execution_run_id or self.id.run_id)
 

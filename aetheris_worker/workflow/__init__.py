@@ -5,10 +5,10 @@ time, chance and the results of the outside world from here; the usual asyncio t
 wait_for, timeout, Event, Lock, Queue, TaskGroup) work on the run's own event loop.
 """
 
-from aetheris_worker.retry import RetryPolicy
+from aetheris_client.retry import RetryPolicy
 from aetheris_worker.runtime.definitions import HandlerUnfinishedPolicy
-from aetheris_worker.runtime.errors import NondeterminismError
-from aetheris_worker.runtime.info import ParentInfo, WorkflowInfo
+from aetheris_worker.runtime.errors import ContinueAsNewError, NondeterminismError
+from aetheris_worker.runtime.info import ParentInfo, RootInfo, WorkflowInfo
 from aetheris_worker.runtime.machines.activity import ActivityCancellationType, ActivityHandle
 from aetheris_worker.runtime.machines.child import (
     ChildWorkflowCancellationType,
@@ -23,6 +23,7 @@ from aetheris_worker.workflow.children import (
     get_external_workflow_handle,
     start_child_workflow,
 )
+from aetheris_worker.workflow.continuing import ContinueAsNewOptions, continue_as_new
 from aetheris_worker.workflow.current_run import NotInWorkflowError
 from aetheris_worker.workflow.decorators import defn, query, run, signal
 from aetheris_worker.workflow.executing import execute_activity, execute_activity_method
@@ -31,9 +32,19 @@ from aetheris_worker.workflow.handlers import (
     set_dynamic_signal_handler,
     set_signal_handler,
 )
+from aetheris_worker.workflow.notes import (
+    last_completion_result,
+    last_failure,
+    memo,
+    memo_value,
+    search_attributes,
+    upsert_memo,
+    upsert_search_attributes,
+)
 from aetheris_worker.workflow.recording import deprecate_patch, patched, side_effect
 from aetheris_worker.workflow.replaying import logger, unsafe
 from aetheris_worker.workflow.run_info import (
+    history_bytes,
     history_length,
     in_workflow,
     info,
@@ -53,6 +64,8 @@ __all__ = [
     "ActivityHandle",
     "ChildWorkflowCancellationType",
     "ChildWorkflowHandle",
+    "ContinueAsNewError",
+    "ContinueAsNewOptions",
     "ExternalWorkflowHandle",
     "HandlerUnfinishedPolicy",
     "NondeterminismError",
@@ -60,28 +73,36 @@ __all__ = [
     "ParentClosePolicy",
     "ParentInfo",
     "RetryPolicy",
+    "RootInfo",
     "StartActivityOptions",
     "StartChildOptions",
     "WorkflowInfo",
     "all_handlers_finished",
     "as_completed",
+    "continue_as_new",
     "defn",
     "deprecate_patch",
     "execute_activity",
     "execute_activity_method",
     "execute_child_workflow",
     "get_external_workflow_handle",
+    "history_bytes",
     "history_length",
     "in_workflow",
     "info",
     "is_cancel_requested",
     "is_continue_as_new_suggested",
+    "last_completion_result",
+    "last_failure",
     "logger",
+    "memo",
+    "memo_value",
     "now",
     "patched",
     "query",
     "random",
     "run",
+    "search_attributes",
     "set_dynamic_signal_handler",
     "set_signal_handler",
     "side_effect",
@@ -93,6 +114,8 @@ __all__ = [
     "time",
     "time_ns",
     "unsafe",
+    "upsert_memo",
+    "upsert_search_attributes",
     "uuid4",
     "wait",
     "wait_condition",

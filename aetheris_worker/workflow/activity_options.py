@@ -5,8 +5,8 @@ from datetime import timedelta
 from typing import Any, Final, TypedDict, Unpack
 
 from aetheris_client.options import check_names
+from aetheris_client.retry import RetryPolicy
 from aetheris_client.signatures import signature_of
-from aetheris_worker.retry import RetryPolicy
 from aetheris_worker.runtime.definitions import ActivityDefinition
 from aetheris_worker.runtime.machines.activity import (
     Activities,

@@ -9,7 +9,7 @@ from typing import Any, Final, TypedDict, TypeVar, TypeVarTuple, Unpack, overloa
 from aetheris_client.definition import run_method, types_of_call, workflow_name
 from aetheris_client.enums import WorkflowIdReusePolicy
 from aetheris_client.options import check_arguments, check_names, check_options
-from aetheris_worker.retry import RetryPolicy
+from aetheris_client.retry import RetryPolicy
 from aetheris_worker.runtime.futures import WorkflowFuture
 from aetheris_worker.runtime.machines.child import (
     ChildOptions,

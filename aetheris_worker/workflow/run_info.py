@@ -49,6 +49,11 @@ def history_length() -> int:
     return current_run("history_length").history_length
 
 
+def history_bytes() -> int:
+    """What the run's history takes at the server, as of the current workflow task."""
+    return current_run("history_bytes").history_bytes
+
+
 def is_continue_as_new_suggested() -> bool:
     """Whether the server finds the history so long that the run had better start afresh."""
     return current_run("is_continue_as_new_suggested").suggests_continue_as_new

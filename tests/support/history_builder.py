@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from aetheris.api.v1.command_pb2 import Command, CommandType, RecordMarkerCommandAttributes
+from aetheris.api.v1.command_pb2 import (
+    Command,
+    CommandType,
+    ContinueAsNewWorkflowExecutionCommandAttributes,
+    RecordMarkerCommandAttributes,
+)
 from aetheris.api.v1.failure_pb2 import Failure, RetryState, TimeoutType
 from aetheris.api.v1.history_pb2 import (
     EventType,
@@ -132,8 +137,32 @@ class HistoryBuilder:
                 return self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED).event_id
             case CommandType.COMMAND_TYPE_CANCEL_WORKFLOW_EXECUTION:
                 return self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED).event_id
+            case CommandType.COMMAND_TYPE_CONTINUE_AS_NEW_WORKFLOW_EXECUTION:
+                return self.continued_as_new(
+                    command.continue_as_new_workflow_execution_command_attributes
+                )
+            case CommandType.COMMAND_TYPE_MODIFY_WORKFLOW_PROPERTIES:
+                upserted = command.modify_workflow_properties_command_attributes.upserted_memo
+                event = self.add(EventType.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED)
+                modified = event.workflow_properties_modified_event_attributes
+                modified.upserted_memo.CopyFrom(upserted)
+                return event.event_id
+            case CommandType.COMMAND_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES:
+                given = command.upsert_workflow_search_attributes_command_attributes
+                event = self.add(EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES)
+                upserted = event.upsert_workflow_search_attributes_event_attributes
+                upserted.search_attributes.CopyFrom(given.search_attributes)
+                return event.event_id
             case _:
                 raise NotImplementedError(command.command_type)
+
+    def continued_as_new(self, given: ContinueAsNewWorkflowExecutionCommandAttributes) -> int:
+        started = self.events[0].workflow_execution_started_event_attributes
+        event = self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW)
+        attributes = event.workflow_execution_continued_as_new_event_attributes
+        attributes.workflow_type.name = given.workflow_type.name or started.workflow_type.name
+        attributes.input.CopyFrom(given.input)
+        return event.event_id
 
     def activity_scheduled(self, activity_id: str, activity_type: str) -> int:
         event = self.add(EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED)

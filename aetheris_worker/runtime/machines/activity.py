@@ -23,8 +23,8 @@ from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris.api.v1.workflow_pb2 import ActivityDelivery
 from aetheris_client.failure import from_failure
 from aetheris_client.options import check_options, check_text
+from aetheris_client.retry import RetryPolicy
 from aetheris_worker.durations import check_timeout
-from aetheris_worker.retry import RetryPolicy
 from aetheris_worker.runtime import guard
 from aetheris_worker.runtime.errors import HistoryError, fault_behind
 from aetheris_worker.runtime.futures import WorkflowFuture

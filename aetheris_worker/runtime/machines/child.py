@@ -25,9 +25,9 @@ from aetheris_client.enums import WorkflowIdReusePolicy, to_proto
 from aetheris_client.errors import PayloadEncodeError
 from aetheris_client.failure import from_failure
 from aetheris_client.options import check_options, check_text
+from aetheris_client.retry import RetryPolicy
 from aetheris_client.search_attributes import to_search_attributes
 from aetheris_worker.durations import check_timeout
-from aetheris_worker.retry import RetryPolicy
 from aetheris_worker.runtime import guard
 from aetheris_worker.runtime.errors import HistoryError, fault_behind
 from aetheris_worker.runtime.futures import WorkflowFuture

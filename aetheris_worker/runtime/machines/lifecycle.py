@@ -7,7 +7,10 @@ outside the code never learns.
 from typing import Final
 
 from aetheris.api.v1 import command_pb2, history_pb2
-from aetheris.api.v1.command_pb2 import Command
+from aetheris.api.v1.command_pb2 import (
+    Command,
+    ContinueAsNewWorkflowExecutionCommandAttributes,
+)
 from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.failure_pb2 import Failure
 from aetheris.api.v1.history_pb2 import HistoryEvent
@@ -75,7 +78,33 @@ class CancelRunCommand(_ClosingCommand):
         return "ended the run as cancelled"
 
 
-ClosingCommand = CompleteRunCommand | FailRunCommand | CancelRunCommand
+class ContinueRunCommand(_ClosingCommand):
+    """Close it, and go on in a new one."""
+
+    event_type: int = history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
+
+    def __init__(self, attributes: ContinueAsNewWorkflowExecutionCommandAttributes) -> None:
+        self.attributes = attributes
+
+    def to_proto(self) -> Command:
+        command = Command(command_type=command_pb2.COMMAND_TYPE_CONTINUE_AS_NEW_WORKFLOW_EXECUTION)
+        command.continue_as_new_workflow_execution_command_attributes.CopyFrom(self.attributes)
+        return command
+
+    def is_recorded_by(self, event: HistoryEvent) -> bool:
+        name = self.attributes.workflow_type.name
+        return not name or name == _continued_as(event)
+
+    def describe(self) -> str:
+        name = self.attributes.workflow_type.name
+        return f"continued the run as new, as {name!r}" if name else "continued the run as new"
+
+
+ClosingCommand = CompleteRunCommand | FailRunCommand | CancelRunCommand | ContinueRunCommand
+
+
+def _continued_as(event: HistoryEvent) -> str:
+    return event.workflow_execution_continued_as_new_event_attributes.workflow_type.name
 
 
 def _started(_: Parts, code: RunCode, event: HistoryEvent) -> None:
@@ -89,6 +118,9 @@ MACHINE: Final = Machine(
         history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED: lambda _: "the failure of the run",
         history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED: (
             lambda _: "the cancellation of the run"
+        ),
+        history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW: (
+            lambda event: f"the continuation of the run as new, as {_continued_as(event)!r}"
         ),
     },
     events={history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED: _started},

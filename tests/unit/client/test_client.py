@@ -50,6 +50,7 @@ from aetheris_client import (
     ClientOutbound,
     DataConverter,
     ListFilter,
+    RetryPolicy,
     WorkflowIdConflictPolicy,
     WorkflowIdReusePolicy,
     WorkflowStatus,
@@ -161,6 +162,7 @@ async def test_start_workflow_with_every_option_sends_them_all(
         memo={"note": [1]},
         search_attributes={"city": "Rome", "n": 3, "at": datetime(2026, 1, 1, tzinfo=UTC)},
         start_delay=timedelta(seconds=2),
+        retry_policy=RetryPolicy(maximum_attempts=3, non_retryable_error_types=["Fatal"]),
         request_id="req",
     )
     assert (handle.id, handle.run_id, handle.is_new) == ("w", "r1", True)
@@ -181,6 +183,12 @@ async def test_start_workflow_with_every_option_sends_them_all(
         workflow_id_conflict_policy=workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
         memo={"fields": {"note": CONVERTER.to_payload([1])}},
         start_delay=timedelta(seconds=2),
+        retry_policy={
+            "initial_interval": timedelta(seconds=1),
+            "backoff_coefficient": 2,
+            "maximum_attempts": 3,
+            "non_retryable_error_types": ["Fatal"],
+        },
     )
     attributes = request.search_attributes.indexed_fields
     assert {name: item.metadata["type"] for name, item in attributes.items()} == {
@@ -357,6 +365,44 @@ async def test_result_of_open_run_after_timeout_is_deadline_exceeded(
 
 
 # -- steer
+
+
+async def test_start_with_what_is_no_retry_policy_is_refused(server: CannedServer, client: Client):
+    with pytest.raises(TypeError, match="option 'retry_policy': expected a RetryPolicy, found 3"):
+        await client.start_workflow("w", id="w", task_queue="q", retry_policy=3)  # type: ignore[call-overload]
+    assert server.requests == []
+
+
+async def test_handle_of_a_start_is_bound_to_its_chain_and_one_of_an_id_to_none(
+    server: CannedServer, client: Client
+):
+    response = StartWorkflowResponse(run_id="r2", started=False, first_execution_run_id="r1")
+    server.on("StartWorkflow", response)
+    server.on("SignalWorkflow", SignalWorkflowResponse())
+    server.on("CancelWorkflow", CancelWorkflowResponse())
+    server.on("TerminateWorkflow", TerminateWorkflowResponse())
+    server.on("QueryWorkflow", QueryWorkflowResponse())
+    result = WorkflowResult(status=WORKFLOW_EXECUTION_STATUS_COMPLETED)
+    server.on("PollWorkflowResult", PollWorkflowResultResponse(run_id="r3", result=result))
+    started = await client.start_workflow("w", id="w", task_queue="q")
+    assert (started.run_id, started.first_execution_run_id) == ("r2", "r1")
+    for handle, chain, run_id in (
+        (started, "r1", "r2"),
+        (client.get_workflow_handle("w"), "", ""),
+        (client.get_workflow_handle("w", first_execution_run_id="r0"), "r0", ""),
+    ):
+        server.requests.clear()
+        await handle.signal("s")
+        await handle.query("q")
+        await handle.cancel()
+        await handle.terminate()
+        await handle.result()
+        requests: list[Any] = [*server.requests]
+        *steered, polled = requests
+        assert [request.first_execution_run_id for request in steered] == [chain] * 4
+        assert [request.workflow_execution.run_id for request in steered] == [""] * 4
+        assert polled.first_execution_run_id == chain
+        assert polled.workflow_execution.run_id == run_id
 
 
 async def test_steering_after_start_goes_to_the_newest_run_and_of_pinned_handle_to_its_own(

@@ -102,5 +102,14 @@ def summary(command: Command) -> str:
             return f"fail {failure.message}"
         case CommandType.COMMAND_TYPE_CANCEL_WORKFLOW_EXECUTION:
             return "cancel run"
+        case CommandType.COMMAND_TYPE_CONTINUE_AS_NEW_WORKFLOW_EXECUTION:
+            return "continue as new"
+        case CommandType.COMMAND_TYPE_MODIFY_WORKFLOW_PROPERTIES:
+            memo = command.modify_workflow_properties_command_attributes.upserted_memo
+            return f"memo {', '.join(sorted(memo.fields))}"
+        case CommandType.COMMAND_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES:
+            upserted = command.upsert_workflow_search_attributes_command_attributes
+            names = sorted(upserted.search_attributes.indexed_fields)
+            return f"search attributes {', '.join(names)}"
         case _:
             return str(command.command_type)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from aetheris_client.retry import RetryPolicy
 from aetheris_worker import Worker, workflow
-from aetheris_worker.retry import RetryPolicy
 from aetheris_worker.runtime.machines.activity import ActivityOptions
 
 MINUTE = timedelta(minutes=1)
