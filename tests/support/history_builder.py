@@ -131,6 +131,12 @@ class HistoryBuilder:
             case CommandType.COMMAND_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION:
                 asked = command.request_cancel_external_workflow_execution_command_attributes
                 return self.external_cancel_initiated(asked.workflow_execution.workflow_id)
+            case _:
+                return self._record_of_run(command)
+
+    def _record_of_run(self, command: Command) -> int:
+        """That of one that ends the run or changes its notes."""
+        match command.command_type:
             case CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION:
                 return self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED).event_id
             case CommandType.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION:

@@ -95,6 +95,13 @@ def summary(command: Command) -> str:
         case CommandType.COMMAND_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION:
             asked = command.request_cancel_external_workflow_execution_command_attributes
             return f"cancel {asked.workflow_execution.workflow_id}"
+        case _:
+            return _summary_of_run(command)
+
+
+def _summary_of_run(command: Command) -> str:
+    """Of one that ends the run or changes its notes."""
+    match command.command_type:
         case CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION:
             return "complete"
         case CommandType.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION:
