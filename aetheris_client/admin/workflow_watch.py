@@ -55,6 +55,18 @@ async def query(
     session.output.document(value)
 
 
+@command(app, "stack")
+async def stack(session: Session, workflow_id: WorkflowId, run_id: RunId = None) -> None:
+    """Show where each task of a run's code waits, by file and line; a worker must poll for it."""
+    handle = session.client.get_workflow_handle(workflow_id, run_id)
+    trace = await handle.query("__stack_trace", result_type=str)
+    if not session.output.is_for_people:
+        session.output.document(trace)
+        return
+    for line in trace.split("\n"):
+        session.output.line(line)
+
+
 @command(app, "describe")
 async def describe(session: Session, workflow_id: WorkflowId, run_id: RunId = None) -> None:
     """Show what is known of a run now: its state, what is pending, or how it ended."""

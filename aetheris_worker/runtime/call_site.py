@@ -3,8 +3,9 @@
 import os
 import sys
 import sysconfig
+from functools import lru_cache
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Final
 
 # With what ends a folder's name: a project beside it may be called `aetheris_worker_app`.
@@ -15,19 +16,34 @@ _INSTALLED: Final = ("site-packages", "dist-packages")
 DEBUGGERS: Final = frozenset({"bdb", "pdb", "pydevd", "_pydevd_bundle", "debugpy"})
 
 
-def call_site() -> str:
-    """The innermost frame that is neither the standard library's nor the worker's, as
-    `file:line in function`.
+CallSite = tuple[CodeType, int]
+"""A line of user code: the function's, and its number."""
 
-    `unknown` if there is none.
+
+def find_call_site() -> CallSite | None:
+    """The innermost frame that is neither the standard library's nor the worker's; None if there is
+    none. Cheap: every command asks for it.
     """
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
-        file = frame.f_code.co_filename
-        if is_of_user(file):
-            return f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
+        code = frame.f_code
+        if is_of_user(code.co_filename):
+            return code, frame.f_lineno
         frame = frame.f_back
-    return "unknown"
+    return None
+
+
+def call_site() -> str:
+    """The same as text."""
+    return describe_site(find_call_site())
+
+
+def describe_site(site: CallSite | None) -> str:
+    """As `file:line in function`; `unknown` for none."""
+    if site is None:
+        return "unknown"
+    code, line = site
+    return f"{code.co_filename}:{line} in {code.co_name}"
 
 
 def module_of(frame: FrameType | None) -> str:
@@ -45,6 +61,7 @@ def is_in_debugger(frame: FrameType | None) -> bool:
     return False
 
 
+@lru_cache(maxsize=4096)
 def is_of_user(file: str) -> bool:
     """Whether a source file is neither Python's nor the worker's."""
     return not _is_of_standard_library(file) and not is_of_worker(file)

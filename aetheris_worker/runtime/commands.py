@@ -10,6 +10,7 @@ from typing import Protocol
 
 from aetheris.api.v1.command_pb2 import Command
 from aetheris.api.v1.history_pb2 import EventType, HistoryEvent
+from aetheris_worker.runtime.call_site import CallSite, describe_site, find_call_site
 from aetheris_worker.runtime.errors import NondeterminismError
 
 
@@ -52,7 +53,9 @@ class CommandLog:
 
     def __init__(self, describe_event: Callable[[HistoryEvent], str]) -> None:
         self._describe_event = describe_event
-        self._produced: list[ProducedCommand] = []
+        self._produced: list[tuple[ProducedCommand, CallSite | None]] = []
+        # Of the last activation's commands, in their order.
+        self._sites: list[CallSite | None] = []
         self._unrecorded: deque[ProducedCommand] = deque()
         self._is_closed = False
         self._fault: Exception | None = None
@@ -60,7 +63,7 @@ class CommandLog:
     def add(self, command: ProducedCommand) -> None:
         """The code asked for this; in vain, once it has ended the run."""
         if not self._is_closed:
-            self._produced.append(command)
+            self._produced.append((command, find_call_site()))
 
     def close(self, command: ProducedCommand) -> None:
         """The code ends the run with this. The step in which it does so may go on for a while: a
@@ -82,10 +85,18 @@ class CommandLog:
         """
         if self._fault is not None:
             raise self._fault
-        sealed = [command for command in self._produced if not command.is_withdrawn]
+        kept = [(command, site) for command, site in self._produced if not command.is_withdrawn]
         self._produced.clear()
+        sealed = [command for command, _ in kept]
+        self._sites = [site for _, site in kept]
         self._unrecorded.extend(sealed)
         return sealed
+
+    def site_of(self, index: int) -> str:
+        """Where the code gave a command of the last activation, as `file:line in function`;
+        `unknown` if that is no line of its own.
+        """
+        return describe_site(self._sites[index] if index < len(self._sites) else None)
 
     def match(self, event: HistoryEvent) -> None:
         """Take an event that a command caused.

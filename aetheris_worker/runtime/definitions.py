@@ -48,7 +48,12 @@ class HandlerDefinition:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowDefinition:
-    """A workflow class. `failure_types` are exceptions that fail the run, not just the task."""
+    """A workflow class.
+
+    Attributes:
+        failure_types: Exceptions that fail the run, not just the task.
+        waits_for_handlers: The run ends only when its async handlers have.
+    """
 
     name: str
     cls: type
@@ -57,12 +62,16 @@ class WorkflowDefinition:
     queries: Mapping[str, HandlerDefinition]
     failure_types: tuple[type[BaseException], ...]
     dynamic_signal: HandlerDefinition | None = None
+    dynamic_query: HandlerDefinition | None = None
+    waits_for_handlers: bool = False
 
     @staticmethod
     def read(
         workflow: type,
         name: str | None,
         failure_types: Sequence[type[BaseException]],
+        *,
+        waits_for_handlers: bool = False,
     ) -> "WorkflowDefinition":
         """Collect the decorated methods of a class, inherited ones included, and put the definition
         on the class and on its run method.
@@ -95,9 +104,11 @@ class WorkflowDefinition:
             workflow,
             _own_run_method(workflow, *runs.popitem()),
             {name: handler for name, handler in signals.items() if name},
-            queries,
+            {name: handler for name, handler in queries.items() if name},
             tuple(failure_types),
             signals.get(""),
+            queries.get(""),
+            waits_for_handlers,
         )
         setattr(workflow, WORKFLOW_DEFINITION, definition)
         setattr(definition.run, WORKFLOW_DEFINITION, definition)
@@ -151,6 +162,9 @@ def is_async(function: Function) -> bool:
 # The parts that methods of a class play.
 
 
+_KINDS: Final = {SIGNAL_DEFINITION: "signal", QUERY_DEFINITION: "query"}
+
+
 @dataclass(frozen=True, slots=True)
 class _Role:
     """What a decorator made of a method; `name` is empty for the run method and a dynamic handler.
@@ -170,12 +184,11 @@ class _Role:
         match self.attribute:
             case str() if self.attribute == WORKFLOW_RUN:
                 return "the @workflow.run method"
-            case str() if not self.name:
-                return "the dynamic signal handler"
-            case str() if self.attribute == SIGNAL_DEFINITION:
-                return f"the handler of signal {self.name!r}"
             case _:
-                return f"the handler of query {self.name!r}"
+                kind = _KINDS[self.attribute]
+                if not self.name:
+                    return f"the dynamic {kind} handler"
+                return f"the handler of {kind} {self.name!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +217,7 @@ class _Member:
                 getattr(marks[attribute], "name", ""),
                 getattr(marks[attribute], "unfinished_policy", warns),
             )
-            for attribute in (WORKFLOW_RUN, SIGNAL_DEFINITION, QUERY_DEFINITION)
+            for attribute in (WORKFLOW_RUN, *_KINDS)
             if attribute in marks and not isinstance(value, type)
         )
 
@@ -263,7 +276,8 @@ def _add_handler(
 ) -> None:
     other = handlers.get(role.name)
     if other is not None:
-        what = f"handlers of {role.name!r}" if role.name else "dynamic signal handlers"
+        kind = _KINDS[role.attribute]
+        what = f"handlers of {role.name!r}" if role.name else f"dynamic {kind} handlers"
         raise ValueError(
             f"{workflow.__qualname__}: two {what}: "
             f"{other.method.__qualname__} and {method.__qualname__}"

@@ -28,7 +28,9 @@ from aetheris_worker.runtime.machines.lifecycle import (
     FailRunCommand,
 )
 from aetheris_worker.runtime.machines.signal import AsyncFunction
+from aetheris_worker.runtime.queries import BUILT_IN_QUERIES, METADATA, describe_handlers
 from aetheris_worker.runtime.run import WorkflowRun
+from aetheris_worker.runtime.stack_trace import stack_trace
 
 Ts = TypeVarTuple("Ts")
 
@@ -37,7 +39,7 @@ class QueryNotFoundError(AetherisError):
     """The workflow has no such query handler."""
 
     def __init__(self, name: str, known: list[str]) -> None:
-        super().__init__(f"query {name!r} not found; the workflow has {sorted(known)}")
+        super().__init__(f"query {name!r} not found; the workflow has {known}")
         self.name = name
 
 
@@ -102,22 +104,30 @@ class WorkflowEntry:
             QueryNotFoundError: There is none of that name.
             WorkflowNotBegunError: There is nothing to ask yet.
         """
-        handler = self._definition.queries.get(name)
-        if handler is None:
-            raise QueryNotFoundError(name, list(self._definition.queries))
         if self._instance is None:
             raise WorkflowNotBegunError
-        signature = signature_of(handler.method)
-        types = signature.types_of(len(arguments.payloads))
-        loop = self._run.loop
-        loop.read_only = True
+        run = self._run
+        if name in BUILT_IN_QUERIES:
+            return run.converter.to_payloads([self._answer_built_in(name)])
+        handler = run.queries.find(name)
+        if handler is None:
+            raise QueryNotFoundError(name, [*sorted(run.queries.handlers), *BUILT_IN_QUERIES])
+        run.loop.read_only = True
         try:
-            with loop.entered():
-                values = self._run.converter.from_payloads(arguments, types)
-                answer = self._context.run(handler.method, self._instance, *values)
-                return self._run.converter.to_payloads([answer], [signature.result_type])
+            with run.loop.entered():
+                values = handler.decode(name, arguments, run.converter)
+                answer = self._context.run(handler.function, *values)
+                return run.converter.to_payloads([answer], [handler.result_type])
         finally:
-            loop.read_only = False
+            run.loop.read_only = False
+
+    def _answer_built_in(self, name: str) -> object:
+        if name == METADATA:
+            run = self._run
+            return describe_handlers(self._definition, run.signals.handlers, run.queries.handlers)
+        if self.is_over():
+            return "the run's code has ended"
+        return stack_trace(self._run.loop.live_tasks())
 
     def check_alive(self) -> None:
         """Notice a run method that has ended and left no trace: the run would be stuck for good."""
@@ -134,6 +144,7 @@ class WorkflowEntry:
             self._end(error)
         else:
             self._run.signals.bind(self._definition, self._instance)
+            self._run.queries.bind(self._definition, self._instance)
 
     def _begin(self, arguments: Payloads) -> None:
         types = signature_of(self._definition.run).types_of(len(arguments.payloads))
@@ -156,12 +167,25 @@ class WorkflowEntry:
     # that it was never awaited.
     async def _guard_main(self, arguments: Sequence[object]) -> None:
         try:
-            result = await cast(AsyncFunction, self._definition.run)(self._instance, *arguments)
+            try:
+                result = await cast(AsyncFunction, self._definition.run)(self._instance, *arguments)
+            except PASSING:
+                raise
+            except BaseException as error:
+                if self._ends_the_run(error):
+                    await self._wait_for_handlers()
+                raise
+            await self._wait_for_handlers()
             self._close(CompleteRunCommand(self._encode_result(result)))
         except PASSING:
             raise
         except BaseException as error:  # noqa: BLE001 - decided there
             self._end(error)
+
+    async def _wait_for_handlers(self) -> None:
+        if self._definition.waits_for_handlers:
+            run = self._run
+            await run.wait_condition(lambda: run.all_handlers_finished, None)
 
     def _encode_result(self, result: object) -> Payloads | None:
         types = [signature_of(self._definition.run).result_type]
@@ -191,6 +215,10 @@ class WorkflowEntry:
     def _give_up(self, error: BaseException) -> None:
         if not self.is_over():
             self.error = error
+
+    def _ends_the_run(self, error: BaseException) -> bool:
+        is_cancelled_run = self._run.cancel_requested and is_cancelled(error)
+        return is_cancelled_run or self._fails_the_run(error)
 
     def _fails_the_run(self, error: BaseException) -> bool:
         """Whether it, or everything in its group, is an error that ends runs."""

@@ -100,6 +100,10 @@ class RunMachine:
             self.is_tainted = True
             raise
 
+    def site_of_command(self, index: int) -> str:
+        """See CommandLog.site_of."""
+        return self.run.commands.site_of(index)
+
     def evict(self) -> None:
         """Take the code down; see WorkflowLoop.evict."""
         # What `finally` blocks log now would not be true.

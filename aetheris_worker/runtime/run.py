@@ -21,6 +21,7 @@ from aetheris_worker.runtime.machines.properties import Properties
 from aetheris_worker.runtime.machines.signal import SignalBox
 from aetheris_worker.runtime.machines.timer import TimerMachine, Timers
 from aetheris_worker.runtime.parts import Parts, RunScope
+from aetheris_worker.runtime.queries import QueryBox
 from aetheris_worker.runtime.registry import RUN_MACHINES
 
 
@@ -40,6 +41,7 @@ class WorkflowRun:
         parts: What machines keep of it.
         signals: Its signals and their handlers; one of its parts.
         run_method: Of the workflow's class.
+        queries: Who answers its queries; another.
     """
 
     def __init__(self, run_id: RunId, converter: DataConverter) -> None:
@@ -57,6 +59,7 @@ class WorkflowRun:
         self.first_event: HistoryEvent | None = None
         self.signals = self.parts.make(SignalBox)
         self.run_method: Callable[..., object] | None = None
+        self.queries = self.parts.make(QueryBox)
 
     # For workflow code.
 
@@ -96,6 +99,11 @@ class WorkflowRun:
     def uuid4(self) -> uuid.UUID:
         """A UUID from that source."""
         return uuid.UUID(int=self.random().getrandbits(128), version=4)
+
+    @property
+    def all_handlers_finished(self) -> bool:
+        """No async handler is at work."""
+        return self.signals.all_finished
 
     async def wait_condition(
         self, predicate: Callable[[], bool], timeout_seconds: float | None

@@ -29,7 +29,9 @@ from aetheris_worker.workflow.decorators import defn, query, run, signal
 from aetheris_worker.workflow.executing import execute_activity, execute_activity_method
 from aetheris_worker.workflow.handlers import (
     all_handlers_finished,
+    set_dynamic_query_handler,
     set_dynamic_signal_handler,
+    set_query_handler,
     set_signal_handler,
 )
 from aetheris_worker.workflow.notes import (
@@ -103,7 +105,9 @@ __all__ = [
     "random",
     "run",
     "search_attributes",
+    "set_dynamic_query_handler",
     "set_dynamic_signal_handler",
+    "set_query_handler",
     "set_signal_handler",
     "side_effect",
     "signal",

@@ -22,12 +22,14 @@ def defn(
     *,
     name: str | None = None,
     failure_exception_types: Sequence[type[BaseException]] = (),
+    waits_for_handlers: bool = False,
 ) -> Callable[[C], C]: ...
 def defn(
     cls: type | None = None,
     *,
     name: str | None = None,
     failure_exception_types: Sequence[type[BaseException]] = (),
+    waits_for_handlers: bool = False,
 ) -> Any:
     """Make a class a workflow: it has one `run` method, and signal and query handlers.
 
@@ -41,6 +43,10 @@ def defn(
         failure_exception_types: Exceptions that fail the run, as errors of `aetheris_client.errors`
             do. Any other exception fails only the workflow task, which is tried again: so a
             mistake in the code can be repaired while runs wait.
+        waits_for_handlers: When the run method has ended, however, the run goes on until its async
+            handlers have ended as well; its result is encoded then. A request to cancel that comes
+            meanwhile ends it as cancelled. Without it, handlers are abandoned where they are, and a
+            warning names them (`HandlerUnfinishedPolicy`).
 
     Raises:
         ValueError: There is not exactly one run method; two handlers have one name; or an override
@@ -48,7 +54,9 @@ def defn(
     """
 
     def decorate(cls: type) -> type:
-        WorkflowDefinition.read(cls, name, failure_exception_types)
+        WorkflowDefinition.read(
+            cls, name, failure_exception_types, waits_for_handlers=waits_for_handlers
+        )
         return cls
 
     return decorate if cls is None else decorate(cls)
@@ -98,14 +106,26 @@ def signal(
 @overload
 def query(function: F) -> F: ...
 @overload
-def query(*, name: str | None = None) -> Callable[[F], F]: ...
-def query(function: Any = None, *, name: str | None = None) -> Any:
-    """Make a method the handler of a query. It only looks: it may not change or await anything."""
+def query(*, name: str | None = None, dynamic: bool = False) -> Callable[[F], F]: ...
+def query(function: Any = None, *, name: str | None = None, dynamic: bool = False) -> Any:
+    """Make a method the handler of a query. It only looks: it may not change or await anything.
+
+    Args:
+        function: What to decorate.
+        name: The query; the method's name where None. Those that begin with `__` are the worker's
+            own, such as `__stack_trace`.
+        dynamic: It takes the queries that have no handler of their own: it is called with the
+            query's name and the list of its arguments, decoded without type hints.
+    """
+    if dynamic and name is not None:
+        raise ValueError(f"name: {name!r}, expected none for a dynamic handler")
 
     def decorate(function: Callable[..., object]) -> object:
         if inspect.iscoroutinefunction(function):
             raise TypeError(f"{function!r}: @workflow.query expects a method that is not async")
-        return _handler(QUERY_DEFINITION, function, name)
+        if (name or function.__name__).startswith("__") and not dynamic:
+            raise ValueError(f"{function!r}: names of queries that begin with __ are the worker's")
+        return _handler(QUERY_DEFINITION, function, name, dynamic)
 
     return decorate if function is None else decorate(function)
 

@@ -1,9 +1,10 @@
-"""Signal handlers that a run sets while it is under way."""
+"""Handlers that a run sets while it is under way."""
 
 from collections.abc import Callable
 from typing import Any
 
 from aetheris_worker.runtime.machines.signal import SignalHandler
+from aetheris_worker.runtime.queries import QueryHandler
 from aetheris_worker.workflow.current_run import current_run
 
 
@@ -24,6 +25,26 @@ def set_dynamic_signal_handler(
     box.set_handler(None, None if handler is None else SignalHandler(handler, is_dynamic=True))
 
 
+def set_query_handler(name: str, handler: Callable[..., object] | None) -> None:
+    """Answer the queries of a name by this function from now on; None: by none. It only looks.
+
+    Raises:
+        ValueError: The name begins with `__`: such queries the worker answers.
+    """
+    if name.startswith("__"):
+        raise ValueError(f"{name!r}: names of queries that begin with __ are the worker's")
+    box = current_run("set_query_handler").queries
+    box.set_handler(name, None if handler is None else QueryHandler(handler))
+
+
+def set_dynamic_query_handler(handler: Callable[[str, list[Any]], object] | None) -> None:
+    """The same for all queries that have no handler of their own; see `query(dynamic=True)`."""
+    box = current_run("set_dynamic_query_handler").queries
+    box.set_handler(None, None if handler is None else QueryHandler(handler, is_dynamic=True))
+
+
 def all_handlers_finished() -> bool:
-    """Whether no async signal handler is at work; for `wait_condition` at the end of a run."""
-    return current_run("all_handlers_finished").signals.all_finished
+    """Whether no async handler is at work. `defn(waits_for_handlers=True)` waits for that by
+    itself.
+    """
+    return current_run("all_handlers_finished").all_handlers_finished

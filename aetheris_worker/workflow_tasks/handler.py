@@ -32,6 +32,7 @@ from aetheris_worker.workflow_tasks.lanes import RunLanes
 from aetheris_worker.workflow_tasks.outcomes import (
     DecisionRefusedError,
     DecisionTooLargeError,
+    located_message,
     query_failed,
 )
 from aetheris_worker.workflow_tasks.replies import Replies, label_of, log_refused
@@ -275,16 +276,17 @@ class WorkflowTaskHandler:
         self, task: WorkflowTask, machine: RunMachine, reserved: int, result: TaskAnswerResult
     ) -> None:
         if result.HasField("error"):
+            message = located_message(result.error, machine)
             # The code is ahead of the history now.
             self._drop(task, machine)
             self._eager.release(reserved)
             if result.error.code == _RESOURCE_EXHAUSTED:
                 self._replies.fail(task, DecisionTooLargeError(result.error.message))
             elif result.error.code == _INVALID_ARGUMENT:
-                log_refused(task, result)
+                log_refused(task, result, message)
                 # History knows of it only where it has looked at the decision itself. Else the task
                 # would time out, again and again, and nobody would be told why.
-                self._replies.send_failure(task, DecisionRefusedError(result.error.message))
+                self._replies.send_failure(task, DecisionRefusedError(message))
             else:
                 log_refused(task, result)
                 self._slots.give_back()

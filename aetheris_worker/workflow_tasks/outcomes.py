@@ -3,12 +3,14 @@
 Errors of workflow code may be anything: whatever is asked of them here may raise in turn.
 """
 
-from typing import Final
+import re
+from typing import Any, Final, cast
 
 from aetheris.api.v1 import history_pb2, worker_service_pb2
+from aetheris.api.v1.error_details_pb2 import BadRequestDetail
 from aetheris.api.v1.failure_pb2 import Failure
 from aetheris.api.v1.history_pb2 import WorkflowTaskFailedCause
-from aetheris.api.v1.worker_service_pb2 import WorkflowQuery, WorkflowQueryResult
+from aetheris.api.v1.worker_service_pb2 import TaskAnswerError, WorkflowQuery, WorkflowQueryResult
 from aetheris_client.converter import DataConverter
 from aetheris_client.errors import AetherisError
 from aetheris_client.failure import to_failure
@@ -22,6 +24,7 @@ MAX_QUERIES_BYTES: Final = 4 * 1024 * 1024
 # The server takes messages of 8 MiB; the rest is for what goes around a decision.
 MAX_DECISION_BYTES: Final = 7 * 1024 * 1024
 _MAX_MESSAGE_CHARS: Final = 10_000
+_COMMAND: Final = re.compile(r"commands\[(\d+)\]")
 
 
 class DecisionTooLargeError(AetherisError):
@@ -52,6 +55,19 @@ def cause_of(error: Exception) -> WorkflowTaskFailedCause.ValueType:
     if isinstance(error, DecisionTooLargeError):
         return history_pb2.WORKFLOW_TASK_FAILED_CAUSE_GRPC_MESSAGE_TOO_LARGE
     return history_pb2.WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE
+
+
+def located_message(error: TaskAnswerError, machine: RunMachine) -> str:
+    """What the server says of a decision that it did not take; where it names one of the commands,
+    with the line of the code that gave it.
+    """
+    detail = BadRequestDetail()
+    if not cast(Any, error.detail).Unpack(detail):
+        return error.message
+    command = _COMMAND.match(detail.field)
+    if command is None:
+        return error.message
+    return f"{error.message} (commanded at {machine.site_of_command(int(command[1]))})"
 
 
 def answer_query(

@@ -67,9 +67,11 @@ def label_of(task: WorkflowTask) -> str:
     return f"{task.workflow_type.name} {task.workflow_execution.workflow_id!r}"
 
 
-def log_refused(task: WorkflowTask, result: TaskAnswerResult) -> None:
-    """Note that the server did not take an answer."""
+def log_refused(task: WorkflowTask, result: TaskAnswerResult, message: str = "") -> None:
+    """Note that the server did not take an answer, in its words unless there are better ones."""
     error = result.error
     # A stale task is an everyday thing: it timed out, or the run was terminated.
     level = logging.DEBUG if error.code == _NOT_FOUND else logging.WARNING
-    _LOGGER.log(level, "the answer for %s was not taken: %s", label_of(task), error.message)
+    _LOGGER.log(
+        level, "the answer for %s was not taken: %s", label_of(task), message or error.message
+    )

@@ -22,7 +22,6 @@ from aetheris_server.history.runs.task_start import (
     mark_activity_started,
     to_activity_task,
 )
-from aetheris_server.history.state.command_checks import CommandRefusedError
 from aetheris_server.history.state.command_pass import Decision
 from aetheris_server.history.state.commands import (
     NO_NAMESPACES,
@@ -84,7 +83,7 @@ async def respond_workflow_task_completed(
         runs.notices.send(cancelled)
         settle_queries(runs, run, query_ids, request.query_results)
         if decision.refused is not None:
-            raise _to_invalid_argument(decision.refused)
+            raise InvalidArgumentError(decision.refused.field, decision.refused.description)
         return await _to_response(runs, run, given)
 
 
@@ -123,11 +122,6 @@ async def _to_response(runs: Runs, run: LoadedRun, given: Given) -> Response:
         if task is not None:
             response.workflow_task.CopyFrom(task)
     return response
-
-
-def _to_invalid_argument(refused: CommandRefusedError) -> InvalidArgumentError:
-    index = refused.command_index
-    return InvalidArgumentError("commands" if index is None else f"commands[{index}]", str(refused))
 
 
 def _bind_sticky(run: LoadedRun, request: Request, decision: Decision) -> None:

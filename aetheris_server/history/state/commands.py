@@ -93,7 +93,7 @@ def _run(commands: CommandPass) -> Decision:
         try:
             _handle(commands, command)
         except CommandRefusedError as refused:
-            refused.command_index = index
+            refused.locate(index, command)
             raise
         if draft.is_closing:
             decision.eager_event_ids.clear()

@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -91,6 +91,11 @@ class SignalBox(RunPart):
         """No async handler is at work."""
         return not self._running
 
+    @property
+    def handlers(self) -> Mapping[str, SignalHandler]:
+        """By name, without the dynamic one."""
+        return self._handlers
+
     def bind(self, definition: WorkflowDefinition, instance: object) -> None:
         """Take the handlers of the class. Those that the instance's constructor has set stay."""
         for name, handler in definition.signals.items():
@@ -156,9 +161,8 @@ class SignalBox(RunPart):
         if unfinished:
             _LOGGER.warning(
                 "%s ended while signal handlers were still running, which are abandoned: %s. To "
-                "wait for them: await workflow.wait_condition(workflow.all_handlers_finished); "
-                "where that is meant: @workflow.signal(unfinished_policy="
-                "workflow.HandlerUnfinishedPolicy.ABANDON)",
+                "wait for them: @workflow.defn(waits_for_handlers=True); where that is meant: "
+                "@workflow.signal(unfinished_policy=workflow.HandlerUnfinishedPolicy.ABANDON)",
                 label,
                 _counted(unfinished),
             )

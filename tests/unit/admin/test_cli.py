@@ -125,6 +125,14 @@ def test_query_prints_the_answer(server: CannedServer, run: Run):
     assert json.loads(done.stdout) == {"n": 1}
 
 
+def test_stack_prints_the_lines_where_the_code_waits(server: CannedServer, run: Run):
+    trace = "run:\n  /app/flow.py:12 in run: await workflow.sleep(1)"
+    server.on("QueryWorkflow", service.QueryWorkflowResponse(query_result=payloads(trace)))
+    assert run("workflow", "stack", "w").stdout == trace + "\n"
+    assert last_request(server).query_type == "__stack_trace"
+    assert json.loads(run("-o", "json", "workflow", "stack", "w").stdout) == trace
+
+
 # -- workflow: watch
 
 

@@ -61,6 +61,46 @@ def test_commands_one_refused_records_none() -> None:
 
 
 @pytest.mark.parametrize(
+    "command,said",
+    [
+        (
+            start_timer("x" * 1001),
+            "commands[1].timer_id has 1001 bytes, expected 1 to 1000",
+        ),
+        (
+            start_timer("t", -1),
+            "commands[1].start_to_fire_timeout is -1 s, expected more than zero",
+        ),
+        (
+            schedule_activity(retry_policy={"maximum_attempts": -1}),
+            "commands[1].retry_policy.maximum_attempts is -1, expected 0 or more",
+        ),
+        (cancel_timer("none"), "commands[1].timer_id is 'none', expected that of an open timer"),
+        (
+            record_marker("x" * 3_000_000),
+            "commands[1].marker_name has 3000000 bytes, expected 1 to 1000",
+        ),
+    ],
+)
+def test_commands_refused_are_named_with_field_found_and_expected(
+    command: command_pb2.Command, said: str
+) -> None:
+    decision = RunDriver().run_task(start_timer("before"), command)
+    assert decision.refused is not None
+    assert str(decision.refused) == said
+    path = said.partition(" ")[0]
+    assert (decision.refused.field, decision.refused.description) == (path, said[len(path) + 1 :])
+
+
+def test_commands_refused_as_a_whole_name_no_field() -> None:
+    big = complete_workflow("x" * 3_000_000)
+    decision = RunDriver().run_task(big)
+    assert str(decision.refused).startswith("commands[0]: found 30")
+    decision = RunDriver(RunLimits(history_max_events=2)).run_task(start_timer())
+    assert str(decision.refused).startswith("the history has reached its limit")
+
+
+@pytest.mark.parametrize(
     "attributes",
     [
         {"activity_id": ""},

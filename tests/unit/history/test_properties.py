@@ -108,10 +108,10 @@ _TOO_LARGE = history_pb2.WORKFLOW_TASK_FAILED_CAUSE_PAYLOADS_TOO_LARGE
 @pytest.mark.parametrize(
     "commands, cause, message",
     [
-        ([upsert_memo()], _BAD_MEMO, "upserted_memo.fields is empty"),
-        ([upsert_memo(a="x" * 1000)], _TOO_LARGE, "1000 is the limit"),
+        ([upsert_memo()], _BAD_MEMO, "commands[0].upserted_memo.fields is empty"),
+        ([upsert_memo(a="x" * 1000)], _TOO_LARGE, "expected at most 1000"),
         # Each is small enough, both together are not.
-        ([upsert_memo(a="x" * 600), upsert_memo(b="x" * 600)], _TOO_LARGE, "1000 is the limit"),
+        ([upsert_memo(a="x" * 600), upsert_memo(b="x" * 600)], _TOO_LARGE, "expected at most 1000"),
         ([upsert_search_attributes()], _BAD_ATTRIBUTES, "indexed_fields is empty"),
         ([upsert_search_attributes(a="{")], _BAD_ATTRIBUTES, "indexed_fields['a']: expected JSON"),
         (

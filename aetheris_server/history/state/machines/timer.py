@@ -89,8 +89,12 @@ def _start(commands: CommandPass, command: command_pb2.Command) -> None:
 
 def _check_given(given: command_pb2.StartTimerCommandAttributes, limits: RunLimits) -> None:
     check_id(given.timer_id, "timer_id", _BAD_START, limits)
-    if from_duration(given.start_to_fire_timeout) <= ZERO:
-        raise CommandRefusedError(_BAD_START, "start_to_fire_timeout is not more than zero")
+    timeout = from_duration(given.start_to_fire_timeout)
+    if timeout <= ZERO:
+        raise CommandRefusedError(
+            _BAD_START,
+            f"start_to_fire_timeout is {timeout.total_seconds():g} s, expected more than zero",
+        )
     if is_over_maximum(given.start_to_fire_timeout):
         raise CommandRefusedError(
             _BAD_START,
@@ -103,7 +107,7 @@ def _check_free(commands: CommandPass, changed: _Changed, timer_id: str) -> None
     if changed.find_open(commands.state, timer_id) is not None:
         raise CommandRefusedError(
             history_pb2.WORKFLOW_TASK_FAILED_CAUSE_START_TIMER_DUPLICATE_ID,
-            f"timer_id {timer_id!r} is that of an open timer",
+            f"timer_id is {timer_id!r}, expected one that no open timer has",
         )
     count = changed.count_open(commands.state)
     if count >= commands.limits.max_pending_timers:
@@ -144,7 +148,7 @@ def _withdraw_fired(commands: CommandPass, timer_id: str) -> int:
                 return fired.started_event_id
     raise CommandRefusedError(
         history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_CANCEL_TIMER_ATTRIBUTES,
-        f"timer_id {timer_id!r} is not that of an open timer",
+        f"timer_id is {timer_id!r}, expected that of an open timer",
     )
 
 

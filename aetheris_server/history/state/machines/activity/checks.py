@@ -45,11 +45,12 @@ def check_activity(
     fault = _find_timeout_fault(given) or find_policy_fault(given.retry_policy)
     fault = fault or find_priority_fault(given.priority)
     if len(set(given.capabilities)) != len(given.capabilities):
-        fault = "capabilities has a repeated name"
+        fault = "capabilities has a name twice, expected each once"
     if len(given.capabilities) > _MAX_CAPABILITIES:
-        fault = f"{len(given.capabilities)} capabilities, expected at most {_MAX_CAPABILITIES}"
+        count = len(given.capabilities)
+        fault = f"capabilities has {count} names, expected at most {_MAX_CAPABILITIES}"
     if given.delivery not in workflow_pb2.ActivityDelivery.values():
-        fault = f"delivery {given.delivery} is not known"
+        fault = f"delivery is {given.delivery}, expected one of this version"
     if fault is not None:
         raise CommandRefusedError(bad, fault)
 
@@ -58,14 +59,14 @@ def _find_timeout_fault(given: command_pb2.ScheduleActivityTaskCommandAttributes
     for name in ("schedule_to_close", "schedule_to_start", "start_to_close", "heartbeat"):
         timeout = getattr(given, f"{name}_timeout")
         if from_duration(timeout) < ZERO:
-            return f"{name}_timeout is negative"
+            return f"{name}_timeout is negative, expected zero or more"
         if is_over_maximum(timeout):
             return f"{name}_timeout is {timeout.seconds} s, expected at most {MAX_DURATION}"
     if not (
         from_duration(given.schedule_to_close_timeout)
         or from_duration(given.start_to_close_timeout)
     ):
-        return "neither schedule_to_close_timeout nor start_to_close_timeout is set"
+        return "start_to_close_timeout is not set, expected it or schedule_to_close_timeout"
     return None
 
 

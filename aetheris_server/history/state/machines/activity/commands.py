@@ -41,7 +41,7 @@ def _check_new(commands: CommandPass, changed: _Changed, activity_id: str) -> No
     if activity_id in state.activity_ids or activity_id in changed.scheduled_ids:
         raise CommandRefusedError(
             history_pb2.WORKFLOW_TASK_FAILED_CAUSE_SCHEDULE_ACTIVITY_DUPLICATE_ID,
-            f"activity_id {activity_id!r} is that of an open activity",
+            f"activity_id is {activity_id!r}, expected one that no open activity has",
         )
     pending = len(state.activities) + len(changed.scheduled_ids)
     if pending >= commands.limits.max_pending_activities:
@@ -78,7 +78,7 @@ def _check_late_cancel(state: RunState, scheduled_id: int) -> None:
     if not any(_closes(event, scheduled_id) for event in state.buffered_events):
         raise CommandRefusedError(
             history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_REQUEST_CANCEL_ACTIVITY_ATTRIBUTES,
-            f"scheduled_event_id {scheduled_id} is not that of an open activity",
+            f"scheduled_event_id is {scheduled_id}, expected that of an open activity",
         )
 
 

@@ -62,7 +62,7 @@ def fail_workflow(commands: CommandPass, command: command_pb2.Command) -> None:
     if not given.HasField("failure"):
         raise CommandRefusedError(
             history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_FAIL_WORKFLOW_EXECUTION_ATTRIBUTES,
-            "failure is not set",
+            "failure is not set, expected one",
         )
     retry = decide_run_retry(commands.state, given.failure, commands.draft.now)
     commands.draft.close(
