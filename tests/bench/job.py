@@ -53,6 +53,30 @@ class FanOut:
 
 
 @workflow.defn
+class Nothing:
+    """What a parent has many of."""
+
+    @workflow.run
+    async def run(self) -> None:
+        """Be done."""
+
+
+@workflow.defn
+class Family:
+    """Children at once."""
+
+    @workflow.run
+    async def run(self, count: int) -> int:
+        """Give how many it was."""
+        prefix = workflow.info().workflow_id
+        children = [
+            workflow.execute_child_workflow(Nothing.run, id=f"{prefix}/{number}")
+            for number in range(count)
+        ]
+        return len(await asyncio.gather(*children))
+
+
+@workflow.defn
 class Parked:
     """Waits for a signal that does not come."""
 

@@ -15,7 +15,7 @@ class Shape:
     Attributes:
         name: For people.
         argument: For the client process.
-        steps: Activities of a run.
+        steps: Activities of a run, or children.
         sequential_runs: That are measured one after the other.
         runs: That are measured at once.
     """
@@ -33,6 +33,7 @@ SHAPES = (
     Shape("3 steps", "steps:3", 3, 100, 1000),
     Shape("10 steps", "steps:10", 10, 50, 400),
     Shape("fan-out of 100", "fanout:100", 100, 30, 60),
+    Shape("100 children", "children:100", 100, 20, 20),
 )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from aetheris.api.v1 import command_pb2, common_pb2, history_pb2, workflow_pb2
+from aetheris.api.v1 import command_pb2, common_pb2, failure_pb2, history_pb2, workflow_pb2
 from tests.support.raw import (
     COMPLETED,
     Raw,
@@ -20,6 +20,7 @@ from tests.support.raw import (
     start_child,
     types,
 )
+from tests.support.runs import continue_as_new
 from tests.support.wait import wait_until
 
 _STARTED = [
@@ -199,6 +200,69 @@ async def test_parent_that_closes_does_with_its_child_what_the_policy_says(
         assert len(await server.history(child)) == 4
     if name != "TERMINATE":
         await server.terminate(child)
+
+
+async def test_child_that_goes_on_as_new_tells_its_parent_when_its_chain_ends(server: Raw) -> None:
+    child_id = _new_id()
+    parent = await _begin(server, start_child(child_id))
+    tasks = await _poll_both(server)
+    first = tasks[child_id].workflow_execution
+    await server.decide(tasks[parent.workflow_id])
+    await server.decide(tasks[child_id], continue_as_new())
+    next_task = await server.poll_workflow()
+    started = _attributes(next_task.history.events[0])
+    assert started.continued_execution_run_id == first.run_id
+    assert started.parent_workflow_execution == parent
+    await server.decide(next_task, complete_workflow("from the next run"))
+    await server.decide(await server.poll_workflow(), complete_workflow())
+    events = await server.history(parent)
+    assert types(events)[4:6] + types(events)[9:10] == [
+        "START_CHILD_WORKFLOW_EXECUTION_INITIATED",
+        "CHILD_WORKFLOW_EXECUTION_STARTED",
+        "CHILD_WORKFLOW_EXECUTION_COMPLETED",
+    ]
+    assert _attributes(events[5]).workflow_execution.run_id == first.run_id
+    assert _attributes(events[9]).workflow_execution == next_task.workflow_execution
+    assert _attributes(events[9]).result == payloads("from the next run")
+
+
+async def test_child_that_is_tried_again_fails_once_for_its_parent(server: Raw) -> None:
+    child_id = _new_id()
+    policy = common_pb2.RetryPolicy(initial_interval=seconds(0.01), maximum_attempts=2)
+    parent = await _begin(server, start_child(child_id, retry_policy=policy))
+    fail = command_pb2.Command(
+        command_type=command_pb2.COMMAND_TYPE_FAIL_WORKFLOW_EXECUTION,
+        fail_workflow_execution_command_attributes=(
+            command_pb2.FailWorkflowExecutionCommandAttributes(failure=application_failure())
+        ),
+    )
+    attempts: list[str] = []
+    while len(attempts) < 2:
+        task = await server.poll_workflow()
+        if task.workflow_execution.workflow_id == child_id:
+            attempts.append(task.workflow_execution.run_id)
+            await server.decide(task, fail)
+        else:
+            await server.decide(task)
+    await server.decide(await server.poll_workflow(), complete_workflow())
+    events = await server.history(parent)
+    (failed,) = [e for e in events if types([e]) == ["CHILD_WORKFLOW_EXECUTION_FAILED"]]
+    assert _attributes(failed).workflow_execution.run_id == attempts[1]
+    state = failure_pb2.RETRY_STATE_MAXIMUM_ATTEMPTS_REACHED
+    assert _attributes(failed).retry_state == state
+
+
+async def test_parent_that_closes_terminates_whatever_run_of_the_child_is_open(
+    server: Raw,
+) -> None:
+    child_id = _new_id()
+    parent = await _begin(server, start_child(child_id))
+    tasks = await _poll_both(server)
+    await server.decide(tasks[child_id], continue_as_new())
+    next_run = (await server.poll_workflow()).workflow_execution
+    assert next_run.run_id != tasks[child_id].workflow_execution.run_id
+    await server.decide(tasks[parent.workflow_id], complete_workflow())
+    await _closes_as(server, next_run, workflow_pb2.WORKFLOW_EXECUTION_STATUS_TERMINATED)
 
 
 async def test_signal_and_request_to_cancel_reach_a_run_in_another_namespace(server: Raw) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-from aetheris_client.errors import ActivityError, ApplicationError
+from aetheris_client.errors import ActivityError, ApplicationError, ChildWorkflowError
 from aetheris_worker import RetryPolicy, activity, workflow
 from aetheris_worker.workflow import ActivityCancellationType
 
@@ -132,4 +132,61 @@ class Timeouts:
         return "in time"
 
 
-WORKFLOWS = [OneActivity, FanOut, Approval, Failing, Cancelled, Timeouts]
+@workflow.defn
+class Squarer:
+    """A child: squares what it is told to, in one of two ways."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    @workflow.signal
+    def tell(self, number: int) -> None:
+        self.number = number
+
+    @workflow.run
+    async def run(self, fails: bool) -> int:
+        await workflow.wait_condition(lambda: self.number != 0)
+        if fails:
+            raise ApplicationError("no", type="Refused")
+        return await workflow.execute_activity(square, self.number, start_to_close_timeout=SHORT)
+
+
+@workflow.defn
+class Family:
+    """Children that end in several ways, one whose id is taken, and calls of other runs."""
+
+    @workflow.run
+    async def run(self, prefix: str) -> list[str]:
+        noted: list[str] = []
+        squarer = await workflow.start_child_workflow(Squarer.run, False, id=f"{prefix}-1")
+        failing = await workflow.start_child_workflow(Squarer.run, True, id=f"{prefix}-2")
+        idle = await workflow.start_child_workflow(Squarer.run, False)
+        for child in (squarer, failing):
+            await child.signal(Squarer.tell, 7)
+        noted.append(str(await squarer))
+        for waits in (
+            failing,
+            workflow.start_child_workflow(Squarer.run, False, id=workflow.info().workflow_id),
+        ):
+            try:
+                await waits
+            except ChildWorkflowError as error:
+                noted.append(str(error.cause))
+        idle.cancel()
+        try:
+            await idle
+        except asyncio.CancelledError:
+            noted.append("cancelled")
+        for ask in (
+            workflow.get_external_workflow_handle("nobody").signal("tell", 1),
+            workflow.get_external_workflow_handle(f"{prefix}-1").cancel(),
+        ):
+            try:
+                await ask
+            except ApplicationError as error:
+                noted.append(str(error.type))
+        await workflow.execute_activity(square, 2, start_to_close_timeout=SHORT)
+        return noted
+
+
+WORKFLOWS = [OneActivity, FanOut, Approval, Failing, Cancelled, Timeouts, Squarer, Family]
