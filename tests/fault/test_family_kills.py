@@ -180,24 +180,23 @@ def _named(role: str, namespace_id: str, is_wanted: Callable[[int], bool]) -> st
     return f"{role}-{number}"
 
 
-def _owners(dsn: str) -> tuple[dict[int, str], str]:
-    """The address of the host of each shard that has a live one; the namespace's id."""
+def _owners(dsn: str) -> dict[int, str]:
+    """The address of the host of each shard that has a live one."""
     with psycopg.connect(dsn) as connection:
         rows = connection.execute(
             "SELECT s.shard_id, h.address FROM shards s JOIN hosts h USING (host_id)"
             " WHERE h.expire_time > now()"
         ).fetchall()
-        (row,) = connection.execute(
-            "SELECT namespace_id::text FROM namespaces WHERE name = 'default'"
-        ).fetchall()
-    return dict(rows), row[0]
+    return {row[0]: row[1] for row in rows}
 
 
-async def _wait_spread(dsn: str, addresses: set[str]) -> tuple[dict[int, str], str]:
-    async def spread() -> tuple[dict[int, str], str] | None:
-        owners, namespace_id = await asyncio.to_thread(_owners, dsn)
+async def _wait_spread(dsn: str, addresses: set[str]) -> dict[int, str]:
+    """Until each of the hosts has shards, and nobody else; who has which."""
+
+    async def spread() -> dict[int, str] | None:
+        owners = await asyncio.to_thread(_owners, dsn)
         is_spread = len(owners) == _SHARDS and set(owners.values()) == addresses
-        return (owners, namespace_id) if is_spread else None
+        return owners if is_spread else None
 
     found = await wait_until(spread, 30, "the shards to be spread")
     assert found is not None
@@ -231,8 +230,10 @@ async def test_family_over_two_hosts_of_which_one_is_killed_loses_and_repeats_no
     async with running(mortal, lasting):
         del mortal.environment["COUNTER_SERVER_DIES"]
         addresses = {mortal.internal_address, lasting.internal_address}
-        owners, namespace_id = await _wait_spread(dsn, addresses)
+        owners = await _wait_spread(dsn, addresses)
         caller, called = (mortal, lasting) if is_caller else (lasting, mortal)
+        async with Raw(lasting.address) as server:
+            namespace_id = await server.namespace_id()
         family = _Family(
             _named("parent", namespace_id, _of(owners, caller)),
             *(
