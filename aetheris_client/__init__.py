@@ -1,7 +1,7 @@
 """The Aetheris client SDK: start workflows, steer them, watch them."""
 
 from aetheris_client.channels import TlsConfig
-from aetheris_client.client import Client, StartOptions
+from aetheris_client.client import Client, StartOptions, WithStartWorkflowOperation
 from aetheris_client.codec import PayloadCodec
 from aetheris_client.connection import Connection
 from aetheris_client.converter import DataConverter, PayloadConverter
@@ -9,6 +9,7 @@ from aetheris_client.descriptions import ListFilter, WorkflowDescription, Workfl
 from aetheris_client.enums import (
     QueryRejectCondition,
     TaskQueueType,
+    UpdateStage,
     WorkflowIdConflictPolicy,
     WorkflowIdReusePolicy,
     WorkflowStatus,
@@ -18,6 +19,7 @@ from aetheris_client.interceptor import ClientInterceptor, ClientOutbound
 from aetheris_client.operator_client import OperatorClient
 from aetheris_client.retry import RetryPolicy
 from aetheris_client.rpc_outbound import ClientConfig
+from aetheris_client.update_handle import WorkflowUpdateHandle
 
 __all__ = [
     "Client",
@@ -35,10 +37,13 @@ __all__ = [
     "StartOptions",
     "TaskQueueType",
     "TlsConfig",
+    "UpdateStage",
+    "WithStartWorkflowOperation",
     "WorkflowDescription",
     "WorkflowHandle",
     "WorkflowIdConflictPolicy",
     "WorkflowIdReusePolicy",
     "WorkflowInfo",
     "WorkflowStatus",
+    "WorkflowUpdateHandle",
 ]

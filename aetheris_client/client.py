@@ -36,18 +36,25 @@ from aetheris_client.definition import (
     workflow_name,
 )
 from aetheris_client.descriptions import ListFilter, WorkflowInfo
-from aetheris_client.enums import WorkflowIdConflictPolicy, WorkflowIdReusePolicy
+from aetheris_client.enums import (
+    UpdateStage,
+    WorkflowIdConflictPolicy,
+    WorkflowIdReusePolicy,
+)
 from aetheris_client.handle import WorkflowHandle
 from aetheris_client.interceptor import (
     ClientInterceptor,
     ClientOutbound,
     ListWorkflowsInput,
+    StartedWorkflow,
     StartWorkflowInput,
+    UpdateWithStartInput,
 )
 from aetheris_client.operator_client import OperatorClient
 from aetheris_client.options import check_arguments, check_names, check_options
 from aetheris_client.retry import RetryPolicy, check_retry_policy
 from aetheris_client.rpc_outbound import ClientConfig, RpcOutbound
+from aetheris_client.update_handle import WorkflowUpdateHandle, update_input, within
 from aetheris_client.watch import RESULT_WAIT_TIMEOUT, RunWatcher
 
 DEFAULT_ADDRESS: Final = "localhost:7233"
@@ -104,6 +111,44 @@ class StartOptions(RunOptions, total=False):
 
 
 _START_OPTIONS: Final = StartOptions.__required_keys__ | StartOptions.__optional_keys__
+
+
+class WithStartWorkflowOperation:
+    """The start of an update with start: a run of this workflow, unless an open one is used.
+
+    For one call. `id_conflict_policy` must be among the options: FAIL or USE_EXISTING.
+    """
+
+    def __init__(
+        self,
+        workflow: str | type[Any] | Callable[..., object],
+        *args: object,
+        **options: Unpack[StartOptions],
+    ) -> None:
+        """Args:
+        workflow: A workflow's run method, its class or its name.
+        args: The run method's arguments.
+        options: See StartOptions.
+        """
+        self.workflow = workflow
+        self.args = args
+        self.options = options
+        self._handle: WorkflowHandle[Any] | None = None
+
+    def note_started(self, handle: WorkflowHandle[Any]) -> None:
+        """The call has returned."""
+        self._handle = handle
+
+    @property
+    def workflow_handle(self) -> WorkflowHandle[Any]:
+        """The run that was started or used.
+
+        Raises:
+            RuntimeError: No call with this operation has returned.
+        """
+        if self._handle is None:
+            raise RuntimeError("the update with start has not returned")
+        return self._handle
 
 
 class Client:
@@ -351,6 +396,149 @@ class Client:
         handle = await self._start(workflow, args, cast(StartOptions, options), RESULT_WAIT_TIMEOUT)
         return await handle.result()
 
+    @overload
+    async def execute_update_with_start_workflow(
+        self,
+        update: Callable[[Any, Unpack[Ts]], Awaitable[Result]],
+        *args: *Ts,
+        start_workflow_operation: WithStartWorkflowOperation,
+        update_id: str | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> Result: ...
+    @overload
+    async def execute_update_with_start_workflow(
+        self,
+        update: Callable[[Any, Unpack[Ts]], Result],
+        *args: *Ts,
+        start_workflow_operation: WithStartWorkflowOperation,
+        update_id: str | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> Result: ...
+    @overload
+    async def execute_update_with_start_workflow(
+        self,
+        update: str,
+        *args: object,
+        start_workflow_operation: WithStartWorkflowOperation,
+        update_id: str | None = ...,
+        result_type: object = ...,
+        timeout: timedelta | None = ...,
+    ) -> Any: ...
+    async def execute_update_with_start_workflow(
+        self,
+        update: NameReference,
+        *args: Any,
+        start_workflow_operation: WithStartWorkflowOperation,
+        update_id: str | None = None,
+        result_type: object = None,
+        timeout: timedelta | None = None,
+    ) -> Any:
+        """Start a run, or find the open one, ask it for an update, and wait for its outcome.
+
+        A run that is started gets the update along with its first workflow task. For the rest see
+        `WorkflowHandle.execute_update`.
+
+        Raises:
+            WorkflowAlreadyStartedError: A run has the id, and the policies forbid this.
+        """
+        handle = await self._update_with_start(
+            update,
+            args,
+            start_workflow_operation,
+            UpdateStage.COMPLETED,
+            update_id,
+            result_type,
+            timeout,
+        )
+        return await handle.result()
+
+    @overload
+    async def start_update_with_start_workflow(
+        self,
+        update: Callable[[Any, Unpack[Ts]], Awaitable[Result]],
+        *args: *Ts,
+        start_workflow_operation: WithStartWorkflowOperation,
+        wait_for_stage: UpdateStage,
+        update_id: str | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> WorkflowUpdateHandle[Result]: ...
+    @overload
+    async def start_update_with_start_workflow(
+        self,
+        update: Callable[[Any, Unpack[Ts]], Result],
+        *args: *Ts,
+        start_workflow_operation: WithStartWorkflowOperation,
+        wait_for_stage: UpdateStage,
+        update_id: str | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> WorkflowUpdateHandle[Result]: ...
+    @overload
+    async def start_update_with_start_workflow(
+        self,
+        update: str,
+        *args: object,
+        start_workflow_operation: WithStartWorkflowOperation,
+        wait_for_stage: UpdateStage,
+        update_id: str | None = ...,
+        result_type: object = ...,
+        timeout: timedelta | None = ...,
+    ) -> WorkflowUpdateHandle[Any]: ...
+    async def start_update_with_start_workflow(
+        self,
+        update: NameReference,
+        *args: Any,
+        start_workflow_operation: WithStartWorkflowOperation,
+        wait_for_stage: UpdateStage,
+        update_id: str | None = None,
+        result_type: object = None,
+        timeout: timedelta | None = None,
+    ) -> WorkflowUpdateHandle[Any]:
+        """The same, until the update has come that far: see `WorkflowHandle.start_update`."""
+        return await self._update_with_start(
+            update,
+            args,
+            start_workflow_operation,
+            wait_for_stage,
+            update_id,
+            result_type,
+            timeout,
+        )
+
+    async def _update_with_start(
+        self,
+        update: NameReference,
+        args: tuple[object, ...],
+        operation: WithStartWorkflowOperation,
+        stage: UpdateStage,
+        update_id: str | None,
+        result_type: object,
+        timeout: timedelta | None,
+    ) -> WorkflowUpdateHandle[Any]:
+        check_options("update", update_id=update_id, wait_for_stage=stage, timeout=timeout)
+        start, workflow_result = self._start_input(
+            "WithStartWorkflowOperation",
+            operation.workflow,
+            operation.args,
+            cast(StartOptions, dict(operation.options)),
+            None,
+        )
+        request, annotated_result = update_input(update, args, stage, update_id, start.id)
+        started, progress = await within(
+            timeout,
+            request.update_id,
+            self._calls.update_with_start_workflow(UpdateWithStartInput(start, request)),
+        )
+        operation.note_started(self._handle_of(start.id, started, workflow_result))
+        return WorkflowUpdateHandle(
+            request.update_id,
+            start.id,
+            progress.run_id,
+            self._calls,
+            self.data_converter,
+            result_type=result_type if result_type is not None else annotated_result,
+            known_outcome=progress.outcome,
+        )
+
     def get_workflow_handle(
         self,
         workflow_id: str,
@@ -402,6 +590,19 @@ class Client:
         result_wait_timeout: timedelta | None,
     ) -> WorkflowHandle[Any]:
         call = "execute_workflow" if result_wait_timeout is not None else "start_workflow"
+        request, result_type = self._start_input(call, workflow, args, options, result_wait_timeout)
+        started = await self._calls.start_workflow(request)
+        return self._handle_of(request.id, started, result_type)
+
+    def _start_input(
+        self,
+        call: str,
+        workflow: NameReference,
+        args: tuple[object, ...],
+        options: StartOptions,
+        result_wait_timeout: timedelta | None,
+    ) -> tuple[StartWorkflowInput, object]:
+        """The call for a start, and a hint for the run's result."""
         check_names(call, options, _START_OPTIONS, StartOptions.__required_keys__)
         check_options(call, **options)
         check_retry_policy(call, options.get("retry_policy"))
@@ -410,23 +611,26 @@ class Client:
         signal = _start_signal(call, options)
         name = workflow_name(workflow)
         arg_types, annotated_result = types_of_call(run_method(workflow), len(args))
-        started = await self._calls.start_workflow(
-            StartWorkflowInput(
-                workflow=name,
-                args=args,
-                arg_types=arg_types,
-                result_wait_timeout=result_wait_timeout,
-                **signal,
-                **cast(Any, {k: v for k, v in options.items() if v is not None}),
-            )
+        request = StartWorkflowInput(
+            workflow=name,
+            args=args,
+            arg_types=arg_types,
+            result_wait_timeout=result_wait_timeout,
+            **signal,
+            **cast(Any, {k: v for k, v in options.items() if v is not None}),
         )
+        return request, hint if hint is not None else annotated_result
+
+    def _handle_of(
+        self, workflow_id: str, started: StartedWorkflow, result_type: object
+    ) -> WorkflowHandle[Any]:
         return WorkflowHandle(
-            options["id"],
+            workflow_id,
             started.run_id,
             self._calls,
             self._watcher,
             self.data_converter,
-            result_type=hint if hint is not None else annotated_result,
+            result_type=result_type,
             first_execution_run_id=started.first_execution_run_id or None,
             is_new=started.is_new,
             known_result=started.result,

@@ -6,8 +6,8 @@ the client that reads them. The client never imports the worker SDK: it asks for
 - Its method under `@workflow.run` carries WORKFLOW_RUN (true), and, once the class is decorated,
   the class's WORKFLOW_DEFINITION as well: so both the class and `Class.run` name a workflow. No two
   decorated classes share a run method.
-- Methods under `@workflow.signal` and `@workflow.query` carry SIGNAL_DEFINITION and
-  QUERY_DEFINITION: objects with `name`.
+- Methods under `@workflow.signal`, `@workflow.query` and `@workflow.update` carry
+  SIGNAL_DEFINITION, QUERY_DEFINITION and UPDATE_DEFINITION: objects with `name`.
 """
 
 import inspect
@@ -20,6 +20,7 @@ WORKFLOW_DEFINITION = "__aetheris_workflow_definition__"
 WORKFLOW_RUN = "__aetheris_workflow_run__"
 SIGNAL_DEFINITION = "__aetheris_signal_definition__"
 QUERY_DEFINITION = "__aetheris_query_definition__"
+UPDATE_DEFINITION = "__aetheris_update_definition__"
 
 NameReference = str | Callable[..., object]
 
@@ -42,6 +43,11 @@ def signal_name(signal: NameReference) -> str:
 def query_name(query: NameReference) -> str:
     """The query that a name or a decorated method stands for; TypeError if it is neither."""
     return _name(query, QUERY_DEFINITION, "a query", "@workflow.query")
+
+
+def update_name(update: NameReference) -> str:
+    """The update that a name or a decorated method stands for; TypeError if it is neither."""
+    return _name(update, UPDATE_DEFINITION, "an update", "@workflow.update")
 
 
 def run_method(workflow: NameReference) -> Callable[..., object] | None:

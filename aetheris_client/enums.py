@@ -42,6 +42,17 @@ class QueryRejectCondition(StrEnum):
     NOT_COMPLETED_CLEANLY = "NOT_COMPLETED_CLEANLY"
 
 
+class UpdateStage(StrEnum):
+    """How far an update has come."""
+
+    ADMITTED = "ADMITTED"
+    """The server has it, in memory alone."""
+    ACCEPTED = "ACCEPTED"
+    """Its validator let it pass; that is in the history."""
+    COMPLETED = "COMPLETED"
+    """It has an outcome: a result, a failure, or a rejection."""
+
+
 class PendingActivityState(StrEnum):
     """Where an open activity stands."""
 

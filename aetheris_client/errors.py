@@ -10,6 +10,7 @@
     │   ├── ActivityError                an activity did not complete; the cause says why
     │   └── ChildWorkflowError           a child did not complete; the cause says why
     ├── WorkflowFailedError              the awaited run did not complete; the cause says why
+    ├── WorkflowUpdateFailedError        the awaited update was rejected, or failed
     ├── WorkflowContinuedAsNewError      the awaited run goes on as another one
     ├── PayloadConversionError
     │   ├── PayloadEncodeError           a value has no encoding
@@ -26,6 +27,9 @@
         ├── TaskNotFoundError            the task was completed, timed out, or given away
         ├── QueryFailedError             the run's code could not answer
         ├── QueryRejectedError           refused for the run's status, as asked
+        ├── UpdateNotFoundError          the run has no update of that id
+        ├── UpdateLimitError             the run takes no more updates, at all or for now
+        ├── WorkflowNotReadyError        the run's code does not run now
         ├── UnavailableError             no server answers; the same request may succeed later
         │   └── NotReadyError            nobody answered in time: perhaps no worker polls
         └── DeadlineExceededError        the call's time was up
@@ -231,6 +235,25 @@ class WorkflowFailedError(AetherisError):
         return self.__cause__
 
 
+class WorkflowUpdateFailedError(AetherisError):
+    """The awaited update was rejected, or failed."""
+
+    def __init__(
+        self, workflow_id: str, run_id: str, update_id: str, cause: BaseException | None
+    ) -> None:
+        because = f": {cause}" if cause is not None else ""
+        super().__init__(f"update {update_id!r} of workflow {workflow_id!r} failed{because}")
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.update_id = update_id
+        self.__cause__ = cause
+
+    @property
+    def cause(self) -> BaseException | None:
+        """Why: one of the FailureErrors."""
+        return self.__cause__
+
+
 class WorkflowContinuedAsNewError(AetherisError):
     """The awaited run goes on as `new_run_id`; raised only to who does not follow runs."""
 
@@ -413,6 +436,42 @@ class QueryRejectedError(RpcError):
     def __init__(self, status: str) -> None:
         super().__init__(f"query rejected: the run's status is {status}")
         self.status = status
+
+
+class UpdateNotFoundError(RpcError):
+    """The run has no such update; one that was only admitted may have been forgotten."""
+
+    code = "NOT_FOUND"
+
+    def __init__(self, workflow_id: str, run_id: str, update_id: str) -> None:
+        super().__init__(f"workflow {workflow_id!r} run {run_id!r} has no update {update_id!r}")
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.update_id = update_id
+
+
+class UpdateLimitError(RpcError):
+    """The run takes no more updates, at all or for now. `reason` is for people."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, workflow_id: str, run_id: str, reason: str) -> None:
+        super().__init__(f"workflow {workflow_id!r} run {run_id!r} takes no update: {reason}")
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.reason = reason
+
+
+class WorkflowNotReadyError(RpcError):
+    """The run's code does not run now. `reason` is for people."""
+
+    code = "FAILED_PRECONDITION"
+
+    def __init__(self, workflow_id: str, run_id: str, reason: str) -> None:
+        super().__init__(f"workflow {workflow_id!r} run {run_id!r} is not ready: {reason}")
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.reason = reason
 
 
 class UnavailableError(RpcError):

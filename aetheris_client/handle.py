@@ -1,6 +1,6 @@
 """A run in the client's hands: steer it, watch it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 
@@ -9,7 +9,7 @@ from aetheris.api.v1.workflow_service_pb2 import WorkflowResult
 from aetheris_client.converter import DataConverter
 from aetheris_client.definition import NameReference, query_name, signal_name, types_of_call
 from aetheris_client.descriptions import WorkflowDescription
-from aetheris_client.enums import QueryRejectCondition
+from aetheris_client.enums import QueryRejectCondition, UpdateStage
 from aetheris_client.interceptor import (
     CancelWorkflowInput,
     ClientOutbound,
@@ -22,6 +22,7 @@ from aetheris_client.interceptor import (
     new_request_id,
 )
 from aetheris_client.options import check_options
+from aetheris_client.update_handle import WorkflowUpdateHandle, update_input, within
 from aetheris_client.watch import RunWatcher
 
 Result = TypeVar("Result")
@@ -37,9 +38,9 @@ class WorkflowHandle(Generic[Result]):
     """One workflow id, and the run of it that was started or named.
 
     Watching (result, history, describe) is about that run; the newest, where none is named.
-    Steering (signal, query, cancel, terminate; pause) goes to the newest run of the id, so that it
-    reaches a workflow that has continued as new. A handle of a start steers the chain that it
-    started, or found, and no other that has the id later; one that was asked for by run id, that
+    Steering (signal, query, update, cancel, terminate; pause) goes to the newest run of the id, so
+    that it reaches a workflow that has continued as new. A handle of a start steers the chain that
+    it started, or found, and no other that has the id later; one that was asked for by run id, that
     run alone.
 
     Attributes:
@@ -277,6 +278,148 @@ class WorkflowHandle(Generic[Result]):
                 arg_types,
                 first_execution_run_id=self._chain,
             )
+        )
+
+    @overload
+    async def execute_update(
+        self,
+        update: Callable[[Any, Unpack[Ts]], Awaitable[Answer]],
+        *args: *Ts,
+        update_id: str | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> Answer: ...
+    @overload
+    async def execute_update(
+        self,
+        update: Callable[[Any, Unpack[Ts]], Answer],
+        *args: *Ts,
+        update_id: str | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> Answer: ...
+    @overload
+    async def execute_update(
+        self,
+        update: str,
+        *args: object,
+        update_id: str | None = ...,
+        result_type: object = ...,
+        timeout: timedelta | None = ...,
+    ) -> Any: ...
+    async def execute_update(
+        self,
+        update: NameReference,
+        *args: Any,
+        update_id: str | None = None,
+        result_type: object = None,
+        timeout: timedelta | None = None,
+    ) -> Any:
+        """Ask the run's code for an update, and wait for its outcome: what its handler returned.
+
+        Args:
+            update: A handler method, or its name.
+            args: Its arguments.
+            update_id: Makes it happen once, however often it is asked for; a new one where None.
+            result_type: A hint for the result of an update that is given by name.
+            timeout: How long to wait; None waits for as long as it takes.
+
+        Raises:
+            WorkflowUpdateFailedError: It was rejected, or failed; the cause says why.
+            WorkflowNotFoundError: There is no such run.
+            WorkflowClosedError: It has closed.
+            UpdateLimitError: It takes no more updates, at all or for now.
+            WorkflowNotReadyError: Its code does not run now.
+            DeadlineExceededError: There was no outcome after `timeout`.
+        """
+        handle = await self._update(
+            update, args, UpdateStage.COMPLETED, update_id, result_type, timeout
+        )
+        return await handle.result()
+
+    @overload
+    async def start_update(
+        self,
+        update: Callable[[Any, Unpack[Ts]], Awaitable[Answer]],
+        *args: *Ts,
+        wait_for_stage: UpdateStage,
+        update_id: str | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> WorkflowUpdateHandle[Answer]: ...
+    @overload
+    async def start_update(
+        self,
+        update: Callable[[Any, Unpack[Ts]], Answer],
+        *args: *Ts,
+        wait_for_stage: UpdateStage,
+        update_id: str | None = ...,
+        timeout: timedelta | None = ...,
+    ) -> WorkflowUpdateHandle[Answer]: ...
+    @overload
+    async def start_update(
+        self,
+        update: str,
+        *args: object,
+        wait_for_stage: UpdateStage,
+        update_id: str | None = ...,
+        result_type: object = ...,
+        timeout: timedelta | None = ...,
+    ) -> WorkflowUpdateHandle[Any]: ...
+    async def start_update(
+        self,
+        update: NameReference,
+        *args: Any,
+        wait_for_stage: UpdateStage,
+        update_id: str | None = None,
+        result_type: object = None,
+        timeout: timedelta | None = None,
+    ) -> WorkflowUpdateHandle[Any]:
+        """Ask the run's code for an update, and wait until it has come that far: see UpdateStage.
+
+        An update that was rejected is an outcome: the handle's `result` raises it. For the rest see
+        `execute_update`.
+        """
+        return await self._update(update, args, wait_for_stage, update_id, result_type, timeout)
+
+    def get_update_handle(
+        self, update_id: str, *, result_type: object = None
+    ) -> WorkflowUpdateHandle[Any]:
+        """A handle on an update that was asked for elsewhere; asks no server.
+
+        Args:
+            update_id: Of the update.
+            result_type: A hint for its result.
+        """
+        check_options("get_update_handle", update_id=update_id)
+        return WorkflowUpdateHandle(
+            update_id,
+            self.id,
+            self.run_id,
+            self._calls,
+            self._converter,
+            result_type=result_type,
+        )
+
+    async def _update(
+        self,
+        update: NameReference,
+        args: tuple[object, ...],
+        stage: UpdateStage,
+        update_id: str | None,
+        result_type: object,
+        timeout: timedelta | None,
+    ) -> WorkflowUpdateHandle[Any]:
+        check_options("update", update_id=update_id, wait_for_stage=stage, timeout=timeout)
+        request, annotated_result = update_input(
+            update, args, stage, update_id, self.id, self._steered_run_id, self._chain
+        )
+        progress = await within(timeout, request.update_id, self._calls.update_workflow(request))
+        return WorkflowUpdateHandle(
+            request.update_id,
+            self.id,
+            progress.run_id,
+            self._calls,
+            self._converter,
+            result_type=result_type if result_type is not None else annotated_result,
+            known_outcome=progress.outcome,
         )
 
     async def cancel(self, *, reason: str = "", request_id: str | None = None) -> None:

@@ -18,10 +18,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from aetheris.api.v1.common_pb2 import Payload
+from aetheris.api.v1.history_pb2 import UpdateOutcome
 from aetheris.api.v1.workflow_service_pb2 import WorkflowResult
 from aetheris_client.descriptions import ListFilter, WorkflowDescription, WorkflowInfo
 from aetheris_client.enums import (
     QueryRejectCondition,
+    UpdateStage,
     WorkflowIdConflictPolicy,
     WorkflowIdReusePolicy,
 )
@@ -126,6 +128,52 @@ class QueryWorkflowInput:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateWorkflowInput:
+    """Ask for an update of a run, and wait until it has come that far."""
+
+    id: str
+    run_id: str
+    update: str
+    args: tuple[object, ...]
+    update_id: str
+    wait_stage: UpdateStage
+    first_execution_run_id: str = ""
+    arg_types: Sequence[object] = ()
+    headers: Headers = field(default_factory=_no_headers)
+
+
+@dataclass(frozen=True, slots=True)
+class PollUpdateInput:
+    """Wait until an update that was asked for before has come that far."""
+
+    id: str
+    run_id: str
+    update_id: str
+    wait_stage: UpdateStage
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateProgress:
+    """An update that has come as far as it was waited for.
+
+    Attributes:
+        run_id: The run that has it.
+        outcome: None where it has none yet.
+    """
+
+    run_id: str
+    outcome: UpdateOutcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateWithStartInput:
+    """Start a run, or find the open one, and ask for an update of it."""
+
+    start: StartWorkflowInput
+    update: UpdateWorkflowInput
+
+
+@dataclass(frozen=True, slots=True)
 class CancelWorkflowInput:
     """Ask a run to cancel."""
 
@@ -198,6 +246,17 @@ class ClientOutbound:
 
     async def query_workflow(self, request: QueryWorkflowInput) -> object:
         return await self.next.query_workflow(request)
+
+    async def update_workflow(self, request: UpdateWorkflowInput) -> UpdateProgress:
+        return await self.next.update_workflow(request)
+
+    async def poll_workflow_update(self, request: PollUpdateInput) -> UpdateProgress:
+        return await self.next.poll_workflow_update(request)
+
+    async def update_with_start_workflow(
+        self, request: UpdateWithStartInput
+    ) -> tuple[StartedWorkflow, UpdateProgress]:
+        return await self.next.update_with_start_workflow(request)
 
     async def cancel_workflow(self, request: CancelWorkflowInput) -> None:
         await self.next.cancel_workflow(request)

@@ -20,6 +20,7 @@ from typing import Any, Final
 from aetheris_client.enums import (
     QueryRejectCondition,
     TaskQueueType,
+    UpdateStage,
     WorkflowIdConflictPolicy,
     WorkflowIdReusePolicy,
     WorkflowStatus,
@@ -147,6 +148,8 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "task_queue_type": _member(TaskQueueType),
     "task_timeout": _DURATION,
     "timeout": _DURATION,
+    "update_id": _TEXT,
+    "wait_for_stage": _member(UpdateStage),
     "workflow_id": _TEXT,
     "workflow_type": _TEXT,
 }

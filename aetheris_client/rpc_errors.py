@@ -32,6 +32,9 @@ _BY_DETAIL: Final[Mapping[str, tuple[type[Message], Callable[..., errors.RpcErro
         (details.TaskNotFoundDetail, errors.TaskNotFoundError),
         (details.QueryFailedDetail, errors.QueryFailedError),
         (details.QueryRejectedDetail, errors.QueryRejectedError),
+        (details.UpdateNotFoundDetail, errors.UpdateNotFoundError),
+        (details.UpdateLimitDetail, errors.UpdateLimitError),
+        (details.WorkflowNotReadyDetail, errors.WorkflowNotReadyError),
         (details.NotReadyDetail, errors.NotReadyError),
     )
 }

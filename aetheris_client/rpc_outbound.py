@@ -38,13 +38,18 @@ from aetheris_client.interceptor import (
     Headers,
     ListWorkflowsInput,
     PauseWorkflowInput,
+    PollUpdateInput,
     QueryWorkflowInput,
     SignalWorkflowInput,
     StartedWorkflow,
     StartWorkflowInput,
     TerminateWorkflowInput,
     UnpauseWorkflowInput,
+    UpdateProgress,
+    UpdateWithStartInput,
+    UpdateWorkflowInput,
 )
+from aetheris_client.rpc_updates import UpdateCalls
 from aetheris_client.search_attributes import to_search_attributes
 
 # Seconds for each question about a query that nobody answered.
@@ -73,6 +78,7 @@ class RpcOutbound(ClientOutbound):
         self._connection = connection
         self._config = config
         self._timeout = config.rpc_timeout.total_seconds()
+        self._updates = UpdateCalls(connection, config.namespace, config.identity, config.converter)
 
     async def start_workflow(self, request: StartWorkflowInput) -> StartedWorkflow:
         message = await self._start_request(request)
@@ -99,6 +105,24 @@ class RpcOutbound(ClientOutbound):
         result = response.result if response.HasField("result") else None
         first_run_id = response.first_execution_run_id
         return StartedWorkflow(response.run_id, response.started, result, first_run_id)
+
+    async def update_workflow(self, request: UpdateWorkflowInput) -> UpdateProgress:
+        return await self._updates.update(request)
+
+    async def poll_workflow_update(self, request: PollUpdateInput) -> UpdateProgress:
+        return await self._updates.poll(request)
+
+    async def update_with_start_workflow(
+        self, request: UpdateWithStartInput
+    ) -> tuple[StartedWorkflow, UpdateProgress]:
+        start = await self._start_request(request.start)
+        response, progress = await self._updates.update_with_start(start, request.update)
+        started = StartedWorkflow(
+            response.start.run_id,
+            response.start.started,
+            first_execution_run_id=response.start.first_execution_run_id,
+        )
+        return started, progress
 
     async def _start_request(self, request: StartWorkflowInput) -> StartWorkflowRequest:
         message = StartWorkflowRequest(

@@ -13,6 +13,9 @@
     │   ├── TaskNotFoundError           the task was completed, timed out, or given to somebody else
     │   ├── QueryFailedError            the run's code could not answer
     │   ├── QueryRejectedError          the caller asked to be refused for this status
+    │   ├── UpdateNotFoundError         the run has no update of that id
+    │   ├── UpdateLimitError            the run takes no more updates, at all or for now
+    │   ├── WorkflowNotReadyError       the run's code does not run now
     │   └── NotAPeerError               an internal service was called by no host of this cluster
     ├── RunUnreadableError              what is stored of a run cannot be used, now or later
     │   ├── BrokenLogError              a record is missing, altered or out of place
@@ -130,6 +133,36 @@ class QueryRejectedError(RequestError):
     def __init__(self, status: str) -> None:
         super().__init__(f"query rejected: the run's status is {status}")
         self.status = status
+
+
+class UpdateNotFoundError(RequestError):
+    """The run has no update of that id."""
+
+    def __init__(self, workflow_id: str, run_id: str, update_id: str) -> None:
+        super().__init__(f"workflow {workflow_id!r} run {run_id!r} has no update {update_id!r}")
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.update_id = update_id
+
+
+class UpdateLimitError(RequestError):
+    """The run takes no more updates, at all or for now; `reason` says which limit it has met."""
+
+    def __init__(self, workflow_id: str, run_id: str, reason: str) -> None:
+        super().__init__(f"workflow {workflow_id!r} run {run_id!r} takes no update: {reason}")
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.reason = reason
+
+
+class WorkflowNotReadyError(RequestError):
+    """The run's code does not run now; `reason` says why."""
+
+    def __init__(self, workflow_id: str, run_id: str, reason: str) -> None:
+        super().__init__(f"workflow {workflow_id!r} run {run_id!r} is not ready: {reason}")
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.reason = reason
 
 
 class NotAPeerError(RequestError):

@@ -1,7 +1,9 @@
 # ruff: noqa: N802 - gRPC names the methods
 """WorkflowService: what clients call."""
 
+from collections.abc import Coroutine
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -27,7 +29,9 @@ from aetheris_server.storage.executions import ExecutionFilter
 
 __all__ = ["WorkflowServicer"]
 
-_DEFAULT_RESULT_WAIT_SECONDS = 20.0
+R = TypeVar("R")
+
+_DEFAULT_WAIT_SECONDS = 20.0
 
 
 class WorkflowServicer(PassingServicer):
@@ -101,9 +105,51 @@ class WorkflowServicer(PassingServicer):
         asked = (
             to_seconds(request.wait_timeout)
             if request.HasField("wait_timeout")
-            else _DEFAULT_RESULT_WAIT_SECONDS
+            else _DEFAULT_WAIT_SECONDS
         )
         return await self._poll_result(namespace_id, request, asked, context)
+
+    async def UpdateWorkflow(
+        self, request: pb.UpdateWorkflowRequest, context: CallContext
+    ) -> pb.UpdateWorkflowResponse:
+        checks.check_update_workflow(request, self.limits)
+        namespace_id = await self.namespaces.id_of(request.namespace)
+        _name_update(request)
+        wait = _bound_wait(request, context)
+        return await self._waited(
+            self.history.call(table.UPDATE_WORKFLOW, namespace_id, request), wait
+        )
+
+    async def PollWorkflowUpdate(
+        self, request: pb.PollWorkflowUpdateRequest, context: CallContext
+    ) -> pb.PollWorkflowUpdateResponse:
+        checks.check_poll_workflow_update(request, self.limits)
+        namespace_id = await self.namespaces.id_of(request.namespace)
+        wait = _bound_wait(request, context)
+        return await self._waited(
+            self.history.call(table.POLL_WORKFLOW_UPDATE, namespace_id, request), wait
+        )
+
+    async def UpdateWithStartWorkflow(
+        self, request: pb.UpdateWithStartWorkflowRequest, context: CallContext
+    ) -> pb.UpdateWithStartWorkflowResponse:
+        checks.check_update_with_start_workflow(request, self.limits)
+        namespace_id = await self.namespaces.id_of(request.namespace)
+        request.start.request_id = request.start.request_id or new_request_id()
+        _name_update(request.update)
+        wait = _bound_wait(request.update, context)
+        return await self._waited(
+            self.history.call(table.UPDATE_WITH_START_WORKFLOW, namespace_id, request), wait
+        )
+
+    async def _waited(self, call: Coroutine[Any, Any, R], wait: float) -> R:
+        response = await self._gate.run(call, wait + SLACK_SECONDS)
+        if response is not None:
+            return response
+        # An empty answer would say nothing of how far the update has come.
+        if self._gate.is_draining:
+            raise DrainingError
+        raise UnavailableError("the run's host has not answered")
 
     async def ListWorkflows(
         self, request: pb.ListWorkflowsRequest, context: CallContext
@@ -187,6 +233,24 @@ class WorkflowServicer(PassingServicer):
             if wanted.HasField("latest_start_time")
             else None,
         )
+
+
+def _name_update(request: pb.UpdateWorkflowRequest) -> None:
+    request.request.update_id = request.request.update_id or new_request_id()
+
+
+def _bound_wait(
+    request: pb.UpdateWorkflowRequest | pb.PollWorkflowUpdateRequest, context: CallContext
+) -> float:
+    """The seconds that history may wait, which the request tells it."""
+    asked = (
+        to_seconds(request.wait_timeout)
+        if request.HasField("wait_timeout")
+        else _DEFAULT_WAIT_SECONDS
+    )
+    wait = bounded_wait(asked, table.LONGEST_WAIT, context)
+    set_seconds(request.wait_timeout, wait)
+    return wait
 
 
 def _to_datetime(time: Timestamp) -> datetime:

@@ -32,6 +32,8 @@ from aetheris_server.history.api.signal_workflow import signal_workflow
 from aetheris_server.history.api.start_tasks import release_tasks, start_tasks
 from aetheris_server.history.api.start_workflow import start_workflow
 from aetheris_server.history.api.terminate_workflow import terminate_workflow
+from aetheris_server.history.api.update_with_start import update_with_start_workflow
+from aetheris_server.history.api.update_workflow import poll_workflow_update, update_workflow
 from aetheris_server.history.calls.answering import answer_calls
 from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.state.run import KIND
@@ -64,6 +66,9 @@ _serve(table.UNPAUSE_WORKFLOW, unpause_workflow)
 _serve(table.DESCRIBE_WORKFLOW, describe_workflow)
 _serve(table.GET_WORKFLOW_HISTORY, get_workflow_history)
 _serve(table.POLL_WORKFLOW_RESULT, poll_workflow_result)
+_serve(table.UPDATE_WORKFLOW, update_workflow)
+_serve(table.POLL_WORKFLOW_UPDATE, poll_workflow_update)
+_serve(table.UPDATE_WITH_START_WORKFLOW, update_with_start_workflow)
 _serve(table.RESPOND_WORKFLOW_TASK_COMPLETED, respond_workflow_task_completed)
 _serve(table.RESPOND_WORKFLOW_TASK_FAILED, respond_workflow_task_failed)
 _serve(table.RESPOND_QUERY_TASK_COMPLETED, respond_query_task_completed)

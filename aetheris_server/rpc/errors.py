@@ -41,9 +41,12 @@ from aetheris_server.errors import (
     UnavailableError,
     UnknownRecordError,
     UnstorableError,
+    UpdateLimitError,
+    UpdateNotFoundError,
     WorkflowAlreadyStartedError,
     WorkflowClosedError,
     WorkflowNotFoundError,
+    WorkflowNotReadyError,
 )
 from aetheris_server.telemetry import get_logger
 
@@ -111,6 +114,9 @@ _TABLE: Sequence[tuple[type[AetherisError], StatusCode, type[Message] | None]] =
     (TaskNotFoundError, StatusCode.NOT_FOUND, public.TaskNotFoundDetail),
     (QueryFailedError, StatusCode.INVALID_ARGUMENT, public.QueryFailedDetail),
     (QueryRejectedError, StatusCode.FAILED_PRECONDITION, public.QueryRejectedDetail),
+    (UpdateNotFoundError, StatusCode.NOT_FOUND, public.UpdateNotFoundDetail),
+    (UpdateLimitError, StatusCode.RESOURCE_EXHAUSTED, public.UpdateLimitDetail),
+    (WorkflowNotReadyError, StatusCode.FAILED_PRECONDITION, public.WorkflowNotReadyDetail),
     (BrokenLogError, StatusCode.DATA_LOSS, internal.BrokenLogDetail),
     (UnknownRecordError, StatusCode.DATA_LOSS, internal.UnknownRecordDetail),
     (ShardNotOwnedError, StatusCode.UNAVAILABLE, internal.ShardNotOwnedDetail),

@@ -47,6 +47,7 @@ __all__ = [
     "POLL_ACTIVITY_TASKS",
     "POLL_WORKFLOW_RESULT",
     "POLL_WORKFLOW_TASKS",
+    "POLL_WORKFLOW_UPDATE",
     "QUERY_WORKFLOW",
     "RECORD_ACTIVITY_TASK_HEARTBEAT",
     "RESPOND_ACTIVITY_TASK_CANCELLED",
@@ -61,6 +62,8 @@ __all__ = [
     "START_WORKFLOW",
     "TERMINATE_WORKFLOW",
     "UNPAUSE_WORKFLOW",
+    "UPDATE_WITH_START_WORKFLOW",
+    "UPDATE_WORKFLOW",
     "FrontendMethod",
     "HistoryMethod",
     "MatchingMethod",
@@ -167,17 +170,24 @@ _FIELDS = {
 
 
 def _of_workflow(
-    request: type[Q], response: type[R], *, key_of: Callable[[str, Q], tuple[str, str]]
+    request: type[Q],
+    response: type[R],
+    *,
+    key_of: Callable[[str, Q], tuple[str, str]],
+    waits: bool = False,
 ) -> RunMethod[Q, R]:
-    return _add_history(request, response, False, key_of, CALL_TIMEOUT)
+    return _add_history(request, response, False, key_of, _timeout_of(waits=waits))
+
+
+def _timeout_of(*, waits: bool) -> float:
+    return LONGEST_WAIT + _WAIT_SLACK if waits else CALL_TIMEOUT
 
 
 def _of_execution(request: type[Q], response: type[R], *, waits: bool = False) -> RunMethod[Q, R]:
     def key_of(namespace_id: str, request: Any) -> tuple[str, str]:
         return namespace_id, request.workflow_execution.workflow_id
 
-    timeout = LONGEST_WAIT + _WAIT_SLACK if waits else CALL_TIMEOUT
-    return _add_history(request, response, False, key_of, timeout)
+    return _add_history(request, response, False, key_of, _timeout_of(waits=waits))
 
 
 def _of_task(request: type[Q], response: type[R]) -> TaskMethod[Q, R]:
@@ -265,6 +275,19 @@ GET_WORKFLOW_HISTORY = _of_execution(
 )
 POLL_WORKFLOW_RESULT = _of_execution(
     workflow.PollWorkflowResultRequest, workflow.PollWorkflowResultResponse, waits=True
+)
+
+UPDATE_WORKFLOW = _of_execution(
+    workflow.UpdateWorkflowRequest, workflow.UpdateWorkflowResponse, waits=True
+)
+POLL_WORKFLOW_UPDATE = _of_execution(
+    workflow.PollWorkflowUpdateRequest, workflow.PollWorkflowUpdateResponse, waits=True
+)
+UPDATE_WITH_START_WORKFLOW = _of_workflow(
+    workflow.UpdateWithStartWorkflowRequest,
+    workflow.UpdateWithStartWorkflowResponse,
+    key_of=lambda namespace_id, request: (namespace_id, request.start.workflow_id),
+    waits=True,
 )
 
 # Of history, by the task token.

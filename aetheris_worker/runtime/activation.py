@@ -7,10 +7,10 @@ activation of the next one, since nothing that the code did then is in the histo
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aetheris.api.v1 import history_pb2
-from aetheris.api.v1.history_pb2 import HistoryEvent
+from aetheris.api.v1.history_pb2 import HistoryEvent, UpdateRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Activation:
         started: The start of the task in which the code sees them: the last of the events. None in
             the last activation of a history that does not end in a task: the code does not see it.
         is_replay: The task was completed before, so its commands are in the history.
+        updates: Those that the code accepted then.
     """
 
     events: Sequence[HistoryEvent]
@@ -30,6 +31,7 @@ class Activation:
     is_replay: bool
     _history: Sequence[HistoryEvent]
     _end: int
+    updates: list[UpdateRequest] = field(default_factory=list[UpdateRequest])
 
     @property
     def last_event_id(self) -> int:
@@ -45,19 +47,27 @@ class Activation:
                 yield event
 
 
-def activations_of(events: Sequence[HistoryEvent]) -> Iterator[Activation]:
+def activations_of(events: Sequence[HistoryEvent]) -> Sequence[Activation]:
     """Cut events that begin with the first of a run, or right after an activation cut before."""
+    activations: list[Activation] = []
     begin = 0
     last = len(events) - 1
     for index, event in enumerate(events):
-        if event.event_type != history_pb2.EVENT_TYPE_WORKFLOW_TASK_STARTED:
+        kind = event.event_type
+        if kind == history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED and activations:
+            accepted = event.workflow_execution_update_accepted_event_attributes
+            activations[-1].updates.append(accepted.accepted_request)
+        if kind != history_pb2.EVENT_TYPE_WORKFLOW_TASK_STARTED:
             continue
         is_last = index == last
         if is_last or _completes(events[index + 1]):
-            yield Activation(events[begin : index + 1], event, not is_last, events, index + 1)
+            activations.append(
+                Activation(events[begin : index + 1], event, not is_last, events, index + 1)
+            )
             begin = index + 1
     if begin <= last:
-        yield Activation(events[begin:], None, True, events, len(events))
+        activations.append(Activation(events[begin:], None, True, events, len(events)))
+    return activations
 
 
 def _completes(event: HistoryEvent) -> bool:

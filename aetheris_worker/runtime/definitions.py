@@ -9,12 +9,13 @@ import enum
 import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
 from aetheris_client.definition import (
     QUERY_DEFINITION,
     SIGNAL_DEFINITION,
+    UPDATE_DEFINITION,
     WORKFLOW_DEFINITION,
     WORKFLOW_RUN,
 )
@@ -35,15 +36,23 @@ class HandlerUnfinishedPolicy(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class HandlerDefinition:
-    """A signal or query handler: its name and the method as the class has it.
+    """A signal, query or update handler: its name and the method as the class has it.
 
     Attributes:
         name: Empty for a dynamic handler, which takes what has no handler of its own.
+        validator: Of an update: the method that may reject it; None for none.
+        description: For people.
     """
 
     name: str
     method: Function
     unfinished_policy: HandlerUnfinishedPolicy = HandlerUnfinishedPolicy.WARN_AND_ABANDON
+    validator: Function | None = None
+    description: str = ""
+
+
+def _no_handlers() -> Mapping[str, HandlerDefinition]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,8 @@ class WorkflowDefinition:
     dynamic_signal: HandlerDefinition | None = None
     dynamic_query: HandlerDefinition | None = None
     waits_for_handlers: bool = False
+    updates: Mapping[str, HandlerDefinition] = field(default_factory=_no_handlers)
+    dynamic_update: HandlerDefinition | None = None
 
     @staticmethod
     def read(
@@ -86,13 +97,18 @@ class WorkflowDefinition:
         runs: dict[str, Function] = {}
         signals: dict[str, HandlerDefinition] = {}
         queries: dict[str, HandlerDefinition] = {}
+        updates: dict[str, HandlerDefinition] = {}
+        handlers_of = {
+            SIGNAL_DEFINITION: signals,
+            QUERY_DEFINITION: queries,
+            UPDATE_DEFINITION: updates,
+        }
         for attribute, method, roles in _decorated_methods(workflow):
             for role in roles:
                 if role.attribute == WORKFLOW_RUN:
                     runs[attribute] = method
                     continue
-                handlers = signals if role.attribute == SIGNAL_DEFINITION else queries
-                _add_handler(workflow, handlers, role, method)
+                _add_handler(workflow, handlers_of[role.attribute], role, method)
         if len(runs) != 1:
             names = ", ".join(run.__qualname__ for run in runs.values())
             raise ValueError(
@@ -109,6 +125,8 @@ class WorkflowDefinition:
             signals.get(""),
             queries.get(""),
             waits_for_handlers,
+            {name: handler for name, handler in updates.items() if name},
+            updates.get(""),
         )
         setattr(workflow, WORKFLOW_DEFINITION, definition)
         setattr(definition.run, WORKFLOW_DEFINITION, definition)
@@ -162,23 +180,29 @@ def is_async(function: Function) -> bool:
 # The parts that methods of a class play.
 
 
-_KINDS: Final = {SIGNAL_DEFINITION: "signal", QUERY_DEFINITION: "query"}
+_KINDS: Final = {
+    SIGNAL_DEFINITION: "signal",
+    QUERY_DEFINITION: "query",
+    UPDATE_DEFINITION: "update",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class _Role:
     """What a decorator made of a method; `name` is empty for the run method and a dynamic handler.
 
-    An override may have another policy than what it overrides.
+    An override may have another policy, validator or description than what it overrides; where it
+    is not decorated itself, it has those.
     """
 
     attribute: str
     name: str
-    unfinished_policy: HandlerUnfinishedPolicy = field(compare=False)
+    mark: object = field(compare=False)
 
     def definition(self, method: Function) -> HandlerDefinition:
         """The method in this part, which is that of a handler."""
-        return HandlerDefinition(self.name, method, self.unfinished_policy)
+        assert isinstance(self.mark, HandlerDefinition)
+        return replace(self.mark, method=method)
 
     def __str__(self) -> str:
         match self.attribute:
@@ -210,13 +234,8 @@ class _Member:
         elif isinstance(value, (staticmethod, classmethod)):
             value = cast("staticmethod[..., object]", value).__func__
         marks = cast(Mapping[str, object], getattr(value, "__dict__", {}))
-        warns = HandlerUnfinishedPolicy.WARN_AND_ABANDON
         return tuple(
-            _Role(
-                attribute,
-                getattr(marks[attribute], "name", ""),
-                getattr(marks[attribute], "unfinished_policy", warns),
-            )
+            _Role(attribute, getattr(marks[attribute], "name", ""), marks[attribute])
             for attribute in (WORKFLOW_RUN, *_KINDS)
             if attribute in marks and not isinstance(value, type)
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVarTuple, cast
 
 from aetheris.api.v1.common_pb2 import Payloads
-from aetheris.api.v1.history_pb2 import HistoryEvent
+from aetheris.api.v1.history_pb2 import HistoryEvent, UpdateRequest
 from aetheris_client.errors import AetherisError, CancelledError, FailureError, PayloadEncodeError
 from aetheris_client.failure import to_failure
 from aetheris_client.signatures import signature_of
@@ -28,6 +28,7 @@ from aetheris_worker.runtime.machines.lifecycle import (
     FailRunCommand,
 )
 from aetheris_worker.runtime.machines.signal import AsyncFunction
+from aetheris_worker.runtime.machines.update import UpdateBox
 from aetheris_worker.runtime.queries import BUILT_IN_QUERIES, METADATA, describe_handlers
 from aetheris_worker.runtime.run import WorkflowRun
 from aetheris_worker.runtime.stack_trace import stack_trace
@@ -74,6 +75,9 @@ class WorkflowEntry:
     def let_go(self) -> None:
         """The run is taken down: refer to it no longer through what it is made of."""
         self._run.signals.on_error = None
+        updates = self._run.parts.find(UpdateBox)
+        if updates is not None:
+            updates.on_error = updates.fails_update = None
 
     def is_over(self) -> bool:
         """Nothing the code could do now would count."""
@@ -91,6 +95,24 @@ class WorkflowEntry:
     def call_soon(self, callback: Callable[[*Ts], object], *arguments: *Ts) -> None:
         """Call it in the code's own context, behind what has been asked for before."""
         self._run.loop.call_soon(callback, *arguments, context=self._context)
+
+    def judge(self, request: UpdateRequest) -> bool:
+        """Whether an update is accepted; it is not called, and nothing else runs.
+
+        Raises:
+            Exception: Its validator did what it must not.
+        """
+        with self._run.loop.entered():
+            return self._context.run(self._updates().judge, request)
+
+    def update(self, request: UpdateRequest, *, is_judged: bool) -> None:
+        """Call the update's handler, if it is, or was, accepted."""
+        self.call_soon(self._updates().deliver, request, is_judged)
+
+    def _updates(self) -> UpdateBox:
+        box = self._run.parts.make(UpdateBox)
+        box.on_error, box.fails_update = self._give_up, self._fails_the_run
+        return box
 
     def cancel(self) -> None:
         """Cancel the run method; where it has not begun, once it first waits."""
@@ -145,6 +167,8 @@ class WorkflowEntry:
         else:
             self._run.signals.bind(self._definition, self._instance)
             self._run.queries.bind(self._definition, self._instance)
+            if self._definition.updates or self._definition.dynamic_update is not None:
+                self._updates().bind(self._definition, self._instance)
 
     def _begin(self, arguments: Payloads) -> None:
         types = signature_of(self._definition.run).types_of(len(arguments.payloads))
@@ -234,7 +258,11 @@ class WorkflowEntry:
         if not self.is_over():
             self.closing = command
             self._run.commands.close(command)
-            self._run.signals.warn_at_end(f"{self._definition.name} {self._run.id.workflow_id!r}")
+            label = f"{self._definition.name} {self._run.id.workflow_id!r}"
+            self._run.signals.warn_at_end(label)
+            updates = self._run.parts.find(UpdateBox)
+            if updates is not None and not self._run.is_replaying:
+                updates.warn_at_end(label)
 
 
 def _continuation_in(error: BaseException) -> ContinueAsNewError | None:

@@ -78,6 +78,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     # What the runtime calls.
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is to run but what conditions may bring."""
+        return not self._ready
+
     def run_until_idle(self, is_over: Callable[[], bool]) -> None:
         """Run ready callbacks and satisfied conditions until there are none, or is_over().
 

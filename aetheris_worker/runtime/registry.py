@@ -19,6 +19,7 @@ from aetheris_worker.runtime.machines import (
     properties,
     signal,
     timer,
+    update,
     workflow_task,
 )
 
@@ -73,6 +74,7 @@ RUN_MACHINES: Final = Registry(
         timer.MACHINE,
         activity.MACHINE,
         signal.MACHINE,
+        update.MACHINE,
         cancellation.MACHINE,
         marker.MACHINE,
         child.MACHINE,

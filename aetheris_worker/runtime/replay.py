@@ -6,11 +6,12 @@ the one in hand, are new.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from aetheris.api.v1 import history_pb2
 from aetheris.api.v1.common_pb2 import Payloads
-from aetheris.api.v1.history_pb2 import HistoryEvent
+from aetheris.api.v1.history_pb2 import HistoryEvent, UpdateRequest
 from aetheris_client.converter import DataConverter
 from aetheris_worker.runtime import guard
 from aetheris_worker.runtime.activation import Activation, activations_of
@@ -19,6 +20,7 @@ from aetheris_worker.runtime.definitions import WorkflowDefinition
 from aetheris_worker.runtime.entry import WorkflowEntry
 from aetheris_worker.runtime.errors import HistoryError, ReadOnlyError, StrayError
 from aetheris_worker.runtime.info import RunId
+from aetheris_worker.runtime.machines.update import UpdateBox
 from aetheris_worker.runtime.registry import RUN_MACHINES
 from aetheris_worker.runtime.run import WorkflowRun
 
@@ -35,6 +37,7 @@ class RunMachine:
     Attributes:
         started_event_id: The start of the last workflow task that the code has seen; the next
             events continue after it. 0 at first.
+        last_event_id: The last event that it was told of: the next ones follow.
         is_tainted: A query handler tried to change the run: its state may not be what replay gives.
     """
 
@@ -46,14 +49,15 @@ class RunMachine:
         self.started_event_id = 0
         self.is_tainted = False
         self._entry = WorkflowEntry(definition, self.run)
-        self._last_event_id = 0
+        self.last_event_id = 0
+        self._before: _Position | None = None
 
     @property
     def progress(self) -> int:
         """Changes as long as the code gives control back: with every event that it is told of, and
         every turn of its loop. Not for ever where it only wakes itself. May be asked in any thread.
         """
-        return self._last_event_id + min(self.run.loop.turn_count, _MAX_TURNS)
+        return self.last_event_id + min(self.run.loop.turn_count, _MAX_TURNS)
 
     @property
     def is_closed(self) -> bool:
@@ -65,14 +69,41 @@ class RunMachine:
         """Signals that no handler of the code has taken."""
         return self.run.signals.waiting_count
 
+    @property
+    def is_ahead(self) -> bool:
+        """The task in hand has rejected its updates, and the code has not run. If the server
+        discards the task, `fall_back`; else the run is only fit for `evict`.
+        """
+        return self._before is not None
+
+    def take_rejections(self) -> Sequence[tuple[str, BaseException]]:
+        """The updates of the task in hand that the code has not accepted, by id, and why."""
+        updates = self.run.parts.find(UpdateBox)
+        return updates.take_rejections() if updates is not None else ()
+
+    def fall_back(self) -> None:
+        """The task in hand has never been."""
+        before = self._before
+        assert before is not None
+        self.started_event_id, self.last_event_id, self.run.loop.now = before.place
+        self.run.history_length, self.run.suggests_continue_as_new = before.shown
+        self._before = None
+
     def advance(
-        self, events: Sequence[HistoryEvent], *, is_whole: bool = True
+        self,
+        events: Sequence[HistoryEvent],
+        updates: Sequence[UpdateRequest] = (),
+        *,
+        is_speculative: bool = False,
+        is_whole: bool = True,
     ) -> Sequence[ProducedCommand]:
         """Run the code through these events.
 
         Args:
-            events: What follows `started_event_id`; the last one starts the task in hand. Or the
+            events: What follows `last_event_id`; the last one starts the task in hand. Or the
                 history of a run up to now, for a look at it: then no command is new.
+            updates: Those that the task in hand has brought.
+            is_speculative: It is there for them alone.
             is_whole: The events do not end in the middle of a task's commands, so the last commands
                 must be among them.
 
@@ -88,7 +119,9 @@ class RunMachine:
         commands: Sequence[ProducedCommand] = ()
         with _ONLY_EXCEPTIONS:
             for activation in activations_of(events):
-                commands = self._advance(activation, is_whole)
+                if not activation.is_replay:
+                    activation.updates.extend(updates)
+                commands = self._advance(activation, is_whole, is_speculative)
         return commands
 
     def query(self, name: str, arguments: Payloads) -> Payloads | None:
@@ -111,13 +144,24 @@ class RunMachine:
         self.run.loop.evict()
         self._entry.let_go()
 
-    def _advance(self, activation: Activation, is_whole: bool) -> Sequence[ProducedCommand]:
+    def _advance(
+        self, activation: Activation, is_whole: bool, is_speculative: bool
+    ) -> Sequence[ProducedCommand]:
         run = self.run
         run.set_replaying(activation.is_replay)
-        is_first = self._last_event_id == 0
+        is_first = self.last_event_id == 0
         after_commands = self._apply(activation.events)
         if is_whole or activation.started is not None:
             run.commands.check_all_recorded(after_commands)
+        judged_count = 0
+        if is_speculative and not activation.is_replay and run.loop.is_idle:
+            judged_count = self._judge(activation)
+            if self.is_ahead:
+                return ()
+        for index, request in enumerate(activation.updates):
+            if index >= judged_count - 1:
+                is_judged = activation.is_replay or index == judged_count - 1
+                self._entry.update(request, is_judged=is_judged)
         if is_first:
             if run.first_event is None:
                 raise HistoryError("the history does not begin with WORKFLOW_EXECUTION_STARTED")
@@ -138,17 +182,37 @@ class RunMachine:
         produced = run.commands.seal()
         return () if activation.is_replay else produced
 
+    def _judge(self, activation: Activation) -> int:
+        """Judge the updates of a task that is there for them alone, up to the first that is
+        accepted; the code has not moved then. If none is, it does not.
+
+        Returns:
+            How many were judged.
+        """
+        assert activation.started is not None
+        run = self.run
+        # Scheduled and started: the two events that a task has of its own.
+        before = _Position(
+            (self.started_event_id, activation.started.event_id - 2, run.loop.now),
+            (run.history_length, run.suggests_continue_as_new),
+        )
+        self._set_clock(activation.started)
+        for index, request in enumerate(activation.updates):
+            if self._entry.judge(request):
+                return index + 1
+        self._before = before
+        return len(activation.updates)
+
     def _apply(self, events: Sequence[HistoryEvent]) -> HistoryEvent | None:
         """Returns the event behind the last task's commands."""
         after_commands: HistoryEvent | None = None
         command_events = RUN_MACHINES.commands
         for event in events:
-            if event.event_id != self._last_event_id + 1:
+            if event.event_id != self.last_event_id + 1:
                 raise HistoryError(
-                    f"event {event.event_id} follows event {self._last_event_id}: "
-                    "events are missing"
+                    f"event {event.event_id} follows event {self.last_event_id}: events are missing"
                 )
-            self._last_event_id = event.event_id
+            self.last_event_id = event.event_id
             kind = event.event_type
             if kind in command_events:
                 self._take_command_event(event)
@@ -189,6 +253,19 @@ class RunMachine:
         self.run.history_bytes = attributes.history_bytes
         self.run.suggests_continue_as_new = attributes.suggest_continue_as_new
         self.started_event_id = started.event_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """Where a run stands.
+
+    Attributes:
+        place: Its started_event_id, last_event_id and time.
+        shown: What its code is told of the history: its length, and whether it is long.
+    """
+
+    place: tuple[int, int, float]
+    shown: tuple[int, bool]
 
 
 class _OnlyExceptions:

@@ -20,6 +20,7 @@ from aetheris_worker.runtime.loop import WorkflowLoop
 from aetheris_worker.runtime.machines.properties import Properties
 from aetheris_worker.runtime.machines.signal import SignalBox
 from aetheris_worker.runtime.machines.timer import TimerMachine, Timers
+from aetheris_worker.runtime.machines.update import UpdateBox
 from aetheris_worker.runtime.parts import Parts, RunScope
 from aetheris_worker.runtime.queries import QueryBox
 from aetheris_worker.runtime.registry import RUN_MACHINES
@@ -103,7 +104,8 @@ class WorkflowRun:
     @property
     def all_handlers_finished(self) -> bool:
         """No async handler is at work."""
-        return self.signals.all_finished
+        updates = self.parts.find(UpdateBox)
+        return self.signals.all_finished and (updates is None or updates.all_finished)
 
     async def wait_condition(
         self, predicate: Callable[[], bool], timeout_seconds: float | None

@@ -15,6 +15,7 @@ from aetheris_worker.runtime.machines.child import (
     ChildWorkflowHandle,
     ParentClosePolicy,
 )
+from aetheris_worker.runtime.machines.update import UpdateInfo
 from aetheris_worker.workflow.activity_options import StartActivityOptions
 from aetheris_worker.workflow.children import (
     ExternalWorkflowHandle,
@@ -25,14 +26,17 @@ from aetheris_worker.workflow.children import (
 )
 from aetheris_worker.workflow.continuing import ContinueAsNewOptions, continue_as_new
 from aetheris_worker.workflow.current_run import NotInWorkflowError
-from aetheris_worker.workflow.decorators import defn, query, run, signal
+from aetheris_worker.workflow.decorators import defn, query, run, signal, update
 from aetheris_worker.workflow.executing import execute_activity, execute_activity_method
 from aetheris_worker.workflow.handlers import (
     all_handlers_finished,
+    current_update_info,
     set_dynamic_query_handler,
     set_dynamic_signal_handler,
+    set_dynamic_update_handler,
     set_query_handler,
     set_signal_handler,
+    set_update_handler,
 )
 from aetheris_worker.workflow.notes import (
     last_completion_result,
@@ -78,10 +82,12 @@ __all__ = [
     "RootInfo",
     "StartActivityOptions",
     "StartChildOptions",
+    "UpdateInfo",
     "WorkflowInfo",
     "all_handlers_finished",
     "as_completed",
     "continue_as_new",
+    "current_update_info",
     "defn",
     "deprecate_patch",
     "execute_activity",
@@ -107,8 +113,10 @@ __all__ = [
     "search_attributes",
     "set_dynamic_query_handler",
     "set_dynamic_signal_handler",
+    "set_dynamic_update_handler",
     "set_query_handler",
     "set_signal_handler",
+    "set_update_handler",
     "side_effect",
     "signal",
     "sleep",
@@ -118,6 +126,7 @@ __all__ = [
     "time",
     "time_ns",
     "unsafe",
+    "update",
     "upsert_memo",
     "upsert_search_attributes",
     "uuid4",

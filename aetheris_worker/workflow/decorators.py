@@ -1,10 +1,17 @@
 """The decorators that make a class a workflow, and its methods the run and its handlers."""
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, overload
+from dataclasses import replace
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
-from aetheris_client.definition import QUERY_DEFINITION, SIGNAL_DEFINITION, WORKFLOW_RUN
+from aetheris_client.definition import (
+    QUERY_DEFINITION,
+    SIGNAL_DEFINITION,
+    UPDATE_DEFINITION,
+    WORKFLOW_RUN,
+)
 from aetheris_worker.runtime.definitions import (
     HandlerDefinition,
     HandlerUnfinishedPolicy,
@@ -13,6 +20,8 @@ from aetheris_worker.runtime.definitions import (
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
 
 
 @overload
@@ -31,7 +40,7 @@ def defn(
     failure_exception_types: Sequence[type[BaseException]] = (),
     waits_for_handlers: bool = False,
 ) -> Any:
-    """Make a class a workflow: it has one `run` method, and signal and query handlers.
+    """Make a class a workflow: it has one `run` method, and signal, query and update handlers.
 
     All of them may be inherited. A subclass is a workflow only under a decorator of its own. An
     override of a handler is the handler of the same name, decorated or not; an override of the run
@@ -130,18 +139,87 @@ def query(function: Any = None, *, name: str | None = None, dynamic: bool = Fals
     return decorate if function is None else decorate(function)
 
 
+class UpdateMethod(Protocol[P, R_co]):
+    """What `update` makes of a method: the same, with a decorator for its validator.
+
+    Attributes:
+        validator: Makes a method the one that judges the update before its handler is called. It is
+            called with the update's arguments, is not async, and only looks. Whatever it raises
+            rejects the update: its caller gets that, and the history nothing.
+    """
+
+    validator: Callable[[Callable[P, None]], Callable[P, None]]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+@overload
+def update(function: Callable[P, R_co]) -> UpdateMethod[P, R_co]: ...
+@overload
+def update(
+    *,
+    name: str | None = None,
+    dynamic: bool = False,
+    unfinished_policy: HandlerUnfinishedPolicy = HandlerUnfinishedPolicy.WARN_AND_ABANDON,
+    description: str = "",
+) -> Callable[[Callable[P, R_co]], UpdateMethod[P, R_co]]: ...
+def update(
+    function: Any = None,
+    *,
+    name: str | None = None,
+    dynamic: bool = False,
+    unfinished_policy: HandlerUnfinishedPolicy = HandlerUnfinishedPolicy.WARN_AND_ABANDON,
+    description: str = "",
+) -> Any:
+    """Make a method, async or not, the handler of an update: a request that has an outcome.
+
+    What it returns is the outcome. An error that would fail the run fails the update alone; any
+    other fails the workflow task, which is tried again. A method under `@handler.validator` may
+    reject an update before the handler is called.
+
+    Args:
+        function: What to decorate.
+        name: The update; the method's name where None.
+        dynamic: It takes the updates that have no handler of their own: it is called with the
+            update's name and the list of its arguments, decoded without type hints.
+        unfinished_policy: What is said when the run ends while an async handler is still at work.
+        description: For people.
+    """
+    if dynamic and name is not None:
+        raise ValueError(f"name: {name!r}, expected none for a dynamic handler")
+
+    def decorate(function: Callable[..., object]) -> object:
+        _handler(UPDATE_DEFINITION, function, name, dynamic, unfinished_policy, description)
+        cast(Any, function).validator = functools.partial(_set_validator, function)
+        return function
+
+    return decorate if function is None else decorate(function)
+
+
+def _set_validator(handler: Callable[..., object], validator: Any) -> Any:
+    if not inspect.isfunction(validator) or inspect.iscoroutinefunction(validator):
+        raise TypeError(f"{validator!r}: a validator is a method that is not async")
+    definition = getattr(handler, UPDATE_DEFINITION)
+    setattr(handler, UPDATE_DEFINITION, replace(definition, validator=validator))
+    return validator
+
+
 def _handler(
     attribute: str,
     function: Any,
     name: str | None,
     is_dynamic: bool = False,
     unfinished_policy: HandlerUnfinishedPolicy = HandlerUnfinishedPolicy.WARN_AND_ABANDON,
+    description: str = "",
 ) -> Any:
     def decorate(function: Callable[..., object]) -> object:
         if not inspect.isfunction(function):
             raise TypeError(f"{function!r}: a handler is a method; put this decorator innermost")
         own_name = "" if is_dynamic else name or function.__name__
-        setattr(function, attribute, HandlerDefinition(own_name, function, unfinished_policy))
+        definition = HandlerDefinition(
+            own_name, function, unfinished_policy, description=description
+        )
+        setattr(function, attribute, definition)
         return function
 
     return decorate if function is None else decorate(function)

@@ -14,6 +14,7 @@ from aetheris.api.v1.worker_service_pb2 import (
     WorkflowTask,
 )
 from aetheris_client.errors import AetherisError
+from aetheris_client.failure import to_failure
 from aetheris_worker.config import SDK_NAME, SDK_VERSION, WorkerConfig
 from aetheris_worker.runtime.definitions import WorkflowDefinition
 from aetheris_worker.runtime.info import RunId
@@ -87,8 +88,9 @@ class Decider:
         """
         machine = step.machine = step.machine or self._new_machine(step.task)
         try:
-            new_events = events[machine.started_event_id + 1 - first_event_id(events) :]
-            produced = machine.advance(new_events)
+            task = step.task
+            new_events = events[machine.last_event_id + 1 - first_event_id(events) :]
+            produced = machine.advance(new_events, task.updates, is_speculative=task.is_speculative)
             commands = [command.to_proto() for command in produced]
             answer = self._completed(step.task, machine, commands)
             size = answer.ByteSize()
@@ -125,6 +127,8 @@ class Decider:
         completed.task_token = task.task_token
         completed.commands.extend(commands)
         completed.unhandled_signal_count = machine.unhandled_signal_count
+        if task.updates:
+            self._add_rejections(completed, machine)
         if not task.queries:
             return answer
         # The decision itself comes first.
@@ -134,6 +138,14 @@ class Decider:
             left -= result.ByteSize()
             completed.query_results[query_id].CopyFrom(result)
         return answer
+
+    def _add_rejections(
+        self, completed: RespondWorkflowTaskCompletedRequest, machine: RunMachine
+    ) -> None:
+        completed.is_discardable = machine.is_ahead
+        for update_id, reason in machine.take_rejections():
+            failure = to_failure(reason, self._config.converter, drops_details=True)
+            completed.update_rejections.add(update_id=update_id, failure=failure)
 
     def _new_machine(self, task: WorkflowTask) -> RunMachine:
         name = task.workflow_type.name

@@ -292,6 +292,11 @@ class WorkflowTaskHandler:
                 self._slots.give_back()
             return
         completed = result.workflow_task_completed
+        if machine.is_ahead:
+            if completed.is_discarded:
+                machine.fall_back()
+            else:
+                self._drop(task, machine)
         for activity_task in completed.activity_tasks:
             self._eager.start(activity_task)
         self._eager.release(reserved - len(completed.activity_tasks))

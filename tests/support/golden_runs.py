@@ -19,12 +19,14 @@ from tests.support.runs import (
     CHILD_ID,
     PARENT,
     RunDriver,
+    accept_update,
     application_failure,
     cancel_activity,
     cancel_run,
     cancel_timer,
     cancel_workflow,
     close_event,
+    complete_update,
     complete_workflow,
     continue_as_new,
     fail_workflow,
@@ -37,6 +39,7 @@ from tests.support.runs import (
     signal_run,
     start_child,
     start_timer,
+    update,
     upsert_memo,
     upsert_search_attributes,
 )
@@ -227,6 +230,22 @@ def _child() -> GoldenRun:
     return run
 
 
+def _updated() -> GoldenRun:
+    """Along with a task, by a task of its own, and one without an outcome."""
+    run = GoldenRun()
+    run.start_task(updates=[update("u1"), update("u2", "wait")])
+    run.complete_task(accept_update("u1"), complete_update("u1"), accept_update("u2"))
+    run.start_speculative_task(update("u3"))
+    run.signal("s1")
+    run.complete_task(accept_update("u3"))
+    run.run_task(complete_update("u3"))
+    run.start_speculative_task(update("u4"))
+    run.fail_task()
+    run.start_task(updates=[update("u4")])
+    run.complete_task(accept_update("u4"), complete_workflow())
+    return run
+
+
 LIVES: dict[str, Callable[[], GoldenRun]] = {
     "timers": _timers,
     "activities": _activities,
@@ -237,6 +256,7 @@ LIVES: dict[str, Callable[[], GoldenRun]] = {
     "continued": _continued,
     "parent": _parent,
     "child": _child,
+    "updated": _updated,
 }
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from aetheris.api.v1.history_pb2 import (
     EventType,
     HistoryEvent,
     StartChildWorkflowFailedCause,
+    UpdateRequest,
     WorkflowTaskFailedCause,
 )
 from aetheris_client.converter import DataConverter
@@ -29,6 +30,7 @@ class HistoryBuilder:
         self.converter = DataConverter.default()
         self.run_id = run_id
         self.last_completed_event_id = 0
+        self.requests: dict[str, UpdateRequest] = {}
         self._scheduled_event_id = 0
         event = self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED)
         started = event.workflow_execution_started_event_attributes
@@ -160,7 +162,24 @@ class HistoryBuilder:
                 upserted.search_attributes.CopyFrom(given.search_attributes)
                 return event.event_id
             case _:
-                raise NotImplementedError(command.command_type)
+                return self.update_moved(command)
+
+    def update_moved(self, command: Command) -> int:
+        """The request of an update that is accepted must be among `requests`."""
+        if command.command_type != CommandType.COMMAND_TYPE_PROTOCOL_MESSAGE:
+            raise NotImplementedError(command.command_type)
+        step = command.protocol_message_command_attributes
+        if step.HasField("acceptance"):
+            event = self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED)
+            accepted = event.workflow_execution_update_accepted_event_attributes
+            accepted.update_id = step.message_id
+            accepted.accepted_request.CopyFrom(self.requests[step.message_id])
+        else:
+            event = self.add(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_COMPLETED)
+            completed = event.workflow_execution_update_completed_event_attributes
+            completed.update_id = step.message_id
+            completed.outcome.CopyFrom(step.outcome)
+        return event.event_id
 
     def continued_as_new(self, given: ContinueAsNewWorkflowExecutionCommandAttributes) -> int:
         started = self.events[0].workflow_execution_started_event_attributes

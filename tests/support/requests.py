@@ -52,6 +52,18 @@ def good_request(method: str) -> Any:
         },
         "SignalWorkflow": {**of_run, "signal_name": "s"},
         "QueryWorkflow": {**of_run, "query_type": "q"},
+        "UpdateWorkflow": {**of_run, "request": {"name": "u"}, "wait_stage": 3},
+        "PollWorkflowUpdate": {**of_run, "update_id": "u1", "wait_stage": 3},
+        "UpdateWithStartWorkflow": {
+            **in_default,
+            "start": {
+                "workflow_id": "w",
+                "workflow_type": {"name": "t"},
+                "task_queue": {"name": "q"},
+                "workflow_id_conflict_policy": 2,
+            },
+            "update": {"request": {"name": "u"}, "wait_stage": 2},
+        },
         "CancelWorkflow": of_run,
         "TerminateWorkflow": of_run,
         "PauseWorkflow": of_run,

@@ -38,6 +38,10 @@ from aetheris_server.history.state.machines.lifecycle.successor import (
 )
 from aetheris_server.history.state.machines.pause import decide_paused, decide_unpaused
 from aetheris_server.history.state.machines.signal import decide_signaled
+from aetheris_server.history.state.machines.update.admitting import (
+    needs_speculative_task,
+    speculative_task,
+)
 from aetheris_server.history.state.machines.workflow_task import ending
 from aetheris_server.history.state.machines.workflow_task import starting as task_starting
 from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
@@ -193,6 +197,29 @@ def close_event(name: str = "COMPLETED", **attributes: Any) -> history_pb2.Histo
     for key, value in attributes.items():
         getattr(field, key).CopyFrom(value)
     return event
+
+
+def update(update_id: str = "u1", name: str = "set") -> history_pb2.UpdateRequest:
+    """A request."""
+    return history_pb2.UpdateRequest(
+        update_id=update_id, identity="client", name=name, input=payloads(update_id)
+    )
+
+
+def accept_update(update_id: str = "u1") -> command_pb2.Command:
+    """The command."""
+    command = command_pb2.Command(command_type=command_pb2.COMMAND_TYPE_PROTOCOL_MESSAGE)
+    command.protocol_message_command_attributes.message_id = update_id
+    command.protocol_message_command_attributes.acceptance.SetInParent()
+    return command
+
+
+def complete_update(update_id: str = "u1", result: str = "done") -> command_pb2.Command:
+    """The command."""
+    command = command_pb2.Command(command_type=command_pb2.COMMAND_TYPE_PROTOCOL_MESSAGE)
+    command.protocol_message_command_attributes.message_id = update_id
+    command.protocol_message_command_attributes.outcome.success.CopyFrom(payloads(result))
+    return command
 
 
 def complete_workflow(result: str = "done") -> command_pb2.Command:
@@ -423,7 +450,9 @@ class RunDriver:
 
     # Workflow tasks.
 
-    def start_task(self, taker: TaskTaker = WORKER) -> StartedWorkflowTask:
+    def start_task(
+        self, taker: TaskTaker = WORKER, updates: Sequence[history_pb2.UpdateRequest] = ()
+    ) -> StartedWorkflowTask:
         """Give the pending workflow task to a worker."""
         task = self.state.workflow_task
         assert task is not None
@@ -433,7 +462,30 @@ class RunDriver:
         self.starts += 1
         start_id = f"start-{self.starts}"
         return task_starting.start_workflow_task(
-            self.state, self.inflight, taker, start_id, self.now, self.at, self.limits
+            self.state,
+            self.inflight,
+            taker,
+            start_id,
+            self.now,
+            self.at,
+            self.limits,
+            updates=tuple(updates),
+        )
+
+    def start_speculative_task(self, *updates: history_pb2.UpdateRequest) -> StartedWorkflowTask:
+        """Give a worker a task that is there for updates alone."""
+        assert needs_speculative_task(self.state, self.inflight)
+        self.starts += 1
+        return task_starting.start_workflow_task(
+            self.state,
+            self.inflight,
+            WORKER,
+            f"start-{self.starts}",
+            self.now,
+            self.at,
+            self.limits,
+            updates=updates,
+            speculative=speculative_task(self.state, self.now),
         )
 
     def complete_task(

@@ -77,6 +77,9 @@ def check_respond_workflow_task_completed(
         check_set_duration("sticky_attributes.schedule_to_start_timeout", sticky)
     for query_id, result in request.query_results.items():
         _check_query_result(f"query_results[{shown(query_id)}]", result, limits)
+    for index, rejection in enumerate(request.update_rejections):
+        check_id(f"update_rejections[{index}].update_id", rejection.update_id, limits)
+        check_failure(f"update_rejections[{index}].failure", rejection.failure, limits)
     check_text("identity", request.identity, limits)
     check_text("worker_version", request.worker_version, limits)
     check_text("sdk_name", request.sdk_name, limits)

@@ -20,6 +20,7 @@ from aetheris_server.frontend.checks.fields import (
     check_size,
     check_text,
     set_values_of,
+    shown,
     values_of,
 )
 from aetheris_server.rpc.search_attributes import check_search_attributes
@@ -32,6 +33,13 @@ _REUSE_POLICIES = values_of(workflow_pb2.WorkflowIdReusePolicy)
 _CONFLICT_POLICIES = values_of(workflow_pb2.WorkflowIdConflictPolicy)
 _REJECT_CONDITIONS = values_of(workflow_service_pb2.QueryRejectCondition)
 _EVENT_FILTERS = values_of(workflow_service_pb2.HistoryEventFilter)
+_UPDATE_STAGES = set_values_of(workflow_pb2.UpdateStage)
+_JOINABLE = frozenset(
+    {
+        workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+        workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+    }
+)
 _STATUSES = set_values_of(workflow_pb2.WorkflowExecutionStatus)
 
 
@@ -95,6 +103,70 @@ def check_query_workflow(
     check_size("header", request.header, limits)
     check_enum("query_reject_condition", request.query_reject_condition, _REJECT_CONDITIONS)
     check_text("identity", request.identity, limits)
+
+
+def check_update_workflow(
+    request: workflow_service_pb2.UpdateWorkflowRequest, limits: LimitSettings
+) -> None:
+    check_execution(request.workflow_execution, limits)
+    _check_update(request, limits)
+
+
+def check_poll_workflow_update(
+    request: workflow_service_pb2.PollWorkflowUpdateRequest, limits: LimitSettings
+) -> None:
+    check_execution(request.workflow_execution, limits)
+    check_id("update_id", request.update_id, limits)
+    check_enum("wait_stage", request.wait_stage, _UPDATE_STAGES)
+    check_duration("wait_timeout", request.wait_timeout, LONGEST_WAIT)
+
+
+def check_update_with_start_workflow(
+    request: workflow_service_pb2.UpdateWithStartWorkflowRequest, limits: LimitSettings
+) -> None:
+    start, update = request.start, request.update
+    try:
+        check_start_workflow(start, limits)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"start.{error.field}", error.description) from None
+    policy = start.workflow_id_conflict_policy
+    check_enum("start.workflow_id_conflict_policy", policy, _JOINABLE)
+    for field in ("start_delay", "result_wait_timeout"):
+        if start.HasField(field):
+            raise InvalidArgumentError(f"start.{field}", "expected none: the update waits")
+    try:
+        _check_update(update, limits)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"update.{error.field}", error.description) from None
+    _check_same("start.namespace", start.namespace, request.namespace)
+    _check_same("update.namespace", update.namespace, request.namespace)
+    execution = update.workflow_execution
+    _check_same("update.workflow_execution.workflow_id", execution.workflow_id, start.workflow_id)
+    _check_same("update.workflow_execution.run_id", execution.run_id, "")
+    _check_same("update.first_execution_run_id", update.first_execution_run_id, "")
+
+
+def _check_same(field: str, found: str, expected: str) -> None:
+    """One that may be left out."""
+    if found not in ("", expected):
+        raise InvalidArgumentError(
+            field, f"expected {shown(expected) if expected else 'none'}, found {shown(found)}"
+        )
+
+
+def _check_update(
+    request: workflow_service_pb2.UpdateWorkflowRequest, limits: LimitSettings
+) -> None:
+    update = request.request
+    check_text("request.update_id", update.update_id, limits)
+    check_text("request.identity", update.identity, limits)
+    check_id("request.name", update.name, limits)
+    check_size("request.input", update.input, limits)
+    check_size("request.header", update.header, limits)
+    check_enum("wait_stage", request.wait_stage, _UPDATE_STAGES)
+    check_duration("wait_timeout", request.wait_timeout, LONGEST_WAIT)
+    if request.first_execution_run_id:
+        check_run_id("first_execution_run_id", request.first_execution_run_id)
 
 
 def check_cancel_workflow(

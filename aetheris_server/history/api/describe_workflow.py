@@ -2,6 +2,7 @@
 
 from aetheris.api.v1 import workflow_service_pb2
 from aetheris_server.history.runs.runs import Runs
+from aetheris_server.history.runs.updates import describe_admitted
 from aetheris_server.history.state.registry import RUN_MACHINES
 
 Response = workflow_service_pb2.DescribeWorkflowResponse
@@ -20,5 +21,6 @@ async def describe_workflow(
     response = Response()
     for describe in RUN_MACHINES.describe:
         describe(run.state, run.inflight, response)
+    describe_admitted(run, response)
     await run.wait_committed()
     return response

@@ -51,5 +51,6 @@ async def unpause_workflow(
         raise
     if record is not None:
         runs.commit(run, record)
+        runs.updates.offer(run)
     await run.wait_committed()
     return workflow_service_pb2.UnpauseWorkflowResponse()

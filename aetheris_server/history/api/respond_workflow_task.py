@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from aetheris.api.v1 import worker_service_pb2
 from aetheris.server.v1.token_pb2 import TaskToken
-from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError
+from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError, UnavailableError
 from aetheris_server.history.aggregates.transition import Transition
 from aetheris_server.history.api.query_workflow import settle_queries
 from aetheris_server.history.runs.by_token import load_by_token
@@ -22,6 +22,7 @@ from aetheris_server.history.runs.task_start import (
     mark_activity_started,
     to_activity_task,
 )
+from aetheris_server.history.runs.updates import take_judged, tell
 from aetheris_server.history.state.command_pass import Decision
 from aetheris_server.history.state.commands import (
     NO_NAMESPACES,
@@ -30,10 +31,12 @@ from aetheris_server.history.state.commands import (
 )
 from aetheris_server.history.state.inflight import Sticky, TaskTaker
 from aetheris_server.history.state.machines.workflow_task.ending import (
+    decide_flush,
     decide_workflow_task_failed,
     require_started,
 )
 from aetheris_server.history.state.machines.workflow_task.tasks import STICKY_TIMEOUT
+from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
 from aetheris_server.history.times import from_duration
 from aetheris_server.storage.namespaces import find_namespace_ids
 
@@ -58,6 +61,8 @@ async def respond_workflow_task_completed(
         if (repeated := await _repeat(runs, run, token.start_id, request)) is None:
             raise
         return repeated
+    if started.is_speculative and request.is_discardable and not request.commands:
+        return await _discard(runs, run, started, request)
     taker = started.taker
     decision = decide_workflow_task_completed(
         run.state,
@@ -69,9 +74,12 @@ async def respond_workflow_task_completed(
         namespaces,
     )
     cancelled = runs.notices.of(run, decision.cancelled_event_ids)
-    query_ids = started.query_ids
-    _bind_sticky(run, request, decision)
+    _bind_sticky(run, request, is_refused=decision.refused is not None)
     transition = runs.commit(run, decision.record)
+    rejected = (
+        [] if decision.refused else take_judged(run, started.updates, request.update_rejections)
+    )
+    runs.updates.offer(run)
     given = Given()
     if decision.refused is None:
         next_taker = _next_taker(request, taker.worker_instance_id)
@@ -81,7 +89,8 @@ async def respond_workflow_task_completed(
     with given_back_on_failure(runs, run, given):
         await transition.ticket.wait()
         runs.notices.send(cancelled)
-        settle_queries(runs, run, query_ids, request.query_results)
+        tell(run, rejected)
+        settle_queries(runs, run, started.query_ids, request.query_results)
         if decision.refused is not None:
             raise InvalidArgumentError(decision.refused.field, decision.refused.description)
         return await _to_response(runs, run, given)
@@ -91,6 +100,39 @@ async def _find_namespaces(runs: Runs, request: Request) -> Mapping[str, str]:
     """The ids of the namespaces that the commands name, without those there are not."""
     names = named_namespaces(request)
     return await find_namespace_ids(runs.db, sorted(names)) if names else NO_NAMESPACES
+
+
+async def _discard(
+    runs: Runs, run: LoadedRun, started: StartedWorkflowTask, request: Request
+) -> Response:
+    """All updates of a speculative task are rejected: nothing is written of it.
+
+    Events that came meanwhile get their ids, and a workflow task, which may go along.
+    """
+    run.inflight.workflow_task = None
+    given = Given()
+    record = decide_flush(run.state, run.inflight, runs.time_of(run))
+    if record is not None:
+        try:
+            transition = runs.commit(run, record)
+        except UnavailableError:
+            run.inflight.workflow_task = started
+            raise
+        _bind_sticky(run, request)
+        if request.return_new_workflow_task:
+            taker = _next_taker(request, started.taker.worker_instance_id)
+            given.workflow_task = take_workflow_task(runs, run, transition, taker)
+    else:
+        _bind_sticky(run, request)
+    rejected = take_judged(run, started.updates, request.update_rejections)
+    runs.updates.offer(run)
+    with given_back_on_failure(runs, run, given):
+        await run.wait_committed()
+        tell(run, rejected)
+        settle_queries(runs, run, started.query_ids, request.query_results)
+        response = await _to_response(runs, run, given)
+    response.is_discarded = True
+    return response
 
 
 async def _repeat(runs: Runs, run: LoadedRun, start_id: str, request: Request) -> Response | None:
@@ -124,9 +166,9 @@ async def _to_response(runs: Runs, run: LoadedRun, given: Given) -> Response:
     return response
 
 
-def _bind_sticky(run: LoadedRun, request: Request, decision: Decision) -> None:
+def _bind_sticky(run: LoadedRun, request: Request, *, is_refused: bool = False) -> None:
     sticky = request.sticky_attributes
-    if decision.refused is not None or not sticky.worker_task_queue:
+    if is_refused or not sticky.worker_task_queue:
         run.inflight.sticky = None
         return
     timeout = from_duration(sticky.schedule_to_start_timeout) or STICKY_TIMEOUT
@@ -195,9 +237,8 @@ async def respond_workflow_task_failed(
     record = decide_workflow_task_failed(
         run.state, run.inflight, request, token.start_id, runs.time_of(run)
     )
-    query_ids = started.query_ids
     run.inflight.sticky = None
     transition = runs.commit(run, record)
     await transition.ticket.wait()
-    settle_queries(runs, run, query_ids, {})
+    settle_queries(runs, run, started.query_ids, {})
     return worker_service_pb2.RespondWorkflowTaskFailedResponse()

@@ -23,6 +23,7 @@ from aetheris_server.history.runs.task_start import (
     to_query_task,
     to_workflow_task,
 )
+from aetheris_server.history.runs.updates import is_speculative_ref
 from aetheris_server.history.state.inflight import TaskTaker
 from aetheris_server.history.state.machines.activity import starting as activity_starting
 from aetheris_server.history.state.machines.workflow_task import starting as task_starting
@@ -121,7 +122,7 @@ async def _start_workflow_task(
     now = runs.time_of(run)
     if not task_starting.is_startable(
         run.state, run.inflight, ref.scheduled_event_id, ref.attempt, now
-    ):
+    ) and not is_speculative_ref(run, ref):
         return _GONE
     sticky = run.inflight.sticky
     if sticky is not None and sticky.task_queue != taker.sticky_task_queue:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
 from aetheris_server.errors import InvalidArgumentError, WorkflowAlreadyStartedError
 from aetheris_server.history.aggregates.transition import Transition
+from aetheris_server.history.runs.run import LoadedRun
 from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.machines.lifecycle.close import decide_terminated
@@ -20,23 +21,35 @@ AppendFirst = Callable[[Draft], None]
 """Appends what a new run's code is to find when it is first called."""
 
 
+def _nothing(_run: LoadedRun) -> None:
+    """Most starts are all that there is to do."""
+
+
 async def start_workflow(
     runs: Runs,
     namespace_id: str,
     request: workflow_service_pb2.StartWorkflowRequest,
     append_first: AppendFirst | None = None,
     parent: Parent | None = None,
+    on_begun: Callable[[LoadedRun], None] = _nothing,
 ) -> workflow_service_pb2.StartWorkflowResponse:
     """Start a run, or answer with the one that the request or the policies name.
 
-    With `parent` it is a child of that run.
+    Args:
+        runs: Those of this host.
+        namespace_id: Of the run.
+        request: As checked by the frontend.
+        append_first: Called with the draft of a new run's first record.
+        parent: The run of which it is a child.
+        on_begun: Called with a new run before any of its tasks is offered.
 
     Raises:
         WorkflowAlreadyStartedError: A run has the workflow id, and the policies forbid another.
     """
     newest = await runs.load_newest(namespace_id, request.workflow_id)
     if newest is None:
-        return await _finish(_start(runs, namespace_id, request, None, append_first, parent))
+        begun = _start(runs, namespace_id, request, None, append_first, parent, on_begun)
+        return await _finish(begun)
     if newest.start_request_id == request.request_id:
         return await _answer(runs, namespace_id, request, newest.run_id, started=True)
     earlier = await _find_earlier(runs, namespace_id, request)
@@ -44,10 +57,11 @@ async def start_workflow(
         return await _answer(runs, namespace_id, request, earlier, started=True)
     if newest != await runs.load_newest(namespace_id, request.workflow_id):
         # Somebody was faster.
-        return await start_workflow(runs, namespace_id, request, append_first, parent)
+        return await start_workflow(runs, namespace_id, request, append_first, parent, on_begun)
     if newest.close_time is not None:
         _check_reuse(request, newest)
-        return await _finish(_start(runs, namespace_id, request, newest, append_first, parent))
+        begun = _start(runs, namespace_id, request, newest, append_first, parent, on_begun)
+        return await _finish(begun)
     match request.workflow_id_conflict_policy:
         case workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
             return await _answer(runs, namespace_id, request, newest.run_id, started=False)
@@ -107,11 +121,14 @@ def _start(
     previous: NewestRun | None,
     append_first: AppendFirst | None,
     parent: Parent | None,
+    on_begun: Callable[[LoadedRun], None],
 ) -> tuple[str, Transition]:
     key = RunKey(namespace_id, request.workflow_id, new_run_id())
     record = decide_started(key, request, _start_time(runs, previous), append_first, parent)
     run = runs.create(key, record, repeats_id=previous is not None)
-    return key.run_id, runs.commit(run, record)
+    transition = runs.commit(run, record)
+    on_begun(run)
+    return key.run_id, transition
 
 
 def _start_time(runs: Runs, previous: NewestRun | None) -> datetime:

@@ -176,6 +176,9 @@ def release_workflow_task(
             raise
     if not offers:
         return
+    if started.is_speculative:
+        runs.updates.offer(run)
+        return
     scheduled_event_id = started.scheduled_event_id
     owed = obligations(run.state, run.inflight, runs.time_of(run))
     runs.dispatcher.offer_behind(

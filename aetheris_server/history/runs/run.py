@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from aetheris.api.v1 import history_pb2, worker_service_pb2
+from aetheris.api.v1 import failure_pb2, history_pb2, worker_service_pb2
 from aetheris.server.v1 import log_pb2
 from aetheris.server.v1.history_service_pb2 import AggregateCall, CallOutcome
 from aetheris.server.v1.matching_service_pb2 import TaskRef
@@ -112,6 +112,23 @@ class WaitingQuery:
     expire_time: datetime
 
 
+@dataclass(slots=True)
+class AdmittedUpdate:
+    """An update that the run's code has not accepted.
+
+    Attributes:
+        waiter_count: Calls that wait for it.
+        left_at: When one of them last ended, by the clock for intervals.
+        rejection: Why it was not accepted; None while it waits, and once it is.
+    """
+
+    request: history_pb2.UpdateRequest
+    admitted_time: datetime
+    left_at: float
+    waiter_count: int = 0
+    rejection: failure_pb2.Failure | None = None
+
+
 class LoadedRun(Aggregate):
     """One run in the cache of the host that has its shard.
 
@@ -120,6 +137,7 @@ class LoadedRun(Aggregate):
         committed_event_id: The next event id, as far as the disk has it.
         repeats_id: The workflow id had a run before; known of a run that is being started, or that
             continues another.
+        updates: Those that its code has not judged, by id, in the order in which they came.
     """
 
     __slots__ = (
@@ -131,6 +149,7 @@ class LoadedRun(Aggregate):
         "repeats_id",
         "state",
         "tail",
+        "updates",
     )
 
     key: RunKey
@@ -145,6 +164,7 @@ class LoadedRun(Aggregate):
         self.committed_event_id = state.next_event_id
         self.repeats_id = bool(state.started.continued_execution_run_id)
         self.queries: dict[str, WaitingQuery] = {}
+        self.updates: dict[str, AdmittedUpdate] = {}
 
     @property
     def seq(self) -> int:

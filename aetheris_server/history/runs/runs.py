@@ -15,6 +15,7 @@ from aetheris_server.history.runs.newest import NewestRuns
 from aetheris_server.history.runs.notices import CancellationNotices
 from aetheris_server.history.runs.queries import QueryOffers
 from aetheris_server.history.runs.run import LoadedRun
+from aetheris_server.history.runs.updates import UpdateOffers
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.run import RunKey
 from aetheris_server.rpc.tokens import Tokens
@@ -29,12 +30,14 @@ class RunFollower:
     Attributes:
         newest: Which run a workflow id means.
         queries: Where queries are asked by themselves.
+        updates: Where updates are brought to runs that have no workflow task.
     """
 
     def __init__(self, db: Database, dispatcher: Dispatcher, clock: Clock) -> None:
         self._reader = NewestRunReader(db)
         self.newest = NewestRuns(self._reader.load, max_entries=4 * MAX_QUEUED)
         self.queries = QueryOffers(dispatcher, clock)
+        self.updates = UpdateOffers(dispatcher, clock)
 
     def note_indexed(self, aggregate: Aggregate) -> None:
         run = cast("LoadedRun", aggregate)
@@ -61,6 +64,7 @@ class Runs:
         limits: How far a run may grow.
         notices: Where workers are told to cancel.
         queries: Where queries are asked by themselves.
+        updates: Where updates are brought to runs that have no workflow task.
         tokens: Of the cluster.
     """
 
@@ -83,6 +87,7 @@ class Runs:
         self.limits = limits
         self.notices = notices
         self.queries = follower.queries
+        self.updates = follower.updates
         self.tokens = tokens
         self.clock = engine.clock
         self.db = engine.db

@@ -12,6 +12,7 @@ from aetheris_server.history.state.machines.activity.values import (
     StartedActivity,
     started_deadline,
 )
+from aetheris_server.history.state.machines.update.admitting import speculative_task
 from aetheris_server.history.state.machines.workflow_task import starting as task_starting
 from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
 from aetheris_server.history.times import to_timestamp
@@ -20,11 +21,13 @@ from aetheris_server.rpc.tokens import LISTING_TASK_HISTORY
 
 
 def mark_workflow_task_started(runs: Runs, run: LoadedRun, taker: TaskTaker) -> StartedWorkflowTask:
-    """Mark the run's pending workflow task as taken, with the queries that wait.
+    """Mark the run's pending workflow task, or its speculative one, as taken, with the queries and
+    updates that wait.
 
     Never awaits; the caller has checked that it is startable.
     """
     now = runs.time_of(run)
+    updates = tuple(update.request for update in run.updates.values()) if run.updates else ()
     started = task_starting.start_workflow_task(
         run.state,
         run.inflight,
@@ -34,6 +37,8 @@ def mark_workflow_task_started(runs: Runs, run: LoadedRun, taker: TaskTaker) -> 
         runs.clock.monotonic(),
         runs.limits,
         tuple(run.queries),
+        updates,
+        speculative_task(run.state, now) if run.state.workflow_task is None else None,
     )
     runs.wakeups.schedule_inflight(run, started.deadline_at)
     return started
@@ -64,11 +69,15 @@ async def to_workflow_task(
             for query_id in started.query_ids
             if query_id in run.queries
         },
+        updates=started.updates,
+        is_speculative=started.is_speculative,
     )
     task.workflow_execution.workflow_id = run.key.workflow_id
     task.workflow_execution.run_id = run.key.run_id
     if state.workflow_task is not None:
         task.scheduled_time.CopyFrom(to_timestamp(state.workflow_task.scheduled_time))
+    elif started.scheduled_event is not None:
+        task.scheduled_time.CopyFrom(started.scheduled_event.event_time)
     await run.wait_committed()
     await _fill_history(runs, run, task, from_id, first_own_id)
     if not task.next_page_token:

@@ -14,6 +14,8 @@ class RunLimits:
         suggest_continue_bytes: The same, by size.
         payload_max_bytes: Size of what one command may carry.
         max_signals: All that a run may ever have.
+        max_open_updates: Those that wait, and those that are accepted and have no outcome.
+        max_updates: All that a run may ever have accepted.
         max_buffered_events: With so many, the next signal fails the workflow task in flight.
         max_buffered_bytes: The same, by size.
         min_continue_interval: A run that continues as new sooner than this after its code began has
@@ -31,6 +33,8 @@ class RunLimits:
     max_pending_external_signals: int = 2_000
     max_pending_external_cancels: int = 2_000
     max_signals: int = 10_000
+    max_open_updates: int = 10
+    max_updates: int = 2_000
     max_buffered_events: int = 100
     max_buffered_bytes: int = 2 * 1024 * 1024
     min_continue_interval: timedelta = timedelta(seconds=1)

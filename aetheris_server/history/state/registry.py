@@ -22,6 +22,7 @@ from aetheris_server.history.state.machines import (
     properties,
     signal,
     timer,
+    update,
     workflow_task,
 )
 
@@ -152,6 +153,7 @@ RUN_MACHINES = Registry(
         external.SIGNAL,
         external.CANCEL,
         parent.MACHINE,
+        update.MACHINE,
     )
 )
 """Those of this program. The run's deadline comes first: it ends all others."""

@@ -61,6 +61,21 @@ Code = grpc.StatusCode
             errors.QueryRejectedError("COMPLETED"),
         ),
         (
+            Code.NOT_FOUND,
+            details.UpdateNotFoundDetail(workflow_id="w", run_id="r", update_id="u"),
+            errors.UpdateNotFoundError("w", "r", "u"),
+        ),
+        (
+            Code.RESOURCE_EXHAUSTED,
+            details.UpdateLimitDetail(workflow_id="w", run_id="r", reason="10 updates"),
+            errors.UpdateLimitError("w", "r", "10 updates"),
+        ),
+        (
+            Code.FAILED_PRECONDITION,
+            details.WorkflowNotReadyDetail(workflow_id="w", run_id="r", reason="it fails"),
+            errors.WorkflowNotReadyError("w", "r", "it fails"),
+        ),
+        (
             Code.UNAVAILABLE,
             details.NotReadyDetail(waited_for="a worker"),
             errors.NotReadyError("a worker"),

@@ -1,9 +1,11 @@
 """Runs workflow classes along built histories, and says what they did in a few words."""
 
 import json
+from collections.abc import Sequence
 
 from aetheris.api.v1.command_pb2 import Command, CommandType
 from aetheris.api.v1.common_pb2 import Payloads
+from aetheris.api.v1.history_pb2 import UpdateRequest
 from aetheris_client.converter import DataConverter
 from aetheris_worker.runtime.definitions import WorkflowDefinition
 from aetheris_worker.runtime.info import RunId
@@ -37,11 +39,11 @@ class Session:
         self.history = HistoryBuilder(WorkflowDefinition.of(workflow).name, *arguments)
         self.machine = machine_of(workflow)
 
-    def step(self) -> list[str]:
+    def step(self, updates: Sequence[UpdateRequest] = ()) -> list[str]:
         """A task on the cached run, completed with its commands."""
         self.history.task_started()
-        events = self.history.after(self.machine.started_event_id)
-        commands = [command.to_proto() for command in self.machine.advance(events)]
+        events = self.history.after(self.machine.last_event_id)
+        commands = [command.to_proto() for command in self.machine.advance(events, updates)]
         self.history.task_completed(commands)
         return [summary(command) for command in commands]
 
@@ -119,4 +121,12 @@ def _summary_of_run(command: Command) -> str:
             names = sorted(upserted.search_attributes.indexed_fields)
             return f"search attributes {', '.join(names)}"
         case _:
-            return str(command.command_type)
+            return _summary_of_update(command)
+
+
+def _summary_of_update(command: Command) -> str:
+    if command.command_type != CommandType.COMMAND_TYPE_PROTOCOL_MESSAGE:
+        return str(command.command_type)
+    step = command.protocol_message_command_attributes
+    verb = "accept" if step.HasField("acceptance") else "complete"
+    return f"{verb} {step.message_id}"

@@ -54,7 +54,7 @@ MACHINE = Machine(
     name="workflow_task",
     events={
         history_pb2.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED: OnEvent(
-            fold.scheduled, fold.observe_closed, obligations=tasks.of_schedule
+            fold.scheduled, fold.observe_scheduled, obligations=tasks.of_schedule
         ),
         history_pb2.EVENT_TYPE_WORKFLOW_TASK_STARTED: OnEvent(),
         history_pb2.EVENT_TYPE_WORKFLOW_TASK_COMPLETED: OnEvent(

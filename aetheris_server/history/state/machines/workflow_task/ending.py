@@ -142,7 +142,7 @@ def append_force_closed(draft: Draft, inflight: Inflight) -> None:
     """Void the task in flight and show what was buffered: the run is closed from outside."""
     started = inflight.workflow_task
     draft.end_buffering()
-    if started is not None:
+    if started is not None and not started.is_speculative:
         failed = history_pb2.WorkflowTaskFailedEventAttributes(
             cause=history_pb2.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_COMMAND, identity="history"
         )

@@ -57,6 +57,16 @@ def drop(state: RunState) -> None:
 # To what workers have.
 
 
+def observe_scheduled(inflight: Inflight, event: history_pb2.HistoryEvent) -> None:
+    """It takes the place of the one that a worker may have had, unless it is that very one, whose
+    events are written now that it ends.
+    """
+    started = inflight.workflow_task
+    if started is not None and started.scheduled_event_id != event.event_id:
+        _lose(inflight)
+    inflight.is_task_backing_off = False
+
+
 def observe_completed(inflight: Inflight, _event: history_pb2.HistoryEvent) -> None:
     """Nobody has it any more; who had it has the run cached."""
     inflight.workflow_task = None

@@ -42,9 +42,12 @@ class StartedWorkflowTask:
 
     Attributes:
         start_id: Must come back in the task token.
-        scheduled_event: Of a transient task, whose events are written when it succeeds; else None.
+        scheduled_event: Of a transient or speculative task, whose events are written when it
+            succeeds; else None.
         started_event: As the worker saw it; written as it is when the task closes.
         query_ids: The queries that went along.
+        updates: The updates that went along.
+        is_speculative: It is there for them alone: no record tells of it.
     """
 
     start_id: str
@@ -56,6 +59,8 @@ class StartedWorkflowTask:
     started_time: datetime
     deadline_at: float
     query_ids: tuple[str, ...] = ()
+    updates: tuple[history_pb2.UpdateRequest, ...] = ()
+    is_speculative: bool = False
 
 
 def is_owed(task: WorkflowTaskState, inflight: Inflight, now: datetime) -> bool:

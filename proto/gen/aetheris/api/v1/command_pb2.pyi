@@ -5,6 +5,7 @@ The commands with which a completed workflow task tells the server what to do.""
 
 from aetheris.api.v1 import common_pb2 as _common_pb2
 from aetheris.api.v1 import failure_pb2 as _failure_pb2
+from aetheris.api.v1 import history_pb2 as _history_pb2
 from aetheris.api.v1 import task_queue_pb2 as _task_queue_pb2
 from aetheris.api.v1 import workflow_pb2 as _workflow_pb2
 from collections import abc as _abc
@@ -59,7 +60,7 @@ class _CommandTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommandTy
     COMMAND_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES: _CommandType.ValueType  # 13
     """Change search attributes."""
     COMMAND_TYPE_PROTOCOL_MESSAGE: _CommandType.ValueType  # 14
-    """Marks the place of a message of the update protocol."""
+    """A step of an update."""
     COMMAND_TYPE_MODIFY_WORKFLOW_PROPERTIES: _CommandType.ValueType  # 16
     """Change the memo."""
     COMMAND_TYPE_SCHEDULE_NEXUS_OPERATION: _CommandType.ValueType  # 17
@@ -99,7 +100,7 @@ COMMAND_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION: CommandType.ValueType  # 12
 COMMAND_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES: CommandType.ValueType  # 13
 """Change search attributes."""
 COMMAND_TYPE_PROTOCOL_MESSAGE: CommandType.ValueType  # 14
-"""Marks the place of a message of the update protocol."""
+"""A step of an update."""
 COMMAND_TYPE_MODIFY_WORKFLOW_PROPERTIES: CommandType.ValueType  # 16
 """Change the memo."""
 COMMAND_TYPE_SCHEDULE_NEXUS_OPERATION: CommandType.ValueType  # 17
@@ -721,25 +722,56 @@ Global___UpsertWorkflowSearchAttributesCommandAttributes: _TypeAlias = UpsertWor
 
 @_typing.final
 class ProtocolMessageCommandAttributes(_message.Message):
-    """Marks the place of a message of the update protocol."""
+    """A step of an update, at its place among the commands."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    ACCEPTANCE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
-    """Which message."""
+    """The update's id."""
+    @_builtins.property
+    def acceptance(self) -> Global___UpdateAcceptance:
+        """It has passed its validator, and its handler begins."""
+
+    @_builtins.property
+    def outcome(self) -> _history_pb2.UpdateOutcome:
+        """What its handler came to."""
+
     def __init__(
         self,
         *,
         message_id: _builtins.str = ...,
+        acceptance: Global___UpdateAcceptance | None = ...,
+        outcome: _history_pb2.UpdateOutcome | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "outcome", b"outcome", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "message_id", b"message_id", "outcome", b"outcome", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["acceptance", "outcome"]  # noqa: Y015
+    _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
+
+Global___ProtocolMessageCommandAttributes: _TypeAlias = ProtocolMessageCommandAttributes  # noqa: Y015
+
+@_typing.final
+class UpdateAcceptance(_message.Message):
+    """An update that the task brought is accepted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ProtocolMessageCommandAttributes: _TypeAlias = ProtocolMessageCommandAttributes  # noqa: Y015
+Global___UpdateAcceptance: _TypeAlias = UpdateAcceptance  # noqa: Y015
 
 @_typing.final
 class ModifyWorkflowPropertiesCommandAttributes(_message.Message):
@@ -843,7 +875,7 @@ class Command(_message.Message):
 
     @_builtins.property
     def protocol_message_command_attributes(self) -> Global___ProtocolMessageCommandAttributes:
-        """Place of a message."""
+        """Accept or complete an update."""
 
     @_builtins.property
     def modify_workflow_properties_command_attributes(self) -> Global___ModifyWorkflowPropertiesCommandAttributes:

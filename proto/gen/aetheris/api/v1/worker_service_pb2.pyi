@@ -220,6 +220,8 @@ class WorkflowTask(_message.Message):
     SCHEDULED_TIME_FIELD_NUMBER: _builtins.int
     STARTED_TIME_FIELD_NUMBER: _builtins.int
     START_TO_CLOSE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    UPDATES_FIELD_NUMBER: _builtins.int
+    IS_SPECULATIVE_FIELD_NUMBER: _builtins.int
     task_token: _builtins.bytes
     """Names the task."""
     previous_started_event_id: _builtins.int
@@ -230,6 +232,8 @@ class WorkflowTask(_message.Message):
     """From 1; grows with each failure in a row."""
     next_page_token: _builtins.bytes
     """More history: ask GetWorkflowHistory with this; empty at the end."""
+    is_speculative: _builtins.bool
+    """It is there for its updates alone: if the answer rejects all of them and says is_discardable, it has never been."""
     @_builtins.property
     def workflow_execution(self) -> _common_pb2.WorkflowExecution:
         """The run."""
@@ -262,6 +266,10 @@ class WorkflowTask(_message.Message):
     def start_to_close_timeout(self) -> _duration_pb2.Duration:
         """How long the worker has."""
 
+    @_builtins.property
+    def updates(self) -> _containers.RepeatedCompositeFieldContainer[_history_pb2.UpdateRequest]:
+        """Updates to judge, in order, behind all events of the history."""
+
     def __init__(
         self,
         *,
@@ -278,10 +286,12 @@ class WorkflowTask(_message.Message):
         scheduled_time: _timestamp_pb2.Timestamp | None = ...,
         started_time: _timestamp_pb2.Timestamp | None = ...,
         start_to_close_timeout: _duration_pb2.Duration | None = ...,
+        updates: _abc.Iterable[_history_pb2.UpdateRequest] | None = ...,
+        is_speculative: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "query", b"query", "scheduled_time", b"scheduled_time", "start_to_close_timeout", b"start_to_close_timeout", "started_time", b"started_time", "workflow_execution", b"workflow_execution", "workflow_type", b"workflow_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "history", b"history", "next_page_token", b"next_page_token", "previous_started_event_id", b"previous_started_event_id", "queries", b"queries", "query", b"query", "scheduled_time", b"scheduled_time", "start_to_close_timeout", b"start_to_close_timeout", "started_event_id", b"started_event_id", "started_time", b"started_time", "task_token", b"task_token", "workflow_execution", b"workflow_execution", "workflow_type", b"workflow_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "history", b"history", "is_speculative", b"is_speculative", "next_page_token", b"next_page_token", "previous_started_event_id", b"previous_started_event_id", "queries", b"queries", "query", b"query", "scheduled_time", b"scheduled_time", "start_to_close_timeout", b"start_to_close_timeout", "started_event_id", b"started_event_id", "started_time", b"started_time", "task_token", b"task_token", "updates", b"updates", "workflow_execution", b"workflow_execution", "workflow_type", b"workflow_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -326,6 +336,34 @@ class WorkflowQueryResult(_message.Message):
 Global___WorkflowQueryResult: _TypeAlias = WorkflowQueryResult  # noqa: Y015
 
 @_typing.final
+class UpdateRejection(_message.Message):
+    """An update that is not accepted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPDATE_ID_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    update_id: _builtins.str
+    """Its id."""
+    @_builtins.property
+    def failure(self) -> _failure_pb2.Failure:
+        """Why."""
+
+    def __init__(
+        self,
+        *,
+        update_id: _builtins.str = ...,
+        failure: _failure_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "update_id", b"update_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateRejection: _TypeAlias = UpdateRejection  # noqa: Y015
+
+@_typing.final
 class RespondWorkflowTaskCompletedRequest(_message.Message):
     """A decision."""
 
@@ -366,6 +404,8 @@ class RespondWorkflowTaskCompletedRequest(_message.Message):
     WORKER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     UNHANDLED_SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
+    UPDATE_REJECTIONS_FIELD_NUMBER: _builtins.int
+    IS_DISCARDABLE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The namespace."""
     task_token: _builtins.bytes
@@ -386,6 +426,10 @@ class RespondWorkflowTaskCompletedRequest(_message.Message):
     """The same for all calls of one worker process; eager tasks are given to it."""
     unhandled_signal_count: _builtins.int
     """Signals that the run's code has not handled, for want of a handler that takes them."""
+    is_discardable: _builtins.bool
+    """Of a speculative task whose updates are all rejected: the run's code has not run, and the worker takes back what it
+    knows of the task's events. There are no commands then.
+    """
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.Command]:
         """In order; may be empty."""
@@ -401,6 +445,12 @@ class RespondWorkflowTaskCompletedRequest(_message.Message):
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the worker can do, for its eager activities."""
+
+    @_builtins.property
+    def update_rejections(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpdateRejection]:
+        """The task's updates that are not accepted. One that is neither here nor accepted by a command is rejected by the
+        server; one that came with a task that failed comes again.
+        """
 
     def __init__(
         self,
@@ -419,10 +469,12 @@ class RespondWorkflowTaskCompletedRequest(_message.Message):
         worker_instance_id: _builtins.str = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         unhandled_signal_count: _builtins.int = ...,
+        update_rejections: _abc.Iterable[Global___UpdateRejection] | None = ...,
+        is_discardable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sticky_attributes", b"sticky_attributes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "commands", b"commands", "force_create_new_workflow_task", b"force_create_new_workflow_task", "identity", b"identity", "namespace", b"namespace", "query_results", b"query_results", "return_new_workflow_task", b"return_new_workflow_task", "sdk_name", b"sdk_name", "sdk_version", b"sdk_version", "sticky_attributes", b"sticky_attributes", "task_token", b"task_token", "unhandled_signal_count", b"unhandled_signal_count", "worker_instance_id", b"worker_instance_id", "worker_version", b"worker_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "commands", b"commands", "force_create_new_workflow_task", b"force_create_new_workflow_task", "identity", b"identity", "is_discardable", b"is_discardable", "namespace", b"namespace", "query_results", b"query_results", "return_new_workflow_task", b"return_new_workflow_task", "sdk_name", b"sdk_name", "sdk_version", b"sdk_version", "sticky_attributes", b"sticky_attributes", "task_token", b"task_token", "unhandled_signal_count", b"unhandled_signal_count", "update_rejections", b"update_rejections", "worker_instance_id", b"worker_instance_id", "worker_version", b"worker_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -436,6 +488,9 @@ class RespondWorkflowTaskCompletedResponse(_message.Message):
 
     WORKFLOW_TASK_FIELD_NUMBER: _builtins.int
     ACTIVITY_TASKS_FIELD_NUMBER: _builtins.int
+    IS_DISCARDED_FIELD_NUMBER: _builtins.int
+    is_discarded: _builtins.bool
+    """The task was discarded: its events are not in the history, and others will have their ids."""
     @_builtins.property
     def workflow_task(self) -> Global___WorkflowTask:
         """The next workflow task of the run, if there is one already and it was asked for."""
@@ -449,10 +504,11 @@ class RespondWorkflowTaskCompletedResponse(_message.Message):
         *,
         workflow_task: Global___WorkflowTask | None = ...,
         activity_tasks: _abc.Iterable[Global___ActivityTask] | None = ...,
+        is_discarded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["workflow_task", b"workflow_task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_tasks", b"activity_tasks", "workflow_task", b"workflow_task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_tasks", b"activity_tasks", "is_discarded", b"is_discarded", "workflow_task", b"workflow_task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

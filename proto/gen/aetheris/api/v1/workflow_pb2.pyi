@@ -288,6 +288,34 @@ PENDING_CHILD_STATE_STARTED: PendingChildState.ValueType  # 2
 """It runs."""
 Global___PendingChildState: _TypeAlias = PendingChildState  # noqa: Y015
 
+class _UpdateStage:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UpdateStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UpdateStage.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UPDATE_STAGE_UNSPECIFIED: _UpdateStage.ValueType  # 0
+    """Refused."""
+    UPDATE_STAGE_ADMITTED: _UpdateStage.ValueType  # 1
+    """The server has it, in memory alone: a host that ends loses it, and its caller asks again."""
+    UPDATE_STAGE_ACCEPTED: _UpdateStage.ValueType  # 2
+    """Its validator let it pass: that is in the history."""
+    UPDATE_STAGE_COMPLETED: _UpdateStage.ValueType  # 3
+    """It has an outcome: a result, a failure, or a rejection, of which the history has nothing."""
+
+class UpdateStage(_UpdateStage, metaclass=_UpdateStageEnumTypeWrapper):
+    """How far an update has come."""
+
+UPDATE_STAGE_UNSPECIFIED: UpdateStage.ValueType  # 0
+"""Refused."""
+UPDATE_STAGE_ADMITTED: UpdateStage.ValueType  # 1
+"""The server has it, in memory alone: a host that ends loses it, and its caller asks again."""
+UPDATE_STAGE_ACCEPTED: UpdateStage.ValueType  # 2
+"""Its validator let it pass: that is in the history."""
+UPDATE_STAGE_COMPLETED: UpdateStage.ValueType  # 3
+"""It has an outcome: a result, a failure, or a rejection, of which the history has nothing."""
+Global___UpdateStage: _TypeAlias = UpdateStage  # noqa: Y015
+
 @_typing.final
 class PauseInfo(_message.Message):
     """That something was paused."""
@@ -835,3 +863,43 @@ class PendingExternalCancelInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PendingExternalCancelInfo: _TypeAlias = PendingExternalCancelInfo  # noqa: Y015
+
+@_typing.final
+class PendingUpdateInfo(_message.Message):
+    """An update of a run that has no outcome yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPDATE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    ACCEPTED_EVENT_ID_FIELD_NUMBER: _builtins.int
+    STAGE_TIME_FIELD_NUMBER: _builtins.int
+    update_id: _builtins.str
+    """Its id."""
+    name: _builtins.str
+    """Its handler."""
+    stage: Global___UpdateStage.ValueType
+    """ADMITTED or ACCEPTED."""
+    accepted_event_id: _builtins.int
+    """The event that accepted it; 0 for none."""
+    @_builtins.property
+    def stage_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was admitted, or, once it is accepted, accepted."""
+
+    def __init__(
+        self,
+        *,
+        update_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        stage: Global___UpdateStage.ValueType = ...,
+        accepted_event_id: _builtins.int = ...,
+        stage_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stage_time", b"stage_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_event_id", b"accepted_event_id", "name", b"name", "stage", b"stage", "stage_time", b"stage_time", "update_id", b"update_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PendingUpdateInfo: _TypeAlias = PendingUpdateInfo  # noqa: Y015

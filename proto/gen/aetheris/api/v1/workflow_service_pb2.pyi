@@ -515,6 +515,238 @@ class QueryWorkflowResponse(_message.Message):
 Global___QueryWorkflowResponse: _TypeAlias = QueryWorkflowResponse  # noqa: Y015
 
 @_typing.final
+class UpdateWorkflowRequest(_message.Message):
+    """Ask for an update."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    WAIT_STAGE_FIELD_NUMBER: _builtins.int
+    WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    FIRST_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace."""
+    wait_stage: _workflow_pb2.UpdateStage.ValueType
+    """How far to wait for; refused where unset."""
+    first_execution_run_id: _builtins.str
+    """The first run of the chain that it is meant for; empty for whatever run has the id."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """Which run."""
+
+    @_builtins.property
+    def request(self) -> _history_pb2.UpdateRequest:
+        """What is asked. Its update_id makes it happen once: the same id answers with what became of it, also in a run that
+        goes on from the one that has it. A new one is made where it is empty.
+        """
+
+    @_builtins.property
+    def wait_timeout(self) -> _duration_pb2.Duration:
+        """Answer with the stage reached after this long; 20 s where unset, at most 60 s."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        request: _history_pb2.UpdateRequest | None = ...,
+        wait_stage: _workflow_pb2.UpdateStage.ValueType = ...,
+        wait_timeout: _duration_pb2.Duration | None = ...,
+        first_execution_run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "wait_timeout", b"wait_timeout", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_execution_run_id", b"first_execution_run_id", "namespace", b"namespace", "request", b"request", "wait_stage", b"wait_stage", "wait_timeout", b"wait_timeout", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateWorkflowRequest: _TypeAlias = UpdateWorkflowRequest  # noqa: Y015
+
+@_typing.final
+class UpdateWorkflowResponse(_message.Message):
+    """How far it has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    UPDATE_ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    update_id: _builtins.str
+    """Its id."""
+    stage: _workflow_pb2.UpdateStage.ValueType
+    """At least what was asked for, or less when the time was up. ADMITTED: ask again in the same way. ACCEPTED: poll."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """The run that has it."""
+
+    @_builtins.property
+    def outcome(self) -> _history_pb2.UpdateOutcome:
+        """Set when COMPLETED."""
+
+    def __init__(
+        self,
+        *,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        update_id: _builtins.str = ...,
+        stage: _workflow_pb2.UpdateStage.ValueType = ...,
+        outcome: _history_pb2.UpdateOutcome | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "stage", b"stage", "update_id", b"update_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateWorkflowResponse: _TypeAlias = UpdateWorkflowResponse  # noqa: Y015
+
+@_typing.final
+class PollWorkflowUpdateRequest(_message.Message):
+    """Wait for an update."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    UPDATE_ID_FIELD_NUMBER: _builtins.int
+    WAIT_STAGE_FIELD_NUMBER: _builtins.int
+    WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace."""
+    update_id: _builtins.str
+    """The update."""
+    wait_stage: _workflow_pb2.UpdateStage.ValueType
+    """How far to wait for; refused where unset."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """Which run."""
+
+    @_builtins.property
+    def wait_timeout(self) -> _duration_pb2.Duration:
+        """Answer with the stage reached after this long; 20 s where unset, at most 60 s."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        update_id: _builtins.str = ...,
+        wait_stage: _workflow_pb2.UpdateStage.ValueType = ...,
+        wait_timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait_timeout", b"wait_timeout", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "update_id", b"update_id", "wait_stage", b"wait_stage", "wait_timeout", b"wait_timeout", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PollWorkflowUpdateRequest: _TypeAlias = PollWorkflowUpdateRequest  # noqa: Y015
+
+@_typing.final
+class PollWorkflowUpdateResponse(_message.Message):
+    """How far it has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    UPDATE_ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    update_id: _builtins.str
+    """Its id."""
+    stage: _workflow_pb2.UpdateStage.ValueType
+    """At least what was asked for, or less when the time was up."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """The run that has it."""
+
+    @_builtins.property
+    def outcome(self) -> _history_pb2.UpdateOutcome:
+        """Set when COMPLETED."""
+
+    def __init__(
+        self,
+        *,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        update_id: _builtins.str = ...,
+        stage: _workflow_pb2.UpdateStage.ValueType = ...,
+        outcome: _history_pb2.UpdateOutcome | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "stage", b"stage", "update_id", b"update_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PollWorkflowUpdateResponse: _TypeAlias = PollWorkflowUpdateResponse  # noqa: Y015
+
+@_typing.final
+class UpdateWithStartWorkflowRequest(_message.Message):
+    """Start a run and ask for an update of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Their namespace; that inside of the two may be empty."""
+    @_builtins.property
+    def start(self) -> Global___StartWorkflowRequest:
+        """The start. Its conflict policy must be set: FAIL or USE_EXISTING."""
+
+    @_builtins.property
+    def update(self) -> Global___UpdateWorkflowRequest:
+        """The update; its workflow_execution may be empty, and names the started workflow otherwise."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        start: Global___StartWorkflowRequest | None = ...,
+        update: Global___UpdateWorkflowRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "start", b"start", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateWithStartWorkflowRequest: _TypeAlias = UpdateWithStartWorkflowRequest  # noqa: Y015
+
+@_typing.final
+class UpdateWithStartWorkflowResponse(_message.Message):
+    """The run, and how far its update has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start(self) -> Global___StartWorkflowResponse:
+        """The start's."""
+
+    @_builtins.property
+    def update(self) -> Global___UpdateWorkflowResponse:
+        """The update's."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___StartWorkflowResponse | None = ...,
+        update: Global___UpdateWorkflowResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["start", b"start", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateWithStartWorkflowResponse: _TypeAlias = UpdateWithStartWorkflowResponse  # noqa: Y015
+
+@_typing.final
 class CancelWorkflowRequest(_message.Message):
     """Ask a run to cancel."""
 
@@ -801,6 +1033,7 @@ class DescribeWorkflowResponse(_message.Message):
     PENDING_EXTERNAL_SIGNALS_FIELD_NUMBER: _builtins.int
     PENDING_EXTERNAL_CANCELS_FIELD_NUMBER: _builtins.int
     PAUSE_INFO_FIELD_NUMBER: _builtins.int
+    PENDING_UPDATES_FIELD_NUMBER: _builtins.int
     cancel_requested: _builtins.bool
     """Cancellation was requested."""
     unhandled_signal_count: _builtins.int
@@ -843,6 +1076,10 @@ class DescribeWorkflowResponse(_message.Message):
     def pause_info(self) -> _workflow_pb2.PauseInfo:
         """Since when it is paused, by whom and why; unset where it is not."""
 
+    @_builtins.property
+    def pending_updates(self) -> _containers.RepeatedCompositeFieldContainer[_workflow_pb2.PendingUpdateInfo]:
+        """Its updates without an outcome: those accepted, then those admitted."""
+
     def __init__(
         self,
         *,
@@ -857,10 +1094,11 @@ class DescribeWorkflowResponse(_message.Message):
         pending_external_signals: _abc.Iterable[_workflow_pb2.PendingExternalSignalInfo] | None = ...,
         pending_external_cancels: _abc.Iterable[_workflow_pb2.PendingExternalCancelInfo] | None = ...,
         pause_info: _workflow_pb2.PauseInfo | None = ...,
+        pending_updates: _abc.Iterable[_workflow_pb2.PendingUpdateInfo] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["execution_config", b"execution_config", "pause_info", b"pause_info", "pending_workflow_task", b"pending_workflow_task", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "execution_config", b"execution_config", "pause_info", b"pause_info", "pending_activities", b"pending_activities", "pending_children", b"pending_children", "pending_external_cancels", b"pending_external_cancels", "pending_external_signals", b"pending_external_signals", "pending_timers", b"pending_timers", "pending_workflow_task", b"pending_workflow_task", "unhandled_signal_count", b"unhandled_signal_count", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "execution_config", b"execution_config", "pause_info", b"pause_info", "pending_activities", b"pending_activities", "pending_children", b"pending_children", "pending_external_cancels", b"pending_external_cancels", "pending_external_signals", b"pending_external_signals", "pending_timers", b"pending_timers", "pending_updates", b"pending_updates", "pending_workflow_task", b"pending_workflow_task", "unhandled_signal_count", b"unhandled_signal_count", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -56,6 +56,21 @@ class WorkflowServiceStub(object):
                 request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.QueryWorkflowRequest.SerializeToString,
                 response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.QueryWorkflowResponse.FromString,
                 _registered_method=True)
+        self.UpdateWorkflow = channel.unary_unary(
+                '/aetheris.api.v1.WorkflowService/UpdateWorkflow',
+                request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWorkflowRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWorkflowResponse.FromString,
+                _registered_method=True)
+        self.PollWorkflowUpdate = channel.unary_unary(
+                '/aetheris.api.v1.WorkflowService/PollWorkflowUpdate',
+                request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PollWorkflowUpdateRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PollWorkflowUpdateResponse.FromString,
+                _registered_method=True)
+        self.UpdateWithStartWorkflow = channel.unary_unary(
+                '/aetheris.api.v1.WorkflowService/UpdateWithStartWorkflow',
+                request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWithStartWorkflowRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWithStartWorkflowResponse.FromString,
+                _registered_method=True)
         self.CancelWorkflow = channel.unary_unary(
                 '/aetheris.api.v1.WorkflowService/CancelWorkflow',
                 request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.CancelWorkflowRequest.SerializeToString,
@@ -126,6 +141,28 @@ class WorkflowServiceServicer(object):
 
     def QueryWorkflow(self, request, context):
         """Asks a run's code for an answer that changes nothing; open and closed runs answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateWorkflow(self, request, context):
+        """Asks an open run's code to take a request, and waits, for a bounded time, until it has come as far as asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PollWorkflowUpdate(self, request, context):
+        """Waits, for a bounded time, until an update that was asked for before has come as far as asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateWithStartWorkflow(self, request, context):
+        """Starts a run, or finds the open one, as its policies say, and asks for an update of it that its first workflow task
+        brings along. If the start is refused there is no update; if the update is, the run has been started all the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,6 +246,21 @@ def add_WorkflowServiceServicer_to_server(servicer, server):
                     servicer.QueryWorkflow,
                     request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.QueryWorkflowRequest.FromString,
                     response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.QueryWorkflowResponse.SerializeToString,
+            ),
+            'UpdateWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWorkflow,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWorkflowRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWorkflowResponse.SerializeToString,
+            ),
+            'PollWorkflowUpdate': grpc.unary_unary_rpc_method_handler(
+                    servicer.PollWorkflowUpdate,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PollWorkflowUpdateRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PollWorkflowUpdateResponse.SerializeToString,
+            ),
+            'UpdateWithStartWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWithStartWorkflow,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWithStartWorkflowRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWithStartWorkflowResponse.SerializeToString,
             ),
             'CancelWorkflow': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelWorkflow,
@@ -361,6 +413,87 @@ class WorkflowService(object):
             '/aetheris.api.v1.WorkflowService/QueryWorkflow',
             aetheris_dot_api_dot_v1_dot_workflow__service__pb2.QueryWorkflowRequest.SerializeToString,
             aetheris_dot_api_dot_v1_dot_workflow__service__pb2.QueryWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.WorkflowService/UpdateWorkflow',
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWorkflowRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PollWorkflowUpdate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.WorkflowService/PollWorkflowUpdate',
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PollWorkflowUpdateRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PollWorkflowUpdateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateWithStartWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.WorkflowService/UpdateWithStartWorkflow',
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWithStartWorkflowRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWithStartWorkflowResponse.FromString,
             options,
             channel_credentials,
             insecure,

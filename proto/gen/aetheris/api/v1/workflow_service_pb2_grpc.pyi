@@ -26,6 +26,14 @@ class WorkflowServiceStub:
     """Records a signal for the open run of a workflow id; where none is open, starts one that begins with it."""
     QueryWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.QueryWorkflowRequest, _workflow_service_pb2.QueryWorkflowResponse]
     """Asks a run's code for an answer that changes nothing; open and closed runs answer."""
+    UpdateWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.UpdateWorkflowRequest, _workflow_service_pb2.UpdateWorkflowResponse]
+    """Asks an open run's code to take a request, and waits, for a bounded time, until it has come as far as asked."""
+    PollWorkflowUpdate: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.PollWorkflowUpdateRequest, _workflow_service_pb2.PollWorkflowUpdateResponse]
+    """Waits, for a bounded time, until an update that was asked for before has come as far as asked."""
+    UpdateWithStartWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.UpdateWithStartWorkflowRequest, _workflow_service_pb2.UpdateWithStartWorkflowResponse]
+    """Starts a run, or finds the open one, as its policies say, and asks for an update of it that its first workflow task
+    brings along. If the start is refused there is no update; if the update is, the run has been started all the same.
+    """
     CancelWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.CancelWorkflowRequest, _workflow_service_pb2.CancelWorkflowResponse]
     """Asks an open run to cancel; its code decides what that means. Asking again is no error."""
     TerminateWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.TerminateWorkflowRequest, _workflow_service_pb2.TerminateWorkflowResponse]
@@ -79,6 +87,32 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_workflow_service_pb2.QueryWorkflowRequest, _abc.Awaitable[_workflow_service_pb2.QueryWorkflowResponse]],
     ) -> _abc.Awaitable[_workflow_service_pb2.QueryWorkflowResponse]:
         """Asks a run's code for an answer that changes nothing; open and closed runs answer."""
+
+    @_abc_1.abstractmethod
+    def UpdateWorkflow(
+        self,
+        request: _workflow_service_pb2.UpdateWorkflowRequest,
+        context: _aio.ServicerContext[_workflow_service_pb2.UpdateWorkflowRequest, _abc.Awaitable[_workflow_service_pb2.UpdateWorkflowResponse]],
+    ) -> _abc.Awaitable[_workflow_service_pb2.UpdateWorkflowResponse]:
+        """Asks an open run's code to take a request, and waits, for a bounded time, until it has come as far as asked."""
+
+    @_abc_1.abstractmethod
+    def PollWorkflowUpdate(
+        self,
+        request: _workflow_service_pb2.PollWorkflowUpdateRequest,
+        context: _aio.ServicerContext[_workflow_service_pb2.PollWorkflowUpdateRequest, _abc.Awaitable[_workflow_service_pb2.PollWorkflowUpdateResponse]],
+    ) -> _abc.Awaitable[_workflow_service_pb2.PollWorkflowUpdateResponse]:
+        """Waits, for a bounded time, until an update that was asked for before has come as far as asked."""
+
+    @_abc_1.abstractmethod
+    def UpdateWithStartWorkflow(
+        self,
+        request: _workflow_service_pb2.UpdateWithStartWorkflowRequest,
+        context: _aio.ServicerContext[_workflow_service_pb2.UpdateWithStartWorkflowRequest, _abc.Awaitable[_workflow_service_pb2.UpdateWithStartWorkflowResponse]],
+    ) -> _abc.Awaitable[_workflow_service_pb2.UpdateWithStartWorkflowResponse]:
+        """Starts a run, or finds the open one, as its policies say, and asks for an update of it that its first workflow task
+        brings along. If the start is refused there is no update; if the update is, the run has been started all the same.
+        """
 
     @_abc_1.abstractmethod
     def CancelWorkflow(

@@ -39,6 +39,9 @@ class CallRequest(_message.Message):
     DESCRIBE_WORKFLOW_FIELD_NUMBER: _builtins.int
     GET_WORKFLOW_HISTORY_FIELD_NUMBER: _builtins.int
     POLL_WORKFLOW_RESULT_FIELD_NUMBER: _builtins.int
+    UPDATE_WORKFLOW_FIELD_NUMBER: _builtins.int
+    POLL_WORKFLOW_UPDATE_FIELD_NUMBER: _builtins.int
+    UPDATE_WITH_START_WORKFLOW_FIELD_NUMBER: _builtins.int
     RESPOND_WORKFLOW_TASK_COMPLETED_FIELD_NUMBER: _builtins.int
     RESPOND_WORKFLOW_TASK_FAILED_FIELD_NUMBER: _builtins.int
     RESPOND_QUERY_TASK_COMPLETED_FIELD_NUMBER: _builtins.int
@@ -93,6 +96,18 @@ class CallRequest(_message.Message):
         """WorkflowService.PollWorkflowResult."""
 
     @_builtins.property
+    def update_workflow(self) -> _workflow_service_pb2.UpdateWorkflowRequest:
+        """WorkflowService.UpdateWorkflow."""
+
+    @_builtins.property
+    def poll_workflow_update(self) -> _workflow_service_pb2.PollWorkflowUpdateRequest:
+        """WorkflowService.PollWorkflowUpdate."""
+
+    @_builtins.property
+    def update_with_start_workflow(self) -> _workflow_service_pb2.UpdateWithStartWorkflowRequest:
+        """WorkflowService.UpdateWithStartWorkflow."""
+
+    @_builtins.property
     def respond_workflow_task_completed(self) -> _worker_service_pb2.RespondWorkflowTaskCompletedRequest:
         """WorkerService.RespondWorkflowTaskCompleted."""
 
@@ -135,6 +150,9 @@ class CallRequest(_message.Message):
         describe_workflow: _workflow_service_pb2.DescribeWorkflowRequest | None = ...,
         get_workflow_history: _workflow_service_pb2.GetWorkflowHistoryRequest | None = ...,
         poll_workflow_result: _workflow_service_pb2.PollWorkflowResultRequest | None = ...,
+        update_workflow: _workflow_service_pb2.UpdateWorkflowRequest | None = ...,
+        poll_workflow_update: _workflow_service_pb2.PollWorkflowUpdateRequest | None = ...,
+        update_with_start_workflow: _workflow_service_pb2.UpdateWithStartWorkflowRequest | None = ...,
         respond_workflow_task_completed: _worker_service_pb2.RespondWorkflowTaskCompletedRequest | None = ...,
         respond_workflow_task_failed: _worker_service_pb2.RespondWorkflowTaskFailedRequest | None = ...,
         respond_query_task_completed: _worker_service_pb2.RespondQueryTaskCompletedRequest | None = ...,
@@ -143,11 +161,11 @@ class CallRequest(_message.Message):
         respond_activity_task_cancelled: _worker_service_pb2.RespondActivityTaskCancelledRequest | None = ...,
         record_activity_task_heartbeat: _worker_service_pb2.RecordActivityTaskHeartbeatRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "poll_workflow_update", b"poll_workflow_update", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow", "update_with_start_workflow", b"update_with_start_workflow", "update_workflow", b"update_workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "namespace_id", b"namespace_id", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "namespace_id", b"namespace_id", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "poll_workflow_update", b"poll_workflow_update", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow", "update_with_start_workflow", b"update_with_start_workflow", "update_workflow", b"update_workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start_workflow", "signal_with_start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "pause_workflow", "unpause_workflow", "describe_workflow", "get_workflow_history", "poll_workflow_result", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start_workflow", "signal_with_start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "pause_workflow", "unpause_workflow", "describe_workflow", "get_workflow_history", "poll_workflow_result", "update_workflow", "poll_workflow_update", "update_with_start_workflow", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -170,6 +188,9 @@ class CallResponse(_message.Message):
     DESCRIBE_WORKFLOW_FIELD_NUMBER: _builtins.int
     GET_WORKFLOW_HISTORY_FIELD_NUMBER: _builtins.int
     POLL_WORKFLOW_RESULT_FIELD_NUMBER: _builtins.int
+    UPDATE_WORKFLOW_FIELD_NUMBER: _builtins.int
+    POLL_WORKFLOW_UPDATE_FIELD_NUMBER: _builtins.int
+    UPDATE_WITH_START_WORKFLOW_FIELD_NUMBER: _builtins.int
     RESPOND_WORKFLOW_TASK_COMPLETED_FIELD_NUMBER: _builtins.int
     RESPOND_WORKFLOW_TASK_FAILED_FIELD_NUMBER: _builtins.int
     RESPOND_QUERY_TASK_COMPLETED_FIELD_NUMBER: _builtins.int
@@ -222,6 +243,18 @@ class CallResponse(_message.Message):
         """WorkflowService.PollWorkflowResult."""
 
     @_builtins.property
+    def update_workflow(self) -> _workflow_service_pb2.UpdateWorkflowResponse:
+        """WorkflowService.UpdateWorkflow."""
+
+    @_builtins.property
+    def poll_workflow_update(self) -> _workflow_service_pb2.PollWorkflowUpdateResponse:
+        """WorkflowService.PollWorkflowUpdate."""
+
+    @_builtins.property
+    def update_with_start_workflow(self) -> _workflow_service_pb2.UpdateWithStartWorkflowResponse:
+        """WorkflowService.UpdateWithStartWorkflow."""
+
+    @_builtins.property
     def respond_workflow_task_completed(self) -> _worker_service_pb2.RespondWorkflowTaskCompletedResponse:
         """WorkerService.RespondWorkflowTaskCompleted."""
 
@@ -263,6 +296,9 @@ class CallResponse(_message.Message):
         describe_workflow: _workflow_service_pb2.DescribeWorkflowResponse | None = ...,
         get_workflow_history: _workflow_service_pb2.GetWorkflowHistoryResponse | None = ...,
         poll_workflow_result: _workflow_service_pb2.PollWorkflowResultResponse | None = ...,
+        update_workflow: _workflow_service_pb2.UpdateWorkflowResponse | None = ...,
+        poll_workflow_update: _workflow_service_pb2.PollWorkflowUpdateResponse | None = ...,
+        update_with_start_workflow: _workflow_service_pb2.UpdateWithStartWorkflowResponse | None = ...,
         respond_workflow_task_completed: _worker_service_pb2.RespondWorkflowTaskCompletedResponse | None = ...,
         respond_workflow_task_failed: _worker_service_pb2.RespondWorkflowTaskFailedResponse | None = ...,
         respond_query_task_completed: _worker_service_pb2.RespondQueryTaskCompletedResponse | None = ...,
@@ -271,11 +307,11 @@ class CallResponse(_message.Message):
         respond_activity_task_cancelled: _worker_service_pb2.RespondActivityTaskCancelledResponse | None = ...,
         record_activity_task_heartbeat: _worker_service_pb2.RecordActivityTaskHeartbeatResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "poll_workflow_update", b"poll_workflow_update", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow", "update_with_start_workflow", b"update_with_start_workflow", "update_workflow", b"update_workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "poll_workflow_update", b"poll_workflow_update", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow", "update_with_start_workflow", b"update_with_start_workflow", "update_workflow", b"update_workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["start_workflow", "signal_with_start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "pause_workflow", "unpause_workflow", "describe_workflow", "get_workflow_history", "poll_workflow_result", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["start_workflow", "signal_with_start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "pause_workflow", "unpause_workflow", "describe_workflow", "get_workflow_history", "poll_workflow_result", "update_workflow", "poll_workflow_update", "update_with_start_workflow", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
