@@ -10,8 +10,14 @@ from aetheris.api.v1 import workflow_pb2
 from aetheris.api.v1.common_pb2 import Payloads, WorkflowExecution
 from aetheris.api.v1.workflow_service_pb2 import DescribeWorkflowResponse, ListWorkflowsFilter
 from aetheris_client import enums
+from aetheris_client.activity_options import ActivityOptions
 from aetheris_client.converter import DataConverter
-from aetheris_client.enums import PendingActivityState, PendingWorkflowTaskState, WorkflowStatus
+from aetheris_client.enums import (
+    ActivityChangeType,
+    PendingActivityState,
+    PendingWorkflowTaskState,
+    WorkflowStatus,
+)
 from aetheris_client.errors import FailureError
 from aetheris_client.failure import from_failure
 from aetheris_client.options import check_options
@@ -137,6 +143,25 @@ class ActivityAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """That a run, or an activity, is paused: since when, by whom and why."""
+
+    pause_time: datetime | None
+    identity: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityChange:
+    """One thing that was done to an activity from outside."""
+
+    type: ActivityChangeType
+    time: datetime | None
+    identity: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PendingActivity:
     """An activity that has not closed.
 
@@ -147,6 +172,10 @@ class PendingActivity:
         next_attempt_time: While it backs off, when it is tried again.
         attempts: Every failed one so far, oldest first.
         capabilities: What it requires of a worker.
+        pause: None where it is not paused by itself.
+        changes: What was done to it from outside, the last ones, oldest first.
+        options: How it is given out and tried again now.
+        is_reset: It was reset while a worker has the current attempt: the next one is the first.
     """
 
     activity_id: str
@@ -166,6 +195,10 @@ class PendingActivity:
     last_worker_identity: str
     attempts: Sequence[ActivityAttempt]
     capabilities: Sequence[str]
+    pause: Pause | None
+    changes: Sequence[ActivityChange]
+    options: ActivityOptions
+    is_reset: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,15 +219,6 @@ class PendingWorkflowTask:
     scheduled_time: datetime | None
     started_time: datetime | None
     last_failure: FailureError | None
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """That a run, or an activity, is paused: since when, by whom and why."""
-
-    pause_time: datetime | None
-    identity: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +307,24 @@ def _activity(
         last_worker_identity=activity.last_worker_identity,
         attempts=tuple(_attempt(attempt, converter) for attempt in activity.attempts),
         capabilities=tuple(activity.capabilities),
+        pause=_pause(activity.pause_info) if activity.HasField("pause_info") else None,
+        changes=tuple(_change(change) for change in activity.changes),
+        options=ActivityOptions.from_proto(activity.options),
+        is_reset=activity.is_reset,
+    )
+
+
+def _change(change: workflow_pb2.ActivityChange) -> ActivityChange:
+    return ActivityChange(
+        type=enums.from_proto(
+            ActivityChangeType,
+            workflow_pb2.ActivityChangeType,
+            change.type,
+            "ACTIVITY_CHANGE_TYPE_",
+        ),
+        time=read_timestamp(change, "time"),
+        identity=change.identity,
+        reason=change.reason,
     )
 
 

@@ -63,6 +63,16 @@ class PendingActivityState(StrEnum):
     PAUSED = "PAUSED"
 
 
+class ActivityChangeType(StrEnum):
+    """What was done to an activity from outside."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    PAUSED = "PAUSED"
+    UNPAUSED = "UNPAUSED"
+    RESET = "RESET"
+    OPTIONS_UPDATED = "OPTIONS_UPDATED"
+
+
 class PendingWorkflowTaskState(StrEnum):
     """Where an open workflow task stands."""
 

@@ -22,6 +22,7 @@
         ├── NamespaceNotFoundError
         ├── NamespaceAlreadyExistsError
         ├── WorkflowNotFoundError
+        ├── ActivityNotFoundError        the run has no open activity of that id
         ├── WorkflowClosedError          the run takes no more of this
         ├── WorkflowAlreadyStartedError
         ├── TaskNotFoundError            the task was completed, timed out, or given away
@@ -383,6 +384,20 @@ class WorkflowNotFoundError(RpcError):
         super().__init__(f"workflow {workflow_id!r}{run} not found")
         self.workflow_id = workflow_id
         self.run_id = run_id
+
+
+class ActivityNotFoundError(RpcError):
+    """The run has no open activity of that id: it has ended, or there never was one."""
+
+    code = "NOT_FOUND"
+
+    def __init__(self, workflow_id: str, run_id: str, activity_id: str) -> None:
+        super().__init__(
+            f"workflow {workflow_id!r} run {run_id!r} has no open activity {activity_id!r}"
+        )
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.activity_id = activity_id
 
 
 class WorkflowClosedError(RpcError):

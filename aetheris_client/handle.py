@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris.api.v1.workflow_service_pb2 import WorkflowResult
+from aetheris_client.activity_options import ActivityOptions, ActivityOptionsUpdate
 from aetheris_client.converter import DataConverter
 from aetheris_client.definition import NameReference, query_name, signal_name, types_of_call
 from aetheris_client.descriptions import WorkflowDescription
@@ -14,11 +15,15 @@ from aetheris_client.interceptor import (
     CancelWorkflowInput,
     ClientOutbound,
     DescribeWorkflowInput,
+    PauseActivityInput,
     PauseWorkflowInput,
     QueryWorkflowInput,
+    ResetActivityInput,
     SignalWorkflowInput,
     TerminateWorkflowInput,
+    UnpauseActivityInput,
     UnpauseWorkflowInput,
+    UpdateActivityOptionsInput,
     new_request_id,
 )
 from aetheris_client.options import check_options
@@ -479,6 +484,130 @@ class WorkflowHandle(Generic[Result]):
         await self._calls.unpause_workflow(
             UnpauseWorkflowInput(
                 self.id, self._steered_run_id, reason, request_id or new_request_id()
+            )
+        )
+
+    async def pause_activity(
+        self, activity_id: str, *, reason: str = "", request_id: str | None = None
+    ) -> None:
+        """Hold one of the run's open activities: no attempt is given out until it is unpaused.
+
+        One that a worker has is told (`activity.cancellation_details()`), and what it comes to
+        counts. Pausing again is no error.
+
+        Raises:
+            ActivityNotFoundError: The run has no open activity of that id.
+        """
+        check_options("pause_activity", reason=reason, request_id=request_id)
+        await self._calls.pause_activity(
+            PauseActivityInput(
+                self.id, self._steered_run_id, activity_id, reason, request_id or new_request_id()
+            )
+        )
+
+    async def unpause_activity(
+        self,
+        activity_id: str,
+        *,
+        reset_attempts: bool = False,
+        reset_heartbeat: bool = False,
+        jitter: timedelta | None = None,
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> None:
+        """Have an activity go on, if it is paused; it does not back off any longer.
+
+        Args:
+            activity_id: Of an open activity.
+            reset_attempts: Its next attempt counts as the first.
+            reset_heartbeat: Its next attempt is told nothing of what heartbeats said.
+            jitter: It goes on at a random time within this.
+            reason: For people.
+            request_id: Makes the request idempotent.
+
+        Raises:
+            ActivityNotFoundError: The run has no open activity of that id.
+        """
+        check_options("unpause_activity", reason=reason, request_id=request_id, jitter=jitter)
+        await self._calls.unpause_activity(
+            UnpauseActivityInput(
+                self.id,
+                self._steered_run_id,
+                activity_id,
+                reason,
+                request_id or new_request_id(),
+                reset_attempts,
+                reset_heartbeat,
+                jitter,
+            )
+        )
+
+    async def reset_activity(
+        self,
+        activity_id: str,
+        *,
+        keep_paused: bool = False,
+        reset_heartbeat: bool = False,
+        jitter: timedelta | None = None,
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> None:
+        """Have an activity begin anew, with its first attempt and its whole time.
+
+        An attempt that a worker has is told (`activity.cancellation_details()`); what it comes to
+        counts, and if it fails the next one is the first.
+
+        Args:
+            activity_id: Of an open activity.
+            keep_paused: It stays paused, if it is.
+            reset_heartbeat: Its next attempt is told nothing of what heartbeats said.
+            jitter: It begins at a random time within this.
+            reason: For people.
+            request_id: Makes the request idempotent.
+
+        Raises:
+            ActivityNotFoundError: The run has no open activity of that id.
+        """
+        check_options("reset_activity", reason=reason, request_id=request_id, jitter=jitter)
+        await self._calls.reset_activity(
+            ResetActivityInput(
+                self.id,
+                self._steered_run_id,
+                activity_id,
+                reason,
+                request_id or new_request_id(),
+                keep_paused,
+                reset_heartbeat,
+                jitter,
+            )
+        )
+
+    async def update_activity_options(
+        self,
+        activity_id: str,
+        options: ActivityOptionsUpdate,
+        *,
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> ActivityOptions:
+        """Change how an activity is given out and tried again; of one that a worker has, the next
+        attempt.
+
+        Returns:
+            All options, as they are from now on.
+
+        Raises:
+            ActivityNotFoundError: The run has no open activity of that id.
+        """
+        check_options("update_activity_options", reason=reason, request_id=request_id)
+        return await self._calls.update_activity_options(
+            UpdateActivityOptionsInput(
+                self.id,
+                self._steered_run_id,
+                activity_id,
+                reason,
+                request_id or new_request_id(),
+                options,
             )
         )
 

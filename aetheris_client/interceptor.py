@@ -20,6 +20,7 @@ from datetime import timedelta
 from aetheris.api.v1.common_pb2 import Payload
 from aetheris.api.v1.history_pb2 import UpdateOutcome
 from aetheris.api.v1.workflow_service_pb2 import WorkflowResult
+from aetheris_client.activity_options import ActivityOptions, ActivityOptionsUpdate
 from aetheris_client.descriptions import ListFilter, WorkflowDescription, WorkflowInfo
 from aetheris_client.enums import (
     QueryRejectCondition,
@@ -217,6 +218,57 @@ class UnpauseWorkflowInput:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseActivityInput:
+    """Hold an activity."""
+
+    id: str
+    run_id: str
+    activity_id: str
+    reason: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnpauseActivityInput:
+    """Have an activity go on."""
+
+    id: str
+    run_id: str
+    activity_id: str
+    reason: str
+    request_id: str
+    reset_attempts: bool = False
+    reset_heartbeat: bool = False
+    jitter: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResetActivityInput:
+    """Have an activity begin anew."""
+
+    id: str
+    run_id: str
+    activity_id: str
+    reason: str
+    request_id: str
+    keep_paused: bool = False
+    reset_heartbeat: bool = False
+    jitter: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateActivityOptionsInput:
+    """Change what `options` has of an activity's options."""
+
+    id: str
+    run_id: str
+    activity_id: str
+    reason: str
+    request_id: str
+    options: ActivityOptionsUpdate
+
+
+@dataclass(frozen=True, slots=True)
 class DescribeWorkflowInput:
     """Look at a run."""
 
@@ -269,6 +321,18 @@ class ClientOutbound:
 
     async def unpause_workflow(self, request: UnpauseWorkflowInput) -> None:
         await self.next.unpause_workflow(request)
+
+    async def pause_activity(self, request: PauseActivityInput) -> None:
+        await self.next.pause_activity(request)
+
+    async def unpause_activity(self, request: UnpauseActivityInput) -> None:
+        await self.next.unpause_activity(request)
+
+    async def reset_activity(self, request: ResetActivityInput) -> None:
+        await self.next.reset_activity(request)
+
+    async def update_activity_options(self, request: UpdateActivityOptionsInput) -> ActivityOptions:
+        return await self.next.update_activity_options(request)
 
     async def describe_workflow(self, request: DescribeWorkflowInput) -> WorkflowDescription:
         return await self.next.describe_workflow(request)

@@ -122,6 +122,8 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "identity": _TEXT,
     "initial_interval": _DURATION,
     "latest_start_time": _MOMENT,
+    "jitter": _DURATION,
+    "maximum_attempts": _COUNT,
     "maximum_interval": _DURATION,
     "memo": _VALUES,
     "name": _TEXT,

@@ -27,6 +27,7 @@ _BY_DETAIL: Final[Mapping[str, tuple[type[Message], Callable[..., errors.RpcErro
         (details.NamespaceNotFoundDetail, errors.NamespaceNotFoundError),
         (details.NamespaceAlreadyExistsDetail, errors.NamespaceAlreadyExistsError),
         (details.WorkflowNotFoundDetail, errors.WorkflowNotFoundError),
+        (details.ActivityNotFoundDetail, errors.ActivityNotFoundError),
         (details.WorkflowClosedDetail, errors.WorkflowClosedError),
         (details.WorkflowAlreadyStartedDetail, errors.WorkflowAlreadyStartedError),
         (details.TaskNotFoundDetail, errors.TaskNotFoundError),

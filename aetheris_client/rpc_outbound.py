@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from aetheris.api.v1 import task_queue_pb2, workflow_pb2, workflow_service_pb2
 from aetheris.api.v1.common_pb2 import Header, Memo, Payload, WorkflowExecution, WorkflowType
@@ -13,15 +13,20 @@ from aetheris.api.v1.workflow_service_pb2 import (
     CancelWorkflowRequest,
     DescribeWorkflowRequest,
     ListWorkflowsRequest,
+    PauseActivityRequest,
     PauseWorkflowRequest,
     QueryWorkflowRequest,
+    ResetActivityRequest,
     SignalWithStartWorkflowRequest,
     SignalWorkflowRequest,
     StartWorkflowRequest,
     TerminateWorkflowRequest,
+    UnpauseActivityRequest,
     UnpauseWorkflowRequest,
+    UpdateActivityOptionsRequest,
 )
 from aetheris_client import enums
+from aetheris_client.activity_options import ActivityOptions
 from aetheris_client.connection import Connection
 from aetheris_client.converter import DataConverter
 from aetheris_client.descriptions import WorkflowDescription, WorkflowInfo
@@ -37,20 +42,28 @@ from aetheris_client.interceptor import (
     DescribeWorkflowInput,
     Headers,
     ListWorkflowsInput,
+    PauseActivityInput,
     PauseWorkflowInput,
     PollUpdateInput,
     QueryWorkflowInput,
+    ResetActivityInput,
     SignalWorkflowInput,
     StartedWorkflow,
     StartWorkflowInput,
     TerminateWorkflowInput,
+    UnpauseActivityInput,
     UnpauseWorkflowInput,
+    UpdateActivityOptionsInput,
     UpdateProgress,
     UpdateWithStartInput,
     UpdateWorkflowInput,
 )
 from aetheris_client.rpc_updates import UpdateCalls
 from aetheris_client.search_attributes import to_search_attributes
+
+_ActivityChangeInput = (
+    PauseActivityInput | UnpauseActivityInput | ResetActivityInput | UpdateActivityOptionsInput
+)
 
 # Seconds for each question about a query that nobody answered.
 _EXPLAIN_TIMEOUT: Final = 2.0
@@ -238,6 +251,57 @@ class RpcOutbound(ClientOutbound):
         await self._connection.call(
             lambda stubs: stubs.workflow_service.UnpauseWorkflow, message, self._timeout
         )
+
+    async def pause_activity(self, request: PauseActivityInput) -> None:
+        message = PauseActivityRequest(**self._activity_change(request))
+        await self._connection.call(
+            lambda stubs: stubs.workflow_service.PauseActivity, message, self._timeout
+        )
+
+    async def unpause_activity(self, request: UnpauseActivityInput) -> None:
+        message = UnpauseActivityRequest(
+            **self._activity_change(request),
+            reset_attempts=request.reset_attempts,
+            reset_heartbeat=request.reset_heartbeat,
+        )
+        if request.jitter is not None:
+            message.jitter.FromTimedelta(request.jitter)
+        await self._connection.call(
+            lambda stubs: stubs.workflow_service.UnpauseActivity, message, self._timeout
+        )
+
+    async def reset_activity(self, request: ResetActivityInput) -> None:
+        message = ResetActivityRequest(
+            **self._activity_change(request),
+            keep_paused=request.keep_paused,
+            reset_heartbeat=request.reset_heartbeat,
+        )
+        if request.jitter is not None:
+            message.jitter.FromTimedelta(request.jitter)
+        await self._connection.call(
+            lambda stubs: stubs.workflow_service.ResetActivity, message, self._timeout
+        )
+
+    async def update_activity_options(self, request: UpdateActivityOptionsInput) -> ActivityOptions:
+        options, mask = request.options.to_proto()
+        message = UpdateActivityOptionsRequest(
+            **self._activity_change(request), activity_options=options, update_mask=mask
+        )
+        response = await self._connection.call(
+            lambda stubs: stubs.workflow_service.UpdateActivityOptions, message, self._timeout
+        )
+        return ActivityOptions.from_proto(response.activity_options)
+
+    def _activity_change(self, request: _ActivityChangeInput) -> Mapping[str, Any]:
+        """The fields that all requests to change an activity have."""
+        return {
+            "namespace": self._config.namespace,
+            "workflow_execution": _execution(request.id, request.run_id),
+            "activity_id": request.activity_id,
+            "reason": request.reason,
+            "identity": self._config.identity,
+            "request_id": request.request_id,
+        }
 
     async def describe_workflow(self, request: DescribeWorkflowInput) -> WorkflowDescription:
         message = DescribeWorkflowRequest(

@@ -7,6 +7,7 @@
     │   ├── NamespaceAlreadyExistsError
     │   ├── AggregateNotFoundError      there is none of that name or id
     │   │   └── WorkflowNotFoundError
+    │   ├── ActivityNotFoundError       the run has no open activity of that id
     │   ├── WorkflowClosedError         the run takes no more of this
     │   ├── WorkflowAlreadyStartedError
     │   ├── UnstorableError             the store refuses a value that the request carries
@@ -86,6 +87,18 @@ class WorkflowNotFoundError(AggregateNotFoundError):
         super().__init__(f"workflow {workflow_id!r}" + (f" run {run_id!r}" if run_id else ""))
         self.workflow_id = workflow_id
         self.run_id = run_id
+
+
+class ActivityNotFoundError(RequestError):
+    """The run has no open activity of that id: it has ended, or there never was one."""
+
+    def __init__(self, workflow_id: str, run_id: str, activity_id: str) -> None:
+        super().__init__(
+            f"workflow {workflow_id!r} run {run_id!r} has no open activity {activity_id!r}"
+        )
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.activity_id = activity_id
 
 
 class WorkflowClosedError(RequestError):

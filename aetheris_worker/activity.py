@@ -7,15 +7,22 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, overload
 
-from aetheris_worker.activities.attempt import CURRENT, Attempt, CancelReason
+from aetheris_worker.activities.attempt import (
+    CURRENT,
+    Attempt,
+    CancellationDetails,
+    CancelReason,
+)
 from aetheris_worker.activities.info import ActivityInfo
 from aetheris_worker.runtime.definitions import ACTIVITY_DEFINITION
 
 __all__ = [
     "ActivityInfo",
     "CancelReason",
+    "CancellationDetails",
     "NotInActivityError",
     "cancel_reason",
+    "cancellation_details",
     "defn",
     "heartbeat",
     "in_activity",
@@ -90,6 +97,11 @@ def is_cancelled() -> bool:
 def cancel_reason() -> CancelReason | None:
     """Why it should; None while it should go on."""
     return _current("cancel_reason").cancel_reason
+
+
+def cancellation_details() -> CancellationDetails | None:
+    """All that is known of why it should; None while it should go on."""
+    return _current("cancellation_details").cancellation_details()
 
 
 async def wait_for_cancelled() -> None:

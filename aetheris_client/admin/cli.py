@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from aetheris_client.admin.activity import app as activity_app
 from aetheris_client.admin.cluster import app as cluster_app
 from aetheris_client.admin.namespace import app as namespace_app
 from aetheris_client.admin.session import Address, Namespace, OutputChoice, SharedOptions
@@ -20,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(workflow_app, name="workflow")
+app.add_typer(activity_app, name="activity")
 app.add_typer(task_queue_app, name="task-queue")
 app.add_typer(namespace_app, name="namespace")
 app.add_typer(cluster_app, name="cluster")

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeGuard
 from rich.text import Text
 
 from aetheris.api.v1.history_pb2 import HistoryEvent
+from aetheris_client.activity_options import ActivityOptions
 from aetheris_client.admin.described import Described, Outcome
 from aetheris_client.admin.layout import Block, Cell, Fields, Grid, Sentence
 from aetheris_client.admin.plain import plain_event, to_json
@@ -179,6 +180,24 @@ def pending_activities_table(description: WorkflowDescription) -> Grid:
             "-" if failure is None else value_text(str(failure)),
         )
     return table
+
+
+def activity_options_fields(options: ActivityOptions) -> Fields:
+    """How an activity is given out and tried again."""
+    return Fields(
+        [
+            ("Task queue", options.task_queue),
+            ("Schedule to close", duration_text(options.schedule_to_close_timeout)),
+            ("Schedule to start", duration_text(options.schedule_to_start_timeout)),
+            ("Start to close", duration_text(options.start_to_close_timeout)),
+            ("Heartbeat", duration_text(options.heartbeat_timeout)),
+            ("Initial interval", duration_text(options.initial_interval)),
+            ("Backoff coefficient", f"{options.backoff_coefficient:g}"),
+            ("Maximum interval", duration_text(options.maximum_interval)),
+            ("Maximum attempts", str(options.maximum_attempts or "-")),
+            ("Not retried", ", ".join(options.non_retryable_error_types) or "-"),
+        ]
+    )
 
 
 def pending_timers_table(description: WorkflowDescription) -> Block:

@@ -43,6 +43,12 @@ class WorkflowServicer(PassingServicer):
     TerminateWorkflow = passed_on(table.TERMINATE_WORKFLOW, checks.check_terminate_workflow)
     PauseWorkflow = passed_on(table.PAUSE_WORKFLOW, checks.check_pause_workflow)
     UnpauseWorkflow = passed_on(table.UNPAUSE_WORKFLOW, checks.check_pause_workflow)
+    PauseActivity = passed_on(table.PAUSE_ACTIVITY, checks.check_pause_activity)
+    UnpauseActivity = passed_on(table.UNPAUSE_ACTIVITY, checks.check_unpause_activity)
+    ResetActivity = passed_on(table.RESET_ACTIVITY, checks.check_unpause_activity)
+    UpdateActivityOptions = passed_on(
+        table.UPDATE_ACTIVITY_OPTIONS, checks.check_update_activity_options
+    )
     DescribeWorkflow = passed_on(table.DESCRIBE_WORKFLOW, checks.check_describe_workflow)
 
     def __init__(

@@ -10,6 +10,12 @@ from google.protobuf.message import Message
 
 from aetheris_server.history.api.call_run import call_run
 from aetheris_server.history.api.cancel_workflow import cancel_workflow
+from aetheris_server.history.api.change_activity import (
+    pause_activity,
+    reset_activity,
+    unpause_activity,
+    update_activity_options,
+)
 from aetheris_server.history.api.describe_workflow import describe_workflow
 from aetheris_server.history.api.get_workflow_history import (
     get_workflow_history,
@@ -63,6 +69,10 @@ _serve(table.CANCEL_WORKFLOW, cancel_workflow)
 _serve(table.TERMINATE_WORKFLOW, terminate_workflow)
 _serve(table.PAUSE_WORKFLOW, pause_workflow)
 _serve(table.UNPAUSE_WORKFLOW, unpause_workflow)
+_serve(table.PAUSE_ACTIVITY, pause_activity)
+_serve(table.UNPAUSE_ACTIVITY, unpause_activity)
+_serve(table.RESET_ACTIVITY, reset_activity)
+_serve(table.UPDATE_ACTIVITY_OPTIONS, update_activity_options)
 _serve(table.DESCRIBE_WORKFLOW, describe_workflow)
 _serve(table.GET_WORKFLOW_HISTORY, get_workflow_history)
 _serve(table.POLL_WORKFLOW_RESULT, poll_workflow_result)

@@ -20,6 +20,7 @@ from grpc_status import rpc_status
 from aetheris.api.v1 import error_details_pb2 as public
 from aetheris.server.v1 import error_details_pb2 as internal
 from aetheris_server.errors import (
+    ActivityNotFoundError,
     AetherisError,
     BrokenLogError,
     CommitFailedError,
@@ -105,6 +106,7 @@ _TABLE: Sequence[tuple[type[AetherisError], StatusCode, type[Message] | None]] =
         public.NamespaceAlreadyExistsDetail,
     ),
     (WorkflowNotFoundError, StatusCode.NOT_FOUND, public.WorkflowNotFoundDetail),
+    (ActivityNotFoundError, StatusCode.NOT_FOUND, public.ActivityNotFoundDetail),
     (WorkflowClosedError, StatusCode.NOT_FOUND, public.WorkflowClosedDetail),
     (
         WorkflowAlreadyStartedError,

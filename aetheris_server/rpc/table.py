@@ -43,6 +43,7 @@ __all__ = [
     "LONGEST_WAIT",
     "MATCHING_METHODS",
     "NOTIFY_CANCELLATION",
+    "PAUSE_ACTIVITY",
     "PAUSE_WORKFLOW",
     "POLL_ACTIVITY_TASKS",
     "POLL_WORKFLOW_RESULT",
@@ -50,6 +51,7 @@ __all__ = [
     "POLL_WORKFLOW_UPDATE",
     "QUERY_WORKFLOW",
     "RECORD_ACTIVITY_TASK_HEARTBEAT",
+    "RESET_ACTIVITY",
     "RESPOND_ACTIVITY_TASK_CANCELLED",
     "RESPOND_ACTIVITY_TASK_COMPLETED",
     "RESPOND_ACTIVITY_TASK_FAILED",
@@ -61,7 +63,9 @@ __all__ = [
     "SIGNAL_WORKFLOW",
     "START_WORKFLOW",
     "TERMINATE_WORKFLOW",
+    "UNPAUSE_ACTIVITY",
     "UNPAUSE_WORKFLOW",
+    "UPDATE_ACTIVITY_OPTIONS",
     "UPDATE_WITH_START_WORKFLOW",
     "UPDATE_WORKFLOW",
     "FrontendMethod",
@@ -267,6 +271,12 @@ TERMINATE_WORKFLOW = _of_execution(
 )
 PAUSE_WORKFLOW = _of_execution(workflow.PauseWorkflowRequest, workflow.PauseWorkflowResponse)
 UNPAUSE_WORKFLOW = _of_execution(workflow.UnpauseWorkflowRequest, workflow.UnpauseWorkflowResponse)
+PAUSE_ACTIVITY = _of_execution(workflow.PauseActivityRequest, workflow.PauseActivityResponse)
+UNPAUSE_ACTIVITY = _of_execution(workflow.UnpauseActivityRequest, workflow.UnpauseActivityResponse)
+RESET_ACTIVITY = _of_execution(workflow.ResetActivityRequest, workflow.ResetActivityResponse)
+UPDATE_ACTIVITY_OPTIONS = _of_execution(
+    workflow.UpdateActivityOptionsRequest, workflow.UpdateActivityOptionsResponse
+)
 DESCRIBE_WORKFLOW = _of_execution(
     workflow.DescribeWorkflowRequest, workflow.DescribeWorkflowResponse
 )

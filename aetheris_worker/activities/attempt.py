@@ -8,6 +8,7 @@ import contextvars
 import enum
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Protocol
 
@@ -22,8 +23,32 @@ class CancelReason(enum.Enum):
     """Why an attempt should stop."""
 
     REQUESTED = "cancellation was requested"
+    PAUSED = "the activity was paused"
+    RESET = "the activity was reset"
+    TIMED_OUT = "the attempt's time is up"
     GONE = "the server no longer waits for this attempt"
     SHUTDOWN = "the worker shuts down"
+
+
+@dataclass(frozen=True, slots=True)
+class CancellationDetails:
+    """Why an attempt should stop; all of it that is known.
+
+    Attributes:
+        cancel_requested: Its workflow asked for it, or its run has closed.
+        paused: The activity was paused: no other attempt begins before it is unpaused.
+        reset: The activity was reset: the next attempt is the first again.
+        timed_out: The attempt's time is up.
+        gone: The server no longer waits for this attempt.
+        worker_shutdown: The worker shuts down.
+    """
+
+    cancel_requested: bool = False
+    paused: bool = False
+    reset: bool = False
+    timed_out: bool = False
+    gone: bool = False
+    worker_shutdown: bool = False
 
 
 class Heartbeats(Protocol):
@@ -55,7 +80,7 @@ class Attempt:
     """The state of one attempt.
 
     Attributes:
-        cancel_reason: None as long as it should go on.
+        cancel_reason: The first; None as long as it should go on.
         was_refused: The server would not take its answer as it was.
     """
 
@@ -71,6 +96,7 @@ class Attempt:
     ) -> None:
         self.task = task
         self.cancel_reason: CancelReason | None = None
+        self._cancel_reasons: set[CancelReason] = set()
         self.was_refused = False
         self.is_async = is_async
         self._namespace = namespace
@@ -113,6 +139,7 @@ class Attempt:
     def cancel(self, reason: CancelReason) -> bool:
         """It should stop; False if it has been told so before."""
         with self._lock:
+            self._cancel_reasons.add(reason)
             if self.cancel_reason is not None:
                 return False
             self.cancel_reason = reason
@@ -120,6 +147,21 @@ class Attempt:
         for callback in callbacks:
             callback()
         return True
+
+    def cancellation_details(self) -> CancellationDetails | None:
+        """Why it should stop; None as long as it should go on. From any thread."""
+        with self._lock:
+            reasons = frozenset(self._cancel_reasons)
+        if not reasons:
+            return None
+        return CancellationDetails(
+            cancel_requested=CancelReason.REQUESTED in reasons,
+            paused=CancelReason.PAUSED in reasons,
+            reset=CancelReason.RESET in reasons,
+            timed_out=CancelReason.TIMED_OUT in reasons,
+            gone=CancelReason.GONE in reasons,
+            worker_shutdown=CancelReason.SHUTDOWN in reasons,
+        )
 
     def on_cancel(self, callback: Callable[[], object]) -> None:
         """Have it called, once, on the loop's thread, when the attempt should stop."""

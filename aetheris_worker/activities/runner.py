@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from typing import Any, Final, assert_never, cast
 
-from aetheris.api.v1 import workflow_pb2
+from aetheris.api.v1 import worker_service_pb2, workflow_pb2
 from aetheris.api.v1.command_pb2 import ScheduleActivityTaskCommandAttributes
 from aetheris.api.v1.common_pb2 import Payloads
 from aetheris.api.v1.failure_pb2 import Failure
@@ -41,7 +41,12 @@ _RESOURCE_EXHAUSTED: Final = 8
 # What is too large, for example, remains so.
 _FOR_GOOD: Final = (_INVALID_ARGUMENT, _RESOURCE_EXHAUSTED)
 
-# Run, event that scheduled it, and attempt.
+_REASONS: Final[Mapping[int, CancelReason]] = {
+    worker_service_pb2.ACTIVITY_CANCELLATION_REASON_PAUSED: CancelReason.PAUSED,
+    worker_service_pb2.ACTIVITY_CANCELLATION_REASON_RESET: CancelReason.RESET,
+}
+
+# Run, event that scheduled it, and attempt number.
 _Key = tuple[str, int, int]
 
 
@@ -99,10 +104,11 @@ class ActivityRunner:
             _LOGGER.info("activity %r came twice; it is running", task.activity_type.name)
             self._slots.give_back()
             return
-        if task.attempt > 1:
+        number = _number(task)
+        if number > 1:
             # The server has given up on the earlier ones: nobody waits for them any more.
             for earlier in self._attempts_of(key[:2]):
-                if earlier.task.attempt < task.attempt:
+                if _number(earlier.task) < number:
                     earlier.cancel(CancelReason.GONE)
         definition = self._definitions.get(task.activity_type.name)
         attempt = self._new_attempt(task, is_async=definition is None or definition.is_async)
@@ -118,7 +124,7 @@ class ActivityRunner:
         else:
             attempts = self._attempts_of(activity)
         for attempt in attempts:
-            attempt.cancel(CancelReason.REQUESTED)
+            attempt.cancel(_REASONS.get(cancellation.reason, CancelReason.REQUESTED))
 
     # What the worker's shutdown needs.
 
@@ -212,7 +218,7 @@ class ActivityRunner:
         limit = min(limits)
         if limit == math.inf:
             return None
-        return asyncio.get_running_loop().call_later(limit, attempt.cancel, CancelReason.GONE)
+        return asyncio.get_running_loop().call_later(limit, attempt.cancel, CancelReason.TIMED_OUT)
 
     async def _call(
         self, attempt: Attempt, definition: ActivityDefinition | None
@@ -255,7 +261,7 @@ class ActivityRunner:
         task = attempt.task
         reason = attempt.cancel_reason if is_cancelled(error) else None
         match reason:
-            case CancelReason.GONE:
+            case CancelReason.GONE | CancelReason.TIMED_OUT:
                 return
             case CancelReason.REQUESTED:
                 cancelled = answer.activity_task_cancelled
@@ -265,6 +271,10 @@ class ActivityRunner:
                 if details is not None:
                     cancelled.details.CopyFrom(details)
                 return
+            case CancelReason.PAUSED:
+                error = ApplicationError(reason.value, type="ActivityPause")
+            case CancelReason.RESET:
+                error = ApplicationError(reason.value, type="ActivityReset")
             case CancelReason.SHUTDOWN:
                 error = ApplicationError("the worker shut down", type="WorkerShutdown")
             case None:
@@ -371,8 +381,13 @@ class ActivityRunner:
                 task.activity_type.name,
                 error.message,
             )
-        if result.activity_task_heartbeat.cancel_requested:
+        told = result.activity_task_heartbeat
+        if told.cancel_requested:
             attempt.cancel(CancelReason.REQUESTED)
+        if told.activity_reset:
+            attempt.cancel(CancelReason.RESET)
+        if told.activity_paused:
+            attempt.cancel(CancelReason.PAUSED)
         attempt.heartbeat_answered()
 
 
@@ -384,4 +399,9 @@ def _is_refused(result: TaskAnswerResult) -> bool:
 
 
 def _key(task: ActivityTask) -> _Key:
-    return task.workflow_execution.run_id, task.scheduled_event_id, task.attempt
+    return task.workflow_execution.run_id, task.scheduled_event_id, _number(task)
+
+
+def _number(task: ActivityTask) -> int:
+    """What tells the attempts of an activity apart; servers of before have the attempt alone."""
+    return task.attempt_number or task.attempt

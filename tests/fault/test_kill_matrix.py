@@ -16,7 +16,15 @@ from tests.support.databases import create_database, database_name, drop_databas
 from tests.support.drive import answer, drive_simple_workflow, persist
 from tests.support.log_audit import audit_log
 from tests.support.processes import FAST, start_arguments
-from tests.support.raw import COMPLETED, Raw, complete_workflow, text_of, types
+from tests.support.raw import (
+    COMPLETED,
+    Raw,
+    complete_workflow,
+    schedule_activity,
+    seconds,
+    text_of,
+    types,
+)
 from tests.support.runs import continue_as_new
 from tests.support.stores import SessionStores
 from tests.support.wait import wait_until
@@ -282,3 +290,37 @@ async def test_pause_and_its_end_with_server_killed_are_recorded_once_each(
         "WORKFLOW_EXECUTION_COMPLETED",
     ]
     assert audited.record_count == 4
+
+
+@pytest.mark.parametrize(
+    "point,count",
+    [(f"commit.{moment}", count) for count in (3, 4) for moment in ("before", "after")]
+    + [
+        (f"{verb}_activity.{moment}", 1)
+        for verb in ("pause", "unpause")
+        for moment in ("before", "after")
+    ],
+)
+async def test_pause_of_an_activity_with_server_killed_is_recorded_once_and_so_is_its_end(
+    crash_server: CrashServer, point: str, count: int
+) -> None:
+    await crash_server.begin_round(point, count)
+    async with Raw(crash_server.address, queue=f"q-{secrets.token_hex(4)}") as server:
+        workflow_id = f"w-{secrets.token_hex(8)}"
+        started = await persist(lambda: server.start(workflow_id, request_id="once"))
+        run = common_pb2.WorkflowExecution(workflow_id=workflow_id, run_id=started.run_id)
+        task = await persist(server.poll_workflow)
+        await server.decide(task, schedule_activity("a", start_to_close_timeout=seconds(600)))
+        for verb in ("PauseActivity", "UnpauseActivity"):
+            await persist(lambda verb=verb: server.change_activity(verb, run, request_id=verb))
+        while not (await persist(lambda: server.describe(run))).pending_workflow_task.attempt:
+            for activity in (await persist(lambda: server.poll_activities(3.0))).tasks:
+                await answer(lambda activity=activity: server.complete_activity(activity))
+        await wait_until(crash_server.has_died, 10, f"a server that comes to {point} {count} times")
+    audited = (await asyncio.to_thread(audit_log, crash_server.dsn))[started.run_id]
+    assert types(audited.events)[5:] == [
+        "ACTIVITY_TASK_STARTED",
+        "ACTIVITY_TASK_COMPLETED",
+        "WORKFLOW_TASK_SCHEDULED",
+    ]
+    assert audited.record_count == 5

@@ -40,6 +40,8 @@ _CALLS: dict[str, tuple[Any, Any]] = {
     "complete_activity": (history._handlers, table.RESPOND_ACTIVITY_TASK_COMPLETED),
     "pause_workflow": (history._handlers, table.PAUSE_WORKFLOW),
     "unpause_workflow": (history._handlers, table.UNPAUSE_WORKFLOW),
+    "pause_activity": (history._handlers, table.PAUSE_ACTIVITY),
+    "unpause_activity": (history._handlers, table.UNPAUSE_ACTIVITY),
     "answer_calls": (history, "answer_calls"),
     "record_outcome": (host, "record_outcome"),
     "settle": (settling.shard_storage, "settle_shards"),

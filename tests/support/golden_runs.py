@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aetheris.api.v1 import common_pb2, workflow_pb2
+from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_pb2
 from aetheris.server.v1 import log_pb2, run_calls_pb2
 from aetheris_server.history.aggregates.obligation import number_of
 from aetheris_server.history.state.snapshot import to_snapshot
@@ -175,6 +175,36 @@ def _paused() -> GoldenRun:
     return run
 
 
+def _changed() -> GoldenRun:
+    """Its activities are changed from outside in every way, waiting and running."""
+    run = GoldenRun()
+    run.run_task(schedule_activity("a"), schedule_activity("b", heartbeat_timeout=seconds(5)))
+    run.pause_activity("a")
+    run.update_activity(
+        "a",
+        workflow_pb2.ActivityOptions(
+            task_queue=task_queue_pb2.TaskQueue(name="elsewhere"),
+            start_to_close_timeout=seconds(20),
+        ),
+        "task_queue",
+        "start_to_close_timeout",
+    )
+    run.unpause_activity("a", delay=3, reset_attempts=True)
+    run.start_activity("b")
+    run.heartbeat("b", "half")
+    run.reset_activity("b", reset_heartbeat=True)
+    run.pause_activity("b")
+    run.fail_activity("b", application_failure("ActivityPause"))
+    run.advance(4)
+    run.start_activity("a")
+    run.complete_activity("a")
+    run.reset_activity("b")
+    run.start_activity("b")
+    run.complete_activity("b")
+    run.run_task(complete_workflow())
+    return run
+
+
 def _completed() -> GoldenRun:
     run = GoldenRun()
     run.run_task(complete_workflow())
@@ -252,6 +282,7 @@ LIVES: dict[str, Callable[[], GoldenRun]] = {
     "cancelled": _cancelled,
     "terminated": _terminated,
     "paused": _paused,
+    "changed": _changed,
     "completed": _completed,
     "continued": _continued,
     "parent": _parent,

@@ -216,7 +216,7 @@ class MemoryEngine:
         run = self.load(key)
         started = run.inflight.activities[scheduled_event_id]
         started.note_heartbeat(self.engine.time_of(run), self.clock.monotonic())
-        arm_activity(self.runs, run, run.state.activities[scheduled_event_id], started)
+        arm_activity(self.runs, run, started)
 
     def fail_activity(self, key: RunKey, scheduled_event_id: int) -> None:
         """The worker of an activity fails."""

@@ -168,6 +168,20 @@ class Raw:
             wait_for_ready=True,
         )
 
+    async def change_activity(
+        self, verb: str, run: common_pb2.WorkflowExecution, activity_id: str = "a", **fields: Any
+    ) -> Any:
+        """`PauseActivity` and its kind."""
+        fields.setdefault("request_id", str(uuid.uuid4()))
+        request = getattr(workflow_service_pb2, f"{verb}Request")(
+            namespace=self.namespace,
+            workflow_execution=run,
+            activity_id=activity_id,
+            **fields,
+        )
+        call = getattr(self.workflows, verb)
+        return await call(request, timeout=_CALL_TIMEOUT, wait_for_ready=True)
+
     async def query(
         self, run: common_pb2.WorkflowExecution, name: str = "query", **fields: Any
     ) -> str:

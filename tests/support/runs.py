@@ -13,6 +13,7 @@ from aetheris.api.v1 import (
     history_pb2,
     task_queue_pb2,
     worker_service_pb2,
+    workflow_pb2,
     workflow_service_pb2,
 )
 from aetheris.server.v1 import log_pb2, matching_service_pb2, run_calls_pb2
@@ -25,7 +26,7 @@ from aetheris_server.history.state.commands import decide_workflow_task_complete
 from aetheris_server.history.state.deadlines import decide_due, new_deadline, next_deadline
 from aetheris_server.history.state.inflight import Inflight, TaskTaker
 from aetheris_server.history.state.limits import RunLimits
-from aetheris_server.history.state.machines.activity import answers
+from aetheris_server.history.state.machines.activity import answers, changes
 from aetheris_server.history.state.machines.activity import starting as activity_starting
 from aetheris_server.history.state.machines.activity.values import ActivityState, StartedActivity
 from aetheris_server.history.state.machines.cancellation import decide_cancel_requested
@@ -716,6 +717,71 @@ class RunDriver:
             ),
             self.now,
         )
+        return self.commit(record) if record is not None else None
+
+    def pause_activity(
+        self, activity_id: str = "a", request_id: str = "", reason: str = "wait"
+    ) -> log_pb2.LogRecord | None:
+        """A client holds an activity; None if it need not."""
+        activity = changes.require_activity(self.state, activity_id)
+        request = workflow_service_pb2.PauseActivityRequest(
+            request_id=request_id or str(self.state.run_seq), reason=reason, identity="operator"
+        )
+        return self._commit_change(
+            changes.decide_activity_paused(self.state, self.inflight, activity, request, self.now)
+        )
+
+    def unpause_activity(
+        self, activity_id: str = "a", delay: float = 0, **request: Any
+    ) -> log_pb2.LogRecord | None:
+        """A client has an activity go on; None if it does."""
+        activity = changes.require_activity(self.state, activity_id)
+        request.setdefault("request_id", str(self.state.run_seq))
+        return self._commit_change(
+            changes.decide_activity_unpaused(
+                self.state,
+                self.inflight,
+                activity,
+                workflow_service_pb2.UnpauseActivityRequest(**request),
+                timedelta(seconds=delay),
+                self.now,
+            )
+        )
+
+    def reset_activity(
+        self, activity_id: str = "a", delay: float = 0, **request: Any
+    ) -> log_pb2.LogRecord | None:
+        """A client has an activity begin anew; None if this request has."""
+        activity = changes.require_activity(self.state, activity_id)
+        request.setdefault("request_id", str(self.state.run_seq))
+        return self._commit_change(
+            changes.decide_activity_reset(
+                self.state,
+                self.inflight,
+                activity,
+                workflow_service_pb2.ResetActivityRequest(**request),
+                timedelta(seconds=delay),
+                self.now,
+            )
+        )
+
+    def update_activity(
+        self,
+        activity_id: str = "a",
+        options: workflow_pb2.ActivityOptions | None = None,
+        *paths: str,
+    ) -> log_pb2.LogRecord | None:
+        """A client changes the options that the paths name."""
+        activity = changes.require_activity(self.state, activity_id)
+        request = workflow_service_pb2.UpdateActivityOptionsRequest(
+            request_id=str(self.state.run_seq), activity_options=options
+        )
+        request.update_mask.paths.extend(paths)
+        return self._commit_change(
+            changes.decide_options_updated(self.state, self.inflight, activity, request, self.now)
+        )
+
+    def _commit_change(self, record: log_pb2.LogRecord | None) -> log_pb2.LogRecord | None:
         return self.commit(record) if record is not None else None
 
     def terminate(self) -> log_pb2.LogRecord:

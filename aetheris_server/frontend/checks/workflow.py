@@ -1,6 +1,8 @@
 # ruff: noqa: D103 - a check is named for what it checks
 """Checks of the requests of WorkflowService. The namespace is checked where it is looked up."""
 
+from google.protobuf.descriptor import Descriptor
+
 from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
 from aetheris.server.v1.token_pb2 import PageToken
 from aetheris_server.config import LimitSettings
@@ -28,6 +30,19 @@ from aetheris_server.rpc.table import LONGEST_WAIT
 from aetheris_server.rpc.tokens import LISTING_WORKFLOWS, Tokens
 
 MAX_WORKFLOW_TASK_TIMEOUT_SECONDS = 120
+
+_OPTION_TIMEOUTS = (
+    "schedule_to_close_timeout",
+    "schedule_to_start_timeout",
+    "start_to_close_timeout",
+    "heartbeat_timeout",
+)
+_ActivityChange = (
+    workflow_service_pb2.PauseActivityRequest
+    | workflow_service_pb2.UnpauseActivityRequest
+    | workflow_service_pb2.ResetActivityRequest
+    | workflow_service_pb2.UpdateActivityOptionsRequest
+)
 
 _REUSE_POLICIES = values_of(workflow_pb2.WorkflowIdReusePolicy)
 _CONFLICT_POLICIES = values_of(workflow_pb2.WorkflowIdConflictPolicy)
@@ -196,6 +211,59 @@ def check_pause_workflow(
     limits: LimitSettings,
 ) -> None:
     check_execution(request.workflow_execution, limits)
+    check_long_text("reason", request.reason, limits)
+    check_text("identity", request.identity, limits)
+    check_text("request_id", request.request_id, limits)
+
+
+def check_pause_activity(
+    request: workflow_service_pb2.PauseActivityRequest, limits: LimitSettings
+) -> None:
+    _check_activity_change(request, limits)
+
+
+def check_unpause_activity(
+    request: workflow_service_pb2.UnpauseActivityRequest
+    | workflow_service_pb2.ResetActivityRequest,
+    limits: LimitSettings,
+) -> None:
+    _check_activity_change(request, limits)
+    check_duration("jitter", request.jitter)
+
+
+def check_update_activity_options(
+    request: workflow_service_pb2.UpdateActivityOptionsRequest, limits: LimitSettings
+) -> None:
+    _check_activity_change(request, limits)
+    mask = request.update_mask
+    if not mask.paths:
+        raise InvalidArgumentError("update_mask", "expected at least one path, found none")
+    for index, path in enumerate(mask.paths):
+        field = f"update_mask.paths[{index}]"
+        if not _is_path(path, workflow_pb2.ActivityOptions.DESCRIPTOR):
+            raise InvalidArgumentError(
+                field, f"expected a field of activity_options, found {shown(path)}"
+            )
+    options = request.activity_options
+    check_size("activity_options", options, limits)
+    if any(path.partition(".")[0] == "task_queue" for path in mask.paths):
+        check_id("activity_options.task_queue.name", options.task_queue.name, limits)
+    for name in _OPTION_TIMEOUTS:
+        check_duration(f"activity_options.{name}", getattr(options, name))
+
+
+def _is_path(path: str, descriptor: Descriptor) -> bool:
+    """Whether it names a field of such a message, or of one in it."""
+    name, dot, rest = path.partition(".")
+    field = descriptor.fields_by_name.get(name)
+    if field is None:
+        return False
+    return not dot or (field.message_type is not None and _is_path(rest, field.message_type))
+
+
+def _check_activity_change(request: _ActivityChange, limits: LimitSettings) -> None:
+    check_execution(request.workflow_execution, limits)
+    check_id("activity_id", request.activity_id, limits)
     check_long_text("reason", request.reason, limits)
     check_text("identity", request.identity, limits)
     check_text("request_id", request.request_id, limits)

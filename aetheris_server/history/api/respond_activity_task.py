@@ -139,14 +139,18 @@ async def record_activity_task_heartbeat(
         started = mark_activity_started(runs, run, activity, TaskTaker(request.identity))
         started.backdate(started_time, now, at)
     started.note_heartbeat(now, at)
-    arm_activity(runs, run, activity, started)
+    arm_activity(runs, run, started)
     details = request.details if request.HasField("details") else None
     record = answers.decide_heartbeat(run.state, run.inflight, activity, details, now)
     if record is not None:
         runs.commit(run, record)
-    cancel_requested = activity.cancel_requested_event_id != 0
+    response = worker_service_pb2.RecordActivityTaskHeartbeatResponse(
+        cancel_requested=activity.cancel_requested_event_id != 0,
+        activity_paused=activity.pause is not None,
+        activity_reset=activity.is_reset,
+    )
     await run.wait_committed()
-    return worker_service_pb2.RecordActivityTaskHeartbeatResponse(cancel_requested=cancel_requested)
+    return response
 
 
 async def _load(runs: Runs, token: TaskToken) -> tuple[LoadedRun, ActivityState, datetime]:

@@ -1,4 +1,5 @@
-"""Telling workers at once, through their polls, that activities they run should cancel.
+"""Telling workers at once, through their polls, that activities they run should stop: they are
+asked to cancel, or were paused or reset.
 
 Best effort: a notice that is lost is made good by the worker's next heartbeat.
 """
@@ -7,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from aetheris.api.v1 import task_queue_pb2
+from aetheris.api.v1 import task_queue_pb2, worker_service_pb2
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.errors import UnavailableError
 from aetheris_server.history.runs.run import LoadedRun
@@ -27,6 +28,7 @@ _DROPPED = counter(
 _MAX_WAITING = 10_000
 _SEND_TIMEOUT = 5.0
 
+Reason = worker_service_pb2.ActivityCancellationReason.ValueType
 Notice = matching_service_pb2.NotifyCancellationRequest
 
 LocateQueue = Callable[[str, str, task_queue_pb2.TaskQueueType.ValueType], str | None]
@@ -55,10 +57,15 @@ class CancellationNotices:
         """The notices for every activity of a run that a worker has now."""
         return self.of(run, run.inflight.activities)
 
-    def of(self, run: LoadedRun, scheduled_event_ids: Iterable[int]) -> list[Notice]:
+    def of(
+        self,
+        run: LoadedRun,
+        scheduled_event_ids: Iterable[int],
+        reason: Reason = worker_service_pb2.ACTIVITY_CANCELLATION_REASON_REQUESTED,
+    ) -> list[Notice]:
         """The notices for those of the activities that a worker has now."""
         return [
-            _to_notice(run, run.inflight.activities[event_id])
+            _to_notice(run, run.inflight.activities[event_id], reason)
             for event_id in scheduled_event_ids
             if event_id in run.inflight.activities
         ]
@@ -104,7 +111,7 @@ class CancellationNotices:
             _log.exception("a cancellation notice was lost")
 
 
-def _to_notice(run: LoadedRun, started: StartedActivity) -> Notice:
+def _to_notice(run: LoadedRun, started: StartedActivity, reason: Reason) -> Notice:
     notice = Notice(
         namespace_id=run.key.namespace_id,
         task_queue=started.task_queue,
@@ -118,4 +125,5 @@ def _to_notice(run: LoadedRun, started: StartedActivity) -> Notice:
     ].scheduled.activity_id
     cancellation.scheduled_event_id = started.scheduled_event_id
     cancellation.attempt = started.attempt
+    cancellation.reason = reason
     return notice

@@ -170,15 +170,13 @@ def mark_activity_started(
         )
     at = runs.clock.monotonic()
     started = activity_starting.start_activity(activity, run.inflight, taker, now, at)
-    arm_activity(runs, run, activity, started)
+    arm_activity(runs, run, started)
     return started
 
 
-def arm_activity(
-    runs: Runs, run: LoadedRun, activity: ActivityState, started: StartedActivity
-) -> None:
+def arm_activity(runs: Runs, run: LoadedRun, started: StartedActivity) -> None:
     """See to it that a started attempt's own deadlines are looked at."""
-    deadline = started_deadline(activity, started)
+    deadline = started_deadline(started)
     runs.wakeups.schedule_inflight(run, deadline[0] if deadline is not None else None)
 
 
@@ -198,7 +196,8 @@ def to_activity_task(
         scheduled_time=to_timestamp(activity.scheduled_time),
         current_attempt_scheduled_time=to_timestamp(activity.attempt_scheduled_time),
         started_time=to_timestamp(started.started_time),
-        attempt=activity.attempt,
+        attempt=activity.counted_attempt,
+        attempt_number=activity.attempt,
         schedule_to_close_timeout=scheduled.schedule_to_close_timeout,
         start_to_close_timeout=scheduled.start_to_close_timeout,
         heartbeat_timeout=scheduled.heartbeat_timeout,

@@ -119,6 +119,14 @@ BAD_EXECUTION: list[tuple[Change, str]] = [
     (setting("workflow_execution.run_id", "x"), "workflow_execution.run_id"),
     (setting("workflow_execution.run_id", RUN_ID.upper()), "workflow_execution.run_id"),
 ]
+BAD_ACTIVITY_CHANGE: list[tuple[Change, str]] = [
+    *BAD_EXECUTION,
+    (setting("activity_id", ""), "activity_id"),
+    (setting("activity_id", LONG), "activity_id"),
+    (setting("reason", BIG.decode()), "reason"),
+    (setting("identity", LONG), "identity"),
+    (setting("request_id", LONG), "request_id"),
+]
 BAD_POLL: list[tuple[Change, str]] = [
     (setting("task_queue", ""), "task_queue"),
     (setting("max_tasks", -1), "max_tasks"),
@@ -317,6 +325,31 @@ BAD: dict[str, list[tuple[Change, str]]] = {
         (setting("reason", BIG.decode()), "reason"),
         (setting("request_id", LONG), "request_id"),
     ],
+    "PauseActivity": BAD_ACTIVITY_CHANGE,
+    "UnpauseActivity": [*BAD_ACTIVITY_CHANGE, (setting("jitter.seconds", -1), "jitter")],
+    "ResetActivity": [*BAD_ACTIVITY_CHANGE, (setting("jitter.seconds", -1), "jitter")],
+    "UpdateActivityOptions": [
+        *BAD_ACTIVITY_CHANGE,
+        (lambda request: request.ClearField("update_mask"), "update_mask"),
+        (lambda request: request.update_mask.paths.append("nothing"), "update_mask.paths[1]"),
+        (
+            lambda request: request.update_mask.paths.append("retry_policy.nothing"),
+            "update_mask.paths[1]",
+        ),
+        (lambda request: request.update_mask.paths.append("retry_policy."), "update_mask.paths[1]"),
+        (
+            lambda request: request.update_mask.paths.append("task_queue"),
+            "activity_options.task_queue.name",
+        ),
+        (
+            setting("activity_options.heartbeat_timeout.seconds", -1),
+            "activity_options.heartbeat_timeout",
+        ),
+        (
+            setting("activity_options.start_to_close_timeout.seconds", -1),
+            "activity_options.start_to_close_timeout",
+        ),
+    ],
     "DescribeWorkflow": BAD_EXECUTION,
     "GetWorkflowHistory": [
         *BAD_EXECUTION,
@@ -430,6 +463,10 @@ CHECKS: dict[str, Callable[[Any, LimitSettings], object]] = {
     "TerminateWorkflow": workflow.check_terminate_workflow,
     "PauseWorkflow": workflow.check_pause_workflow,
     "UnpauseWorkflow": workflow.check_pause_workflow,
+    "PauseActivity": workflow.check_pause_activity,
+    "UnpauseActivity": workflow.check_unpause_activity,
+    "ResetActivity": workflow.check_unpause_activity,
+    "UpdateActivityOptions": workflow.check_update_activity_options,
     "DescribeWorkflow": workflow.check_describe_workflow,
     "GetWorkflowHistory": workflow.check_get_workflow_history,
     "PollWorkflowResult": workflow.check_poll_workflow_result,

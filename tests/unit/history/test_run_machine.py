@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from aetheris.api.v1 import command_pb2, history_pb2
+from aetheris.api.v1 import command_pb2, history_pb2, task_queue_pb2, workflow_pb2
 from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_WORKFLOW
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError, WorkflowClosedError
@@ -32,7 +32,7 @@ from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machines.activity import tasks as activity_tasks
 from aetheris_server.history.state.machines.activity.answers import require_attempt
-from aetheris_server.history.state.machines.activity.values import is_owed
+from aetheris_server.history.state.machines.activity.values import is_held, is_owed
 from aetheris_server.history.state.machines.lifecycle.successor import (
     decide_continued,
     find_next_run_id,
@@ -265,6 +265,33 @@ class RunMachine(RuleBasedStateMachine):
             with pytest.raises(InvalidArgumentError):
                 self.run.cancel_activity(activity_id)
 
+    # What is done to activities from outside.
+
+    def _open_id(self, index: int) -> str | None:
+        open_ids = self._activity_ids()
+        return open_ids[index % len(open_ids)] if open_ids else None
+
+    @rule(index=st.integers(0, 5))
+    def pause_activity(self, index: int) -> None:
+        if (activity_id := self._open_id(index)) is not None:
+            self.run.pause_activity(activity_id)
+
+    @rule(index=st.integers(0, 5), delay=st.sampled_from([0, 5]), anew=st.booleans())
+    def unpause_activity(self, index: int, delay: float, anew: bool) -> None:
+        if (activity_id := self._open_id(index)) is not None:
+            self.run.unpause_activity(activity_id, delay, reset_attempts=anew)
+
+    @rule(index=st.integers(0, 5), delay=st.sampled_from([0, 5]), keep=st.booleans())
+    def reset_activity(self, index: int, delay: float, keep: bool) -> None:
+        if (activity_id := self._open_id(index)) is not None:
+            self.run.reset_activity(activity_id, delay, keep_paused=keep, reset_heartbeat=keep)
+
+    @rule(index=st.integers(0, 5), queue=st.sampled_from(["queue", "elsewhere"]))
+    def move_activity(self, index: int, queue: str) -> None:
+        if (activity_id := self._open_id(index)) is not None:
+            options = workflow_pb2.ActivityOptions(task_queue=task_queue_pb2.TaskQueue(name=queue))
+            self.run.update_activity(activity_id, options, "task_queue")
+
     # Clients.
 
     @rule(number=st.integers(0, 40))
@@ -427,11 +454,11 @@ class RunMachine(RuleBasedStateMachine):
             assert at is not None
             assert at <= inflight.workflow_task.deadline_at
         moments: list[datetime] = [timer.fire_time for timer in state.timers.values()]
-        if not state.is_paused:
-            moments += [
-                state.activities[scheduled_id].attempt_scheduled_time
-                for scheduled_id in inflight.backing_off & state.activities.keys()
-            ]
+        moments += [
+            activity.attempt_scheduled_time
+            for scheduled_id, activity in state.activities.items()
+            if scheduled_id in inflight.backing_off and not is_held(state, activity)
+        ]
         if state.run_deadline_time is not None:
             moments.append(state.run_deadline_time)
         if state.first_task_time is not None:

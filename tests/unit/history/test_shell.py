@@ -79,10 +79,14 @@ def test_cache_that_is_full_lets_the_least_recently_used_go() -> None:
     assert cache.find("b") is None
 
 
+def _started() -> StartedActivity:
+    return StartedActivity(5, 1, TaskTaker("w"), BEGIN, 0.0, BEGIN, 0.0, "q", 10.0, 0.0)
+
+
 def test_cache_passes_over_runs_that_workers_have() -> None:
     cache, evicted = _cache(1)
     busy = _loaded("busy")
-    busy.inflight.activities[5] = StartedActivity(5, 1, TaskTaker("w"), BEGIN, 0.0, BEGIN, 0.0, "q")
+    busy.inflight.activities[5] = _started()
     cache.put(busy)
     cache.put(_loaded("a"))
     cache.put(_loaded("b"))
@@ -95,9 +99,7 @@ def test_run_just_put_stays_however_full_the_cache_is(bounds: tuple[int, int]) -
     cache, evicted = _cache(*bounds)
     for name in "abc":
         run = _loaded(name)
-        run.inflight.activities[5] = StartedActivity(
-            5, 1, TaskTaker("w"), BEGIN, 0.0, BEGIN, 0.0, "q"
-        )
+        run.inflight.activities[5] = _started()
         cache.put(run)
     newest = _loaded("newest")
     cache.put(newest)

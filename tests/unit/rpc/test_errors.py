@@ -18,6 +18,7 @@ EVERY_ERROR = [
     errors.NamespaceAlreadyExistsError("default"),
     errors.WorkflowNotFoundError("w", "r"),
     errors.WorkflowNotFoundError("w"),
+    errors.ActivityNotFoundError("w", "r", "a"),
     errors.WorkflowClosedError("w", "r"),
     errors.WorkflowAlreadyStartedError("w", "r", "request"),
     errors.TaskNotFoundError("it timed out"),

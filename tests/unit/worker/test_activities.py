@@ -15,6 +15,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from aetheris.api.v1.worker_service_pb2 import (
     ActivityCancellation,
+    ActivityCancellationReason,
+    ActivityTask,
     PollActivityTasksResponse,
     RecordActivityTaskHeartbeatResponse,
     TaskAnswer,
@@ -262,7 +264,7 @@ async def outstay() -> None:
 @activity.defn
 def outstay_in_a_thread() -> None:
     assert activity.wait_for_cancelled_sync(30)
-    assert activity.cancel_reason() is activity.CancelReason.GONE
+    assert activity.cancel_reason() is activity.CancelReason.TIMED_OUT
     activity.heartbeat()
 
 
@@ -560,3 +562,68 @@ def test_activity_functions_outside_of_an_activity_say_so() -> None:
     with pytest.raises(activity.NotInActivityError, match=r"activity\.info was called outside"):
         activity.info()
     assert not activity.in_activity()
+
+
+seen_details: list[activity.CancellationDetails | None] = []
+
+
+has_begun = threading.Event()
+
+
+@activity.defn
+async def heed() -> None:
+    has_begun.set()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        seen_details.append(activity.cancellation_details())
+
+
+@activity.defn
+def heed_in_a_thread() -> None:
+    has_begun.set()
+    assert activity.wait_for_cancelled_sync(30)
+    seen_details.append(activity.cancellation_details())
+    activity.heartbeat()
+
+
+_BREAKS = [("PAUSED", "ActivityPause", "paused"), ("RESET", "ActivityReset", "reset")]
+
+
+@pytest.mark.parametrize("reason,type_,detail", _BREAKS)
+@pytest.mark.parametrize("function", [heed, heed_in_a_thread])
+async def test_pause_and_reset_break_an_attempt_off_and_say_why(
+    function: Callable[..., Any], reason: str, type_: str, detail: str
+) -> None:
+    seen_details.clear()
+    has_begun.clear()
+    server = TaskServer()
+    task = server.add_activity(function.__name__)
+    notice = ActivityCancellation(
+        workflow_execution=task.workflow_execution,
+        scheduled_event_id=task.scheduled_event_id,
+        attempt=task.attempt,
+        reason=ActivityCancellationReason.Value(f"ACTIVITY_CANCELLATION_REASON_{reason}"),
+    )
+    async with working(server, activities=[function]):
+        await wait_until(has_begun.is_set, what="it runs")
+        server.activity_polls.put_nowait(PollActivityTasksResponse(cancellations=[notice]))
+        answer = await server.wait_answer()
+    info = answer.activity_task_failed.failure.application_failure_info
+    assert (info.type, info.non_retryable) == (type_, False)
+    assert seen_details == [activity.CancellationDetails(**{detail: True})]
+
+
+async def test_attempt_after_a_reset_runs_beside_the_first_one_and_ends_it() -> None:
+    seen_details.clear()
+    has_begun.clear()
+    server = TaskServer()
+    first = server.add_activity("heed")
+    again = ActivityTask()
+    again.CopyFrom(first)
+    again.attempt_number = 3
+    async with working(server, activities=[heed], max_concurrent_activities=2):
+        await wait_until(has_begun.is_set, what="the first runs")
+        server.activity_polls.put_nowait(PollActivityTasksResponse(tasks=[again]))
+        await wait_until(lambda: len(seen_details) == 1, what="the first ends")
+        assert seen_details == [activity.CancellationDetails(gone=True)]

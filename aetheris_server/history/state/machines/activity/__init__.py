@@ -9,12 +9,14 @@
 
 *Started* is in `Inflight`; an at-most-once activity's start is also a fact, on disk before its
 worker gets the task. Only another fact, that the worker certainly did not get it, takes that back.
-The started event is written right before the event that closes the activity.
+The started event is written right before the event that closes the activity. What is done to an
+activity from outside (pause, reset, other options) is in `changes`: facts, too.
 """
 
 from aetheris.api.v1 import command_pb2, history_pb2
 from aetheris_server.history.state.machine import Machine, OnEvent, OnFact
 from aetheris_server.history.state.machines.activity import (
+    changes,
     commands,
     fold,
     starting,
@@ -24,7 +26,7 @@ from aetheris_server.history.state.machines.activity import (
 )
 
 MACHINE = Machine(
-    name="activity",
+    name=changes.NAME,
     commands={
         command_pb2.COMMAND_TYPE_SCHEDULE_ACTIVITY_TASK: commands.schedule,
         command_pb2.COMMAND_TYPE_REQUEST_CANCEL_ACTIVITY_TASK: commands.request_cancel,
@@ -63,6 +65,9 @@ MACHINE = Machine(
         ),
         "activity_heartbeat_recorded": OnFact(fold.heartbeat_recorded),
     },
+    own_fact=OnFact(
+        changes.changed, changes.observe_changed, changes.changed_deadlines, changes.take_changed
+    ),
     deadlines=timeouts.deadlines,
     inflight_deadlines=timeouts.inflight_deadlines,
     decide_due=timeouts.decide_due,

@@ -2,15 +2,21 @@
 
 from datetime import datetime
 
-from aetheris.api.v1 import common_pb2, failure_pb2, history_pb2, worker_service_pb2
+from aetheris.api.v1 import (
+    common_pb2,
+    failure_pb2,
+    history_pb2,
+    worker_service_pb2,
+    workflow_pb2,
+)
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight
-from aetheris_server.history.state.machines.activity.retry import decide_retry
+from aetheris_server.history.state.machines.activity.retry import RetryDecision, decide_retry
 from aetheris_server.history.state.machines.activity.values import ActivityState, expiration_time
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.times import to_timestamp
+from aetheris_server.history.times import from_timestamp, to_timestamp
 
 
 def require_attempt(state: RunState, scheduled_event_id: int, attempt: int) -> ActivityState:
@@ -98,14 +104,7 @@ def decide_activity_task_failed(
 ) -> log_pb2.LogRecord:
     """The worker failed: try again, or close."""
     draft = Draft(state, inflight, now)
-    decision = decide_retry(
-        activity.scheduled.retry_policy,
-        request.failure,
-        activity.attempt,
-        expiration_time(activity),
-        activity.cancel_requested_event_id != 0,
-        now,
-    )
+    decision = decide_next_attempt(activity, request.failure, now)
     if decision.next_attempt_time is not None:
         append_attempt_failed(
             draft,
@@ -129,6 +128,52 @@ def decide_activity_task_failed(
         failed,
     )
     return draft.record
+
+
+def decide_next_attempt(
+    activity: ActivityState, failure: failure_pb2.Failure, now: datetime
+) -> RetryDecision:
+    """Judge the attempt that failed.
+
+    One that its worker broke off for a pause or a reset has another at once, whatever the policy
+    says of their number; one that failed after a reset has, for it is the first of a new count.
+    """
+    policy, attempt = activity.scheduled.retry_policy, activity.counted_attempt
+    interrupted = is_interrupted(activity, failure)
+    if interrupted or activity.is_reset:
+        unlimited = common_pb2.RetryPolicy()
+        unlimited.CopyFrom(policy)
+        unlimited.maximum_attempts = 0
+        policy, attempt = unlimited, 1
+    decision = decide_retry(
+        policy,
+        failure,
+        attempt,
+        expiration_time(activity),
+        activity.cancel_requested_event_id != 0,
+        now,
+    )
+    if interrupted and decision.next_attempt_time is not None:
+        return decision._replace(next_attempt_time=now)
+    return decision
+
+
+def is_interrupted(activity: ActivityState, failure: failure_pb2.Failure) -> bool:
+    """Whether a worker says that it broke the attempt off because of a pause or a reset, and there
+    was one while it ran.
+    """
+    match failure.application_failure_info.type:
+        case "ActivityPause":
+            type_ = workflow_pb2.ACTIVITY_CHANGE_TYPE_PAUSED
+            return any(
+                change.type == type_
+                and from_timestamp(change.time) >= activity.attempt_scheduled_time
+                for change in activity.changes
+            )
+        case "ActivityReset":
+            return activity.is_reset
+        case _:
+            return False
 
 
 def _append_answered(
@@ -186,7 +231,7 @@ def append_started(
     attributes = history_pb2.ActivityTaskStartedEventAttributes(
         scheduled_event_id=activity.scheduled_event_id,
         identity=started.taker.identity if started is not None and not identity else identity,
-        attempt=activity.attempt,
+        attempt=activity.counted_attempt,
         last_failure=activity.last_failure,
         started_time=to_timestamp(started_time),
         worker_version=started.taker.worker_version if started is not None and is_latest else "",
@@ -212,5 +257,6 @@ def append_attempt_failed(
     if started_time is not None:
         fact.started_time.CopyFrom(to_timestamp(started_time))
     fact.next_attempt_time.CopyFrom(to_timestamp(next_attempt_time))
+    fact.is_uncounted = is_interrupted(activity, failure)
     if heartbeat_details is not None:
         fact.heartbeat_details.CopyFrom(heartbeat_details)

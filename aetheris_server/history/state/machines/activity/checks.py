@@ -42,7 +42,7 @@ def check_activity(
     for capability in given.capabilities:
         check_id(capability, "capabilities", bad, limits)
     check_size(given, limits)
-    fault = _find_timeout_fault(given) or find_policy_fault(given.retry_policy)
+    fault = find_options_fault(given)
     fault = fault or find_priority_fault(given.priority)
     if len(set(given.capabilities)) != len(given.capabilities):
         fault = "capabilities has a name twice, expected each once"
@@ -53,6 +53,11 @@ def check_activity(
         fault = f"delivery is {given.delivery}, expected one of this version"
     if fault is not None:
         raise CommandRefusedError(bad, fault)
+
+
+def find_options_fault(given: command_pb2.ScheduleActivityTaskCommandAttributes) -> str | None:
+    """What is wrong with its timeouts or its retry policy; None if nothing."""
+    return _find_timeout_fault(given) or find_policy_fault(given.retry_policy)
 
 
 def _find_timeout_fault(given: command_pb2.ScheduleActivityTaskCommandAttributes) -> str | None:

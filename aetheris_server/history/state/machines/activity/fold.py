@@ -98,7 +98,7 @@ def attempt_failed(state: RunState, fact: log_pb2.Fact, time: timestamp_pb2.Time
     failed = fact.activity_attempt_failed
     activity = state.activities[failed.scheduled_event_id]
     attempt = workflow_pb2.ActivityAttempt(
-        attempt=failed.attempt,
+        attempt=activity.counted_attempt,
         start_time=failed.started_time if failed.HasField("started_time") else None,
         end_time=time,
         identity=failed.identity,
@@ -106,10 +106,15 @@ def attempt_failed(state: RunState, fact: log_pb2.Fact, time: timestamp_pb2.Time
         next_attempt_time=failed.next_attempt_time,
     )
     activity.attempts.append(attempt)
-    _hold(state, activity, attempt.ByteSize())
+    hold(state, activity, attempt.ByteSize())
     while len(activity.attempts) > _MAX_KEPT_ATTEMPTS:
-        _hold(state, activity, -activity.attempts.pop(0).ByteSize())
+        hold(state, activity, -activity.attempts.pop(0).ByteSize())
     activity.attempt = failed.attempt + 1
+    if activity.is_reset:
+        activity.is_reset = False
+        activity.uncounted_attempts = failed.attempt
+    elif failed.is_uncounted:
+        activity.uncounted_attempts += 1
     activity.attempt_scheduled_time = from_timestamp(failed.next_attempt_time)
     activity.started_identity = ""
     activity.started_time = None
@@ -140,7 +145,7 @@ def heartbeat_recorded(state: RunState, fact: log_pb2.Fact, _time: timestamp_pb2
     _hold_details(state, state.activities[heartbeat.scheduled_event_id], heartbeat.details)
 
 
-def _hold(state: RunState, activity: ActivityState, byte_count: int) -> None:
+def hold(state: RunState, activity: ActivityState, byte_count: int) -> None:
     """Count what an activity takes from now on, or, below 0, does not take any more."""
     activity.byte_count += byte_count
     state.held_bytes += byte_count
@@ -148,7 +153,7 @@ def _hold(state: RunState, activity: ActivityState, byte_count: int) -> None:
 
 def _hold_details(state: RunState, activity: ActivityState, details: common_pb2.Payloads) -> None:
     known = activity.heartbeat_details
-    _hold(state, activity, details.ByteSize() - (known.ByteSize() if known is not None else 0))
+    hold(state, activity, details.ByteSize() - (known.ByteSize() if known is not None else 0))
     activity.heartbeat_details = details
 
 

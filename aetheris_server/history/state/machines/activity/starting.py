@@ -11,6 +11,7 @@ from aetheris_server.history.state.machines.activity.values import (
     is_owed,
 )
 from aetheris_server.history.state.run import RunState
+from aetheris_server.history.times import from_duration
 
 
 def is_startable(
@@ -36,6 +37,7 @@ def start_activity(
     An at-most-once attempt stays started: that its taker has gone does not say that it had not
     got the task.
     """
+    scheduled = activity.scheduled
     started = StartedActivity(
         scheduled_event_id=activity.scheduled_event_id,
         attempt=activity.attempt,
@@ -44,7 +46,9 @@ def start_activity(
         started_at=at,
         last_heartbeat_time=now,
         last_heartbeat_at=at,
-        task_queue=activity.scheduled.task_queue.name,
+        task_queue=scheduled.task_queue.name,
+        start_to_close_timeout=from_duration(scheduled.start_to_close_timeout).total_seconds(),
+        heartbeat_timeout=from_duration(scheduled.heartbeat_timeout).total_seconds(),
     )
     inflight.activities[activity.scheduled_event_id] = started
     inflight.backing_off.discard(activity.scheduled_event_id)

@@ -27,8 +27,10 @@ def activity_ref(state: RunState, activity: ActivityState) -> matching_service_p
 
 
 def owes(state: RunState) -> bool:
-    """Whether there is one, and the run is not paused."""
-    return bool(state.activities) and not state.is_paused
+    """Whether there is one that is not paused, nor its run."""
+    return not state.is_paused and any(
+        activity.pause is None for activity in state.activities.values()
+    )
 
 
 def obligations(
@@ -51,7 +53,7 @@ def take_due(state: RunState, inflight: Inflight, now: datetime) -> TaskRefs:
         activity = state.activities.get(scheduled_id)
         if activity is None or not is_free(activity, inflight):
             inflight.backing_off.discard(scheduled_id)
-        elif activity.is_due(now):
+        elif activity.pause is None and activity.is_due(now):
             inflight.backing_off.discard(scheduled_id)
             refs.append(activity_ref(state, activity))
     return refs
@@ -69,10 +71,15 @@ def of_schedule(
 
 def of_retry(state: RunState, inflight: Inflight, fact: log_pb2.Fact, now: datetime) -> TaskRefs:
     """The attempt after a failed one, if it does not back off."""
-    activity = state.activities.get(fact.activity_attempt_failed.scheduled_event_id)
+    return take(state, inflight, fact.activity_attempt_failed.scheduled_event_id, now)
+
+
+def take(state: RunState, inflight: Inflight, scheduled_event_id: int, now: datetime) -> TaskRefs:
+    """An activity's current attempt, if it is due; from here on it does not back off."""
+    activity = state.activities.get(scheduled_event_id)
     if activity is None or not is_owed(state, activity, inflight, now):
         return ()
-    inflight.backing_off.discard(activity.scheduled_event_id)
+    inflight.backing_off.discard(scheduled_event_id)
     return (activity_ref(state, activity),)
 
 

@@ -10,12 +10,13 @@ from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.machines.activity.answers import (
     append_attempt_failed,
     append_started,
+    decide_next_attempt,
 )
-from aetheris_server.history.state.machines.activity.retry import decide_retry
 from aetheris_server.history.state.machines.activity.values import (
     ActivityState,
     expiration_time,
     is_free,
+    is_held,
     schedule_to_start_time,
     started_deadline,
     waits_anew_until,
@@ -35,7 +36,7 @@ def deadlines(state: RunState, inflight: Inflight, now: datetime) -> Iterator[da
         expiration = expiration_time(activity)
         if expiration is not None:
             yield expiration
-        if state.is_paused:
+        if is_held(state, activity):
             continue
         start = schedule_to_start_time(activity)
         if start is not None and activity.started_time is None:
@@ -50,10 +51,8 @@ def deadlines(state: RunState, inflight: Inflight, now: datetime) -> Iterator[da
 
 def inflight_deadlines(state: RunState, inflight: Inflight) -> Iterator[float]:
     """Those of attempts that workers have, or may have had, by the clock for intervals."""
-    for scheduled_id, started in inflight.activities.items():
-        activity = state.activities.get(scheduled_id)
-        deadline = started_deadline(activity, started) if activity is not None else None
-        if deadline is not None:
+    for started in inflight.activities.values():
+        if (deadline := started_deadline(started)) is not None:
             yield deadline[0]
     if inflight.taken_at is not None:
         for activity in state.activities.values():
@@ -84,12 +83,16 @@ def of_not_delivered(state: RunState, fact: log_pb2.Fact) -> Iterator[datetime]:
 
 
 def retry_deadlines(state: RunState) -> Iterator[datetime]:
-    """Those of all open activities that do not count while the run is paused."""
+    """Those of all open activities; some do not count while the run is paused."""
     for activity in state.activities.values():
-        if (start := schedule_to_start_time(activity)) is not None:
-            yield start
-        if activity.attempt > 1:
-            yield activity.attempt_scheduled_time
+        yield from _all_deadlines(activity)
+
+
+def of_change(state: RunState, scheduled_event_id: int) -> Iterator[datetime]:
+    """Those of an activity that was changed from outside."""
+    activity = state.activities.get(scheduled_event_id)
+    if activity is not None:
+        yield from _all_deadlines(activity)
 
 
 def note_resumed(state: RunState, time: datetime) -> None:
@@ -122,9 +125,9 @@ def _due_timeout(
         return failure_pb2.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE
     started = inflight.activities.get(activity.scheduled_event_id)
     if started is not None:
-        deadline = started_deadline(activity, started)
+        deadline = started_deadline(started)
         return deadline[1] if deadline is not None and deadline[0] <= at else None
-    if state.is_paused:
+    if is_held(state, activity):
         return None
     start = schedule_to_start_time(activity)
     anew = waits_anew_until(activity, inflight)
@@ -144,14 +147,7 @@ def _append_timed_out(
     lost = activity.is_at_most_once and started is not None
     failure = _timeout_failure(activity, timeout_type)
     failure.timeout_failure_info.outcome_unknown = lost
-    decision = decide_retry(
-        activity.scheduled.retry_policy,
-        failure,
-        activity.attempt,
-        expiration_time(activity),
-        activity.cancel_requested_event_id != 0,
-        draft.now,
-    )
+    decision = decide_next_attempt(activity, failure, draft.now)
     if decision.next_attempt_time is not None and not lost:
         assert started is not None
         append_attempt_failed(

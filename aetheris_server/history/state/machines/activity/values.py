@@ -5,6 +5,7 @@ from datetime import datetime
 
 from aetheris.api.v1 import common_pb2, failure_pb2, history_pb2, workflow_pb2
 from aetheris_server.history.state.inflight import Inflight, TaskTaker
+from aetheris_server.history.state.pause import Pause
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.times import from_duration
 
@@ -20,6 +21,13 @@ class ActivityState:
         attempts: The last failed attempts, oldest first, their failures trimmed.
         started_identity: At-most-once only: who was given the current attempt.
         started_time: At-most-once only: when that was; None for not yet.
+        pause: That it is paused by itself; None where it is not.
+        uncounted_attempts: Those that users and the retry policy do not count: `attempt` itself
+            tells attempts apart, and never begins anew.
+        reset_time: When the time of all attempts together began anew; None is when it was
+            scheduled.
+        is_reset: It was reset while a worker had the current attempt: the next one is the first.
+        changes: What was done to it from outside, the last ones, oldest first.
         resume_time: When it was last unpaused, by itself or with its run: the time to find a worker
             counts from then on. None for never.
         byte_count: What its input, its attempts and its heartbeat details take, about.
@@ -38,12 +46,24 @@ class ActivityState:
     started_identity: str = ""
     started_time: datetime | None = None
     resume_time: datetime | None = None
+    pause: Pause | None = None
+    uncounted_attempts: int = 0
+    reset_time: datetime | None = None
+    is_reset: bool = False
+    changes: list[workflow_pb2.ActivityChange] = field(
+        default_factory=list[workflow_pb2.ActivityChange]
+    )
     byte_count: int = 0
 
     @property
     def is_at_most_once(self) -> bool:
         """Whether a lost attempt must not be handed out again."""
         return self.scheduled.delivery == workflow_pb2.ACTIVITY_DELIVERY_AT_MOST_ONCE
+
+    @property
+    def counted_attempt(self) -> int:
+        """The current attempt as users and the retry policy count it, from 1."""
+        return self.attempt - self.uncounted_attempts
 
     @property
     def last_failure(self) -> failure_pb2.Failure | None:
@@ -61,7 +81,12 @@ class ActivityState:
 
 @dataclass(slots=True)
 class StartedActivity:
-    """An attempt of an activity that a worker has."""
+    """An attempt of an activity that a worker has.
+
+    Attributes:
+        start_to_close_timeout: In seconds, as its worker was told; 0 for none.
+        heartbeat_timeout: The same.
+    """
 
     scheduled_event_id: int
     attempt: int
@@ -71,6 +96,8 @@ class StartedActivity:
     last_heartbeat_time: datetime
     last_heartbeat_at: float
     task_queue: str
+    start_to_close_timeout: float
+    heartbeat_timeout: float
 
     def note_heartbeat(self, now: datetime, at: float) -> None:
         """The worker lives."""
@@ -94,16 +121,21 @@ def is_owed(state: RunState, activity: ActivityState, inflight: Inflight, now: d
     owed of what is paused.
     """
     return (
-        not state.is_paused
+        not is_held(state, activity)
         and is_free(activity, inflight)
         and (activity.scheduled_event_id not in inflight.backing_off or activity.is_due(now))
     )
 
 
+def is_held(state: RunState, activity: ActivityState) -> bool:
+    """Whether it, or its run, is paused: no attempt is given out."""
+    return state.is_paused or activity.pause is not None
+
+
 def expiration_time(activity: ActivityState) -> datetime | None:
     """When all attempts must be over; None is never."""
     timeout = from_duration(activity.scheduled.schedule_to_close_timeout)
-    return activity.scheduled_time + timeout if timeout else None
+    return (activity.reset_time or activity.scheduled_time) + timeout if timeout else None
 
 
 def schedule_to_start_time(activity: ActivityState) -> datetime | None:
@@ -128,18 +160,22 @@ def waits_anew_until(activity: ActivityState, inflight: Inflight) -> float | Non
 
 
 def started_deadline(
-    activity: ActivityState, started: StartedActivity
+    started: StartedActivity,
 ) -> tuple[float, "failure_pb2.TimeoutType.ValueType"] | None:
     """The first deadline of a started attempt, and its kind; None if it has none of its own."""
     candidates: list[tuple[float, failure_pb2.TimeoutType.ValueType]] = []
-    start_to_close = from_duration(activity.scheduled.start_to_close_timeout).total_seconds()
-    if start_to_close:
+    if started.start_to_close_timeout:
         candidates.append(
-            (started.started_at + start_to_close, failure_pb2.TIMEOUT_TYPE_START_TO_CLOSE)
+            (
+                started.started_at + started.start_to_close_timeout,
+                failure_pb2.TIMEOUT_TYPE_START_TO_CLOSE,
+            )
         )
-    heartbeat = from_duration(activity.scheduled.heartbeat_timeout).total_seconds()
-    if heartbeat:
+    if started.heartbeat_timeout:
         candidates.append(
-            (started.last_heartbeat_at + heartbeat, failure_pb2.TIMEOUT_TYPE_HEARTBEAT)
+            (
+                started.last_heartbeat_at + started.heartbeat_timeout,
+                failure_pb2.TIMEOUT_TYPE_HEARTBEAT,
+            )
         )
     return min(candidates, default=None)

@@ -5,11 +5,14 @@ from aetheris.server.v1 import state_pb2
 from aetheris_server.history.aggregates.records import find_unknown
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.machines.activity.fold import ACTIVITY_BYTES, DELIVERIES
+from aetheris_server.history.state.machines.activity.options import to_options
 from aetheris_server.history.state.machines.activity.values import (
     ActivityState,
     StartedActivity,
     expiration_time,
+    is_held,
 )
+from aetheris_server.history.state.pause import Pause
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.times import from_timestamp, to_timestamp
 
@@ -35,6 +38,11 @@ def _to_stored(activity: ActivityState) -> state_pb2.ActivityState:
         resume_time=(
             to_timestamp(activity.resume_time) if activity.resume_time is not None else None
         ),
+        pause=activity.pause.to_info() if activity.pause is not None else None,
+        uncounted_attempts=activity.uncounted_attempts,
+        reset_time=(to_timestamp(activity.reset_time) if activity.reset_time is not None else None),
+        is_reset=activity.is_reset,
+        changes=activity.changes,
     )
 
 
@@ -66,11 +74,17 @@ def _from_stored(stored: state_pb2.ActivityState) -> ActivityState:
         resume_time=(
             from_timestamp(stored.resume_time) if stored.HasField("resume_time") else None
         ),
+        pause=Pause.from_info(stored.pause) if stored.HasField("pause") else None,
+        uncounted_attempts=stored.uncounted_attempts,
+        reset_time=from_timestamp(stored.reset_time) if stored.HasField("reset_time") else None,
+        is_reset=stored.is_reset,
+        changes=list(stored.changes),
         byte_count=(
             ACTIVITY_BYTES
             + stored.scheduled.ByteSize()
             + sum(attempt.ByteSize() for attempt in stored.attempts)
             + stored.heartbeat_details.ByteSize()
+            + sum(change.ByteSize() for change in stored.changes)
         ),
     )
 
@@ -95,6 +109,8 @@ def describe(
         started = inflight.activities.get(activity.scheduled_event_id)
         if started is not None:
             _add_started(info, activity, started)
+        elif is_held(state, activity):
+            info.state = workflow_pb2.PENDING_ACTIVITY_STATE_PAUSED
         elif activity.attempt > 1:
             info.next_attempt_time.CopyFrom(to_timestamp(activity.attempt_scheduled_time))
         response.pending_activities.append(info)
@@ -108,7 +124,7 @@ def _to_info(activity: ActivityState) -> workflow_pb2.PendingActivityInfo:
         activity_type=scheduled.activity_type,
         state=workflow_pb2.PENDING_ACTIVITY_STATE_SCHEDULED,
         heartbeat_details=activity.heartbeat_details,
-        attempt=activity.attempt,
+        attempt=activity.counted_attempt,
         maximum_attempts=scheduled.retry_policy.maximum_attempts,
         scheduled_time=to_timestamp(activity.scheduled_time),
         expiration_time=to_timestamp(expiration) if expiration is not None else None,
@@ -118,6 +134,10 @@ def _to_info(activity: ActivityState) -> workflow_pb2.PendingActivityInfo:
         task_queue=scheduled.task_queue.name,
         capabilities=scheduled.capabilities,
         scheduled_event_id=activity.scheduled_event_id,
+        pause_info=activity.pause.to_info() if activity.pause is not None else None,
+        changes=activity.changes,
+        options=to_options(activity),
+        is_reset=activity.is_reset,
     )
 
 

@@ -171,12 +171,15 @@ class ActivityAttemptFailed(_message.Message):
     STARTED_TIME_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
     HEARTBEAT_DETAILS_FIELD_NUMBER: _builtins.int
+    IS_UNCOUNTED_FIELD_NUMBER: _builtins.int
     scheduled_event_id: _builtins.int
     """The event that scheduled it."""
     attempt: _builtins.int
     """The attempt that failed."""
     identity: _builtins.str
     """Who ran it; empty if nobody did."""
+    is_uncounted: _builtins.bool
+    """It was interrupted by a pause: the next attempt has the same number for users and the retry policy."""
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
         """Why."""
@@ -203,10 +206,11 @@ class ActivityAttemptFailed(_message.Message):
         started_time: _timestamp_pb2.Timestamp | None = ...,
         next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
         heartbeat_details: _common_pb2.Payloads | None = ...,
+        is_uncounted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "heartbeat_details", b"heartbeat_details", "next_attempt_time", b"next_attempt_time", "started_time", b"started_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "failure", b"failure", "heartbeat_details", b"heartbeat_details", "identity", b"identity", "next_attempt_time", b"next_attempt_time", "scheduled_event_id", b"scheduled_event_id", "started_time", b"started_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "failure", b"failure", "heartbeat_details", b"heartbeat_details", "identity", b"identity", "is_uncounted", b"is_uncounted", "next_attempt_time", b"next_attempt_time", "scheduled_event_id", b"scheduled_event_id", "started_time", b"started_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,17 +23,20 @@ _sym_db = _symbol_database.Default()
 
 
 from aetheris.api.v1 import workflow_pb2 as aetheris_dot_api_dot_v1_dot_workflow__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61\x65theris/server/v1/pause.proto\x12\x12\x61\x65theris.server.v1\x1a\x1e\x61\x65theris/api/v1/workflow.proto\"W\n\x0cRunPauseFact\x12\x11\n\tis_paused\x18\x01 \x01(\x08\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"N\n\x0cRunPausePart\x12)\n\x05pause\x18\x01 \x01(\x0b\x32\x1a.aetheris.api.v1.PauseInfo\x12\x13\n\x0brequest_ids\x18\x02 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61\x65theris/server/v1/pause.proto\x12\x12\x61\x65theris.server.v1\x1a\x1e\x61\x65theris/api/v1/workflow.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"W\n\x0cRunPauseFact\x12\x11\n\tis_paused\x18\x01 \x01(\x08\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"N\n\x0cRunPausePart\x12)\n\x05pause\x18\x01 \x01(\x0b\x32\x1a.aetheris.api.v1.PauseInfo\x12\x13\n\x0brequest_ids\x18\x02 \x03(\t\"\xaf\x02\n\x13\x41\x63tivityChangedFact\x12\x1a\n\x12scheduled_event_id\x18\x01 \x01(\x03\x12/\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x1f.aetheris.api.v1.ActivityChange\x12\x35\n\x11next_attempt_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0erestarts_count\x18\x04 \x01(\x08\x12\x15\n\rrestarts_time\x18\x05 \x01(\x08\x12\x1f\n\x17\x64rops_heartbeat_details\x18\x06 \x01(\x08\x12\x11\n\tis_paused\x18\x07 \x01(\x08\x12\x31\n\x07options\x18\x08 \x01(\x0b\x32 .aetheris.api.v1.ActivityOptionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aetheris.server.v1.pause_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNPAUSEFACT']._serialized_start=86
-  _globals['_RUNPAUSEFACT']._serialized_end=173
-  _globals['_RUNPAUSEPART']._serialized_start=175
-  _globals['_RUNPAUSEPART']._serialized_end=253
+  _globals['_RUNPAUSEFACT']._serialized_start=119
+  _globals['_RUNPAUSEFACT']._serialized_end=206
+  _globals['_RUNPAUSEPART']._serialized_start=208
+  _globals['_RUNPAUSEPART']._serialized_end=286
+  _globals['_ACTIVITYCHANGEDFACT']._serialized_start=289
+  _globals['_ACTIVITYCHANGEDFACT']._serialized_end=592
 # @@protoc_insertion_point(module_scope)

@@ -228,6 +228,11 @@ class ActivityState(_message.Message):
     STARTED_IDENTITY_FIELD_NUMBER: _builtins.int
     STARTED_TIME_FIELD_NUMBER: _builtins.int
     RESUME_TIME_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    UNCOUNTED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    RESET_TIME_FIELD_NUMBER: _builtins.int
+    IS_RESET_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
     scheduled_event_id: _builtins.int
     """The event that scheduled it."""
     attempt: _builtins.int
@@ -236,6 +241,10 @@ class ActivityState(_message.Message):
     """The event of the latest request to cancel; 0 for none."""
     started_identity: _builtins.str
     """At-most-once only: who has the current attempt; empty if nobody was given it."""
+    uncounted_attempts: _builtins.int
+    """Attempts that users and the retry policy do not count."""
+    is_reset: _builtins.bool
+    """It was reset while a worker had the current attempt."""
     @_builtins.property
     def scheduled(self) -> _history_pb2.ActivityTaskScheduledEventAttributes:
         """What that event says."""
@@ -264,6 +273,18 @@ class ActivityState(_message.Message):
     def resume_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last unpaused, by itself or with its run: the time to find a worker counts from then on."""
 
+    @_builtins.property
+    def pause(self) -> _workflow_pb2.PauseInfo:
+        """That it is paused by itself."""
+
+    @_builtins.property
+    def reset_time(self) -> _timestamp_pb2.Timestamp:
+        """When the time of all attempts together began anew; unset is when it was scheduled."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_workflow_pb2.ActivityChange]:
+        """What was done to it from outside, the last ones, oldest first."""
+
     def __init__(
         self,
         *,
@@ -278,10 +299,15 @@ class ActivityState(_message.Message):
         started_identity: _builtins.str = ...,
         started_time: _timestamp_pb2.Timestamp | None = ...,
         resume_time: _timestamp_pb2.Timestamp | None = ...,
+        pause: _workflow_pb2.PauseInfo | None = ...,
+        uncounted_attempts: _builtins.int = ...,
+        reset_time: _timestamp_pb2.Timestamp | None = ...,
+        is_reset: _builtins.bool = ...,
+        changes: _abc.Iterable[_workflow_pb2.ActivityChange] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_scheduled_time", b"attempt_scheduled_time", "heartbeat_details", b"heartbeat_details", "resume_time", b"resume_time", "scheduled", b"scheduled", "scheduled_time", b"scheduled_time", "started_time", b"started_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_scheduled_time", b"attempt_scheduled_time", "heartbeat_details", b"heartbeat_details", "pause", b"pause", "reset_time", b"reset_time", "resume_time", b"resume_time", "scheduled", b"scheduled", "scheduled_time", b"scheduled_time", "started_time", b"started_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_scheduled_time", b"attempt_scheduled_time", "attempts", b"attempts", "cancel_requested_event_id", b"cancel_requested_event_id", "heartbeat_details", b"heartbeat_details", "resume_time", b"resume_time", "scheduled", b"scheduled", "scheduled_event_id", b"scheduled_event_id", "scheduled_time", b"scheduled_time", "started_identity", b"started_identity", "started_time", b"started_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_scheduled_time", b"attempt_scheduled_time", "attempts", b"attempts", "cancel_requested_event_id", b"cancel_requested_event_id", "changes", b"changes", "heartbeat_details", b"heartbeat_details", "is_reset", b"is_reset", "pause", b"pause", "reset_time", b"reset_time", "resume_time", b"resume_time", "scheduled", b"scheduled", "scheduled_event_id", b"scheduled_event_id", "scheduled_time", b"scheduled_time", "started_identity", b"started_identity", "started_time", b"started_time", "uncounted_attempts", b"uncounted_attempts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
