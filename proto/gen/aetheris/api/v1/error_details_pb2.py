@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#aetheris/api/v1/error_details.proto\x12\x0f\x61\x65theris.api.v1\"6\n\x10\x42\x61\x64RequestDetail\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"]\n\x1cWorkflowAlreadyStartedDetail\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x18\n\x10start_request_id\x18\x03 \x01(\t\"=\n\x16WorkflowNotFoundDetail\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\";\n\x14WorkflowClosedDetail\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"$\n\x12TaskNotFoundDetail\x12\x0e\n\x06reason\x18\x01 \x01(\t\",\n\x17NamespaceNotFoundDetail\x12\x11\n\tnamespace\x18\x01 \x01(\t\"1\n\x1cNamespaceAlreadyExistsDetail\x12\x11\n\tnamespace\x18\x01 \x01(\t\"$\n\x11QueryFailedDetail\x12\x0f\n\x07message\x18\x01 \x01(\t\"%\n\x13QueryRejectedDetail\x12\x0e\n\x06status\x18\x01 \x01(\t\"$\n\x0eNotReadyDetail\x12\x12\n\nwaited_for\x18\x01 \x01(\t\"N\n\x14UpdateNotFoundDetail\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x11\n\tupdate_id\x18\x03 \x01(\t\"H\n\x11UpdateLimitDetail\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"M\n\x16WorkflowNotReadyDetail\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#aetheris/api/v1/error_details.proto\x12\x0f\x61\x65theris.api.v1\"6\n\x10\x42\x61\x64RequestDetail\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"]\n\x1cWorkflowAlreadyStartedDetail\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x18\n\x10start_request_id\x18\x03 \x01(\t\"=\n\x16WorkflowNotFoundDetail\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\";\n\x14WorkflowClosedDetail\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"R\n\x16\x41\x63tivityNotFoundDetail\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x13\n\x0b\x61\x63tivity_id\x18\x03 \x01(\t\"$\n\x12TaskNotFoundDetail\x12\x0e\n\x06reason\x18\x01 \x01(\t\",\n\x17NamespaceNotFoundDetail\x12\x11\n\tnamespace\x18\x01 \x01(\t\"1\n\x1cNamespaceAlreadyExistsDetail\x12\x11\n\tnamespace\x18\x01 \x01(\t\"$\n\x11QueryFailedDetail\x12\x0f\n\x07message\x18\x01 \x01(\t\"%\n\x13QueryRejectedDetail\x12\x0e\n\x06status\x18\x01 \x01(\t\"$\n\x0eNotReadyDetail\x12\x12\n\nwaited_for\x18\x01 \x01(\t\"N\n\x14UpdateNotFoundDetail\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x11\n\tupdate_id\x18\x03 \x01(\t\"H\n\x11UpdateLimitDetail\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"M\n\x16WorkflowNotReadyDetail\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,22 +39,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKFLOWNOTFOUNDDETAIL']._serialized_end=268
   _globals['_WORKFLOWCLOSEDDETAIL']._serialized_start=270
   _globals['_WORKFLOWCLOSEDDETAIL']._serialized_end=329
-  _globals['_TASKNOTFOUNDDETAIL']._serialized_start=331
-  _globals['_TASKNOTFOUNDDETAIL']._serialized_end=367
-  _globals['_NAMESPACENOTFOUNDDETAIL']._serialized_start=369
-  _globals['_NAMESPACENOTFOUNDDETAIL']._serialized_end=413
-  _globals['_NAMESPACEALREADYEXISTSDETAIL']._serialized_start=415
-  _globals['_NAMESPACEALREADYEXISTSDETAIL']._serialized_end=464
-  _globals['_QUERYFAILEDDETAIL']._serialized_start=466
-  _globals['_QUERYFAILEDDETAIL']._serialized_end=502
-  _globals['_QUERYREJECTEDDETAIL']._serialized_start=504
-  _globals['_QUERYREJECTEDDETAIL']._serialized_end=541
-  _globals['_NOTREADYDETAIL']._serialized_start=543
-  _globals['_NOTREADYDETAIL']._serialized_end=579
-  _globals['_UPDATENOTFOUNDDETAIL']._serialized_start=581
-  _globals['_UPDATENOTFOUNDDETAIL']._serialized_end=659
-  _globals['_UPDATELIMITDETAIL']._serialized_start=661
-  _globals['_UPDATELIMITDETAIL']._serialized_end=733
-  _globals['_WORKFLOWNOTREADYDETAIL']._serialized_start=735
-  _globals['_WORKFLOWNOTREADYDETAIL']._serialized_end=812
+  _globals['_ACTIVITYNOTFOUNDDETAIL']._serialized_start=331
+  _globals['_ACTIVITYNOTFOUNDDETAIL']._serialized_end=413
+  _globals['_TASKNOTFOUNDDETAIL']._serialized_start=415
+  _globals['_TASKNOTFOUNDDETAIL']._serialized_end=451
+  _globals['_NAMESPACENOTFOUNDDETAIL']._serialized_start=453
+  _globals['_NAMESPACENOTFOUNDDETAIL']._serialized_end=497
+  _globals['_NAMESPACEALREADYEXISTSDETAIL']._serialized_start=499
+  _globals['_NAMESPACEALREADYEXISTSDETAIL']._serialized_end=548
+  _globals['_QUERYFAILEDDETAIL']._serialized_start=550
+  _globals['_QUERYFAILEDDETAIL']._serialized_end=586
+  _globals['_QUERYREJECTEDDETAIL']._serialized_start=588
+  _globals['_QUERYREJECTEDDETAIL']._serialized_end=625
+  _globals['_NOTREADYDETAIL']._serialized_start=627
+  _globals['_NOTREADYDETAIL']._serialized_end=663
+  _globals['_UPDATENOTFOUNDDETAIL']._serialized_start=665
+  _globals['_UPDATENOTFOUNDDETAIL']._serialized_end=743
+  _globals['_UPDATELIMITDETAIL']._serialized_start=745
+  _globals['_UPDATELIMITDETAIL']._serialized_end=817
+  _globals['_WORKFLOWNOTREADYDETAIL']._serialized_start=819
+  _globals['_WORKFLOWNOTREADYDETAIL']._serialized_end=896
 # @@protoc_insertion_point(module_scope)

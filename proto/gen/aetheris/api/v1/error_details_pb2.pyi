@@ -125,6 +125,36 @@ class WorkflowClosedDetail(_message.Message):
 Global___WorkflowClosedDetail: _TypeAlias = WorkflowClosedDetail  # noqa: Y015
 
 @_typing.final
+class ActivityNotFoundDetail(_message.Message):
+    """NOT_FOUND: the run has no open activity of that id."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    ACTIVITY_ID_FIELD_NUMBER: _builtins.int
+    workflow_id: _builtins.str
+    """The workflow id."""
+    run_id: _builtins.str
+    """The run."""
+    activity_id: _builtins.str
+    """The activity id that was given."""
+    def __init__(
+        self,
+        *,
+        workflow_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        activity_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_id", b"activity_id", "run_id", b"run_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivityNotFoundDetail: _TypeAlias = ActivityNotFoundDetail  # noqa: Y015
+
+@_typing.final
 class TaskNotFoundDetail(_message.Message):
     """NOT_FOUND: the task was completed, timed out, or was given to somebody else."""
 

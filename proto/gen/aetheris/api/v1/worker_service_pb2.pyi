@@ -52,6 +52,34 @@ QUERY_RESULT_TYPE_FAILED: QueryResultType.ValueType  # 2
 """Failed."""
 Global___QueryResultType: _TypeAlias = QueryResultType  # noqa: Y015
 
+class _ActivityCancellationReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ActivityCancellationReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ActivityCancellationReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACTIVITY_CANCELLATION_REASON_UNSPECIFIED: _ActivityCancellationReason.ValueType  # 0
+    """REQUESTED."""
+    ACTIVITY_CANCELLATION_REASON_REQUESTED: _ActivityCancellationReason.ValueType  # 1
+    """Its workflow asked, or its run has closed."""
+    ACTIVITY_CANCELLATION_REASON_PAUSED: _ActivityCancellationReason.ValueType  # 2
+    """It was paused."""
+    ACTIVITY_CANCELLATION_REASON_RESET: _ActivityCancellationReason.ValueType  # 3
+    """It was reset."""
+
+class ActivityCancellationReason(_ActivityCancellationReason, metaclass=_ActivityCancellationReasonEnumTypeWrapper):
+    """Why a running activity should stop."""
+
+ACTIVITY_CANCELLATION_REASON_UNSPECIFIED: ActivityCancellationReason.ValueType  # 0
+"""REQUESTED."""
+ACTIVITY_CANCELLATION_REASON_REQUESTED: ActivityCancellationReason.ValueType  # 1
+"""Its workflow asked, or its run has closed."""
+ACTIVITY_CANCELLATION_REASON_PAUSED: ActivityCancellationReason.ValueType  # 2
+"""It was paused."""
+ACTIVITY_CANCELLATION_REASON_RESET: ActivityCancellationReason.ValueType  # 3
+"""It was reset."""
+Global___ActivityCancellationReason: _TypeAlias = ActivityCancellationReason  # noqa: Y015
+
 @_typing.final
 class PollWorkflowTasksRequest(_message.Message):
     """Take workflow tasks."""
@@ -730,12 +758,15 @@ class ActivityCancellation(_message.Message):
     ACTIVITY_ID_FIELD_NUMBER: _builtins.int
     SCHEDULED_EVENT_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     activity_id: _builtins.str
     """The activity."""
     scheduled_event_id: _builtins.int
     """The event that scheduled it."""
     attempt: _builtins.int
-    """The attempt."""
+    """The attempt, as attempt_number of its task says it."""
+    reason: Global___ActivityCancellationReason.ValueType
+    """Why."""
     @_builtins.property
     def workflow_execution(self) -> _common_pb2.WorkflowExecution:
         """The run."""
@@ -747,10 +778,11 @@ class ActivityCancellation(_message.Message):
         activity_id: _builtins.str = ...,
         scheduled_event_id: _builtins.int = ...,
         attempt: _builtins.int = ...,
+        reason: Global___ActivityCancellationReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["workflow_execution", b"workflow_execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_id", b"activity_id", "attempt", b"attempt", "scheduled_event_id", b"scheduled_event_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_id", b"activity_id", "attempt", b"attempt", "reason", b"reason", "scheduled_event_id", b"scheduled_event_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -782,6 +814,7 @@ class ActivityTask(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     DELIVERY_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_NUMBER_FIELD_NUMBER: _builtins.int
     task_token: _builtins.bytes
     """Names the task."""
     activity_id: _builtins.str
@@ -794,6 +827,8 @@ class ActivityTask(_message.Message):
     """How often this attempt may be handed out."""
     namespace: _builtins.str
     """The namespace of the run."""
+    attempt_number: _builtins.int
+    """Tells the attempts of the activity apart: as attempt, but goes on counting where a reset begins that anew."""
     @_builtins.property
     def workflow_execution(self) -> _common_pb2.WorkflowExecution:
         """The run."""
@@ -873,10 +908,11 @@ class ActivityTask(_message.Message):
         priority: _common_pb2.Priority | None = ...,
         delivery: _workflow_pb2.ActivityDelivery.ValueType = ...,
         namespace: _builtins.str = ...,
+        attempt_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["activity_type", b"activity_type", "current_attempt_scheduled_time", b"current_attempt_scheduled_time", "header", b"header", "heartbeat_details", b"heartbeat_details", "heartbeat_timeout", b"heartbeat_timeout", "input", b"input", "priority", b"priority", "retry_policy", b"retry_policy", "schedule_to_close_timeout", b"schedule_to_close_timeout", "scheduled_time", b"scheduled_time", "start_to_close_timeout", b"start_to_close_timeout", "started_time", b"started_time", "workflow_execution", b"workflow_execution", "workflow_type", b"workflow_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_id", b"activity_id", "activity_type", b"activity_type", "attempt", b"attempt", "current_attempt_scheduled_time", b"current_attempt_scheduled_time", "delivery", b"delivery", "header", b"header", "heartbeat_details", b"heartbeat_details", "heartbeat_timeout", b"heartbeat_timeout", "input", b"input", "namespace", b"namespace", "priority", b"priority", "retry_policy", b"retry_policy", "schedule_to_close_timeout", b"schedule_to_close_timeout", "scheduled_event_id", b"scheduled_event_id", "scheduled_time", b"scheduled_time", "start_to_close_timeout", b"start_to_close_timeout", "started_time", b"started_time", "task_token", b"task_token", "workflow_execution", b"workflow_execution", "workflow_type", b"workflow_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_id", b"activity_id", "activity_type", b"activity_type", "attempt", b"attempt", "attempt_number", b"attempt_number", "current_attempt_scheduled_time", b"current_attempt_scheduled_time", "delivery", b"delivery", "header", b"header", "heartbeat_details", b"heartbeat_details", "heartbeat_timeout", b"heartbeat_timeout", "input", b"input", "namespace", b"namespace", "priority", b"priority", "retry_policy", b"retry_policy", "schedule_to_close_timeout", b"schedule_to_close_timeout", "scheduled_event_id", b"scheduled_event_id", "scheduled_time", b"scheduled_time", "start_to_close_timeout", b"start_to_close_timeout", "started_time", b"started_time", "task_token", b"task_token", "workflow_execution", b"workflow_execution", "workflow_type", b"workflow_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1106,19 +1142,23 @@ class RecordActivityTaskHeartbeatResponse(_message.Message):
 
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     ACTIVITY_PAUSED_FIELD_NUMBER: _builtins.int
+    ACTIVITY_RESET_FIELD_NUMBER: _builtins.int
     cancel_requested: _builtins.bool
     """It should cancel."""
     activity_paused: _builtins.bool
-    """It was paused."""
+    """It was paused: what it comes to counts, and no other attempt begins before it is unpaused."""
+    activity_reset: _builtins.bool
+    """It was reset: what it comes to counts, and the next attempt is the first again."""
     def __init__(
         self,
         *,
         cancel_requested: _builtins.bool = ...,
         activity_paused: _builtins.bool = ...,
+        activity_reset: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_paused", b"activity_paused", "cancel_requested", b"cancel_requested"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_paused", b"activity_paused", "activity_reset", b"activity_reset", "cancel_requested", b"cancel_requested"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -264,6 +264,38 @@ PENDING_WORKFLOW_TASK_STATE_STARTED: PendingWorkflowTaskState.ValueType  # 2
 """A worker has it."""
 Global___PendingWorkflowTaskState: _TypeAlias = PendingWorkflowTaskState  # noqa: Y015
 
+class _ActivityChangeType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ActivityChangeTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ActivityChangeType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACTIVITY_CHANGE_TYPE_UNSPECIFIED: _ActivityChangeType.ValueType  # 0
+    """Never sent."""
+    ACTIVITY_CHANGE_TYPE_PAUSED: _ActivityChangeType.ValueType  # 1
+    """It was paused."""
+    ACTIVITY_CHANGE_TYPE_UNPAUSED: _ActivityChangeType.ValueType  # 2
+    """It was unpaused."""
+    ACTIVITY_CHANGE_TYPE_RESET: _ActivityChangeType.ValueType  # 3
+    """It was reset."""
+    ACTIVITY_CHANGE_TYPE_OPTIONS_UPDATED: _ActivityChangeType.ValueType  # 4
+    """Its options were changed."""
+
+class ActivityChangeType(_ActivityChangeType, metaclass=_ActivityChangeTypeEnumTypeWrapper):
+    """What was done to an activity from outside."""
+
+ACTIVITY_CHANGE_TYPE_UNSPECIFIED: ActivityChangeType.ValueType  # 0
+"""Never sent."""
+ACTIVITY_CHANGE_TYPE_PAUSED: ActivityChangeType.ValueType  # 1
+"""It was paused."""
+ACTIVITY_CHANGE_TYPE_UNPAUSED: ActivityChangeType.ValueType  # 2
+"""It was unpaused."""
+ACTIVITY_CHANGE_TYPE_RESET: ActivityChangeType.ValueType  # 3
+"""It was reset."""
+ACTIVITY_CHANGE_TYPE_OPTIONS_UPDATED: ActivityChangeType.ValueType  # 4
+"""Its options were changed."""
+Global___ActivityChangeType: _TypeAlias = ActivityChangeType  # noqa: Y015
+
 class _PendingChildState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -347,6 +379,100 @@ class PauseInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PauseInfo: _TypeAlias = PauseInfo  # noqa: Y015
+
+@_typing.final
+class ActivityChange(_message.Message):
+    """One thing that was done to an activity from outside."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    type: Global___ActivityChangeType.ValueType
+    """What."""
+    identity: _builtins.str
+    """Who asked."""
+    reason: _builtins.str
+    """Why, for people."""
+    request_id: _builtins.str
+    """The request that caused it."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        type: Global___ActivityChangeType.ValueType = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        identity: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "reason", b"reason", "request_id", b"request_id", "time", b"time", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivityChange: _TypeAlias = ActivityChange  # noqa: Y015
+
+@_typing.final
+class ActivityOptions(_message.Message):
+    """How an activity is given out and tried again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_QUEUE_FIELD_NUMBER: _builtins.int
+    SCHEDULE_TO_CLOSE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_TO_START_TIMEOUT_FIELD_NUMBER: _builtins.int
+    START_TO_CLOSE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task_queue(self) -> _task_queue_pb2.TaskQueue:
+        """Where its attempts go."""
+
+    @_builtins.property
+    def schedule_to_close_timeout(self) -> _duration_pb2.Duration:
+        """Limit on all attempts together; unset is none."""
+
+    @_builtins.property
+    def schedule_to_start_timeout(self) -> _duration_pb2.Duration:
+        """Limit on an attempt's wait for a worker; unset is none."""
+
+    @_builtins.property
+    def start_to_close_timeout(self) -> _duration_pb2.Duration:
+        """Limit on one attempt."""
+
+    @_builtins.property
+    def heartbeat_timeout(self) -> _duration_pb2.Duration:
+        """Limit between signs of life; unset is none."""
+
+    @_builtins.property
+    def retry_policy(self) -> _common_pb2.RetryPolicy:
+        """How a failed attempt is tried again."""
+
+    def __init__(
+        self,
+        *,
+        task_queue: _task_queue_pb2.TaskQueue | None = ...,
+        schedule_to_close_timeout: _duration_pb2.Duration | None = ...,
+        schedule_to_start_timeout: _duration_pb2.Duration | None = ...,
+        start_to_close_timeout: _duration_pb2.Duration | None = ...,
+        heartbeat_timeout: _duration_pb2.Duration | None = ...,
+        retry_policy: _common_pb2.RetryPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_timeout", b"heartbeat_timeout", "retry_policy", b"retry_policy", "schedule_to_close_timeout", b"schedule_to_close_timeout", "schedule_to_start_timeout", b"schedule_to_start_timeout", "start_to_close_timeout", b"start_to_close_timeout", "task_queue", b"task_queue"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_timeout", b"heartbeat_timeout", "retry_policy", b"retry_policy", "schedule_to_close_timeout", b"schedule_to_close_timeout", "schedule_to_start_timeout", b"schedule_to_start_timeout", "start_to_close_timeout", b"start_to_close_timeout", "task_queue", b"task_queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivityOptions: _TypeAlias = ActivityOptions  # noqa: Y015
 
 @_typing.final
 class WorkflowExecutionInfo(_message.Message):
@@ -579,6 +705,10 @@ class PendingActivityInfo(_message.Message):
     TASK_QUEUE_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     SCHEDULED_EVENT_ID_FIELD_NUMBER: _builtins.int
+    PAUSE_INFO_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    IS_RESET_FIELD_NUMBER: _builtins.int
     activity_id: _builtins.str
     """Its id."""
     state: Global___PendingActivityState.ValueType
@@ -593,6 +723,8 @@ class PendingActivityInfo(_message.Message):
     """Its task queue."""
     scheduled_event_id: _builtins.int
     """The event that scheduled it."""
+    is_reset: _builtins.bool
+    """It was reset while a worker has the current attempt: the next one counts as the first."""
     @_builtins.property
     def activity_type(self) -> _common_pb2.ActivityType:
         """Its type."""
@@ -633,6 +765,18 @@ class PendingActivityInfo(_message.Message):
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it requires of a worker."""
 
+    @_builtins.property
+    def pause_info(self) -> Global___PauseInfo:
+        """That it is paused; unset where it is not."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActivityChange]:
+        """What was done to it from outside, the last ones, oldest first."""
+
+    @_builtins.property
+    def options(self) -> Global___ActivityOptions:
+        """How it is given out and tried again now."""
+
     def __init__(
         self,
         *,
@@ -653,10 +797,14 @@ class PendingActivityInfo(_message.Message):
         task_queue: _builtins.str = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         scheduled_event_id: _builtins.int = ...,
+        pause_info: Global___PauseInfo | None = ...,
+        changes: _abc.Iterable[Global___ActivityChange] | None = ...,
+        options: Global___ActivityOptions | None = ...,
+        is_reset: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity_type", b"activity_type", "expiration_time", b"expiration_time", "heartbeat_details", b"heartbeat_details", "last_failure", b"last_failure", "last_heartbeat_time", b"last_heartbeat_time", "last_started_time", b"last_started_time", "next_attempt_time", b"next_attempt_time", "scheduled_time", b"scheduled_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity_type", b"activity_type", "expiration_time", b"expiration_time", "heartbeat_details", b"heartbeat_details", "last_failure", b"last_failure", "last_heartbeat_time", b"last_heartbeat_time", "last_started_time", b"last_started_time", "next_attempt_time", b"next_attempt_time", "options", b"options", "pause_info", b"pause_info", "scheduled_time", b"scheduled_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_id", b"activity_id", "activity_type", b"activity_type", "attempt", b"attempt", "attempts", b"attempts", "capabilities", b"capabilities", "expiration_time", b"expiration_time", "heartbeat_details", b"heartbeat_details", "last_failure", b"last_failure", "last_heartbeat_time", b"last_heartbeat_time", "last_started_time", b"last_started_time", "last_worker_identity", b"last_worker_identity", "maximum_attempts", b"maximum_attempts", "next_attempt_time", b"next_attempt_time", "scheduled_event_id", b"scheduled_event_id", "scheduled_time", b"scheduled_time", "state", b"state", "task_queue", b"task_queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_id", b"activity_id", "activity_type", b"activity_type", "attempt", b"attempt", "attempts", b"attempts", "capabilities", b"capabilities", "changes", b"changes", "expiration_time", b"expiration_time", "heartbeat_details", b"heartbeat_details", "is_reset", b"is_reset", "last_failure", b"last_failure", "last_heartbeat_time", b"last_heartbeat_time", "last_started_time", b"last_started_time", "last_worker_identity", b"last_worker_identity", "maximum_attempts", b"maximum_attempts", "next_attempt_time", b"next_attempt_time", "options", b"options", "pause_info", b"pause_info", "scheduled_event_id", b"scheduled_event_id", "scheduled_time", b"scheduled_time", "state", b"state", "task_queue", b"task_queue"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ from aetheris.api.v1 import workflow_pb2 as _workflow_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -987,6 +988,299 @@ class UnpauseWorkflowResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UnpauseWorkflowResponse: _TypeAlias = UnpauseWorkflowResponse  # noqa: Y015
+
+@_typing.final
+class PauseActivityRequest(_message.Message):
+    """Hold an activity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    ACTIVITY_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace."""
+    activity_id: _builtins.str
+    """Which of its open activities."""
+    reason: _builtins.str
+    """Why, for people."""
+    identity: _builtins.str
+    """Who asks."""
+    request_id: _builtins.str
+    """Recorded once per id."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """Which run."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        activity_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_id", b"activity_id", "identity", b"identity", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseActivityRequest: _TypeAlias = PauseActivityRequest  # noqa: Y015
+
+@_typing.final
+class PauseActivityResponse(_message.Message):
+    """The activity is held, and that is on disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseActivityResponse: _TypeAlias = PauseActivityResponse  # noqa: Y015
+
+@_typing.final
+class UnpauseActivityRequest(_message.Message):
+    """Have an activity go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    ACTIVITY_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RESET_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    RESET_HEARTBEAT_FIELD_NUMBER: _builtins.int
+    JITTER_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace."""
+    activity_id: _builtins.str
+    """Which of its open activities."""
+    reason: _builtins.str
+    """Why, for people."""
+    identity: _builtins.str
+    """Who asks."""
+    request_id: _builtins.str
+    """Recorded once per id."""
+    reset_attempts: _builtins.bool
+    """Its next attempt counts as the first."""
+    reset_heartbeat: _builtins.bool
+    """Its next attempt is told nothing of what heartbeats said."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """Which run."""
+
+    @_builtins.property
+    def jitter(self) -> _duration_pb2.Duration:
+        """Its next attempt is given out at a random time within this; unset is at once."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        activity_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        reset_attempts: _builtins.bool = ...,
+        reset_heartbeat: _builtins.bool = ...,
+        jitter: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["jitter", b"jitter", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_id", b"activity_id", "identity", b"identity", "jitter", b"jitter", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "reset_attempts", b"reset_attempts", "reset_heartbeat", b"reset_heartbeat", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpauseActivityRequest: _TypeAlias = UnpauseActivityRequest  # noqa: Y015
+
+@_typing.final
+class UnpauseActivityResponse(_message.Message):
+    """The activity goes on, and that is on disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpauseActivityResponse: _TypeAlias = UnpauseActivityResponse  # noqa: Y015
+
+@_typing.final
+class ResetActivityRequest(_message.Message):
+    """Have an activity begin anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    ACTIVITY_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    KEEP_PAUSED_FIELD_NUMBER: _builtins.int
+    RESET_HEARTBEAT_FIELD_NUMBER: _builtins.int
+    JITTER_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace."""
+    activity_id: _builtins.str
+    """Which of its open activities."""
+    reason: _builtins.str
+    """Why, for people."""
+    identity: _builtins.str
+    """Who asks."""
+    request_id: _builtins.str
+    """Recorded once per id."""
+    keep_paused: _builtins.bool
+    """If it is paused it stays so; else it is unpaused."""
+    reset_heartbeat: _builtins.bool
+    """Its next attempt is told nothing of what heartbeats said."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """Which run."""
+
+    @_builtins.property
+    def jitter(self) -> _duration_pb2.Duration:
+        """Its next attempt is given out at a random time within this; unset is at once."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        activity_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        keep_paused: _builtins.bool = ...,
+        reset_heartbeat: _builtins.bool = ...,
+        jitter: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["jitter", b"jitter", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_id", b"activity_id", "identity", b"identity", "jitter", b"jitter", "keep_paused", b"keep_paused", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "reset_heartbeat", b"reset_heartbeat", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetActivityRequest: _TypeAlias = ResetActivityRequest  # noqa: Y015
+
+@_typing.final
+class ResetActivityResponse(_message.Message):
+    """The reset is on disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetActivityResponse: _TypeAlias = ResetActivityResponse  # noqa: Y015
+
+@_typing.final
+class UpdateActivityOptionsRequest(_message.Message):
+    """Change an activity's options."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    ACTIVITY_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACTIVITY_OPTIONS_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace."""
+    activity_id: _builtins.str
+    """Which of its open activities."""
+    reason: _builtins.str
+    """Why, for people."""
+    identity: _builtins.str
+    """Who asks."""
+    request_id: _builtins.str
+    """Recorded once per id."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """Which run."""
+
+    @_builtins.property
+    def activity_options(self) -> _workflow_pb2.ActivityOptions:
+        """The new values of what the mask names."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields of activity_options count, such as start_to_close_timeout or retry_policy.maximum_attempts; at least one.
+        One that is named and unset is taken away.
+        """
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        activity_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        activity_options: _workflow_pb2.ActivityOptions | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity_options", b"activity_options", "update_mask", b"update_mask", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_id", b"activity_id", "activity_options", b"activity_options", "identity", b"identity", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "update_mask", b"update_mask", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateActivityOptionsRequest: _TypeAlias = UpdateActivityOptionsRequest  # noqa: Y015
+
+@_typing.final
+class UpdateActivityOptionsResponse(_message.Message):
+    """The change is on disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVITY_OPTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def activity_options(self) -> _workflow_pb2.ActivityOptions:
+        """All of them, as they are from now on."""
+
+    def __init__(
+        self,
+        *,
+        activity_options: _workflow_pb2.ActivityOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity_options", b"activity_options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_options", b"activity_options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateActivityOptionsResponse: _TypeAlias = UpdateActivityOptionsResponse  # noqa: Y015
 
 @_typing.final
 class DescribeWorkflowRequest(_message.Message):

@@ -91,6 +91,26 @@ class WorkflowServiceStub(object):
                 request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseWorkflowRequest.SerializeToString,
                 response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseWorkflowResponse.FromString,
                 _registered_method=True)
+        self.PauseActivity = channel.unary_unary(
+                '/aetheris.api.v1.WorkflowService/PauseActivity',
+                request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PauseActivityRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PauseActivityResponse.FromString,
+                _registered_method=True)
+        self.UnpauseActivity = channel.unary_unary(
+                '/aetheris.api.v1.WorkflowService/UnpauseActivity',
+                request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseActivityRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseActivityResponse.FromString,
+                _registered_method=True)
+        self.ResetActivity = channel.unary_unary(
+                '/aetheris.api.v1.WorkflowService/ResetActivity',
+                request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ResetActivityRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ResetActivityResponse.FromString,
+                _registered_method=True)
+        self.UpdateActivityOptions = channel.unary_unary(
+                '/aetheris.api.v1.WorkflowService/UpdateActivityOptions',
+                request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateActivityOptionsRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateActivityOptionsResponse.FromString,
+                _registered_method=True)
         self.DescribeWorkflow = channel.unary_unary(
                 '/aetheris.api.v1.WorkflowService/DescribeWorkflow',
                 request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.DescribeWorkflowRequest.SerializeToString,
@@ -196,6 +216,36 @@ class WorkflowServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseActivity(self, request, context):
+        """Holds an open activity: no attempt of it is given out until it is unpaused. A running one is told. Pausing again is
+        no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpauseActivity(self, request, context):
+        """Has a paused activity go on, at once. No error where it is not paused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetActivity(self, request, context):
+        """Has an open activity begin anew, with its first attempt and its whole time. A running attempt is told; what it answers
+        counts all the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateActivityOptions(self, request, context):
+        """Changes how an open activity is given out and tried again; for the next attempt, where a worker has one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DescribeWorkflow(self, request, context):
         """What is known of a run now.
         """
@@ -281,6 +331,26 @@ def add_WorkflowServiceServicer_to_server(servicer, server):
                     servicer.UnpauseWorkflow,
                     request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseWorkflowRequest.FromString,
                     response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseWorkflowResponse.SerializeToString,
+            ),
+            'PauseActivity': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseActivity,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PauseActivityRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PauseActivityResponse.SerializeToString,
+            ),
+            'UnpauseActivity': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpauseActivity,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseActivityRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseActivityResponse.SerializeToString,
+            ),
+            'ResetActivity': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetActivity,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ResetActivityRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ResetActivityResponse.SerializeToString,
+            ),
+            'UpdateActivityOptions': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateActivityOptions,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateActivityOptionsRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateActivityOptionsResponse.SerializeToString,
             ),
             'DescribeWorkflow': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeWorkflow,
@@ -602,6 +672,114 @@ class WorkflowService(object):
             '/aetheris.api.v1.WorkflowService/UnpauseWorkflow',
             aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseWorkflowRequest.SerializeToString,
             aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseActivity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.WorkflowService/PauseActivity',
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PauseActivityRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PauseActivityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpauseActivity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.WorkflowService/UnpauseActivity',
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseActivityRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UnpauseActivityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetActivity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.WorkflowService/ResetActivity',
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ResetActivityRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ResetActivityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateActivityOptions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.WorkflowService/UpdateActivityOptions',
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateActivityOptionsRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateActivityOptionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

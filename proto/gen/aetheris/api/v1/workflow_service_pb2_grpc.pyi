@@ -42,6 +42,18 @@ class WorkflowServiceStub:
     """Holds an open run: none of its tasks is given out until it is unpaused. Pausing again is no error."""
     UnpauseWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.UnpauseWorkflowRequest, _workflow_service_pb2.UnpauseWorkflowResponse]
     """Has a paused run go on. No error where it is not paused."""
+    PauseActivity: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.PauseActivityRequest, _workflow_service_pb2.PauseActivityResponse]
+    """Holds an open activity: no attempt of it is given out until it is unpaused. A running one is told. Pausing again is
+    no error.
+    """
+    UnpauseActivity: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.UnpauseActivityRequest, _workflow_service_pb2.UnpauseActivityResponse]
+    """Has a paused activity go on, at once. No error where it is not paused."""
+    ResetActivity: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.ResetActivityRequest, _workflow_service_pb2.ResetActivityResponse]
+    """Has an open activity begin anew, with its first attempt and its whole time. A running attempt is told; what it answers
+    counts all the same.
+    """
+    UpdateActivityOptions: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.UpdateActivityOptionsRequest, _workflow_service_pb2.UpdateActivityOptionsResponse]
+    """Changes how an open activity is given out and tried again; for the next attempt, where a worker has one."""
     DescribeWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.DescribeWorkflowRequest, _workflow_service_pb2.DescribeWorkflowResponse]
     """What is known of a run now."""
     GetWorkflowHistory: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.GetWorkflowHistoryRequest, _workflow_service_pb2.GetWorkflowHistoryResponse]
@@ -145,6 +157,42 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_workflow_service_pb2.UnpauseWorkflowRequest, _abc.Awaitable[_workflow_service_pb2.UnpauseWorkflowResponse]],
     ) -> _abc.Awaitable[_workflow_service_pb2.UnpauseWorkflowResponse]:
         """Has a paused run go on. No error where it is not paused."""
+
+    @_abc_1.abstractmethod
+    def PauseActivity(
+        self,
+        request: _workflow_service_pb2.PauseActivityRequest,
+        context: _aio.ServicerContext[_workflow_service_pb2.PauseActivityRequest, _abc.Awaitable[_workflow_service_pb2.PauseActivityResponse]],
+    ) -> _abc.Awaitable[_workflow_service_pb2.PauseActivityResponse]:
+        """Holds an open activity: no attempt of it is given out until it is unpaused. A running one is told. Pausing again is
+        no error.
+        """
+
+    @_abc_1.abstractmethod
+    def UnpauseActivity(
+        self,
+        request: _workflow_service_pb2.UnpauseActivityRequest,
+        context: _aio.ServicerContext[_workflow_service_pb2.UnpauseActivityRequest, _abc.Awaitable[_workflow_service_pb2.UnpauseActivityResponse]],
+    ) -> _abc.Awaitable[_workflow_service_pb2.UnpauseActivityResponse]:
+        """Has a paused activity go on, at once. No error where it is not paused."""
+
+    @_abc_1.abstractmethod
+    def ResetActivity(
+        self,
+        request: _workflow_service_pb2.ResetActivityRequest,
+        context: _aio.ServicerContext[_workflow_service_pb2.ResetActivityRequest, _abc.Awaitable[_workflow_service_pb2.ResetActivityResponse]],
+    ) -> _abc.Awaitable[_workflow_service_pb2.ResetActivityResponse]:
+        """Has an open activity begin anew, with its first attempt and its whole time. A running attempt is told; what it answers
+        counts all the same.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateActivityOptions(
+        self,
+        request: _workflow_service_pb2.UpdateActivityOptionsRequest,
+        context: _aio.ServicerContext[_workflow_service_pb2.UpdateActivityOptionsRequest, _abc.Awaitable[_workflow_service_pb2.UpdateActivityOptionsResponse]],
+    ) -> _abc.Awaitable[_workflow_service_pb2.UpdateActivityOptionsResponse]:
+        """Changes how an open activity is given out and tried again; for the next attempt, where a worker has one."""
 
     @_abc_1.abstractmethod
     def DescribeWorkflow(

@@ -36,6 +36,10 @@ class CallRequest(_message.Message):
     TERMINATE_WORKFLOW_FIELD_NUMBER: _builtins.int
     PAUSE_WORKFLOW_FIELD_NUMBER: _builtins.int
     UNPAUSE_WORKFLOW_FIELD_NUMBER: _builtins.int
+    PAUSE_ACTIVITY_FIELD_NUMBER: _builtins.int
+    UNPAUSE_ACTIVITY_FIELD_NUMBER: _builtins.int
+    RESET_ACTIVITY_FIELD_NUMBER: _builtins.int
+    UPDATE_ACTIVITY_OPTIONS_FIELD_NUMBER: _builtins.int
     DESCRIBE_WORKFLOW_FIELD_NUMBER: _builtins.int
     GET_WORKFLOW_HISTORY_FIELD_NUMBER: _builtins.int
     POLL_WORKFLOW_RESULT_FIELD_NUMBER: _builtins.int
@@ -82,6 +86,22 @@ class CallRequest(_message.Message):
     @_builtins.property
     def unpause_workflow(self) -> _workflow_service_pb2.UnpauseWorkflowRequest:
         """WorkflowService.UnpauseWorkflow."""
+
+    @_builtins.property
+    def pause_activity(self) -> _workflow_service_pb2.PauseActivityRequest:
+        """WorkflowService.PauseActivity."""
+
+    @_builtins.property
+    def unpause_activity(self) -> _workflow_service_pb2.UnpauseActivityRequest:
+        """WorkflowService.UnpauseActivity."""
+
+    @_builtins.property
+    def reset_activity(self) -> _workflow_service_pb2.ResetActivityRequest:
+        """WorkflowService.ResetActivity."""
+
+    @_builtins.property
+    def update_activity_options(self) -> _workflow_service_pb2.UpdateActivityOptionsRequest:
+        """WorkflowService.UpdateActivityOptions."""
 
     @_builtins.property
     def describe_workflow(self) -> _workflow_service_pb2.DescribeWorkflowRequest:
@@ -147,6 +167,10 @@ class CallRequest(_message.Message):
         terminate_workflow: _workflow_service_pb2.TerminateWorkflowRequest | None = ...,
         pause_workflow: _workflow_service_pb2.PauseWorkflowRequest | None = ...,
         unpause_workflow: _workflow_service_pb2.UnpauseWorkflowRequest | None = ...,
+        pause_activity: _workflow_service_pb2.PauseActivityRequest | None = ...,
+        unpause_activity: _workflow_service_pb2.UnpauseActivityRequest | None = ...,
+        reset_activity: _workflow_service_pb2.ResetActivityRequest | None = ...,
+        update_activity_options: _workflow_service_pb2.UpdateActivityOptionsRequest | None = ...,
         describe_workflow: _workflow_service_pb2.DescribeWorkflowRequest | None = ...,
         get_workflow_history: _workflow_service_pb2.GetWorkflowHistoryRequest | None = ...,
         poll_workflow_result: _workflow_service_pb2.PollWorkflowResultRequest | None = ...,
@@ -161,11 +185,11 @@ class CallRequest(_message.Message):
         respond_activity_task_cancelled: _worker_service_pb2.RespondActivityTaskCancelledRequest | None = ...,
         record_activity_task_heartbeat: _worker_service_pb2.RecordActivityTaskHeartbeatRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "poll_workflow_update", b"poll_workflow_update", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow", "update_with_start_workflow", b"update_with_start_workflow", "update_workflow", b"update_workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_activity", b"pause_activity", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "poll_workflow_update", b"poll_workflow_update", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "reset_activity", b"reset_activity", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_activity", b"unpause_activity", "unpause_workflow", b"unpause_workflow", "update_activity_options", b"update_activity_options", "update_with_start_workflow", b"update_with_start_workflow", "update_workflow", b"update_workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "namespace_id", b"namespace_id", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "poll_workflow_update", b"poll_workflow_update", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow", "update_with_start_workflow", b"update_with_start_workflow", "update_workflow", b"update_workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "namespace_id", b"namespace_id", "pause_activity", b"pause_activity", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "poll_workflow_update", b"poll_workflow_update", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "request", b"request", "reset_activity", b"reset_activity", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_activity", b"unpause_activity", "unpause_workflow", b"unpause_workflow", "update_activity_options", b"update_activity_options", "update_with_start_workflow", b"update_with_start_workflow", "update_workflow", b"update_workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start_workflow", "signal_with_start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "pause_workflow", "unpause_workflow", "describe_workflow", "get_workflow_history", "poll_workflow_result", "update_workflow", "poll_workflow_update", "update_with_start_workflow", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start_workflow", "signal_with_start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "pause_workflow", "unpause_workflow", "pause_activity", "unpause_activity", "reset_activity", "update_activity_options", "describe_workflow", "get_workflow_history", "poll_workflow_result", "update_workflow", "poll_workflow_update", "update_with_start_workflow", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -185,6 +209,10 @@ class CallResponse(_message.Message):
     TERMINATE_WORKFLOW_FIELD_NUMBER: _builtins.int
     PAUSE_WORKFLOW_FIELD_NUMBER: _builtins.int
     UNPAUSE_WORKFLOW_FIELD_NUMBER: _builtins.int
+    PAUSE_ACTIVITY_FIELD_NUMBER: _builtins.int
+    UNPAUSE_ACTIVITY_FIELD_NUMBER: _builtins.int
+    RESET_ACTIVITY_FIELD_NUMBER: _builtins.int
+    UPDATE_ACTIVITY_OPTIONS_FIELD_NUMBER: _builtins.int
     DESCRIBE_WORKFLOW_FIELD_NUMBER: _builtins.int
     GET_WORKFLOW_HISTORY_FIELD_NUMBER: _builtins.int
     POLL_WORKFLOW_RESULT_FIELD_NUMBER: _builtins.int
@@ -229,6 +257,22 @@ class CallResponse(_message.Message):
     @_builtins.property
     def unpause_workflow(self) -> _workflow_service_pb2.UnpauseWorkflowResponse:
         """WorkflowService.UnpauseWorkflow."""
+
+    @_builtins.property
+    def pause_activity(self) -> _workflow_service_pb2.PauseActivityResponse:
+        """WorkflowService.PauseActivity."""
+
+    @_builtins.property
+    def unpause_activity(self) -> _workflow_service_pb2.UnpauseActivityResponse:
+        """WorkflowService.UnpauseActivity."""
+
+    @_builtins.property
+    def reset_activity(self) -> _workflow_service_pb2.ResetActivityResponse:
+        """WorkflowService.ResetActivity."""
+
+    @_builtins.property
+    def update_activity_options(self) -> _workflow_service_pb2.UpdateActivityOptionsResponse:
+        """WorkflowService.UpdateActivityOptions."""
 
     @_builtins.property
     def describe_workflow(self) -> _workflow_service_pb2.DescribeWorkflowResponse:
@@ -293,6 +337,10 @@ class CallResponse(_message.Message):
         terminate_workflow: _workflow_service_pb2.TerminateWorkflowResponse | None = ...,
         pause_workflow: _workflow_service_pb2.PauseWorkflowResponse | None = ...,
         unpause_workflow: _workflow_service_pb2.UnpauseWorkflowResponse | None = ...,
+        pause_activity: _workflow_service_pb2.PauseActivityResponse | None = ...,
+        unpause_activity: _workflow_service_pb2.UnpauseActivityResponse | None = ...,
+        reset_activity: _workflow_service_pb2.ResetActivityResponse | None = ...,
+        update_activity_options: _workflow_service_pb2.UpdateActivityOptionsResponse | None = ...,
         describe_workflow: _workflow_service_pb2.DescribeWorkflowResponse | None = ...,
         get_workflow_history: _workflow_service_pb2.GetWorkflowHistoryResponse | None = ...,
         poll_workflow_result: _workflow_service_pb2.PollWorkflowResultResponse | None = ...,
@@ -307,11 +355,11 @@ class CallResponse(_message.Message):
         respond_activity_task_cancelled: _worker_service_pb2.RespondActivityTaskCancelledResponse | None = ...,
         record_activity_task_heartbeat: _worker_service_pb2.RecordActivityTaskHeartbeatResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "poll_workflow_update", b"poll_workflow_update", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow", "update_with_start_workflow", b"update_with_start_workflow", "update_workflow", b"update_workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_activity", b"pause_activity", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "poll_workflow_update", b"poll_workflow_update", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "reset_activity", b"reset_activity", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_activity", b"unpause_activity", "unpause_workflow", b"unpause_workflow", "update_activity_options", b"update_activity_options", "update_with_start_workflow", b"update_with_start_workflow", "update_workflow", b"update_workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "poll_workflow_update", b"poll_workflow_update", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_workflow", b"unpause_workflow", "update_with_start_workflow", b"update_with_start_workflow", "update_workflow", b"update_workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_workflow", b"cancel_workflow", "describe_workflow", b"describe_workflow", "get_workflow_history", b"get_workflow_history", "pause_activity", b"pause_activity", "pause_workflow", b"pause_workflow", "poll_workflow_result", b"poll_workflow_result", "poll_workflow_update", b"poll_workflow_update", "query_workflow", b"query_workflow", "record_activity_task_heartbeat", b"record_activity_task_heartbeat", "reset_activity", b"reset_activity", "respond_activity_task_cancelled", b"respond_activity_task_cancelled", "respond_activity_task_completed", b"respond_activity_task_completed", "respond_activity_task_failed", b"respond_activity_task_failed", "respond_query_task_completed", b"respond_query_task_completed", "respond_workflow_task_completed", b"respond_workflow_task_completed", "respond_workflow_task_failed", b"respond_workflow_task_failed", "response", b"response", "signal_with_start_workflow", b"signal_with_start_workflow", "signal_workflow", b"signal_workflow", "start_workflow", b"start_workflow", "terminate_workflow", b"terminate_workflow", "unpause_activity", b"unpause_activity", "unpause_workflow", b"unpause_workflow", "update_activity_options", b"update_activity_options", "update_with_start_workflow", b"update_with_start_workflow", "update_workflow", b"update_workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["start_workflow", "signal_with_start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "pause_workflow", "unpause_workflow", "describe_workflow", "get_workflow_history", "poll_workflow_result", "update_workflow", "poll_workflow_update", "update_with_start_workflow", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["start_workflow", "signal_with_start_workflow", "signal_workflow", "query_workflow", "cancel_workflow", "terminate_workflow", "pause_workflow", "unpause_workflow", "pause_activity", "unpause_activity", "reset_activity", "update_activity_options", "describe_workflow", "get_workflow_history", "poll_workflow_result", "update_workflow", "poll_workflow_update", "update_with_start_workflow", "respond_workflow_task_completed", "respond_workflow_task_failed", "respond_query_task_completed", "respond_activity_task_completed", "respond_activity_task_failed", "respond_activity_task_cancelled", "record_activity_task_heartbeat"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
