@@ -100,7 +100,8 @@ class Aggregate(Awaited, ABC):
     @property
     def is_open(self) -> bool:
         """Whether time alone may still change it. One that has closed may take records all the
-        same, and may owe what it owed when it closed, but comes to owe nothing new.
+        same, and may owe what it owed when it closed, and in its place what follows from an answer
+        to that; one that owes nothing comes to owe nothing any more.
         """
         return self.close_time is None
 

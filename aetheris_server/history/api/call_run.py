@@ -38,6 +38,7 @@ from aetheris_server.history.state.machines.cancellation import decide_cancel_re
 from aetheris_server.history.state.machines.child.endings import decide_child_closed
 from aetheris_server.history.state.machines.lifecycle.close import decide_terminated
 from aetheris_server.history.state.machines.lifecycle.start import Parent
+from aetheris_server.history.state.machines.parent import note_told
 from aetheris_server.history.state.machines.signal import decide_signaled
 from aetheris_server.storage.namespaces import load_namespace_name
 
@@ -158,10 +159,9 @@ async def _close_child(runs: Runs, call: AggregateCall, asked: CloseChildCall) -
         await _record_cancel(runs, call, run, _PARENT_CLOSED, 0)
         return RunCallAnswer(result=RUN_CALL_RESULT_DONE)
     running = runs.notices.of_all(run)
-    await _change(
-        runs,
-        run,
-        lambda: decide_terminated(
+
+    def terminate() -> log_pb2.LogRecord | None:
+        record = decide_terminated(
             run.state,
             run.inflight,
             reason=_PARENT_CLOSED,
@@ -169,8 +169,12 @@ async def _close_child(runs: Runs, call: AggregateCall, asked: CloseChildCall) -
             identity=_IDENTITY,
             request_id=call.request_id,
             now=runs.time_of(run),
-        ),
-    )
+        )
+        if record is not None:
+            note_told(record)
+        return record
+
+    await _change(runs, run, terminate)
     runs.notices.send(running)
     return RunCallAnswer(result=RUN_CALL_RESULT_DONE)
 

@@ -3,14 +3,13 @@
     none ──the run closes, and none goes on──► owed ──told──► none
 
 Owed by the run that ends the chain, from its last event on; a fact says that the parent knows.
-A run that its parent's close policy has terminated owes nothing: the parent has closed.
+Where the parent's close policy has closed the run, the fact is in the closing record.
 """
 
 from dataclasses import dataclass
 
 from google.protobuf import timestamp_pb2
 
-from aetheris.api.v1 import history_pb2
 from aetheris.server.v1 import log_pb2, run_calls_pb2
 from aetheris.server.v1.history_service_pb2 import AggregateName
 from aetheris_server.history.aggregates.obligation import make_call
@@ -27,6 +26,13 @@ class _Told:
     """The parent knows."""
 
 
+def note_told(record: log_pb2.LogRecord) -> None:
+    """Say in a record that the parent need not be told any more how the run ends."""
+    fact = record.facts.add().machine_fact
+    fact.machine = NAME
+    fact.data = run_calls_pb2.ParentFact().SerializeToString()
+
+
 def _owes(state: RunState) -> bool:
     event = state.close_event
     return (
@@ -34,13 +40,7 @@ def _owes(state: RunState) -> bool:
         and _Told not in state.parts
         and event is not None
         and not find_next_run_id(event)
-        and not _is_closed_by_parent(state, event)
     )
-
-
-def _is_closed_by_parent(state: RunState, event: history_pb2.HistoryEvent) -> bool:
-    request_id = event.workflow_execution_terminated_event_attributes.request_id
-    return request_id.startswith(f"{state.started.parent_workflow_execution.run_id}/")
 
 
 def _obligations(state: RunState) -> Obligations:
@@ -69,7 +69,7 @@ def _answered(
 ) -> None:
     """The parent knows, or is not there any more."""
     if _owes(state):
-        draft.add_machine_fact(NAME, run_calls_pb2.ParentFact().SerializeToString())
+        note_told(draft.record)
 
 
 def _noted(state: RunState, _fact: log_pb2.Fact, _time: timestamp_pb2.Timestamp) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from aetheris.server.v1.run_calls_pb2 import RUN_CALL_RESULT_NOT_FOUND, RunCall
 from aetheris_server.history.state.machines.lifecycle.close import decide_terminated
+from aetheris_server.history.state.machines.parent import note_told
 from aetheris_server.history.state.obligations import owes
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
 from tests.support.runs import (
@@ -58,7 +59,8 @@ def test_child_tells_until_it_is_answered(is_parent_there: bool) -> None:
     assert not owes(from_snapshot(KEY, state.run_seq, state.hash, to_snapshot(state)))
 
 
-def test_child_that_its_parent_terminates_need_not_tell_it() -> None:
+@pytest.mark.parametrize("is_by_parent", [True, False])
+def test_child_that_its_parent_terminates_need_not_tell_it(is_by_parent: bool) -> None:
     run = _child()
     record = decide_terminated(
         run.state,
@@ -70,9 +72,10 @@ def test_child_that_its_parent_terminates_need_not_tell_it() -> None:
         now=run.now,
     )
     assert record is not None
+    if is_by_parent:
+        note_told(record)
     run.commit(record)
-    assert not owes(run.state)
-    assert not run.calls
+    assert owes(run.state) == owes(run.fold()) == bool(run.calls) == (not is_by_parent)
 
 
 def test_child_shows_its_parent_and_root_in_its_first_event() -> None:

@@ -38,7 +38,7 @@ def check_child(
     if given.HasField("retry_policy"):
         fault = fault or find_policy_fault(given.retry_policy)
     if given.cron_schedule:
-        fault = fault or "cron_schedule is not served by this version"
+        fault = fault or "cron_schedule is set, expected none: it is not served by this version"
     if any("\0" in name for name in given.memo.fields):
         fault = fault or "memo.fields has a name with a U+0000, expected none"
     if fault is not None:
@@ -52,7 +52,7 @@ def _find_timeout_fault(
     for name in ("workflow_execution_timeout", "workflow_run_timeout", "workflow_task_timeout"):
         timeout = getattr(given, name)
         if from_duration(timeout) < ZERO:
-            return f"{name} is negative"
+            return f"{name} is negative, expected zero or more"
         if is_over_maximum(timeout):
             return f"{name} is {timeout.seconds} s, expected at most {MAX_DURATION}"
     seconds = from_duration(given.workflow_task_timeout).total_seconds()
@@ -65,9 +65,10 @@ def _find_policy_fault(
     given: command_pb2.StartChildWorkflowExecutionCommandAttributes,
 ) -> str | None:
     if given.parent_close_policy not in workflow_pb2.ParentClosePolicy.values():
-        return f"parent_close_policy {given.parent_close_policy} is not known"
+        return f"parent_close_policy is {given.parent_close_policy}, expected one of this version"
     if given.workflow_id_reuse_policy not in workflow_pb2.WorkflowIdReusePolicy.values():
-        return f"workflow_id_reuse_policy {given.workflow_id_reuse_policy} is not known"
+        policy = given.workflow_id_reuse_policy
+        return f"workflow_id_reuse_policy is {policy}, expected one of this version"
     return None
 
 
