@@ -33,6 +33,7 @@ class WorkerConfig:
     converter: DataConverter
     answer_timeout: float
     max_concurrent_activities: int
+    max_concurrent_local_activities: int
     max_concurrent_workflow_tasks: int
     max_cached_workflows: int
     graceful_shutdown_timeout: float

@@ -21,6 +21,8 @@ from aetheris.api.v1.workflow_service_pb2 import (
 from aetheris_client.codec import BoundedCodec
 from aetheris_client.connection import Connection
 from aetheris_client.errors import CodecError
+from aetheris_worker.activities.caller import ActivityCaller
+from aetheris_worker.activities.local import LocalActivityPool
 from aetheris_worker.activities.runner import ActivityRunner
 from aetheris_worker.activities.saturation import SaturationWatch
 from aetheris_worker.activities.threads import ActivityThreads
@@ -32,6 +34,7 @@ from aetheris_worker.runtime.definitions import ActivityDefinition, WorkflowDefi
 from aetheris_worker.slots import Slots
 from aetheris_worker.workflow_tasks.cache import MachineCache
 from aetheris_worker.workflow_tasks.handler import WorkflowTaskHandler
+from aetheris_worker.workflow_tasks.local_work import LocalWork
 from aetheris_worker.workflow_tasks.threads import WorkflowThreads
 
 _LOGGER: Final = logging.getLogger("aetheris.worker")
@@ -76,6 +79,7 @@ class WorkerSession:
         )
         self._workflow_slots = Slots(config.max_concurrent_workflow_tasks)
         self._activity_slots = Slots(config.max_concurrent_activities)
+        caller = ActivityCaller(activities, config.converter, executor or self._own_executor)
         self._group = asyncio.TaskGroup()
         # Not in the group, which waits for its tasks: user code may never end.
         self._spawned: set[asyncio.Task[None]] = set()
@@ -85,7 +89,7 @@ class WorkerSession:
             config,
             activities,
             self._sender,
-            executor or self._own_executor,
+            caller,
             self._activity_slots,
             self._take_extra_workflow_task,
             self._spawn,
@@ -95,13 +99,16 @@ class WorkerSession:
             self._runner.running_types,
             lambda: self._runner.ended_count,
         )
+        self._local_work = LocalWork(LocalActivityPool(config, activities, caller, self._spawn))
         self._handler = WorkflowTaskHandler(
             config,
             workflows,
+            activities,
             self._cache,
             self._sender,
             self._get_history,
             self._runner,
+            self._local_work,
             self._workflow_slots,
             self._threads,
             self._take_workflow_task,
@@ -125,6 +132,7 @@ class WorkerSession:
                 polls = [self._group.create_task(poll_loop.run()) for poll_loop in poll_loops]
                 await shutdown_requested.wait()
                 self._handler.stop_asking()
+                self._local_work.stop()
                 self._runner.stop_asking()
                 for poll_loop in poll_loops:
                     poll_loop.stop()
@@ -219,9 +227,10 @@ class WorkerSession:
         if await self._is_quiet_within(self._config.graceful_shutdown_timeout):
             return
         self._runner.cancel_all()
+        self._local_work.cancel_all()
         if await self._is_quiet_within(CANCEL_GRACE):
             return
-        _LOGGER.warning("given up at shutdown: %s", self._runner.abandoned())
+        _LOGGER.warning("given up at shutdown: %s", self._abandoned())
         for task in list(self._spawned):
             task.cancel()
         await self._is_quiet_within(LAST_ANSWERS_GRACE)
@@ -229,15 +238,19 @@ class WorkerSession:
     async def _abandon(self) -> None:
         """Wait no longer for user code, which may swallow its cancellation."""
         self._runner.cancel_all()
+        self._local_work.cancel_all()
         for task in list(self._spawned):
             task.cancel()
         if self._spawned:
             await asyncio.wait(list(self._spawned), timeout=ABANDON_GRACE)
         if self._spawned:
             _LOGGER.error(
-                "still running after shutdown, in spite of cancellation: %s",
-                self._runner.abandoned(),
+                "still running after shutdown, in spite of cancellation: %s", self._abandoned()
             )
+
+    def _abandoned(self) -> str:
+        names = (self._runner.abandoned(), self._local_work.abandoned())
+        return ", ".join(name for name in names if name)
 
     async def _take_runs_down(self) -> None:
         """Close the code of cached runs, which may block."""
@@ -314,4 +327,6 @@ def _make_executor(
 ) -> ActivityThreads | None:
     if all(activity.is_async for activity in activities.values()):
         return None
-    return ActivityThreads(config.max_concurrent_activities)
+    return ActivityThreads(
+        config.max_concurrent_activities + config.max_concurrent_local_activities
+    )

@@ -42,6 +42,7 @@ class Worker:
         namespace: The client's, or `default`, where None.
         capabilities: What this worker can do; it also gets tasks that require these.
         max_concurrent_activities: Attempts at a time.
+        max_concurrent_local_activities: Attempts of local activities at a time, beside those.
         max_concurrent_workflow_tasks: Workflow tasks at a time.
         max_cached_workflows: Runs kept in memory between their tasks; 0 keeps none.
         activity_executor: Where plain-function activities run; a pool of as many threads as there
@@ -62,6 +63,7 @@ class Worker:
         namespace: str | None = None,
         capabilities: Sequence[str] = (),
         max_concurrent_activities: int = 100,
+        max_concurrent_local_activities: int = 100,
         max_concurrent_workflow_tasks: int = 100,
         max_cached_workflows: int = 1_000,
         activity_executor: Executor | None = None,
@@ -92,6 +94,7 @@ class Worker:
             converter=data_converter or (known.converter if known else DataConverter.default()),
             answer_timeout=ANSWER_TIMEOUT,
             max_concurrent_activities=max_concurrent_activities,
+            max_concurrent_local_activities=max_concurrent_local_activities,
             max_concurrent_workflow_tasks=max_concurrent_workflow_tasks,
             max_cached_workflows=max_cached_workflows,
             graceful_shutdown_timeout=graceful_shutdown_timeout.total_seconds(),

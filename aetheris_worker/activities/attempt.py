@@ -93,12 +93,14 @@ class Attempt:
         heartbeats: Heartbeats,
         *,
         is_async: bool,
+        is_local: bool = False,
     ) -> None:
         self.task = task
         self.cancel_reason: CancelReason | None = None
         self._cancel_reasons: set[CancelReason] = set()
         self.was_refused = False
         self.is_async = is_async
+        self.is_local = is_local
         self._namespace = namespace
         self._task_queue = task_queue
         self._converter = converter
@@ -110,7 +112,9 @@ class Attempt:
     @cached_property
     def info(self) -> ActivityInfo:
         """What it can know about itself."""
-        return read_info(self.task, self._namespace, self._task_queue, self._converter)
+        return read_info(
+            self.task, self._namespace, self._task_queue, self._converter, is_local=self.is_local
+        )
 
     def heartbeat(self, details: tuple[object, ...]) -> None:
         """Say that it is alive; from any thread.

@@ -21,6 +21,8 @@ class ActivityInfo:
         scheduled_time: When the workflow asked for it; all times in UTC.
         attempt_scheduled_time: When this attempt was due.
         started_time: When this attempt was given to the worker.
+        is_local: It runs beside its workflow task: the server knows nothing of it yet, and its
+            heartbeats go nowhere.
         is_at_most_once: No other attempt gets this one's work.
     """
 
@@ -41,10 +43,16 @@ class ActivityInfo:
     start_to_close_timeout: timedelta | None
     heartbeat_timeout: timedelta | None
     is_at_most_once: bool
+    is_local: bool
 
 
 def read_info(
-    task: ActivityTask, namespace: str, task_queue: str, converter: DataConverter
+    task: ActivityTask,
+    namespace: str,
+    task_queue: str,
+    converter: DataConverter,
+    *,
+    is_local: bool,
 ) -> ActivityInfo:
     """From the task."""
     return ActivityInfo(
@@ -65,6 +73,7 @@ def read_info(
         start_to_close_timeout=_timeout(task.start_to_close_timeout),
         heartbeat_timeout=_timeout(task.heartbeat_timeout),
         is_at_most_once=task.delivery == workflow_pb2.ACTIVITY_DELIVERY_AT_MOST_ONCE,
+        is_local=is_local,
     )
 
 

@@ -1,13 +1,11 @@
 """Runs attempts and hands in their answers."""
 
 import asyncio
-import contextvars
 import functools
 import logging
 import math
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Executor
-from typing import Any, Final, assert_never, cast
+from typing import Any, Final, assert_never
 
 from aetheris.api.v1 import worker_service_pb2, workflow_pb2
 from aetheris.api.v1.command_pb2 import ScheduleActivityTaskCommandAttributes
@@ -20,11 +18,10 @@ from aetheris.api.v1.worker_service_pb2 import (
     TaskAnswerResult,
     WorkflowTask,
 )
-from aetheris_client.errors import ApplicationError, CancelledError, PayloadEncodeError
-from aetheris_client.failure import recordable, to_failure, trimmed
-from aetheris_client.signatures import signature_of
-from aetheris_worker.activities.attempt import CURRENT, Attempt, CancelReason
-from aetheris_worker.activities.calls import call_async, call_plain
+from aetheris_client.errors import ApplicationError
+from aetheris_client.failure import trimmed
+from aetheris_worker.activities.attempt import Attempt, CancelReason
+from aetheris_worker.activities.caller import ActivityCaller
 from aetheris_worker.activities.heartbeat import Heartbeater, interval_of
 from aetheris_worker.activities.info import seconds_of
 from aetheris_worker.answers import AnswerSender, is_passing_error
@@ -58,7 +55,7 @@ class ActivityRunner:
         config: WorkerConfig,
         definitions: Mapping[str, ActivityDefinition],
         sender: AnswerSender,
-        executor: Executor | None,
+        caller: ActivityCaller,
         slots: Slots,
         handle_workflow_task: Callable[[WorkflowTask], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
@@ -66,7 +63,7 @@ class ActivityRunner:
         self._config = config
         self._definitions = definitions
         self._sender = sender
-        self._executor = executor
+        self._caller = caller
         self._slots = slots
         self._handle_workflow_task = handle_workflow_task
         self._spawn = spawn
@@ -185,7 +182,9 @@ class ActivityRunner:
             attempt.on_cancel(own_task.cancel)
         time_up = self._cancel_when_time_is_up(attempt)
         try:
-            result = await self._call(attempt, definition)
+            if self._config.converter.codec is not None:
+                await self._config.converter.codec.decode_message(task)
+            result = await self._caller.call(attempt, definition)
             completed = answer.activity_task_completed
             completed.task_token = task.task_token
             completed.identity = self._config.identity
@@ -220,42 +219,6 @@ class ActivityRunner:
             return None
         return asyncio.get_running_loop().call_later(limit, attempt.cancel, CancelReason.TIMED_OUT)
 
-    async def _call(
-        self, attempt: Attempt, definition: ActivityDefinition | None
-    ) -> Payloads | None:
-        task = attempt.task
-        if definition is None:
-            raise ApplicationError(
-                f"activity type {task.activity_type.name!r} is not registered here; "
-                f"there are {sorted(self._definitions)}",
-                type="ActivityNotRegistered",
-            )
-        converter = self._config.converter
-        if converter.codec is not None:
-            await converter.codec.decode_message(task)
-        signature = signature_of(definition.function)
-        types = signature.types_of(len(task.input.payloads))
-        arguments = converter.from_payloads(task.input, types)
-        # This task's context is its own: nothing else sees the variable.
-        CURRENT.set(attempt)
-        if definition.is_async:
-            function = cast(Callable[..., Coroutine[Any, Any, object]], definition.function)
-            return self._encode(await call_async(function, arguments), signature.result_type)
-        call = functools.partial(call_plain, definition.function, arguments)
-        in_context = functools.partial(contextvars.copy_context().run, call)
-        loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._executor, in_context)
-        return self._encode(result, signature.result_type)
-
-    def _encode(self, result: object, result_type: object) -> Payloads | None:
-        try:
-            return self._config.converter.to_payloads([result], [result_type])
-        except PayloadEncodeError as error:
-            # Its effects are there; another attempt would have them again and come to the same.
-            raise ApplicationError(
-                f"the activity's result: {error}", type="PayloadEncodeError", non_retryable=True
-            ) from error.__cause__
-
     def _answer_error(self, attempt: Attempt, answer: TaskAnswer, error: BaseException) -> None:
         """Say how it ended; nothing where nobody waits for it."""
         task = attempt.task
@@ -267,7 +230,7 @@ class ActivityRunner:
                 cancelled = answer.activity_task_cancelled
                 cancelled.task_token = task.task_token
                 cancelled.identity = self._config.identity
-                details = self._cancel_details(error)
+                details = self._caller.cancel_details(error)
                 if details is not None:
                     cancelled.details.CopyFrom(details)
                 return
@@ -287,7 +250,7 @@ class ActivityRunner:
                 )
             case _:
                 assert_never(reason)
-        self._fill_failed(answer, attempt, self._to_failure(error))
+        self._fill_failed(answer, attempt, self._caller.to_failure(error))
 
     def _fill_failed(self, answer: TaskAnswer, attempt: Attempt, failure: Failure) -> None:
         failed = answer.activity_task_failed
@@ -297,23 +260,6 @@ class ActivityRunner:
         details = attempt.last_details()
         if details is not None:
             failed.last_heartbeat_details.CopyFrom(details)
-
-    def _to_failure(self, error: BaseException) -> Failure:
-        if isinstance(error, asyncio.CancelledError):
-            error = ApplicationError("the activity cancelled itself", type="CancelledError")
-        try:
-            return to_failure(error, self._config.converter, drops_details=True)
-        except Exception as reason:  # noqa: BLE001 - an attempt always has an answer
-            return Failure(message=recordable(reason))
-
-    def _cancel_details(self, error: BaseException) -> Payloads | None:
-        if not isinstance(error, CancelledError):
-            return None
-        try:
-            return self._config.converter.to_payloads(error.details)
-        except Exception:
-            _LOGGER.warning("details of a cancellation do not encode", exc_info=True)
-            return None
 
     def _on_answered(self, attempt: Attempt, answer: TaskAnswer, result: TaskAnswerResult) -> None:
         self._slots.give_back()
@@ -342,7 +288,7 @@ class ActivityRunner:
         if refused.HasField("activity_task_completed"):
             # It would come to the same result in its next attempt.
             refusal = ApplicationError(reason, type="AnswerRefused", non_retryable=True)
-            self._fill_failed(answer, attempt, self._to_failure(refusal))
+            self._fill_failed(answer, attempt, self._caller.to_failure(refusal))
         elif refused.HasField("activity_task_failed"):
             answer.CopyFrom(refused)
             failed = answer.activity_task_failed

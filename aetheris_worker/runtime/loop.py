@@ -125,6 +125,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._conditions.append((predicate, future))
         return future
 
+    @property
+    def has_conditions(self) -> bool:
+        """Whether some wait to hold."""
+        return bool(self._conditions)
+
     def check_writable(self, call: str) -> None:
         """Refuse what would change the run while nothing may.
 

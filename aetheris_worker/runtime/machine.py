@@ -50,6 +50,7 @@ class Machine:
             compared with the next command.
         takes: Of these, those that may be there without the next command: asked first.
         events: What the others do, by type.
+        end_activation: Called when the code has given control back, and its commands are settled.
         ignored: Types of events that the code never learns of.
     """
 
@@ -58,3 +59,4 @@ class Machine:
     takes: Mapping[int, Take] = field(default_factory=dict[int, Take])
     events: Mapping[int, Apply] = field(default_factory=dict[int, Apply])
     ignored: frozenset[int] = frozenset()
+    end_activation: Callable[[Parts], None] | None = None

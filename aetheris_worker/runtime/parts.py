@@ -28,6 +28,11 @@ class RunPart:
     def __init__(self, scope: RunScope) -> None:
         self.scope = scope
 
+    @property
+    def is_waiting(self) -> bool:
+        """The code may wait for an event of the machine's."""
+        return False
+
 
 P = TypeVar("P", bound=RunPart)
 

@@ -39,6 +39,9 @@ class Registry:
         self.commands: Mapping[int, Describe] = _merge(owners, machines, lambda m: m.commands)
         self.takes: Mapping[int, Take] = _merge({}, machines, lambda m: m.takes)
         self.events: Mapping[int, Apply] = _merge(owners, machines, lambda m: m.events)
+        self.end_activation = tuple(
+            machine.end_activation for machine in machines if machine.end_activation is not None
+        )
         self.ignored = frozenset(_merge(owners, machines, lambda m: dict.fromkeys(m.ignored, True)))
 
     def describe(self, event: HistoryEvent) -> str:

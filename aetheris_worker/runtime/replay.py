@@ -7,7 +7,7 @@ the one in hand, are new.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from aetheris.api.v1 import history_pb2
 from aetheris.api.v1.common_pb2 import Payloads
@@ -20,7 +20,9 @@ from aetheris_worker.runtime.definitions import WorkflowDefinition
 from aetheris_worker.runtime.entry import WorkflowEntry
 from aetheris_worker.runtime.errors import HistoryError, ReadOnlyError, StrayError
 from aetheris_worker.runtime.info import RunId
+from aetheris_worker.runtime.machines.local_activity import LocalActivities
 from aetheris_worker.runtime.machines.update import UpdateBox
+from aetheris_worker.runtime.parts import RunPart
 from aetheris_worker.runtime.registry import RUN_MACHINES
 from aetheris_worker.runtime.run import WorkflowRun
 
@@ -88,6 +90,18 @@ class RunMachine:
         self.started_event_id, self.last_event_id, self.run.loop.now = before.place
         self.run.history_length, self.run.suggests_continue_as_new = before.shown
         self._before = None
+
+    @property
+    def waits_for_world(self) -> bool:
+        """The code waits for something that is not in this worker: an event."""
+        run = self.run
+        parts = (cast(RunPart, part) for part in run.parts.values())
+        return run.loop.has_conditions or any(part.is_waiting for part in parts)
+
+    @property
+    def local_activities(self) -> LocalActivities | None:
+        """Those that the code has asked for; None if it never has."""
+        return self.run.parts.find(LocalActivities)
 
     def advance(
         self,
@@ -180,6 +194,8 @@ class RunMachine:
         if self._entry.error is not None:
             raise self._entry.error
         produced = run.commands.seal()
+        for end_activation in RUN_MACHINES.end_activation:
+            end_activation(run.parts)
         return () if activation.is_replay else produced
 
     def _judge(self, activation: Activation) -> int:

@@ -38,6 +38,15 @@ from aetheris_worker.workflow.handlers import (
     set_signal_handler,
     set_update_handler,
 )
+from aetheris_worker.workflow.local_activity_options import StartLocalActivityOptions
+from aetheris_worker.workflow.local_executing import (
+    execute_local_activity,
+    execute_local_activity_method,
+)
+from aetheris_worker.workflow.local_starting import (
+    start_local_activity,
+    start_local_activity_method,
+)
 from aetheris_worker.workflow.notes import (
     last_completion_result,
     last_failure,
@@ -82,6 +91,7 @@ __all__ = [
     "RootInfo",
     "StartActivityOptions",
     "StartChildOptions",
+    "StartLocalActivityOptions",
     "UpdateInfo",
     "WorkflowInfo",
     "all_handlers_finished",
@@ -93,6 +103,8 @@ __all__ = [
     "execute_activity",
     "execute_activity_method",
     "execute_child_workflow",
+    "execute_local_activity",
+    "execute_local_activity_method",
     "get_external_workflow_handle",
     "history_bytes",
     "history_length",
@@ -123,6 +135,8 @@ __all__ = [
     "start_activity",
     "start_activity_method",
     "start_child_workflow",
+    "start_local_activity",
+    "start_local_activity_method",
     "time",
     "time_ns",
     "unsafe",

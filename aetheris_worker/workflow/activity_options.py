@@ -1,6 +1,7 @@
 """How an activity is run, and its way from there to the run's machines."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypedDict, Unpack
 
@@ -15,6 +16,42 @@ from aetheris_worker.runtime.machines.activity import (
     ActivityOptions,
 )
 from aetheris_worker.workflow.current_run import current_run
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityCall:
+    """What code asks for: an activity, by its function or its name, and what it is called with."""
+
+    name: str
+    arguments: Sequence[Any]
+    argument_types: Sequence[object]
+    result_type: object
+
+    @staticmethod
+    def read(
+        activity: str | Callable[..., object],
+        arguments: tuple[Any, ...],
+        args: Sequence[Any] | None,
+        result_type: object,
+    ) -> "ActivityCall":
+        """From what a function of `aetheris_worker.workflow` was given.
+
+        Raises:
+            TypeError: Both forms of the arguments are there, or the function is no activity.
+        """
+        if args is not None:
+            if arguments:
+                raise TypeError("arguments: expected only one of *arguments and args")
+            arguments = tuple(args)
+        if isinstance(activity, str):
+            return ActivityCall(activity, arguments, (), result_type)
+        signature = signature_of(activity)
+        return ActivityCall(
+            ActivityDefinition.of(activity).name,
+            arguments,
+            signature.types_of(len(arguments)),
+            signature.result_type if result_type is None else result_type,
+        )
 
 
 class StartActivityOptions(TypedDict, total=False):
@@ -56,21 +93,9 @@ def schedule_activity(
 ) -> ActivityHandle[Any]:
     """What the overloads of `start_activity` and its kind come to; see there."""
     run = current_run("start_activity")
-    if args is not None:
-        if arguments:
-            raise TypeError("arguments: expected only one of *arguments and args")
-        arguments = tuple(args)
     if options.keys() - _ACTIVITY_OPTIONS:
         check_names("activity", options, _ACTIVITY_OPTIONS, required=())
-    argument_types: Sequence[object] = ()
-    if isinstance(activity, str):
-        name = activity
-    else:
-        name = ActivityDefinition.of(activity).name
-        signature = signature_of(activity)
-        argument_types = signature.types_of(len(arguments))
-        if result_type is None:
-            result_type = signature.result_type
+    call = ActivityCall.read(activity, arguments, args, result_type)
     take = options.get
     at_most_once = take("at_most_once", False)
     retry_policy = take("retry_policy")
@@ -88,7 +113,12 @@ def schedule_activity(
         at_most_once=at_most_once,
     )
     return run.parts.make(Activities).schedule(
-        name, arguments, how, take("activity_id"), argument_types, result_type
+        call.name,
+        call.arguments,
+        how,
+        take("activity_id"),
+        call.argument_types,
+        call.result_type,
     )
 
 

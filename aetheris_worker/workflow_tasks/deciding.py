@@ -1,6 +1,6 @@
 """What is done in a thread for workflow code: code is replayed, decides, and is asked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,7 @@ from aetheris_client.failure import to_failure
 from aetheris_worker.config import SDK_NAME, SDK_VERSION, WorkerConfig
 from aetheris_worker.runtime.definitions import WorkflowDefinition
 from aetheris_worker.runtime.info import RunId
+from aetheris_worker.runtime.machines.local_activity import LocalActivities
 from aetheris_worker.runtime.replay import RunMachine
 from aetheris_worker.workflow_tasks.history import first_event_id
 from aetheris_worker.workflow_tasks.outcomes import (
@@ -39,12 +40,27 @@ class WorkflowNotRegisteredError(AetherisError):
         super().__init__(f"workflow type {name!r} is not registered here; there are {known}")
 
 
+class LocalActivityNotRegisteredError(AetherisError):
+    """Workflow code asks for a local activity that this worker does not have."""
+
+    def __init__(self, names: list[str], known: list[str]) -> None:
+        super().__init__(
+            f"local activity types {names} are not registered on the worker that runs the "
+            f"workflow; there are {known}"
+        )
+
+
 @dataclass(slots=True)
 class Step:
-    """A task whose code is run; the machine is made on the way where none is cached."""
+    """A task whose code is run; the machine is made on the way where none is cached.
+
+    Attributes:
+        received_at: When the task came, as `time.monotonic` has it.
+    """
 
     task: WorkflowTask
     machine: RunMachine | None
+    received_at: float = 0.0
     has_come_back: bool = False
 
     def progress(self) -> int:
@@ -63,8 +79,14 @@ class Step:
 class Decider:
     """Runs the code of tasks. Of this worker it knows only what goes into the answers."""
 
-    def __init__(self, config: WorkerConfig, definitions: Mapping[str, WorkflowDefinition]) -> None:
+    def __init__(
+        self,
+        config: WorkerConfig,
+        definitions: Mapping[str, WorkflowDefinition],
+        activity_types: Collection[str],
+    ) -> None:
         self._config = config
+        self._activity_types = frozenset(activity_types)
         self._definitions = definitions
         self._asks_for_more = True
         self._plain_completed = _completed_template(config)
@@ -83,7 +105,8 @@ class Decider:
         """The decision that the events lead to.
 
         Raises:
-            WorkflowNotRegisteredError, DecisionTooLargeError: No code, or more than fits.
+            WorkflowNotRegisteredError, LocalActivityNotRegisteredError, DecisionTooLargeError: No
+                code, or more than fits.
             Exception: What the code raised, and what is wrong with it; the run is taken down.
         """
         machine = step.machine = step.machine or self._new_machine(step.task)
@@ -92,7 +115,13 @@ class Decider:
             new_events = events[machine.last_event_id + 1 - first_event_id(events) :]
             produced = machine.advance(new_events, task.updates, is_speculative=task.is_speculative)
             commands = [command.to_proto() for command in produced]
+            local = machine.local_activities
+            if local is not None and not machine.is_closed:
+                self._check_local(local)
             answer = self._completed(step.task, machine, commands)
+            if local is not None and machine.is_tainted:
+                # It leaves the cache, and its local activities with it: they are begun again.
+                answer.workflow_task_completed.force_create_new_workflow_task = bool(local.open)
             size = answer.ByteSize()
             if size > MAX_DECISION_BYTES:
                 reason = f"it has {size} bytes; {MAX_DECISION_BYTES} is the limit"
@@ -116,6 +145,12 @@ class Decider:
     def ask(self, machine: RunMachine, query: WorkflowQuery) -> WorkflowQueryResult:
         """The answer of a run that stands where the query is about."""
         return answer_query(machine, query, self._config.converter, MAX_QUERY_BYTES)
+
+    def _check_local(self, local: LocalActivities) -> None:
+        known = self._activity_types
+        unknown = sorted({request.activity_type for request in local.requests()} - known)
+        if unknown:
+            raise LocalActivityNotRegisteredError(unknown, sorted(known))
 
     def _completed(
         self, task: WorkflowTask, machine: RunMachine, commands: list[Command]

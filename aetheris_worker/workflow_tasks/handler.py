@@ -7,7 +7,8 @@ the server does not take the decision, the run leaves, and its next task starts 
 
 import functools
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from aetheris.api.v1.history_pb2 import HistoryEvent
@@ -29,6 +30,7 @@ from aetheris_worker.workflow_tasks.deciding import Decider, Step
 from aetheris_worker.workflow_tasks.eager import EagerActivities, reserve_eager
 from aetheris_worker.workflow_tasks.history import GetHistory, fetch_history, first_event_id
 from aetheris_worker.workflow_tasks.lanes import RunLanes
+from aetheris_worker.workflow_tasks.local_work import LocalWork
 from aetheris_worker.workflow_tasks.outcomes import (
     DecisionRefusedError,
     DecisionTooLargeError,
@@ -62,22 +64,25 @@ class WorkflowTaskHandler:
         self,
         config: WorkerConfig,
         definitions: Mapping[str, WorkflowDefinition],
+        activity_types: Collection[str],
         cache: MachineCache,
         sender: AnswerSender,
         get_history: GetHistory,
         eager: EagerActivities,
+        local_work: LocalWork,
         slots: Slots,
         threads: WorkflowThreads,
         take_next: Callable[[WorkflowTask], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._config = config
-        self._decider = Decider(config, definitions)
+        self._decider = Decider(config, definitions, activity_types)
         self._replies = Replies(config, sender, slots)
         self._cache = cache
         self._sender = sender
         self._get_history = get_history
         self._eager = eager
+        self._local_work = local_work
         self._slots = slots
         self._threads = threads
         self._lanes = RunLanes()
@@ -93,10 +98,11 @@ class WorkflowTaskHandler:
     def handle(self, task: WorkflowTask) -> None:
         """Decide, or answer the query; the caller has taken a slot for it."""
         run_id = task.workflow_execution.run_id
-        self._lanes.enter(run_id, functools.partial(self._begin, task))
+        self._lanes.enter(run_id, functools.partial(self._begin, task, time.monotonic()))
 
     def fail(self, task: WorkflowTask, reason: BaseException | None) -> None:
         """Say that the task, which was not handled, led to this."""
+        self._local_work.drop(task.workflow_execution.run_id)
         self._replies.fail(task, reason)
 
     def evict_all(self) -> None:
@@ -104,7 +110,7 @@ class WorkflowTaskHandler:
         for run_id, machine in self._cache.clear():
             self._evict(run_id, machine)
 
-    def _begin(self, task: WorkflowTask) -> None:
+    def _begin(self, task: WorkflowTask, received_at: float) -> None:
         """In the run's lane."""
         try:
             self._check_not_hanging(task)
@@ -114,12 +120,12 @@ class WorkflowTaskHandler:
             machine = self._continuing(task)
             events = task.history.events
             if task.next_page_token or (machine is None and first_event_id(events) != 1):
-                self._spawn(self._fetch_and_decide(task))
+                self._spawn(self._fetch_and_decide(task, received_at))
             else:
-                self._decide(task, machine, events)
+                self._decide(task, machine, events, received_at)
         except Exception as error:  # noqa: BLE001 - the server and the log hear of it
             self._lanes.leave(task.workflow_execution.run_id)
-            self._replies.fail(task, error)
+            self.fail(task, error)
 
     def _check_not_hanging(self, task: WorkflowTask) -> None:
         """One thread that hangs in a run's code is enough: another attempt would hang as well."""
@@ -157,7 +163,7 @@ class WorkflowTaskHandler:
             return machine
         return None
 
-    async def _fetch_and_decide(self, task: WorkflowTask) -> None:
+    async def _fetch_and_decide(self, task: WorkflowTask, received_at: float) -> None:
         machine = self._continuing(task)
         try:
             events = await self._fetch(task, whole=machine is None)
@@ -166,6 +172,7 @@ class WorkflowTaskHandler:
                 machine = None
                 events = await self._fetch(task, whole=True)
         except BaseException as error:
+            self._local_work.drop(task.workflow_execution.run_id)
             self._lanes.leave(task.workflow_execution.run_id)
             if isinstance(error, (RpcError, TimeoutError)):
                 # Not the code's fault: the task runs into its timeout and is offered again.
@@ -177,7 +184,7 @@ class WorkflowTaskHandler:
             else:
                 raise
         else:
-            self._decide(task, machine, events)
+            self._decide(task, machine, events, received_at)
 
     async def _replay_for_query(self, task: WorkflowTask) -> None:
         """Build the run's state from its history, only to ask it."""
@@ -194,9 +201,13 @@ class WorkflowTaskHandler:
         return await fetch_history(self._get_history, self._config.namespace, task, whole=whole)
 
     def _decide(
-        self, task: WorkflowTask, cached: RunMachine | None, events: Sequence[HistoryEvent]
+        self,
+        task: WorkflowTask,
+        cached: RunMachine | None,
+        events: Sequence[HistoryEvent],
+        received_at: float,
     ) -> None:
-        step = Step(task, cached)
+        step = Step(task, cached, received_at)
         self._threads.submit(
             label_of(task),
             functools.partial(self._decider.advance, step, events),
@@ -220,22 +231,42 @@ class WorkflowTaskHandler:
         task, machine = step.task, step.machine
         run_id = task.workflow_execution.run_id
         if isinstance(answer, TaskAnswer) and machine is not None:
-            reserved = reserve_eager(self._eager, answer.workflow_task_completed)
+            send = functools.partial(self._send_decision, task, machine, answer)
             if machine.is_closed or machine.is_tainted:
                 self._cache.forget(run_id, machine)
-            else:
-                for evicted_id, evicted in self._cache.put(run_id, machine):
-                    self._evict(evicted_id, evicted)
-            self._sender.send_nowait(
-                answer, functools.partial(self._on_decided, task, machine, reserved)
-            )
+                self._local_work.drop(run_id)
+                send()
+                return True
+            for evicted_id, evicted in self._cache.put(run_id, machine):
+                self._evict(evicted_id, evicted)
+            local = machine.local_activities
+            if (
+                local is None
+                or machine.is_ahead
+                or not self._local_work.hold(
+                    task,
+                    local,
+                    answer,
+                    step.received_at,
+                    send,
+                    waits_for_more=machine.waits_for_world,
+                )
+            ):
+                send()
             return True
+        self._local_work.drop(run_id)
         if machine is not None:
             self._cache.forget(run_id, machine)
         if isinstance(error, DeadlockError):
             self._note_hanging(run_id, step)
         self._replies.fail(task, error)
         return False
+
+    def _send_decision(self, task: WorkflowTask, machine: RunMachine, answer: TaskAnswer) -> None:
+        reserved = reserve_eager(self._eager, answer.workflow_task_completed)
+        self._sender.send_nowait(
+            answer, functools.partial(self._on_decided, task, machine, reserved)
+        )
 
     def _note_hanging(self, run_id: str, step: Step) -> None:
         hanging = {key: other for key, other in self._hanging.items() if not other.has_come_back}
@@ -279,6 +310,7 @@ class WorkflowTaskHandler:
             message = located_message(result.error, machine)
             # The code is ahead of the history now.
             self._drop(task, machine)
+            self._local_work.drop(task.workflow_execution.run_id)
             self._eager.release(reserved)
             if result.error.code == _RESOURCE_EXHAUSTED:
                 self._replies.fail(task, DecisionTooLargeError(result.error.message))
@@ -303,6 +335,7 @@ class WorkflowTaskHandler:
         if completed.HasField("workflow_task"):
             self._take_next(completed.workflow_task)
         else:
+            self._local_work.drop(task.workflow_execution.run_id)
             self._slots.give_back()
 
     def _on_asked(

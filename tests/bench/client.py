@@ -1,8 +1,8 @@
 """The client process of the benchmark: runs workflows and prints their latencies as JSON.
 
 `python -m tests.bench.client ADDRESS RUNS CONCURRENCY [SHAPE]`. A shape is `simple`, the default;
-`steps:N` or `fanout:N`, with N activities one after the other or at once; `children:N`, with N
-children at once that do nothing; or `parked`, which are only started.
+`steps:N` or `local:N`, with N activities or local ones, one after another; `fanout:N`, at once;
+`children:N`, with N children at once that do nothing; or `parked`, which are only started.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import orjson
 import uvloop
 
 from aetheris_client import Client
-from tests.bench.job import TASK_QUEUE, Family, FanOut, Parked, Simple, Steps
+from tests.bench.job import TASK_QUEUE, Family, FanOut, LocalSteps, Parked, Simple, Steps
 
 
 async def _run_one(client: Client, shape: str, id_: str) -> None:
@@ -25,9 +25,11 @@ async def _run_one(client: Client, shape: str, id_: str) -> None:
                 Simple.run, "world", id=id_, task_queue=TASK_QUEUE
             )
             assert greeting == "hello, world", greeting
-        case "steps" | "fanout" | "children":
-            run = {"steps": Steps.run, "fanout": FanOut.run, "children": Family.run}[kind]
-            done = await client.execute_workflow(run, int(count), id=id_, task_queue=TASK_QUEUE)
+        case "steps" | "local" | "fanout" | "children":
+            flow = {"steps": Steps, "local": LocalSteps, "fanout": FanOut, "children": Family}[kind]
+            done = await client.execute_workflow(
+                flow.run, int(count), id=id_, task_queue=TASK_QUEUE
+            )
             assert done == int(count), done
         case "parked":
             await client.start_workflow(Parked.run, id=id_, task_queue=TASK_QUEUE)

@@ -39,6 +39,18 @@ class Steps:
 
 
 @workflow.defn
+class LocalSteps:
+    """Local activities one after the other."""
+
+    @workflow.run
+    async def run(self, count: int) -> int:
+        """Give how many it was."""
+        for _ in range(count):
+            await workflow.execute_local_activity(greet, "world", start_to_close_timeout=_TIMEOUT)
+        return count
+
+
+@workflow.defn
 class FanOut:
     """Activities at once."""
 

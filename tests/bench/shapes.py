@@ -32,6 +32,9 @@ SHAPES = (
     Shape("1 step", "steps:1", 1, 200, 2000),
     Shape("3 steps", "steps:3", 3, 100, 1000),
     Shape("10 steps", "steps:10", 10, 50, 400),
+    Shape("1 local step", "local:1", 1, 200, 2000),
+    Shape("3 local steps", "local:3", 3, 100, 1000),
+    Shape("10 local steps", "local:10", 10, 50, 400),
     Shape("fan-out of 100", "fanout:100", 100, 30, 60),
     Shape("100 children", "children:100", 100, 20, 20),
 )

@@ -27,7 +27,14 @@ async def wait_until_cancelled() -> None:
         await asyncio.sleep(0.05)
 
 
-ACTIVITIES = [square, refuse, wait_until_cancelled]
+@activity.defn
+async def flaky(fails: int) -> int:
+    if activity.info().attempt <= fails:
+        raise ApplicationError("not yet", type="Flaky")
+    return fails
+
+
+ACTIVITIES = [square, refuse, wait_until_cancelled, flaky]
 
 
 @workflow.defn
@@ -189,4 +196,64 @@ class Family:
         return noted
 
 
-WORKFLOWS = [OneActivity, FanOut, Approval, Failing, Cancelled, Timeouts, Squarer, Family]
+@workflow.defn
+class LocalSteps:
+    """Local activities: together, retried with a timer, failed, cancelled; others beside them."""
+
+    @workflow.run
+    async def run(self) -> list[int]:
+        beside = workflow.start_activity(square, 9, start_to_close_timeout=SHORT)
+        both = await asyncio.gather(
+            workflow.execute_local_activity(square, 2, start_to_close_timeout=SHORT),
+            workflow.execute_local_activity(square, 3, start_to_close_timeout=SHORT),
+        )
+        tried = await workflow.execute_local_activity(
+            flaky,
+            1,
+            start_to_close_timeout=SHORT,
+            retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=40)),
+            local_retry_threshold=timedelta(milliseconds=20),
+        )
+        try:
+            await workflow.execute_local_activity(refuse, "no", start_to_close_timeout=SHORT)
+        except ActivityError:
+            tried += 100
+        waiting = workflow.start_local_activity(
+            wait_until_cancelled,
+            start_to_close_timeout=SHORT,
+            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        )
+        await workflow.sleep(0.01)
+        waiting.cancel()
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            tried += 1_000
+        return [*both, tried, await beside]
+
+
+@workflow.defn
+class Recorded:
+    """Side effects and patches, on both sides of a task."""
+
+    @workflow.run
+    async def run(self) -> list[object]:
+        first = workflow.side_effect(lambda: "here")
+        new = workflow.patched("before")
+        squared = await workflow.execute_activity(square, 4, start_to_close_timeout=SHORT)
+        workflow.deprecate_patch("behind")
+        return [first, new, squared, workflow.side_effect(lambda: [1, 2])]
+
+
+WORKFLOWS = [
+    OneActivity,
+    FanOut,
+    Approval,
+    Failing,
+    Cancelled,
+    Timeouts,
+    Squarer,
+    Family,
+    LocalSteps,
+    Recorded,
+]

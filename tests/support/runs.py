@@ -505,6 +505,7 @@ class RunDriver:
             self.limits,
         )
         self.commit(decision.record)
+        self.inflight.heartbeat_since = decision.heartbeat_since
         return decision
 
     def run_task(self, *commands: command_pb2.Command, **request: Any) -> Decision:

@@ -74,14 +74,15 @@ async def respond_workflow_task_completed(
         namespaces,
     )
     cancelled = runs.notices.of(run, decision.cancelled_event_ids)
-    _bind_sticky(run, request, is_refused=decision.refused is not None)
+    _bind_sticky(run, request, is_refused=decision.refused is not None or decision.is_overdue)
     transition = runs.commit(run, decision.record)
+    run.inflight.heartbeat_since = decision.heartbeat_since
     rejected = (
         [] if decision.refused else take_judged(run, started.updates, request.update_rejections)
     )
     runs.updates.offer(run)
     given = Given()
-    if decision.refused is None:
+    if decision.refused is None and not decision.is_overdue:
         next_taker = _next_taker(request, taker.worker_instance_id)
         _take_eager_activities(runs, run, request, decision, transition, next_taker, given)
         if request.return_new_workflow_task:
@@ -93,6 +94,11 @@ async def respond_workflow_task_completed(
         settle_queries(runs, run, started.query_ids, request.query_results)
         if decision.refused is not None:
             raise InvalidArgumentError(decision.refused.field, decision.refused.description)
+        if decision.is_overdue:
+            raise TaskNotFoundError(
+                f"the workflow task timed out: for {runs.limits.max_heartbeat} its worker has said "
+                "nothing but that it is at work"
+            )
         return await _to_response(runs, run, given)
 
 

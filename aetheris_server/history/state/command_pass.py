@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from aetheris.api.v1 import worker_service_pb2
 from aetheris.server.v1 import log_pb2
@@ -21,11 +22,16 @@ class Decision:
         refused: Why the commands were refused; then `record` is that of the failure.
         eager_event_ids: Scheduled events of the activities that the worker would take along: those
             that asked for it and are in the run's own task queue.
+        is_overdue: It was nothing but a sign of life, and there have been enough of them: the
+            workflow task has timed out.
+        heartbeat_since: See `Inflight`.
         cancelled_event_ids: Scheduled events of the running activities that are asked to cancel.
     """
 
     record: log_pb2.LogRecord
     refused: CommandRefusedError | None = None
+    is_overdue: bool = False
+    heartbeat_since: datetime | None = None
     eager_event_ids: list[int] = field(default_factory=list[int])
     cancelled_event_ids: list[int] = field(default_factory=list[int])
 

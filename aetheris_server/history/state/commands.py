@@ -18,6 +18,8 @@ from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machines.workflow_task.ending import (
     append_completed,
     append_failed,
+    append_timed_out,
+    heartbeat_since,
     require_started,
 )
 from aetheris_server.history.state.registry import RUN_MACHINES
@@ -73,11 +75,17 @@ def decide_workflow_task_completed(
         TaskNotFoundError: The answer is stale.
     """
     started = require_started(state, inflight, start_id)
+    since = heartbeat_since(inflight, started, request)
     draft = Draft(state, inflight, now)
+    if since is not None and now - since >= limits.max_heartbeat:
+        append_timed_out(draft, started)
+        return Decision(draft.record, is_overdue=True)
     completed_id = append_completed(draft, started, request)
     commands = CommandPass(state, inflight, request, draft, limits, completed_id, namespaces)
     try:
-        return _run(commands)
+        decision = _run(commands)
+        decision.heartbeat_since = since
+        return decision
     except CommandRefusedError as refused:
         draft = Draft(state, inflight, now)
         failure = failure_pb2.Failure(message=str(refused), source="server")

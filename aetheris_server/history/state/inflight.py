@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from aetheris_server.history.state.parts import Parts
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from aetheris_server.history.state.machines.activity.values import StartedActivity
     from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
@@ -66,6 +66,8 @@ class Inflight:
             when it was last looked at. One that is not among them is due, whatever the wall clock
             says: that may have stepped back since.
         is_task_backing_off: The same for the workflow task.
+        heartbeat_since: When the first of the workflow tasks began that a worker has completed one
+            after the other with nothing but the wish for the next; None if the last one was not.
         parts: What machines keep that have no field of their own here, while a worker has
             something.
     """
@@ -76,6 +78,7 @@ class Inflight:
     taken_at: float | None = None
     backing_off: set[int] = field(default_factory=set[int])
     is_task_backing_off: bool = False
+    heartbeat_since: datetime | None = None
     parts: Parts = field(default_factory=Parts)
 
     @property
@@ -89,4 +92,5 @@ class Inflight:
         self.activities.clear()
         self.backing_off.clear()
         self.is_task_backing_off = False
+        self.heartbeat_since = None
         self.parts.clear()

@@ -20,6 +20,8 @@ class RunLimits:
         max_buffered_bytes: The same, by size.
         min_continue_interval: A run that continues as new sooner than this after its code began has
             its successor wait for the rest.
+        max_heartbeat: How long a worker may keep a workflow task by completing it with nothing but
+            the wish for the next one.
     """
 
     history_max_events: int = 200_000
@@ -38,3 +40,4 @@ class RunLimits:
     max_buffered_events: int = 100
     max_buffered_bytes: int = 2 * 1024 * 1024
     min_continue_interval: timedelta = timedelta(seconds=1)
+    max_heartbeat: timedelta = timedelta(minutes=30)

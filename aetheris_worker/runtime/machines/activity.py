@@ -281,6 +281,10 @@ class Activities(RunPart):
         self.open: dict[int, ActivityMachine] = {}
         self._count = 0
 
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self.open)
+
     def schedule(
         self,
         activity_type: str,

@@ -421,6 +421,10 @@ class ChildWorkflows(RunPart):
         super().__init__(scope)
         self.open: dict[int, ChildMachine] = {}
 
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self.open)
+
     def start(
         self,
         workflow_id: str,

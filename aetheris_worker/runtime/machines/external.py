@@ -170,6 +170,10 @@ class ExternalRequests(RunPart):
         super().__init__(scope)
         self.asked: dict[int, ExternalMachine] = {}
 
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self.asked)
+
     def signal(
         self,
         target: RunTarget,

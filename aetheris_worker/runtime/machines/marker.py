@@ -6,12 +6,12 @@ from typing import Final
 from aetheris.api.v1 import history_pb2
 from aetheris.api.v1.history_pb2 import HistoryEvent
 from aetheris_worker.runtime.machine import Machine, RunCode
-from aetheris_worker.runtime.machines import patch, side_effect
+from aetheris_worker.runtime.machines import local_activity, patch, side_effect
 from aetheris_worker.runtime.markers import MarkerKind
 from aetheris_worker.runtime.parts import Parts
 
 _KINDS: Final[Mapping[str, MarkerKind]] = {
-    kind.name: kind for kind in (side_effect.KIND, patch.KIND)
+    kind.name: kind for kind in (side_effect.KIND, patch.KIND, local_activity.KIND)
 }
 
 
@@ -30,4 +30,5 @@ MACHINE: Final = Machine(
     name="marker",
     commands={history_pb2.EVENT_TYPE_MARKER_RECORDED: _describe},
     takes={history_pb2.EVENT_TYPE_MARKER_RECORDED: _take},
+    end_activation=local_activity.end_activation,
 )

@@ -100,6 +100,10 @@ class Timers(RunPart):
         self.open: dict[str, TimerMachine] = {}
         self._count = 0
 
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self.open)
+
     def start(self, delay: float, on_fire: Callable[[], None]) -> TimerMachine:
         """Start one, in seconds."""
         self._count += 1

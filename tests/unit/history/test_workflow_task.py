@@ -4,6 +4,7 @@ import pytest
 
 from aetheris.api.v1 import failure_pb2, history_pb2
 from aetheris_server.errors import TaskNotFoundError
+from aetheris_server.history.state.command_pass import Decision
 from aetheris_server.history.state.draft import task_retry_interval
 from aetheris_server.history.state.inflight import Sticky
 from aetheris_server.history.state.limits import RunLimits
@@ -324,3 +325,52 @@ def test_workflow_task_of_large_history_suggests_continue_as_new() -> None:
     attributes = run.start_task(WORKER).started_event.workflow_task_started_event_attributes
     assert attributes.suggest_continue_as_new
     assert attributes.history_bytes == run.state.history_bytes
+
+
+def _beat_for(run: RunDriver, total: float) -> list[Decision]:
+    """Signs of life every 9 s until then."""
+    decisions: list[Decision] = []
+    end = run.at + total
+    while run.at < end:
+        run.start_task()
+        run.advance(9)
+        decisions.append(run.complete_task(force_create_new_workflow_task=True))
+    return decisions
+
+
+def test_workflow_task_kept_by_signs_of_life_alone_times_out_after_half_an_hour() -> None:
+    run = RunDriver()
+    decisions = _beat_for(run, 30 * 60 - 9)
+    assert not any(decision.is_overdue for decision in decisions)
+    run.start_task()
+    run.advance(9)
+    assert run.complete_task(force_create_new_workflow_task=True).is_overdue
+    assert run.names(1) == ["WORKFLOW_TASK_TIMED_OUT"]
+    assert run.state.workflow_task is not None
+    assert run.state.workflow_task.attempt == 2
+    assert run.inflight.sticky is None
+
+
+def test_decision_begins_the_half_hour_anew() -> None:
+    run = RunDriver()
+    _beat_for(run, 29 * 60)
+    run.run_task(record_marker(), force_create_new_workflow_task=True)
+    assert not any(decision.is_overdue for decision in _beat_for(run, 29 * 60))
+
+
+def test_failure_begins_the_half_hour_anew() -> None:
+    run = RunDriver()
+    _beat_for(run, 29 * 60)
+    run.start_task()
+    run.fail_task()
+    assert run.inflight.heartbeat_since is None
+
+
+def test_worker_is_told_that_its_signs_of_life_are_too_many() -> None:
+    run = RunDriver(RunLimits(max_heartbeat=timedelta(seconds=9)))
+    run.start_task()
+    run.advance(9)
+    decision = run.complete_task(force_create_new_workflow_task=True)
+    assert decision.is_overdue
+    assert decision.refused is None
+    assert run.fold() == run.state

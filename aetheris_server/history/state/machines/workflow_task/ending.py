@@ -59,6 +59,19 @@ def append_completed(
     )
 
 
+def heartbeat_since(
+    inflight: Inflight,
+    started: StartedWorkflowTask,
+    request: worker_service_pb2.RespondWorkflowTaskCompletedRequest,
+) -> datetime | None:
+    """When the first task of a row began of which this completion is the last sign of life; None
+    for one that decides something.
+    """
+    if not request.force_create_new_workflow_task or request.commands:
+        return None
+    return inflight.heartbeat_since or started.started_time
+
+
 def append_failed(
     draft: Draft,
     started: StartedWorkflowTask,

@@ -71,6 +71,7 @@ def observe_completed(inflight: Inflight, _event: history_pb2.HistoryEvent) -> N
     """Nobody has it any more; who had it has the run cached."""
     inflight.workflow_task = None
     inflight.is_task_backing_off = False
+    inflight.heartbeat_since = None
 
 
 def observe_closed(inflight: Inflight, _event: history_pb2.HistoryEvent) -> None:
@@ -87,6 +88,7 @@ def observe_retried(inflight: Inflight, _fact: log_pb2.Fact) -> None:
 
 def _lose(inflight: Inflight) -> None:
     # The worker did not complete the task, so its cache is not what the next task continues.
+    inflight.heartbeat_since = None
     if inflight.workflow_task is not None:
         inflight.workflow_task = None
         inflight.sticky = None
