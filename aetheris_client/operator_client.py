@@ -1,6 +1,6 @@
 """What operators ask: namespaces, task queues, the cluster. `Client.operator` is one of these."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,12 +13,14 @@ from aetheris.api.v1.operator_service_pb2 import (
     DescribeTaskQueueRequest,
     DescribeTaskQueueResponse,
     ListNamespacesRequest,
+    NamespaceLimits,
+    UpdateNamespaceRequest,
 )
 from aetheris_client import enums
 from aetheris_client.connection import Connection
 from aetheris_client.enums import ComponentStatus, TaskQueueType
 from aetheris_client.interceptor import new_request_id
-from aetheris_client.options import check_options
+from aetheris_client.options import check_names, check_options
 from aetheris_client.rpc_outbound import ClientConfig
 from aetheris_client.times import read_duration, read_timestamp, to_duration
 
@@ -29,6 +31,8 @@ class NamespaceInfo:
 
     Attributes:
         retention_interval: How long closed runs are to be kept; no server removes any yet.
+        limits: What it is held to, by name: its own limits, else the server's.
+        own_limits: Those that it has of its own.
     """
 
     name: str
@@ -36,6 +40,8 @@ class NamespaceInfo:
     description: str
     retention_interval: timedelta | None
     create_time: datetime | None
+    limits: Mapping[str, int]
+    own_limits: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +126,14 @@ class OperatorClient:
         *,
         description: str = "",
         retention_interval: timedelta | None = None,
+        limits: Mapping[str, int] | None = None,
         request_id: str | None = None,
     ) -> NamespaceInfo:
-        """Make a namespace; the server's retention where None is given.
+        """Make a namespace; the server's retention where None is given, and its limits where there
+        are no others.
 
         Raises:
+            InvalidArgumentError: A limit is out of bounds; names it.
             NamespaceAlreadyExistsError: There is one of the name.
         """
         check_options(
@@ -134,15 +143,59 @@ class OperatorClient:
             retention_interval=retention_interval,
             request_id=request_id,
         )
+        _check_limits("create_namespace", limits or {})
         request = CreateNamespaceRequest(
             namespace=name,
             description=description,
             retention_interval=to_duration(retention_interval),
             identity=self._config.identity,
             request_id=request_id or new_request_id(),
+            limits=NamespaceLimits(**(limits or {})),
         )
         response = await self._connection.call(
             lambda stubs: stubs.operator_service.CreateNamespace, request, self._timeout
+        )
+        return _namespace(response.namespace_info)
+
+    async def update_namespace(
+        self,
+        name: str | None = None,
+        *,
+        description: str | None = None,
+        retention_interval: timedelta | None = None,
+        limits: Mapping[str, int | None] | None = None,
+    ) -> NamespaceInfo:
+        """Change what is given of a namespace, the client's own where no name is given; every host
+        goes by it within 10 s.
+
+        Args:
+            name: Of the namespace.
+            description: For people.
+            retention_interval: How long closed runs are to be kept.
+            limits: Those to change, by name; with None the server's counts again.
+
+        Raises:
+            NamespaceNotFoundError: There is none of the name.
+            InvalidArgumentError: A limit is out of bounds; names it.
+        """
+        check_options(
+            "update_namespace",
+            name=name,
+            description=description,
+            retention_interval=retention_interval,
+        )
+        _check_limits("update_namespace", limits or {})
+        changed = {key: value for key, value in (limits or {}).items() if value is not None}
+        request = UpdateNamespaceRequest(
+            namespace=name or self._config.namespace,
+            description=description,
+            retention_interval=to_duration(retention_interval),
+            limits=NamespaceLimits(**changed),
+            unset_limits=[key for key in limits or {} if key not in changed],
+            identity=self._config.identity,
+        )
+        response = await self._connection.call(
+            lambda stubs: stubs.operator_service.UpdateNamespace, request, self._timeout
         )
         return _namespace(response.namespace_info)
 
@@ -203,7 +256,18 @@ def _namespace(info: operator_service_pb2.NamespaceInfo) -> NamespaceInfo:
         description=info.description,
         retention_interval=read_duration(info, "retention_interval"),
         create_time=read_timestamp(info, "create_time"),
+        limits=_limits(info.effective_limits),
+        own_limits=_limits(info.limits),
     )
+
+
+def _limits(limits: NamespaceLimits) -> Mapping[str, int]:
+    return {field.name: value for field, value in limits.ListFields()}
+
+
+def _check_limits(call: str, limits: Mapping[str, object]) -> None:
+    """Refuse names that no limit has; TypeError says which there are."""
+    check_names(f"{call}: limits", limits, NamespaceLimits.DESCRIPTOR.fields_by_name, ())
 
 
 def _task_queue(

@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 import typer
 
+from aetheris.api.v1.operator_service_pb2 import NamespaceLimits
 from aetheris_client.options import MAX_DURATION
 
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -42,6 +43,22 @@ def parse_object(pairs: Sequence[str] | None, option: str) -> dict[str, Any]:
             values[name] = _exact_json(text)
         except (ValueError, RecursionError):
             values[name] = text
+    return values
+
+
+def parse_limits(pairs: Sequence[str] | None, option: str) -> dict[str, int | None]:
+    """`NAME=NUMBER` pairs; None for `NAME=default`."""
+    values: dict[str, int | None] = {}
+    for pair in pairs or ():
+        name, _, text = pair.partition("=")
+        if not name or not re.fullmatch(r"\d+|default", text):
+            raise typer.BadParameter(
+                f"found {pair!r}, expected NAME=NUMBER or NAME=default", param_hint=option
+            )
+        if name not in NamespaceLimits.DESCRIPTOR.fields_by_name:
+            known = ", ".join(NamespaceLimits.DESCRIPTOR.fields_by_name)
+            raise typer.BadParameter(f"found {name!r}, expected one of {known}", param_hint=option)
+        values[name] = None if text == "default" else min(int(text), 2**63 - 1)
     return values
 
 

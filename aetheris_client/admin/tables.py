@@ -269,6 +269,15 @@ def namespace_table(namespaces: Sequence[NamespaceInfo]) -> Block:
     return _or_none(table, "namespaces")
 
 
+def limits_table(info: NamespaceInfo) -> Block:
+    """What a namespace is held to."""
+    table = Grid("Limit", "Value", "Of", title="Limits")
+    for name, value in info.limits.items():
+        owner = "the namespace" if name in info.own_limits else "the server"
+        table.add_row(name, str(value), owner)
+    return _or_none(table, "limits")
+
+
 def pollers_table(queues: Sequence[TaskQueueDescription]) -> Block:
     """Who polls."""
     table = Grid("Queue", "Worker", "Last poll", "Waiting", "Capabilities", title="Pollers")

@@ -7,6 +7,7 @@ them from code (`Settings(grpc=GrpcSettings(port=0))`) reads neither environment
 a value is enough for a command is the command's affair (`Settings.require_stores`).
 """
 
+from aetheris_server.config.limits import CAPPED_LIMITS, NAMESPACE_LIMITS, limits_of_namespace
 from aetheris_server.config.loading import load_settings
 from aetheris_server.config.sections import (
     MAX_PROCESSES,
@@ -25,8 +26,10 @@ from aetheris_server.config.sections import (
 from aetheris_server.config.values import MAX_PORT, ConfigError
 
 __all__ = [
+    "CAPPED_LIMITS",
     "MAX_PORT",
     "MAX_PROCESSES",
+    "NAMESPACE_LIMITS",
     "ConfigError",
     "GrpcSettings",
     "HistorySettings",
@@ -39,5 +42,6 @@ __all__ = [
     "RedisSettings",
     "Settings",
     "internal_port",
+    "limits_of_namespace",
     "load_settings",
 ]

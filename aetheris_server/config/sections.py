@@ -131,11 +131,24 @@ class MatchingSettings(Section):
 
 
 class LimitSettings(Section):
-    """Bounds on what a request may carry and on how far a run may grow."""
+    """Bounds on what a request may carry and on how far a run may grow.
+
+    A namespace may have its own of those in `NAMESPACE_LIMITS`.
+    """
 
     id_max_bytes: ByteCount = ByteSize(1000)
     payload_max_bytes: ByteCount = ByteSize(2 * _MIB)
     history_max_events: Count = 200_000
+    suggest_continue_events: Count = 4_096
+    suggest_continue_bytes: ByteCount = ByteSize(4 * _MIB)
+    max_signals: Count = 10_000
+    max_pending_activities: Count = 2_000
+    max_pending_timers: Count = 2_000
+    max_pending_children: Count = 2_000
+    max_pending_external_signals: Count = 2_000
+    max_pending_external_cancels: Count = 2_000
+    max_open_updates: Count = 10
+    max_updates: Count = 2_000
     page_max_size: Count = 1000
     poll_max_tasks: Count = 100
 

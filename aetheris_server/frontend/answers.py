@@ -51,15 +51,16 @@ _METHODS: Mapping[str, TaskMethod[Any, Any]] = {
 class TaskAnswers:
     """Takes answers to history."""
 
-    def __init__(self, history: HistoryPeer, limits: LimitSettings, tokens: Tokens) -> None:
+    def __init__(self, history: HistoryPeer, tokens: Tokens) -> None:
         self._history = history
-        self._limits = limits
         self._tokens = tokens
 
-    async def take(self, method: TaskMethod[Q, R], namespace_id: str, request: Q) -> R:
+    async def take(
+        self, method: TaskMethod[Q, R], namespace_id: str, request: Q, limits: LimitSettings
+    ) -> R:
         """Open the token of one answer, check it and pass it on; returns its response."""
         token = self._tokens.open_task_of(namespace_id, cast(Any, request).task_token)
-        _checks[method](request, self._limits)
+        _checks[method](request, limits)
         return await self._history.call(method, token, request)
 
     async def take_all(
@@ -67,16 +68,21 @@ class TaskAnswers:
         namespace: str,
         namespace_id: str,
         answers: Sequence[worker_service_pb2.TaskAnswer],
+        limits: LimitSettings,
     ) -> list[worker_service_pb2.TaskAnswerResult]:
         """What became of each answer, in order. One that fails does not touch the others."""
         if len(answers) == 1:
-            return [await self._try_take(namespace, namespace_id, answers[0])]
+            return [await self._try_take(namespace, namespace_id, answers[0], limits)]
         return await asyncio.gather(
-            *(self._try_take(namespace, namespace_id, answer) for answer in answers)
+            *(self._try_take(namespace, namespace_id, answer, limits) for answer in answers)
         )
 
     async def _try_take(
-        self, namespace: str, namespace_id: str, answer: worker_service_pb2.TaskAnswer
+        self,
+        namespace: str,
+        namespace_id: str,
+        answer: worker_service_pb2.TaskAnswer,
+        limits: LimitSettings,
     ) -> worker_service_pb2.TaskAnswerResult:
         kind = answer.WhichOneof("answer")
         assert kind is not None, "the batch was checked"
@@ -88,7 +94,8 @@ class TaskAnswers:
                 raise InvalidArgumentError("namespace", "expected the namespace of the batch")
             request.namespace = namespace
             check_bounds(request, request.ByteSize())
-            return result(**{kind: await self.take(_METHODS[kind], namespace_id, request)})
+            response = await self.take(_METHODS[kind], namespace_id, request, limits)
+            return result(**{kind: response})
         except Exception as error:  # noqa: BLE001 - becomes this answer's status
             status = to_status(error)
             failure = worker_service_pb2.TaskAnswerError(
@@ -114,7 +121,10 @@ def taken(
 
     async def take(self: AnsweringServicer, request: Q, context: CallContext) -> R:
         del context
-        namespace_id = await self.namespaces.id_of(cast(Any, request).namespace)
-        return await self.answers.take(method, namespace_id, request)
+        name = cast(Any, request).namespace
+        namespace_id = await self.namespaces.id_of(name)
+        return await self.answers.take(
+            method, namespace_id, request, self.namespaces.limits_of(name)
+        )
 
     return take

@@ -1,6 +1,6 @@
 """What the frontend reads without asking history: namespaces, lists of runs, the cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -14,6 +14,7 @@ from aetheris_server.storage.namespaces import (
     create_namespace,
     list_namespaces,
     load_namespace,
+    update_namespace,
 )
 from aetheris_server.storage.shards import load_shards
 
@@ -43,12 +44,24 @@ class Catalog(Protocol):
         description: str,
         retention_seconds: int,
         request_id: str,
+        limits: Mapping[str, int],
     ) -> Namespace:
         """Make a namespace; a repeated request_id returns the one that it made.
 
         Raises:
             NamespaceAlreadyExistsError: Another request made one of that name.
         """
+        ...
+
+    async def update_namespace(
+        self,
+        name: str,
+        description: str | None,
+        retention_seconds: int | None,
+        limits: Mapping[str, int],
+        unset_limits: Collection[str],
+    ) -> Namespace | None:
+        """Change what is given; None if there is none of the name."""
         ...
 
     async def list_namespaces(self, page_size: int, after_name: str) -> list[Namespace]:
@@ -86,9 +99,22 @@ class PostgresCatalog:
         description: str,
         retention_seconds: int,
         request_id: str,
+        limits: Mapping[str, int],
     ) -> Namespace:
         return await create_namespace(
-            self._db, namespace_id, name, description, retention_seconds, request_id
+            self._db, namespace_id, name, description, retention_seconds, request_id, limits
+        )
+
+    async def update_namespace(
+        self,
+        name: str,
+        description: str | None,
+        retention_seconds: int | None,
+        limits: Mapping[str, int],
+        unset_limits: Collection[str],
+    ) -> Namespace | None:
+        return await update_namespace(
+            self._db, name, description, retention_seconds, limits, unset_limits
         )
 
     async def list_namespaces(self, page_size: int, after_name: str) -> list[Namespace]:

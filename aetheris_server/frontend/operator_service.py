@@ -11,7 +11,7 @@ from aetheris.api.v1 import operator_service_pb2 as pb
 from aetheris.api.v1.operator_service_pb2_grpc import OperatorServiceServicer
 from aetheris.server.v1.matching_service_pb2 import DescribeTaskQueueRequest
 from aetheris.server.v1.token_pb2 import PageToken
-from aetheris_server.config import LimitSettings
+from aetheris_server.config import NAMESPACE_LIMITS, LimitSettings, limits_of_namespace
 from aetheris_server.errors import AetherisError, NamespaceNotFoundError, StorageUnavailableError
 from aetheris_server.frontend.catalog import Catalog, ClusterOverview
 from aetheris_server.frontend.checks import operator as checks
@@ -67,8 +67,25 @@ class OperatorServicer(OperatorServiceServicer):
             request.description,
             request.retention_interval.seconds or _DEFAULT_RETENTION_SECONDS,
             request.request_id or new_request_id(),
+            checks.limits_to_set(request.limits),
         )
-        return pb.CreateNamespaceResponse(namespace_info=_to_info(namespace))
+        return pb.CreateNamespaceResponse(namespace_info=self._to_info(namespace))
+
+    async def UpdateNamespace(
+        self, request: pb.UpdateNamespaceRequest, context: CallContext
+    ) -> pb.UpdateNamespaceResponse:
+        checks.check_update_namespace(request, self._limits)
+        has_retention = request.HasField("retention_interval")
+        namespace = await self._catalog.update_namespace(
+            request.namespace,
+            request.description if request.HasField("description") else None,
+            request.retention_interval.seconds if has_retention else None,
+            checks.limits_to_set(request.limits),
+            request.unset_limits,
+        )
+        if namespace is None:
+            raise NamespaceNotFoundError(request.namespace)
+        return pb.UpdateNamespaceResponse(namespace_info=self._to_info(namespace))
 
     async def DescribeNamespace(
         self, request: pb.DescribeNamespaceRequest, context: CallContext
@@ -77,7 +94,7 @@ class OperatorServicer(OperatorServiceServicer):
         namespace = await self._catalog.load_namespace(request.namespace)
         if namespace is None:
             raise NamespaceNotFoundError(request.namespace)
-        return pb.DescribeNamespaceResponse(namespace_info=_to_info(namespace))
+        return pb.DescribeNamespaceResponse(namespace_info=self._to_info(namespace))
 
     async def ListNamespaces(
         self, request: pb.ListNamespacesRequest, context: CallContext
@@ -87,7 +104,7 @@ class OperatorServicer(OperatorServiceServicer):
         # One more than asked for tells whether there is another page.
         found = await self._catalog.list_namespaces(size + 1, token.last_key if token else "")
         return pb.ListNamespacesResponse(
-            namespaces=[_to_info(namespace) for namespace in found[:size]],
+            namespaces=[self._to_info(namespace) for namespace in found[:size]],
             next_page_token=self._token_after(found[size - 1]) if len(found) > size else b"",
         )
 
@@ -120,6 +137,22 @@ class OperatorServicer(OperatorServiceServicer):
             ],
         )
 
+    def _to_info(self, namespace: Namespace) -> pb.NamespaceInfo:
+        own = {name: value for name, value in namespace.limits.items() if name in NAMESPACE_LIMITS}
+        limits = limits_of_namespace(self._limits, namespace.limits)
+        info = pb.NamespaceInfo(
+            name=namespace.name,
+            namespace_id=namespace.namespace_id,
+            description=namespace.description,
+            limits=pb.NamespaceLimits(**own),
+            effective_limits=pb.NamespaceLimits(
+                **{name: getattr(limits, name) for name in NAMESPACE_LIMITS}
+            ),
+        )
+        info.create_time.FromDatetime(namespace.create_time)
+        info.retention_interval.seconds = namespace.retention_seconds
+        return info
+
     def _token_after(self, namespace: Namespace) -> bytes:
         return self._tokens.seal_page(
             PageToken(listing=LISTING_NAMESPACES, last_key=namespace.name)
@@ -139,17 +172,6 @@ async def _probe(name: str, probe: Probe) -> pb.ComponentHealth:
         health.message = str(error) or f"no answer in {_PROBE_TIMEOUT} s"
     set_seconds(health.latency_interval, time.monotonic() - start)
     return health
-
-
-def _to_info(namespace: Namespace) -> pb.NamespaceInfo:
-    info = pb.NamespaceInfo(
-        name=namespace.name,
-        namespace_id=namespace.namespace_id,
-        description=namespace.description,
-    )
-    info.create_time.FromDatetime(namespace.create_time)
-    info.retention_interval.seconds = namespace.retention_seconds
-    return info
 
 
 def _to_host_info(host: HostRow, shard_count: int) -> pb.HostInfo:

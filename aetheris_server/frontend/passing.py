@@ -40,9 +40,8 @@ def passed_on(
 
     async def pass_on(self: PassingServicer, request: Q, context: CallContext) -> R:
         del context
-        check(request, self.limits)
         fields = cast(Any, request)
-        namespace_id = await self.namespaces.id_of(fields.namespace)
+        namespace_id = await self.namespaces.admit(fields.namespace, request, check)
         if is_write and not fields.request_id:
             fields.request_id = new_request_id()
         return await self.history.call(method, namespace_id, request)

@@ -48,7 +48,7 @@ def build_frontend(
         shard_count: Of the cluster.
         tokens: Of the cluster.
     """
-    namespaces = NamespaceDirectory(catalog, clock)
+    namespaces = NamespaceDirectory(catalog, clock, settings.limits)
     limits = settings.limits
 
     async def release(response: PollWorkflowTasksResponse | PollActivityTasksResponse) -> None:

@@ -40,7 +40,7 @@ class WorkerServicer(AnsweringServicer):
         settings: Settings,
         tokens: Tokens,
     ) -> None:
-        super().__init__(namespaces, TaskAnswers(history, settings.limits, tokens))
+        super().__init__(namespaces, TaskAnswers(history, tokens))
         self._matching = matching
         self._gate = gate
         self._limits = settings.limits
@@ -76,7 +76,10 @@ class WorkerServicer(AnsweringServicer):
     ) -> pb.RespondTasksResponse:
         checks.check_respond_tasks(request)
         namespace_id = await self.namespaces.id_of(request.namespace)
-        results = await self.answers.take_all(request.namespace, namespace_id, request.answers)
+        limits = self.namespaces.limits_of(request.namespace)
+        results = await self.answers.take_all(
+            request.namespace, namespace_id, request.answers, limits
+        )
         return pb.RespondTasksResponse(results=results)
 
     async def ShutdownWorker(

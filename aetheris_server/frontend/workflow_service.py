@@ -70,8 +70,9 @@ class WorkflowServicer(PassingServicer):
     async def StartWorkflow(
         self, request: pb.StartWorkflowRequest, context: CallContext
     ) -> pb.StartWorkflowResponse:
-        checks.check_start_workflow(request, self.limits)
-        namespace_id = await self.namespaces.id_of(request.namespace)
+        namespace_id = await self.namespaces.admit(
+            request.namespace, request, checks.check_start_workflow
+        )
         request.request_id = request.request_id or new_request_id()
         response = await self.history.call(table.START_WORKFLOW, namespace_id, request)
         if to_seconds(request.result_wait_timeout) > 0:
@@ -81,9 +82,10 @@ class WorkflowServicer(PassingServicer):
     async def SignalWithStartWorkflow(
         self, request: pb.SignalWithStartWorkflowRequest, context: CallContext
     ) -> pb.SignalWithStartWorkflowResponse:
-        checks.check_signal_with_start_workflow(request, self.limits)
         start = request.start
-        namespace_id = await self.namespaces.id_of(start.namespace)
+        namespace_id = await self.namespaces.admit(
+            start.namespace, request, checks.check_signal_with_start_workflow
+        )
         start.request_id = start.request_id or new_request_id()
         response = await self.history.call(table.SIGNAL_WITH_START_WORKFLOW, namespace_id, request)
         if to_seconds(start.result_wait_timeout) > 0:
@@ -93,8 +95,9 @@ class WorkflowServicer(PassingServicer):
     async def GetWorkflowHistory(
         self, request: pb.GetWorkflowHistoryRequest, context: CallContext
     ) -> pb.GetWorkflowHistoryResponse:
-        checks.check_get_workflow_history(request, self.limits)
-        namespace_id = await self.namespaces.id_of(request.namespace)
+        namespace_id = await self.namespaces.admit(
+            request.namespace, request, checks.check_get_workflow_history
+        )
         if not request.wait_new_event:
             return await self.history.call(table.GET_WORKFLOW_HISTORY, namespace_id, request)
         wait = bounded_wait(table.LONGEST_WAIT + SLACK_SECONDS, float("inf"), context)
@@ -106,8 +109,9 @@ class WorkflowServicer(PassingServicer):
     async def PollWorkflowResult(
         self, request: pb.PollWorkflowResultRequest, context: CallContext
     ) -> pb.PollWorkflowResultResponse:
-        checks.check_poll_workflow_result(request, self.limits)
-        namespace_id = await self.namespaces.id_of(request.namespace)
+        namespace_id = await self.namespaces.admit(
+            request.namespace, request, checks.check_poll_workflow_result
+        )
         asked = (
             to_seconds(request.wait_timeout)
             if request.HasField("wait_timeout")
@@ -160,8 +164,9 @@ class WorkflowServicer(PassingServicer):
     async def ListWorkflows(
         self, request: pb.ListWorkflowsRequest, context: CallContext
     ) -> pb.ListWorkflowsResponse:
-        checks.check_list_workflows(request, self.limits)
-        namespace_id = await self.namespaces.id_of(request.namespace)
+        namespace_id = await self.namespaces.admit(
+            request.namespace, request, checks.check_list_workflows
+        )
         token = checks.check_workflows_page(request, namespace_id, self._tokens)
         after = (_to_datetime(token.start_time), token.last_key) if token else None
         size = page_size(request.page_size, self.limits)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,14 +21,15 @@ from aetheris_server.history.recovery.recovery import Recovery, offer_all_again,
 from aetheris_server.history.recovery.settling import Settler
 from aetheris_server.history.recovery.sweep import Sweep
 from aetheris_server.history.runs.kind import RUN
+from aetheris_server.history.runs.limits import NamespaceLimits
 from aetheris_server.history.runs.notices import CancellationNotices
 from aetheris_server.history.runs.runs import RunFollower, Runs
 from aetheris_server.history.service import serve_history
-from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.loops import end_tasks
 from aetheris_server.rpc.peers import CallPeer, MatchingPeer
 from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.storage.database import Database
+from aetheris_server.storage.namespaces import load_namespace_limits
 from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -61,7 +63,7 @@ class HistoryHost:
     ) -> None:
         """Args:
         settings: Of history.
-        limits: How far a run may grow.
+        limits: How far a run may grow, where its namespace does not say.
         shard_count: Of the cluster.
         host_id: A new one for each start.
         db: Where the log is.
@@ -85,6 +87,7 @@ class HistoryHost:
             clock,
         )
         self._notices = CancellationNotices(matching, directory.locate_queue)
+        self._limits = NamespaceLimits(limits, partial(load_namespace_limits, cluster_db))
         self._follower = RunFollower(db, self._dispatcher, clock)
         self._engine = Engine(
             EngineSettings(
@@ -104,11 +107,7 @@ class HistoryHost:
         self._runs = Runs(
             self._engine,
             self._follower,
-            RunLimits(
-                history_max_events=limits.history_max_events,
-                payload_max_bytes=limits.payload_max_bytes,
-                id_max_bytes=limits.id_max_bytes,
-            ),
+            self._limits,
             self._notices,
             tokens,
         )
@@ -136,6 +135,7 @@ class HistoryHost:
         self._loops += self._begin(
             self._engine.run(),
             self._runs.run(),
+            self._limits.run(),
             self._dispatcher.run(),
             self._notices.run(),
             self._recovery.run(),

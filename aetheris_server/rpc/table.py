@@ -362,6 +362,7 @@ FRONTEND_METHODS: Sequence[FrontendMethod[Any, Any]] = (
     FrontendMethod(workflow.ListWorkflowsRequest, workflow.ListWorkflowsResponse),
     FrontendMethod(worker.RespondTasksRequest, worker.RespondTasksResponse),
     FrontendMethod(operator.CreateNamespaceRequest, operator.CreateNamespaceResponse),
+    FrontendMethod(operator.UpdateNamespaceRequest, operator.UpdateNamespaceResponse),
     FrontendMethod(operator.DescribeNamespaceRequest, operator.DescribeNamespaceResponse),
     FrontendMethod(operator.ListNamespacesRequest, operator.ListNamespacesResponse),
     FrontendMethod(operator.DescribeClusterRequest, operator.DescribeClusterResponse),

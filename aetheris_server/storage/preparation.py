@@ -64,6 +64,7 @@ async def _ensure_default_namespace(db: Database) -> None:
             "made at the first start",
             _DEFAULT_RETENTION_SECONDS,
             request_id=DEFAULT_NAMESPACE,
+            limits={},
         )
     except NamespaceAlreadyExistsError:
         # An operator made it first.

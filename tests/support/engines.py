@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from aetheris.server.v1.history_service_pb2 import AggregateCall, CallOutcome, CallRetry
 from aetheris_server.clock import Clock
+from aetheris_server.config import LimitSettings
 from aetheris_server.history.aggregates.key import AggregateKey
 from aetheris_server.history.engine.engine import Engine, EngineSettings
 from aetheris_server.history.engine.loader import fold
@@ -13,10 +14,10 @@ from aetheris_server.history.obligations.calls import CallCarrier
 from aetheris_server.history.obligations.dispatcher import Dispatcher
 from aetheris_server.history.obligations.tasks import LocateTask, TaskCarrier
 from aetheris_server.history.runs.kind import RUN
+from aetheris_server.history.runs.limits import NamespaceLimits
 from aetheris_server.history.runs.notices import CancellationNotices
 from aetheris_server.history.runs.run import LoadedRun
 from aetheris_server.history.runs.runs import RunFollower, Runs
-from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.rpc.peers import CallPeer
 from aetheris_server.storage.log import RunRecord
 from aetheris_server.storage.snapshots import SnapshotRow
@@ -69,6 +70,10 @@ def build_runs(
         **settings,
     }
     dispatcher = dispatcher or build_dispatcher(matching, clock)
+
+    async def no_limits() -> dict[str, dict[str, int]]:
+        return {}
+
     follower = RunFollower(db, dispatcher, clock)
     engine = Engine(
         EngineSettings(**chosen),
@@ -80,7 +85,8 @@ def build_runs(
         lambda *_: None,
         {RUN.name: follower},
     )
-    return Runs(engine, follower, RunLimits(), CancellationNotices(matching), TOKENS)
+    limits = NamespaceLimits(LimitSettings(), no_limits)
+    return Runs(engine, follower, limits, CancellationNotices(matching), TOKENS)
 
 
 def fold_run(

@@ -168,7 +168,7 @@ class MemoryEngine:
         request = workflow_service_pb2.SignalWorkflowRequest(
             signal_name="wake", request_id=f"{run.state.run_seq}"
         )
-        now, limits = self.engine.time_of(run), self.runs.limits
+        now, limits = self.engine.time_of(run), self.runs.limits_of(run)
         record = decide_signaled(run.state, run.inflight, request, now, limits)
         assert record is not None
         self._commit(run, record)
@@ -192,7 +192,7 @@ class MemoryEngine:
             request,
             started.start_id,
             self.engine.time_of(run),
-            self.runs.limits,
+            self.runs.limits_of(run),
         )
         self._commit(run, decision.record)
 

@@ -3,8 +3,10 @@ the border needs.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from aetheris.api.v1 import workflow_service_pb2
@@ -118,13 +120,36 @@ class FakeCatalog:
         description: str,
         retention_seconds: int,
         request_id: str,
+        limits: Mapping[str, int] = MappingProxyType({}),
     ) -> Namespace:
         found = self.namespaces.get(name)
         if found is None:
-            return self._make(namespace_id, name, description, retention_seconds, request_id)
+            made = self._make(namespace_id, name, description, retention_seconds, request_id)
+            self.namespaces[name] = replace(made, limits=limits)
+            return self.namespaces[name]
         if found.request_id != request_id:
             raise NamespaceAlreadyExistsError(name)
         return found
+
+    async def update_namespace(
+        self,
+        name: str,
+        description: str | None,
+        retention_seconds: int | None,
+        limits: Mapping[str, int],
+        unset_limits: Collection[str],
+    ) -> Namespace | None:
+        found = self.namespaces.get(name)
+        if found is None:
+            return None
+        kept = {key: value for key, value in found.limits.items() if key not in unset_limits}
+        self.namespaces[name] = replace(
+            found,
+            description=found.description if description is None else description,
+            retention_seconds=retention_seconds or found.retention_seconds,
+            limits={**kept, **limits},
+        )
+        return self.namespaces[name]
 
     async def list_namespaces(self, page_size: int, after_name: str) -> list[Namespace]:
         names = sorted(name for name in self.namespaces if name > after_name)
@@ -153,7 +178,13 @@ class FakeCatalog:
         self, namespace_id: str, name: str, description: str, retention: int, request_id: str
     ) -> Namespace:
         made = Namespace(
-            namespace_id, name, description, retention, datetime(2026, 1, 1, tzinfo=UTC), request_id
+            namespace_id,
+            name,
+            description,
+            retention,
+            datetime(2026, 1, 1, tzinfo=UTC),
+            request_id,
+            {},
         )
         self.namespaces[name] = made
         return made

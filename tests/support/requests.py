@@ -102,6 +102,7 @@ def good_request(method: str) -> Any:
         },
         "ShutdownWorker": {**in_default, "task_queue": "q", "worker_instance_id": "i"},
         "CreateNamespace": {"namespace": "another", "request_id": "r"},
+        "UpdateNamespace": {**in_default, "limits": {"max_signals": 5}},
         "DescribeNamespace": in_default,
         "ListNamespaces": {"page_size": 1},
         "DescribeTaskQueue": {**in_default, "task_queue": "q", "task_queue_type": 1},

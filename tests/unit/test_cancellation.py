@@ -12,7 +12,7 @@ from aetheris.server.v1 import matching_service_pb2
 from aetheris.server.v1.history_service_pb2 import AggregateCall
 from aetheris_server.clock import SystemClock
 from aetheris_server.cluster.membership import Membership
-from aetheris_server.config import HistorySettings, Settings
+from aetheris_server.config import HistorySettings, LimitSettings, Settings
 from aetheris_server.errors import ShardNotOwnedError, StorageUnavailableError
 from aetheris_server.history.engine.committer import Commit, Committer
 from aetheris_server.history.engine.due_scan import DueScan
@@ -22,6 +22,7 @@ from aetheris_server.history.obligations.dispatcher import Dispatcher
 from aetheris_server.history.recovery.recovery import Recovery, run_catching_up
 from aetheris_server.history.recovery.settling import Settler
 from aetheris_server.history.recovery.sweep import Sweep
+from aetheris_server.history.runs.limits import NamespaceLimits
 from aetheris_server.history.runs.newest import NewestRuns
 from aetheris_server.history.runs.notices import CancellationNotices
 from aetheris_server.history.shard import Shard
@@ -192,6 +193,7 @@ _AWAY_BACKLOG = cast("Any", _AwayBacklog())
 _LOOPS: dict[str, Callable[[], _Loop]] = {
     "committer": _committer,
     "newest runs": _newest,
+    "limits of namespaces": lambda: NamespaceLimits(LimitSettings(), _AWAY.load, 0.0).run,
     "notices": _notices,
     "deadlines": lambda: _engine().wakeups._watch,
     "loads": _loads,

@@ -3,7 +3,7 @@
 
 from aetheris.api.v1 import operator_service_pb2, task_queue_pb2
 from aetheris.server.v1.token_pb2 import PageToken
-from aetheris_server.config import LimitSettings
+from aetheris_server.config import CAPPED_LIMITS, NAMESPACE_LIMITS, LimitSettings
 from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.frontend.checks.fields import (
     check_duration,
@@ -13,6 +13,7 @@ from aetheris_server.frontend.checks.fields import (
     check_range,
     check_text,
     set_values_of,
+    shown,
 )
 from aetheris_server.rpc.tokens import LISTING_NAMESPACES, Tokens
 
@@ -25,6 +26,37 @@ def check_create_namespace(
     request: operator_service_pb2.CreateNamespaceRequest, limits: LimitSettings
 ) -> None:
     check_namespace_name("namespace", request.namespace)
+    _check_settings(request, limits)
+    check_text("request_id", request.request_id, limits)
+
+
+def check_update_namespace(
+    request: operator_service_pb2.UpdateNamespaceRequest, limits: LimitSettings
+) -> None:
+    check_namespace_name("namespace", request.namespace)
+    _check_settings(request, limits)
+    for index, name in enumerate(request.unset_limits):
+        if name not in NAMESPACE_LIMITS:
+            raise InvalidArgumentError(
+                f"unset_limits[{index}]",
+                f"expected one of {', '.join(NAMESPACE_LIMITS)}, found {shown(name)}",
+            )
+        if request.limits.HasField(name):  # pyright: ignore[reportArgumentType]
+            raise InvalidArgumentError(
+                f"unset_limits[{index}]", f"expected none that limits sets, found {name}"
+            )
+
+
+def limits_to_set(limits: operator_service_pb2.NamespaceLimits) -> dict[str, int]:
+    """Those that are set, by name."""
+    return {field.name: value for field, value in limits.ListFields()}
+
+
+def _check_settings(
+    request: operator_service_pb2.CreateNamespaceRequest
+    | operator_service_pb2.UpdateNamespaceRequest,
+    limits: LimitSettings,
+) -> None:
     check_text("description", request.description, limits)
     check_duration("retention_interval", request.retention_interval)
     if (
@@ -36,8 +68,12 @@ def check_create_namespace(
             f"expected at least {MIN_RETENTION_SECONDS} s, "
             f"found {request.retention_interval.seconds} s",
         )
+    for name, value in limits_to_set(request.limits).items():
+        least, most = NAMESPACE_LIMITS[name]
+        if name in CAPPED_LIMITS:
+            most = min(most, getattr(limits, name))
+        check_range(f"limits.{name}", value, least, most)
     check_text("identity", request.identity, limits)
-    check_text("request_id", request.request_id, limits)
 
 
 def check_list_namespaces(

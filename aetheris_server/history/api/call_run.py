@@ -112,7 +112,7 @@ async def _signal(runs: Runs, call: AggregateCall, asked: SignalRunCall) -> RunC
                 run.inflight,
                 request,
                 runs.time_of(run),
-                runs.limits,
+                runs.limits_of(run),
                 sender=_caller_of(call),
             ),
         )

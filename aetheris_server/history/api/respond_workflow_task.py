@@ -70,7 +70,7 @@ async def respond_workflow_task_completed(
         request,
         token.start_id,
         runs.time_of(run),
-        runs.limits,
+        runs.limits_of(run),
         namespaces,
     )
     cancelled = runs.notices.of(run, decision.cancelled_event_ids)

@@ -97,7 +97,12 @@ async def _signal(
     state = run.state
     try:
         record = decide_signaled(
-            state, run.inflight, signal, runs.time_of(run), runs.limits, ends_delay=True
+            state,
+            run.inflight,
+            signal,
+            runs.time_of(run),
+            runs.limits_of(run),
+            ends_delay=True,
         )
     except RequestError:
         # What the refusal goes by may not be on disk yet.

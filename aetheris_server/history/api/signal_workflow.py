@@ -24,7 +24,13 @@ async def signal_workflow(
         lambda state: request.request_id in state.request_ids,
     )
     try:
-        record = decide_signaled(run.state, run.inflight, request, runs.time_of(run), runs.limits)
+        record = decide_signaled(
+            run.state,
+            run.inflight,
+            request,
+            runs.time_of(run),
+            runs.limits_of(run),
+        )
     except RequestError:
         # What the refusal goes by may not be on disk yet.
         await run.wait_committed()

@@ -11,6 +11,7 @@ from aetheris_server.history.engine.committer import MAX_QUEUED
 from aetheris_server.history.engine.engine import Engine
 from aetheris_server.history.obligations.dispatcher import Dispatcher
 from aetheris_server.history.runs.index import check_storable, to_newest
+from aetheris_server.history.runs.limits import NamespaceLimits
 from aetheris_server.history.runs.newest import NewestRuns
 from aetheris_server.history.runs.notices import CancellationNotices
 from aetheris_server.history.runs.queries import QueryOffers
@@ -61,7 +62,7 @@ class Runs:
 
     Attributes:
         engine: Whose runs.
-        limits: How far a run may grow.
+        limits: How far runs may grow whose namespace has no limits of its own.
         notices: Where workers are told to cancel.
         queries: Where queries are asked by themselves.
         updates: Where updates are brought to runs that have no workflow task.
@@ -72,19 +73,20 @@ class Runs:
         self,
         engine: Engine,
         follower: RunFollower,
-        limits: RunLimits,
+        limits: NamespaceLimits,
         notices: CancellationNotices,
         tokens: Tokens,
     ) -> None:
         """Args:
         engine: That the follower follows.
         follower: Of its runs.
-        limits: How far a run may grow.
+        limits: How far the runs of each namespace may grow.
         notices: Where workers are told to cancel.
         tokens: Of the cluster.
         """
         self.engine = engine
-        self.limits = limits
+        self.limits = limits.server
+        self._limits = limits
         self.notices = notices
         self.queries = follower.queries
         self.updates = follower.updates
@@ -102,6 +104,10 @@ class Runs:
     async def run(self) -> None:
         """Look up workflow ids until cancelled."""
         await self._newest.run()
+
+    def limits_of(self, run: LoadedRun) -> RunLimits:
+        """How far the run may grow."""
+        return self._limits.of(run.key.namespace_id)
 
     async def load_newest(self, namespace_id: str, workflow_id: str) -> NewestRun | None:
         """The newest run of a workflow id, open or closed; None if there never was one.

@@ -35,7 +35,7 @@ def mark_workflow_task_started(runs: Runs, run: LoadedRun, taker: TaskTaker) -> 
         new_run_id(),
         now,
         runs.clock.monotonic(),
-        runs.limits,
+        runs.limits_of(run),
         tuple(run.queries),
         updates,
         speculative_task(run.state, now) if run.state.workflow_task is None else None,

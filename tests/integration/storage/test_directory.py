@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 
 async def create(db: Database, name: str, request_id: str = "request") -> Namespace:
-    return await create_namespace(db, new_run_id(), name, "what for", 86_400, request_id)
+    return await create_namespace(db, new_run_id(), name, "what for", 86_400, request_id, {})
 
 
 async def test_create_namespace_can_be_loaded(db: Database) -> None:

@@ -133,6 +133,23 @@ def test_stack_prints_the_lines_where_the_code_waits(server: CannedServer, run: 
     assert json.loads(run("-o", "json", "workflow", "stack", "w").stdout) == trace
 
 
+def test_namespace_update_sends_limits_and_shows_all(server: CannedServer, run: Run):
+    info = {"name": "n", "limits": {"max_signals": 5}, "effective_limits": {"max_signals": 5}}
+    server.on("UpdateNamespace", make(operator.UpdateNamespaceResponse, namespace_info=info))
+    done = run(
+        *["namespace", "update", "n", "--limit", "max_signals=5", "--limit", "max_updates=default"],
+    )
+    assert done.exit_code == 0, done.output
+    assert "max_signals  5      the namespace" in done.stdout
+    request = last_request(server)
+    assert request.limits == operator.NamespaceLimits(max_signals=5)
+    assert request.unset_limits == ["max_updates"]
+    assert not request.HasField("description")
+    for bad in ("max_signals", "max_signals=-1", "nothing=1"):
+        done = run("namespace", "update", "n", "--limit", bad)
+        assert (done.exit_code, "--limit" in done.stderr) == (2, True)
+
+
 # -- workflow: watch
 
 

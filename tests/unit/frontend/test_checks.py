@@ -431,7 +431,22 @@ BAD: dict[str, list[tuple[Change, str]]] = {
         (setting("received_workflow_poll_number", -1), "received_workflow_poll_number"),
         (setting("received_activity_poll_number", -1), "received_activity_poll_number"),
     ],
+    "UpdateNamespace": [
+        (setting("namespace", ""), "namespace"),
+        (setting("description", LONG), "description"),
+        (setting("retention_interval.seconds", 3599), "retention_interval"),
+        (setting("limits.max_signals", 0), "limits.max_signals"),
+        (setting("limits.max_signals", 1_000_001), "limits.max_signals"),
+        (setting("limits.max_pending_activities", -1), "limits.max_pending_activities"),
+        # More than this server takes itself.
+        (setting("limits.payload_max_bytes", 2001), "limits.payload_max_bytes"),
+        (setting("limits.id_max_bytes", 1001), "limits.id_max_bytes"),
+        (extending("unset_limits", "nothing"), "unset_limits[0]"),
+        (extending("unset_limits", "max_updates", "max_signals"), "unset_limits[1]"),
+        (setting("identity", LONG), "identity"),
+    ],
     "CreateNamespace": [
+        (setting("limits.max_signals", 0), "limits.max_signals"),
         (setting("namespace", ""), "namespace"),
         (setting("namespace", "a b"), "namespace"),
         (setting("namespace", "x" * 256), "namespace"),
@@ -483,6 +498,7 @@ CHECKS: dict[str, Callable[[Any, LimitSettings], object]] = {
     "ShutdownWorker": worker.check_shutdown_worker,
     "CreateNamespace": operator.check_create_namespace,
     "ListNamespaces": check_list_namespaces,
+    "UpdateNamespace": operator.check_update_namespace,
     "DescribeTaskQueue": operator.check_describe_task_queue,
 }
 CASES = [

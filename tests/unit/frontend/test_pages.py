@@ -15,7 +15,7 @@ async def test_page_of_no_size_is_no_larger_than_one_may_ask_for() -> None:
     servicer = OperatorServicer(
         FakeMatching(),
         catalog,
-        NamespaceDirectory(catalog, SystemClock()),
+        NamespaceDirectory(catalog, SystemClock(), LimitSettings()),
         {},
         LimitSettings(page_max_size=1),
         TOKENS,

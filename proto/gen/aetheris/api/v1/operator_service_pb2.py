@@ -27,41 +27,47 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&aetheris/api/v1/operator_service.proto\x12\x0f\x61\x65theris.api.v1\x1a aetheris/api/v1/task_queue.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x01\n\rNamespaceInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cnamespace_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x35\n\x12retention_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9d\x01\n\x16\x43reateNamespaceRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x35\n\x12retention_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08identity\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"Q\n\x17\x43reateNamespaceResponse\x12\x36\n\x0enamespace_info\x18\x01 \x01(\x0b\x32\x1e.aetheris.api.v1.NamespaceInfo\"-\n\x18\x44\x65scribeNamespaceRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"S\n\x19\x44\x65scribeNamespaceResponse\x12\x36\n\x0enamespace_info\x18\x01 \x01(\x0b\x32\x1e.aetheris.api.v1.NamespaceInfo\">\n\x15ListNamespacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\x0c\"e\n\x16ListNamespacesResponse\x12\x32\n\nnamespaces\x18\x01 \x03(\x0b\x32\x1e.aetheris.api.v1.NamespaceInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\x0c\"z\n\x18\x44\x65scribeTaskQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x12\n\ntask_queue\x18\x02 \x01(\t\x12\x37\n\x0ftask_queue_type\x18\x03 \x01(\x0e\x32\x1e.aetheris.api.v1.TaskQueueType\"y\n\x19\x44\x65scribeTaskQueueResponse\x12,\n\x07pollers\x18\x01 \x03(\x0b\x32\x1b.aetheris.api.v1.PollerInfo\x12.\n\x08\x62\x61\x63klogs\x18\x02 \x03(\x0b\x32\x1c.aetheris.api.v1.BacklogInfo\"\x18\n\x16\x44\x65scribeClusterRequest\"\x97\x01\n\x0f\x43omponentHealth\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32 .aetheris.api.v1.ComponentStatus\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x33\n\x10latency_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"u\n\x08HostInfo\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x32\n\x0eheartbeat_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bshard_count\x18\x04 \x01(\x03\"\xc1\x01\n\x17\x44\x65scribeClusterResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x13\n\x0bshard_count\x18\x02 \x01(\x03\x12\x19\n\x11owned_shard_count\x18\x03 \x01(\x03\x12\x34\n\ncomponents\x18\x04 \x03(\x0b\x32 .aetheris.api.v1.ComponentHealth\x12(\n\x05hosts\x18\x05 \x03(\x0b\x32\x19.aetheris.api.v1.HostInfo*s\n\x0f\x43omponentStatus\x12 \n\x1c\x43OMPONENT_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43OMPONENT_STATUS_SERVING\x10\x01\x12 \n\x1c\x43OMPONENT_STATUS_NOT_SERVING\x10\x02\x32\x98\x04\n\x0fOperatorService\x12\x64\n\x0f\x43reateNamespace\x12\'.aetheris.api.v1.CreateNamespaceRequest\x1a(.aetheris.api.v1.CreateNamespaceResponse\x12j\n\x11\x44\x65scribeNamespace\x12).aetheris.api.v1.DescribeNamespaceRequest\x1a*.aetheris.api.v1.DescribeNamespaceResponse\x12\x61\n\x0eListNamespaces\x12&.aetheris.api.v1.ListNamespacesRequest\x1a\'.aetheris.api.v1.ListNamespacesResponse\x12j\n\x11\x44\x65scribeTaskQueue\x12).aetheris.api.v1.DescribeTaskQueueRequest\x1a*.aetheris.api.v1.DescribeTaskQueueResponse\x12\x64\n\x0f\x44\x65scribeCluster\x12\'.aetheris.api.v1.DescribeClusterRequest\x1a(.aetheris.api.v1.DescribeClusterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&aetheris/api/v1/operator_service.proto\x12\x0f\x61\x65theris.api.v1\x1a aetheris/api/v1/task_queue.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x06\n\x0fNamespaceLimits\x12\x1e\n\x11payload_max_bytes\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x0cid_max_bytes\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x1f\n\x12history_max_events\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12$\n\x17suggest_continue_events\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12#\n\x16suggest_continue_bytes\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x18\n\x0bmax_signals\x18\x06 \x01(\x03H\x05\x88\x01\x01\x12#\n\x16max_pending_activities\x18\x07 \x01(\x03H\x06\x88\x01\x01\x12\x1f\n\x12max_pending_timers\x18\x08 \x01(\x03H\x07\x88\x01\x01\x12!\n\x14max_pending_children\x18\t \x01(\x03H\x08\x88\x01\x01\x12)\n\x1cmax_pending_external_signals\x18\n \x01(\x03H\t\x88\x01\x01\x12)\n\x1cmax_pending_external_cancels\x18\x0b \x01(\x03H\n\x88\x01\x01\x12\x1d\n\x10max_open_updates\x18\x0c \x01(\x03H\x0b\x88\x01\x01\x12\x18\n\x0bmax_updates\x18\r \x01(\x03H\x0c\x88\x01\x01\x42\x14\n\x12_payload_max_bytesB\x0f\n\r_id_max_bytesB\x15\n\x13_history_max_eventsB\x1a\n\x18_suggest_continue_eventsB\x19\n\x17_suggest_continue_bytesB\x0e\n\x0c_max_signalsB\x19\n\x17_max_pending_activitiesB\x15\n\x13_max_pending_timersB\x17\n\x15_max_pending_childrenB\x1f\n\x1d_max_pending_external_signalsB\x1f\n\x1d_max_pending_external_cancelsB\x13\n\x11_max_open_updatesB\x0e\n\x0c_max_updates\"\x9e\x02\n\rNamespaceInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cnamespace_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x35\n\x12retention_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06limits\x18\x06 \x01(\x0b\x32 .aetheris.api.v1.NamespaceLimits\x12:\n\x10\x65\x66\x66\x65\x63tive_limits\x18\x07 \x01(\x0b\x32 .aetheris.api.v1.NamespaceLimits\"\xcf\x01\n\x16\x43reateNamespaceRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x35\n\x12retention_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08identity\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x30\n\x06limits\x18\x06 \x01(\x0b\x32 .aetheris.api.v1.NamespaceLimits\"Q\n\x17\x43reateNamespaceResponse\x12\x36\n\x0enamespace_info\x18\x01 \x01(\x0b\x32\x1e.aetheris.api.v1.NamespaceInfo\"\xe6\x01\n\x16UpdateNamespaceRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x35\n\x12retention_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x06limits\x18\x04 \x01(\x0b\x32 .aetheris.api.v1.NamespaceLimits\x12\x14\n\x0cunset_limits\x18\x05 \x03(\t\x12\x10\n\x08identity\x18\x06 \x01(\tB\x0e\n\x0c_description\"Q\n\x17UpdateNamespaceResponse\x12\x36\n\x0enamespace_info\x18\x01 \x01(\x0b\x32\x1e.aetheris.api.v1.NamespaceInfo\"-\n\x18\x44\x65scribeNamespaceRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"S\n\x19\x44\x65scribeNamespaceResponse\x12\x36\n\x0enamespace_info\x18\x01 \x01(\x0b\x32\x1e.aetheris.api.v1.NamespaceInfo\">\n\x15ListNamespacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\x0c\"e\n\x16ListNamespacesResponse\x12\x32\n\nnamespaces\x18\x01 \x03(\x0b\x32\x1e.aetheris.api.v1.NamespaceInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\x0c\"z\n\x18\x44\x65scribeTaskQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x12\n\ntask_queue\x18\x02 \x01(\t\x12\x37\n\x0ftask_queue_type\x18\x03 \x01(\x0e\x32\x1e.aetheris.api.v1.TaskQueueType\"y\n\x19\x44\x65scribeTaskQueueResponse\x12,\n\x07pollers\x18\x01 \x03(\x0b\x32\x1b.aetheris.api.v1.PollerInfo\x12.\n\x08\x62\x61\x63klogs\x18\x02 \x03(\x0b\x32\x1c.aetheris.api.v1.BacklogInfo\"\x18\n\x16\x44\x65scribeClusterRequest\"\x97\x01\n\x0f\x43omponentHealth\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32 .aetheris.api.v1.ComponentStatus\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x33\n\x10latency_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"u\n\x08HostInfo\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x32\n\x0eheartbeat_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bshard_count\x18\x04 \x01(\x03\"\xc1\x01\n\x17\x44\x65scribeClusterResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x13\n\x0bshard_count\x18\x02 \x01(\x03\x12\x19\n\x11owned_shard_count\x18\x03 \x01(\x03\x12\x34\n\ncomponents\x18\x04 \x03(\x0b\x32 .aetheris.api.v1.ComponentHealth\x12(\n\x05hosts\x18\x05 \x03(\x0b\x32\x19.aetheris.api.v1.HostInfo*s\n\x0f\x43omponentStatus\x12 \n\x1c\x43OMPONENT_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43OMPONENT_STATUS_SERVING\x10\x01\x12 \n\x1c\x43OMPONENT_STATUS_NOT_SERVING\x10\x02\x32\xfe\x04\n\x0fOperatorService\x12\x64\n\x0f\x43reateNamespace\x12\'.aetheris.api.v1.CreateNamespaceRequest\x1a(.aetheris.api.v1.CreateNamespaceResponse\x12\x64\n\x0fUpdateNamespace\x12\'.aetheris.api.v1.UpdateNamespaceRequest\x1a(.aetheris.api.v1.UpdateNamespaceResponse\x12j\n\x11\x44\x65scribeNamespace\x12).aetheris.api.v1.DescribeNamespaceRequest\x1a*.aetheris.api.v1.DescribeNamespaceResponse\x12\x61\n\x0eListNamespaces\x12&.aetheris.api.v1.ListNamespacesRequest\x1a\'.aetheris.api.v1.ListNamespacesResponse\x12j\n\x11\x44\x65scribeTaskQueue\x12).aetheris.api.v1.DescribeTaskQueueRequest\x1a*.aetheris.api.v1.DescribeTaskQueueResponse\x12\x64\n\x0f\x44\x65scribeCluster\x12\'.aetheris.api.v1.DescribeClusterRequest\x1a(.aetheris.api.v1.DescribeClusterResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aetheris.api.v1.operator_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMPONENTSTATUS']._serialized_start=1621
-  _globals['_COMPONENTSTATUS']._serialized_end=1736
-  _globals['_NAMESPACEINFO']._serialized_start=159
-  _globals['_NAMESPACEINFO']._serialized_end=335
-  _globals['_CREATENAMESPACEREQUEST']._serialized_start=338
-  _globals['_CREATENAMESPACEREQUEST']._serialized_end=495
-  _globals['_CREATENAMESPACERESPONSE']._serialized_start=497
-  _globals['_CREATENAMESPACERESPONSE']._serialized_end=578
-  _globals['_DESCRIBENAMESPACEREQUEST']._serialized_start=580
-  _globals['_DESCRIBENAMESPACEREQUEST']._serialized_end=625
-  _globals['_DESCRIBENAMESPACERESPONSE']._serialized_start=627
-  _globals['_DESCRIBENAMESPACERESPONSE']._serialized_end=710
-  _globals['_LISTNAMESPACESREQUEST']._serialized_start=712
-  _globals['_LISTNAMESPACESREQUEST']._serialized_end=774
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=776
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=877
-  _globals['_DESCRIBETASKQUEUEREQUEST']._serialized_start=879
-  _globals['_DESCRIBETASKQUEUEREQUEST']._serialized_end=1001
-  _globals['_DESCRIBETASKQUEUERESPONSE']._serialized_start=1003
-  _globals['_DESCRIBETASKQUEUERESPONSE']._serialized_end=1124
-  _globals['_DESCRIBECLUSTERREQUEST']._serialized_start=1126
-  _globals['_DESCRIBECLUSTERREQUEST']._serialized_end=1150
-  _globals['_COMPONENTHEALTH']._serialized_start=1153
-  _globals['_COMPONENTHEALTH']._serialized_end=1304
-  _globals['_HOSTINFO']._serialized_start=1306
-  _globals['_HOSTINFO']._serialized_end=1423
-  _globals['_DESCRIBECLUSTERRESPONSE']._serialized_start=1426
-  _globals['_DESCRIBECLUSTERRESPONSE']._serialized_end=1619
-  _globals['_OPERATORSERVICE']._serialized_start=1739
-  _globals['_OPERATORSERVICE']._serialized_end=2275
+  _globals['_COMPONENTSTATUS']._serialized_start=2869
+  _globals['_COMPONENTSTATUS']._serialized_end=2984
+  _globals['_NAMESPACELIMITS']._serialized_start=159
+  _globals['_NAMESPACELIMITS']._serialized_end=928
+  _globals['_NAMESPACEINFO']._serialized_start=931
+  _globals['_NAMESPACEINFO']._serialized_end=1217
+  _globals['_CREATENAMESPACEREQUEST']._serialized_start=1220
+  _globals['_CREATENAMESPACEREQUEST']._serialized_end=1427
+  _globals['_CREATENAMESPACERESPONSE']._serialized_start=1429
+  _globals['_CREATENAMESPACERESPONSE']._serialized_end=1510
+  _globals['_UPDATENAMESPACEREQUEST']._serialized_start=1513
+  _globals['_UPDATENAMESPACEREQUEST']._serialized_end=1743
+  _globals['_UPDATENAMESPACERESPONSE']._serialized_start=1745
+  _globals['_UPDATENAMESPACERESPONSE']._serialized_end=1826
+  _globals['_DESCRIBENAMESPACEREQUEST']._serialized_start=1828
+  _globals['_DESCRIBENAMESPACEREQUEST']._serialized_end=1873
+  _globals['_DESCRIBENAMESPACERESPONSE']._serialized_start=1875
+  _globals['_DESCRIBENAMESPACERESPONSE']._serialized_end=1958
+  _globals['_LISTNAMESPACESREQUEST']._serialized_start=1960
+  _globals['_LISTNAMESPACESREQUEST']._serialized_end=2022
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=2024
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=2125
+  _globals['_DESCRIBETASKQUEUEREQUEST']._serialized_start=2127
+  _globals['_DESCRIBETASKQUEUEREQUEST']._serialized_end=2249
+  _globals['_DESCRIBETASKQUEUERESPONSE']._serialized_start=2251
+  _globals['_DESCRIBETASKQUEUERESPONSE']._serialized_end=2372
+  _globals['_DESCRIBECLUSTERREQUEST']._serialized_start=2374
+  _globals['_DESCRIBECLUSTERREQUEST']._serialized_end=2398
+  _globals['_COMPONENTHEALTH']._serialized_start=2401
+  _globals['_COMPONENTHEALTH']._serialized_end=2552
+  _globals['_HOSTINFO']._serialized_start=2554
+  _globals['_HOSTINFO']._serialized_end=2671
+  _globals['_DESCRIBECLUSTERRESPONSE']._serialized_start=2674
+  _globals['_DESCRIBECLUSTERRESPONSE']._serialized_end=2867
+  _globals['_OPERATORSERVICE']._serialized_start=2987
+  _globals['_OPERATORSERVICE']._serialized_end=3625
 # @@protoc_insertion_point(module_scope)

@@ -47,6 +47,129 @@ COMPONENT_STATUS_NOT_SERVING: ComponentStatus.ValueType  # 2
 Global___ComponentStatus: _TypeAlias = ComponentStatus  # noqa: Y015
 
 @_typing.final
+class NamespaceLimits(_message.Message):
+    """What runs of a namespace, and what is said of them, are held to. A run over a limit is never ended for it: its
+    workflow tasks fail with a cause that says so, or the caller is refused.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYLOAD_MAX_BYTES_FIELD_NUMBER: _builtins.int
+    ID_MAX_BYTES_FIELD_NUMBER: _builtins.int
+    HISTORY_MAX_EVENTS_FIELD_NUMBER: _builtins.int
+    SUGGEST_CONTINUE_EVENTS_FIELD_NUMBER: _builtins.int
+    SUGGEST_CONTINUE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_SIGNALS_FIELD_NUMBER: _builtins.int
+    MAX_PENDING_ACTIVITIES_FIELD_NUMBER: _builtins.int
+    MAX_PENDING_TIMERS_FIELD_NUMBER: _builtins.int
+    MAX_PENDING_CHILDREN_FIELD_NUMBER: _builtins.int
+    MAX_PENDING_EXTERNAL_SIGNALS_FIELD_NUMBER: _builtins.int
+    MAX_PENDING_EXTERNAL_CANCELS_FIELD_NUMBER: _builtins.int
+    MAX_OPEN_UPDATES_FIELD_NUMBER: _builtins.int
+    MAX_UPDATES_FIELD_NUMBER: _builtins.int
+    payload_max_bytes: _builtins.int
+    """Size of one payload field: an input, a result, a memo; at most the server's own limit."""
+    id_max_bytes: _builtins.int
+    """Length of ids and names; at most the server's own limit."""
+    history_max_events: _builtins.int
+    """Events of one run: from here on only decisions that end it are taken."""
+    suggest_continue_events: _builtins.int
+    """Events from which on workflow tasks suggest continue-as-new."""
+    suggest_continue_bytes: _builtins.int
+    """The same, by size."""
+    max_signals: _builtins.int
+    """Signals that one run may ever have."""
+    max_pending_activities: _builtins.int
+    """Activities that a run may have open."""
+    max_pending_timers: _builtins.int
+    """Timers that a run may have open."""
+    max_pending_children: _builtins.int
+    """Children that a run may have open."""
+    max_pending_external_signals: _builtins.int
+    """Signals to other runs that may be on their way."""
+    max_pending_external_cancels: _builtins.int
+    """Requests to cancel other runs that may be on their way."""
+    max_open_updates: _builtins.int
+    """Updates of a run that may wait, or be accepted without an outcome."""
+    max_updates: _builtins.int
+    """Updates that one run may ever accept."""
+    def __init__(
+        self,
+        *,
+        payload_max_bytes: _builtins.int | None = ...,
+        id_max_bytes: _builtins.int | None = ...,
+        history_max_events: _builtins.int | None = ...,
+        suggest_continue_events: _builtins.int | None = ...,
+        suggest_continue_bytes: _builtins.int | None = ...,
+        max_signals: _builtins.int | None = ...,
+        max_pending_activities: _builtins.int | None = ...,
+        max_pending_timers: _builtins.int | None = ...,
+        max_pending_children: _builtins.int | None = ...,
+        max_pending_external_signals: _builtins.int | None = ...,
+        max_pending_external_cancels: _builtins.int | None = ...,
+        max_open_updates: _builtins.int | None = ...,
+        max_updates: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_history_max_events", b"_history_max_events", "_id_max_bytes", b"_id_max_bytes", "_max_open_updates", b"_max_open_updates", "_max_pending_activities", b"_max_pending_activities", "_max_pending_children", b"_max_pending_children", "_max_pending_external_cancels", b"_max_pending_external_cancels", "_max_pending_external_signals", b"_max_pending_external_signals", "_max_pending_timers", b"_max_pending_timers", "_max_signals", b"_max_signals", "_max_updates", b"_max_updates", "_payload_max_bytes", b"_payload_max_bytes", "_suggest_continue_bytes", b"_suggest_continue_bytes", "_suggest_continue_events", b"_suggest_continue_events", "history_max_events", b"history_max_events", "id_max_bytes", b"id_max_bytes", "max_open_updates", b"max_open_updates", "max_pending_activities", b"max_pending_activities", "max_pending_children", b"max_pending_children", "max_pending_external_cancels", b"max_pending_external_cancels", "max_pending_external_signals", b"max_pending_external_signals", "max_pending_timers", b"max_pending_timers", "max_signals", b"max_signals", "max_updates", b"max_updates", "payload_max_bytes", b"payload_max_bytes", "suggest_continue_bytes", b"suggest_continue_bytes", "suggest_continue_events", b"suggest_continue_events"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_history_max_events", b"_history_max_events", "_id_max_bytes", b"_id_max_bytes", "_max_open_updates", b"_max_open_updates", "_max_pending_activities", b"_max_pending_activities", "_max_pending_children", b"_max_pending_children", "_max_pending_external_cancels", b"_max_pending_external_cancels", "_max_pending_external_signals", b"_max_pending_external_signals", "_max_pending_timers", b"_max_pending_timers", "_max_signals", b"_max_signals", "_max_updates", b"_max_updates", "_payload_max_bytes", b"_payload_max_bytes", "_suggest_continue_bytes", b"_suggest_continue_bytes", "_suggest_continue_events", b"_suggest_continue_events", "history_max_events", b"history_max_events", "id_max_bytes", b"id_max_bytes", "max_open_updates", b"max_open_updates", "max_pending_activities", b"max_pending_activities", "max_pending_children", b"max_pending_children", "max_pending_external_cancels", b"max_pending_external_cancels", "max_pending_external_signals", b"max_pending_external_signals", "max_pending_timers", b"max_pending_timers", "max_signals", b"max_signals", "max_updates", b"max_updates", "payload_max_bytes", b"payload_max_bytes", "suggest_continue_bytes", b"suggest_continue_bytes", "suggest_continue_events", b"suggest_continue_events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__history_max_events: _TypeAlias = _typing.Literal["history_max_events"]  # noqa: Y015
+    _WhichOneofArgType__history_max_events: _TypeAlias = _typing.Literal["_history_max_events", b"_history_max_events"]  # noqa: Y015
+    _WhichOneofReturnType__id_max_bytes: _TypeAlias = _typing.Literal["id_max_bytes"]  # noqa: Y015
+    _WhichOneofArgType__id_max_bytes: _TypeAlias = _typing.Literal["_id_max_bytes", b"_id_max_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__max_open_updates: _TypeAlias = _typing.Literal["max_open_updates"]  # noqa: Y015
+    _WhichOneofArgType__max_open_updates: _TypeAlias = _typing.Literal["_max_open_updates", b"_max_open_updates"]  # noqa: Y015
+    _WhichOneofReturnType__max_pending_activities: _TypeAlias = _typing.Literal["max_pending_activities"]  # noqa: Y015
+    _WhichOneofArgType__max_pending_activities: _TypeAlias = _typing.Literal["_max_pending_activities", b"_max_pending_activities"]  # noqa: Y015
+    _WhichOneofReturnType__max_pending_children: _TypeAlias = _typing.Literal["max_pending_children"]  # noqa: Y015
+    _WhichOneofArgType__max_pending_children: _TypeAlias = _typing.Literal["_max_pending_children", b"_max_pending_children"]  # noqa: Y015
+    _WhichOneofReturnType__max_pending_external_cancels: _TypeAlias = _typing.Literal["max_pending_external_cancels"]  # noqa: Y015
+    _WhichOneofArgType__max_pending_external_cancels: _TypeAlias = _typing.Literal["_max_pending_external_cancels", b"_max_pending_external_cancels"]  # noqa: Y015
+    _WhichOneofReturnType__max_pending_external_signals: _TypeAlias = _typing.Literal["max_pending_external_signals"]  # noqa: Y015
+    _WhichOneofArgType__max_pending_external_signals: _TypeAlias = _typing.Literal["_max_pending_external_signals", b"_max_pending_external_signals"]  # noqa: Y015
+    _WhichOneofReturnType__max_pending_timers: _TypeAlias = _typing.Literal["max_pending_timers"]  # noqa: Y015
+    _WhichOneofArgType__max_pending_timers: _TypeAlias = _typing.Literal["_max_pending_timers", b"_max_pending_timers"]  # noqa: Y015
+    _WhichOneofReturnType__max_signals: _TypeAlias = _typing.Literal["max_signals"]  # noqa: Y015
+    _WhichOneofArgType__max_signals: _TypeAlias = _typing.Literal["_max_signals", b"_max_signals"]  # noqa: Y015
+    _WhichOneofReturnType__max_updates: _TypeAlias = _typing.Literal["max_updates"]  # noqa: Y015
+    _WhichOneofArgType__max_updates: _TypeAlias = _typing.Literal["_max_updates", b"_max_updates"]  # noqa: Y015
+    _WhichOneofReturnType__payload_max_bytes: _TypeAlias = _typing.Literal["payload_max_bytes"]  # noqa: Y015
+    _WhichOneofArgType__payload_max_bytes: _TypeAlias = _typing.Literal["_payload_max_bytes", b"_payload_max_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__suggest_continue_bytes: _TypeAlias = _typing.Literal["suggest_continue_bytes"]  # noqa: Y015
+    _WhichOneofArgType__suggest_continue_bytes: _TypeAlias = _typing.Literal["_suggest_continue_bytes", b"_suggest_continue_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__suggest_continue_events: _TypeAlias = _typing.Literal["suggest_continue_events"]  # noqa: Y015
+    _WhichOneofArgType__suggest_continue_events: _TypeAlias = _typing.Literal["_suggest_continue_events", b"_suggest_continue_events"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__history_max_events) -> _WhichOneofReturnType__history_max_events | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__id_max_bytes) -> _WhichOneofReturnType__id_max_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_open_updates) -> _WhichOneofReturnType__max_open_updates | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_pending_activities) -> _WhichOneofReturnType__max_pending_activities | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_pending_children) -> _WhichOneofReturnType__max_pending_children | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_pending_external_cancels) -> _WhichOneofReturnType__max_pending_external_cancels | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_pending_external_signals) -> _WhichOneofReturnType__max_pending_external_signals | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_pending_timers) -> _WhichOneofReturnType__max_pending_timers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_signals) -> _WhichOneofReturnType__max_signals | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_updates) -> _WhichOneofReturnType__max_updates | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__payload_max_bytes) -> _WhichOneofReturnType__payload_max_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__suggest_continue_bytes) -> _WhichOneofReturnType__suggest_continue_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__suggest_continue_events) -> _WhichOneofReturnType__suggest_continue_events | None: ...
+
+Global___NamespaceLimits: _TypeAlias = NamespaceLimits  # noqa: Y015
+
+@_typing.final
 class NamespaceInfo(_message.Message):
     """A namespace."""
 
@@ -57,6 +180,8 @@ class NamespaceInfo(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     RETENTION_INTERVAL_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_LIMITS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, 1 to 255 bytes of letters, digits, ".", "_" and "-"."""
     namespace_id: _builtins.str
@@ -71,6 +196,14 @@ class NamespaceInfo(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def limits(self) -> Global___NamespaceLimits:
+        """The limits that it has of its own."""
+
+    @_builtins.property
+    def effective_limits(self) -> Global___NamespaceLimits:
+        """All limits as they count: its own, else the server's."""
+
     def __init__(
         self,
         *,
@@ -79,10 +212,12 @@ class NamespaceInfo(_message.Message):
         description: _builtins.str = ...,
         retention_interval: _duration_pb2.Duration | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        limits: Global___NamespaceLimits | None = ...,
+        effective_limits: Global___NamespaceLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "retention_interval", b"retention_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effective_limits", b"effective_limits", "limits", b"limits", "retention_interval", b"retention_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "name", b"name", "namespace_id", b"namespace_id", "retention_interval", b"retention_interval"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "effective_limits", b"effective_limits", "limits", b"limits", "name", b"name", "namespace_id", b"namespace_id", "retention_interval", b"retention_interval"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -99,6 +234,7 @@ class CreateNamespaceRequest(_message.Message):
     RETENTION_INTERVAL_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Its name, 1 to 255 bytes of letters, digits, ".", "_" and "-"."""
     description: _builtins.str
@@ -111,6 +247,10 @@ class CreateNamespaceRequest(_message.Message):
     def retention_interval(self) -> _duration_pb2.Duration:
         """How long closed runs are to be kept; 72 h where unset, at least 1 h."""
 
+    @_builtins.property
+    def limits(self) -> Global___NamespaceLimits:
+        """Limits of its own; the server's where unset."""
+
     def __init__(
         self,
         *,
@@ -119,10 +259,11 @@ class CreateNamespaceRequest(_message.Message):
         retention_interval: _duration_pb2.Duration | None = ...,
         identity: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        limits: Global___NamespaceLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retention_interval", b"retention_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "retention_interval", b"retention_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "identity", b"identity", "namespace", b"namespace", "request_id", b"request_id", "retention_interval", b"retention_interval"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "identity", b"identity", "limits", b"limits", "namespace", b"namespace", "request_id", b"request_id", "retention_interval", b"retention_interval"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -151,6 +292,80 @@ class CreateNamespaceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateNamespaceResponse: _TypeAlias = CreateNamespaceResponse  # noqa: Y015
+
+@_typing.final
+class UpdateNamespaceRequest(_message.Message):
+    """Change a namespace. Repeated, it changes nothing more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    RETENTION_INTERVAL_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    UNSET_LIMITS_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Its name."""
+    description: _builtins.str
+    """For people; as it is where unset."""
+    identity: _builtins.str
+    """Who asks."""
+    @_builtins.property
+    def retention_interval(self) -> _duration_pb2.Duration:
+        """How long closed runs are to be kept, at least 1 h; as it is where unset."""
+
+    @_builtins.property
+    def limits(self) -> Global___NamespaceLimits:
+        """Those to change."""
+
+    @_builtins.property
+    def unset_limits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of limits that are to be the server's again."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        description: _builtins.str | None = ...,
+        retention_interval: _duration_pb2.Duration | None = ...,
+        limits: Global___NamespaceLimits | None = ...,
+        unset_limits: _abc.Iterable[_builtins.str] | None = ...,
+        identity: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "description", b"description", "limits", b"limits", "retention_interval", b"retention_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "description", b"description", "identity", b"identity", "limits", b"limits", "namespace", b"namespace", "retention_interval", b"retention_interval", "unset_limits", b"unset_limits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
+    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+
+Global___UpdateNamespaceRequest: _TypeAlias = UpdateNamespaceRequest  # noqa: Y015
+
+@_typing.final
+class UpdateNamespaceResponse(_message.Message):
+    """It is changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_INFO_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def namespace_info(self) -> Global___NamespaceInfo:
+        """As changed."""
+
+    def __init__(
+        self,
+        *,
+        namespace_info: Global___NamespaceInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["namespace_info", b"namespace_info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace_info", b"namespace_info"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateNamespaceResponse: _TypeAlias = UpdateNamespaceResponse  # noqa: Y015
 
 @_typing.final
 class DescribeNamespaceRequest(_message.Message):

@@ -40,6 +40,11 @@ class OperatorServiceStub(object):
                 request_serializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.CreateNamespaceRequest.SerializeToString,
                 response_deserializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.CreateNamespaceResponse.FromString,
                 _registered_method=True)
+        self.UpdateNamespace = channel.unary_unary(
+                '/aetheris.api.v1.OperatorService/UpdateNamespace',
+                request_serializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.UpdateNamespaceRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.UpdateNamespaceResponse.FromString,
+                _registered_method=True)
         self.DescribeNamespace = channel.unary_unary(
                 '/aetheris.api.v1.OperatorService/DescribeNamespace',
                 request_serializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.DescribeNamespaceRequest.SerializeToString,
@@ -68,6 +73,13 @@ class OperatorServiceServicer(object):
 
     def CreateNamespace(self, request, context):
         """Makes a namespace. ALREADY_EXISTS where there is one of the name, unless the request_id is the one that made it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateNamespace(self, request, context):
+        """Changes what is set of a namespace; takes effect on every host within 10 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,6 +120,11 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.CreateNamespace,
                     request_deserializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.CreateNamespaceRequest.FromString,
                     response_serializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.CreateNamespaceResponse.SerializeToString,
+            ),
+            'UpdateNamespace': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateNamespace,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.UpdateNamespaceRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.UpdateNamespaceResponse.SerializeToString,
             ),
             'DescribeNamespace': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeNamespace,
@@ -158,6 +175,33 @@ class OperatorService(object):
             '/aetheris.api.v1.OperatorService/CreateNamespace',
             aetheris_dot_api_dot_v1_dot_operator__service__pb2.CreateNamespaceRequest.SerializeToString,
             aetheris_dot_api_dot_v1_dot_operator__service__pb2.CreateNamespaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateNamespace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.OperatorService/UpdateNamespace',
+            aetheris_dot_api_dot_v1_dot_operator__service__pb2.UpdateNamespaceRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_operator__service__pb2.UpdateNamespaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,6 +18,8 @@ class OperatorServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateNamespace: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.CreateNamespaceRequest, _operator_service_pb2.CreateNamespaceResponse]
     """Makes a namespace. ALREADY_EXISTS where there is one of the name, unless the request_id is the one that made it."""
+    UpdateNamespace: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.UpdateNamespaceRequest, _operator_service_pb2.UpdateNamespaceResponse]
+    """Changes what is set of a namespace; takes effect on every host within 10 s."""
     DescribeNamespace: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.DescribeNamespaceRequest, _operator_service_pb2.DescribeNamespaceResponse]
     """One namespace."""
     ListNamespaces: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.ListNamespacesRequest, _operator_service_pb2.ListNamespacesResponse]
@@ -37,6 +39,14 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_operator_service_pb2.CreateNamespaceRequest, _abc.Awaitable[_operator_service_pb2.CreateNamespaceResponse]],
     ) -> _abc.Awaitable[_operator_service_pb2.CreateNamespaceResponse]:
         """Makes a namespace. ALREADY_EXISTS where there is one of the name, unless the request_id is the one that made it."""
+
+    @_abc_1.abstractmethod
+    def UpdateNamespace(
+        self,
+        request: _operator_service_pb2.UpdateNamespaceRequest,
+        context: _aio.ServicerContext[_operator_service_pb2.UpdateNamespaceRequest, _abc.Awaitable[_operator_service_pb2.UpdateNamespaceResponse]],
+    ) -> _abc.Awaitable[_operator_service_pb2.UpdateNamespaceResponse]:
+        """Changes what is set of a namespace; takes effect on every host within 10 s."""
 
     @_abc_1.abstractmethod
     def DescribeNamespace(
