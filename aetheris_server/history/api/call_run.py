@@ -6,6 +6,9 @@ that a call that comes again changes nothing and is answered in the same way.
 """
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from google.protobuf import timestamp_pb2
 
 from aetheris.api.v1 import common_pb2, workflow_pb2, workflow_service_pb2
 from aetheris.server.v1 import log_pb2
@@ -40,9 +43,13 @@ from aetheris_server.history.state.machines.lifecycle.close import decide_termin
 from aetheris_server.history.state.machines.lifecycle.start import Parent
 from aetheris_server.history.state.machines.parent import note_told
 from aetheris_server.history.state.machines.signal import decide_signaled
+from aetheris_server.history.state.run import RunState
+from aetheris_server.history.times import from_timestamp
 from aetheris_server.storage.namespaces import load_namespace_name
 
 _IDENTITY = "history"
+# By which the clocks of two hosts may differ at most.
+_MAX_SKEW = timedelta(minutes=1)
 _PARENT_CLOSED = "the parent has closed"
 
 
@@ -95,7 +102,13 @@ async def _start_child(runs: Runs, call: AggregateCall, asked: StartChildCall) -
 
 
 async def _signal(runs: Runs, call: AggregateCall, asked: SignalRunCall) -> RunCallAnswer:
-    run = await _load_target(runs, call, is_child=asked.child_workflow_only)
+    run = await _load_target(
+        runs,
+        call,
+        asked.initiated_time,
+        lambda state: call.request_id in state.request_ids,
+        is_child=asked.child_workflow_only,
+    )
     request = workflow_service_pb2.SignalWorkflowRequest(
         signal_name=asked.signal_name,
         input=asked.input if asked.HasField("input") else None,
@@ -125,7 +138,13 @@ async def _signal(runs: Runs, call: AggregateCall, asked: SignalRunCall) -> RunC
 async def _request_cancel(
     runs: Runs, call: AggregateCall, asked: RequestCancelRunCall
 ) -> RunCallAnswer:
-    run = await _load_target(runs, call, is_child=asked.child_workflow_only)
+    run = await _load_target(
+        runs,
+        call,
+        asked.initiated_time,
+        lambda state: state.cancel_request_id == call.request_id,
+        is_child=asked.child_workflow_only,
+    )
     await _record_cancel(runs, call, run, asked.reason, asked.initiated_event_id)
     return RunCallAnswer(result=RUN_CALL_RESULT_DONE)
 
@@ -152,12 +171,19 @@ async def _record_cancel(
 
 async def _close_child(runs: Runs, call: AggregateCall, asked: CloseChildCall) -> RunCallAnswer:
     """To whatever run of the child's chain is open, and to no other chain of its workflow id."""
-    run = await _load_target(runs, call, is_child=False)
-    if run.state.started.first_execution_run_id != asked.first_execution_run_id:
-        raise WorkflowNotFoundError(call.target.name, asked.first_execution_run_id)
+    first_run_id = asked.first_execution_run_id
     if asked.parent_close_policy == workflow_pb2.PARENT_CLOSE_POLICY_REQUEST_CANCEL:
+        run = await _load_target(
+            runs,
+            call,
+            asked.close_time,
+            lambda state: state.cancel_request_id == call.request_id,
+            first_run_id=first_run_id,
+        )
         await _record_cancel(runs, call, run, _PARENT_CLOSED, 0)
         return RunCallAnswer(result=RUN_CALL_RESULT_DONE)
+    target = call.target
+    run = await runs.load(target.namespace_id, target.name, target.id, first_run_id)
     running = runs.notices.of_all(run)
 
     def terminate() -> log_pb2.LogRecord | None:
@@ -180,7 +206,8 @@ async def _close_child(runs: Runs, call: AggregateCall, asked: CloseChildCall) -
 
 
 async def _hear_closed(runs: Runs, call: AggregateCall, asked: ChildClosedCall) -> RunCallAnswer:
-    run = await _load_target(runs, call, is_child=False)
+    target = call.target
+    run = await runs.load(target.namespace_id, target.name, target.id)
     await _change(
         runs,
         run,
@@ -189,16 +216,61 @@ async def _hear_closed(runs: Runs, call: AggregateCall, asked: ChildClosedCall) 
     return RunCallAnswer(result=RUN_CALL_RESULT_DONE)
 
 
-async def _load_target(runs: Runs, call: AggregateCall, *, is_child: bool) -> LoadedRun:
-    """The run that is called; what follows without an await works on its latest state.
+async def _load_target(
+    runs: Runs,
+    call: AggregateCall,
+    since: timestamp_pb2.Timestamp,
+    is_recorded: Callable[[RunState], bool],
+    *,
+    first_run_id: str = "",
+    is_child: bool = False,
+) -> LoadedRun:
+    """The run that is called; where one that it continues has recorded the call, that one. What
+    follows without an await works on its latest state.
+
+    A call is made again for as long as it is owed, and its target may have been continued any
+    number of times since it was first made.
+
+    Args:
+        runs: Of this host.
+        call: By its target.
+        since: When the call was owed from.
+        is_recorded: Whether a run has recorded it.
+        first_run_id: Of the chain that the run must be of; empty for any.
+        is_child: Whether the run must be a child of the caller.
 
     Raises:
-        WorkflowNotFoundError: There is none; or it is to be a child of the caller, and is not.
+        WorkflowNotFoundError: There is no such run.
     """
     target = call.target
-    run = await runs.load(target.namespace_id, target.name, target.id)
-    if is_child and run.state.started.parent_workflow_execution.run_id != call.caller.id:
-        raise WorkflowNotFoundError(target.name, target.id)
+    asked = (target.namespace_id, target.name, target.id, first_run_id)
+    run = await runs.load(*asked)
+    while True:
+        if is_child and run.state.started.parent_workflow_execution.run_id != call.caller.id:
+            raise WorkflowNotFoundError(target.name, target.id)
+        recorded = await _find_recorded(runs, run, from_timestamp(since), is_recorded)
+        if recorded is not None:
+            return recorded
+        known, run = run, await runs.load(*asked)
+        if run.key == known.key:
+            return run
+
+
+async def _find_recorded(
+    runs: Runs, run: LoadedRun, since: datetime, is_recorded: Callable[[RunState], bool]
+) -> LoadedRun | None:
+    """Of a run and those that it continues, as far as they were open at a time or later, the one
+    that has recorded a call.
+    """
+    key = run.key
+    while not is_recorded(run.state):
+        previous_id = run.state.started.continued_execution_run_id
+        if not previous_id or run.state.start_time < since - _MAX_SKEW:
+            return None
+        try:
+            run = await runs.load(key.namespace_id, key.workflow_id, previous_id)
+        except WorkflowNotFoundError:
+            return None
     return run
 
 

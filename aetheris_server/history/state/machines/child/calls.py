@@ -91,6 +91,7 @@ def _to_close(state: RunState, child: ChildState) -> AggregateCall:
     close = run_calls_pb2.CloseChildCall(
         parent_close_policy=child.initiated.parent_close_policy,
         first_execution_run_id=child.run_id,
+        close_time=state.close_event.event_time if state.close_event is not None else None,
     )
     # The start has the number itself.
     number = -child.initiated_event_id

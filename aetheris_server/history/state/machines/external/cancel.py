@@ -34,6 +34,7 @@ def _to_call(event: history_pb2.HistoryEvent) -> run_calls_pb2.RunCall:
             reason=initiated.reason,
             child_workflow_only=initiated.child_workflow_only,
             initiated_event_id=event.event_id,
+            initiated_time=event.event_time,
         )
     )
 

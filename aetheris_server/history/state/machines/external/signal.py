@@ -33,6 +33,7 @@ def _to_call(event: history_pb2.HistoryEvent) -> run_calls_pb2.RunCall:
             input=initiated.input if initiated.HasField("input") else None,
             header=initiated.header if initiated.HasField("header") else None,
             child_workflow_only=initiated.child_workflow_only,
+            initiated_time=event.event_time,
         )
     )
 

@@ -26,43 +26,44 @@ from aetheris.api.v1 import common_pb2 as aetheris_dot_api_dot_v1_dot_common__pb
 from aetheris.api.v1 import history_pb2 as aetheris_dot_api_dot_v1_dot_history__pb2
 from aetheris.api.v1 import workflow_pb2 as aetheris_dot_api_dot_v1_dot_workflow__pb2
 from aetheris.api.v1 import workflow_service_pb2 as aetheris_dot_api_dot_v1_dot_workflow__service__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"aetheris/server/v1/run_calls.proto\x12\x12\x61\x65theris.server.v1\x1a\x1c\x61\x65theris/api/v1/common.proto\x1a\x1d\x61\x65theris/api/v1/history.proto\x1a\x1e\x61\x65theris/api/v1/workflow.proto\x1a&aetheris/api/v1/workflow_service.proto\"\xbd\x02\n\x07RunCall\x12\x39\n\x0bstart_child\x18\x01 \x01(\x0b\x32\".aetheris.server.v1.StartChildCallH\x00\x12\x33\n\x06signal\x18\x02 \x01(\x0b\x32!.aetheris.server.v1.SignalRunCallH\x00\x12\x42\n\x0erequest_cancel\x18\x03 \x01(\x0b\x32(.aetheris.server.v1.RequestCancelRunCallH\x00\x12\x39\n\x0b\x63lose_child\x18\x04 \x01(\x0b\x32\".aetheris.server.v1.CloseChildCallH\x00\x12;\n\x0c\x63hild_closed\x18\x05 \x01(\x0b\x32#.aetheris.server.v1.ChildClosedCallH\x00\x42\x06\n\x04\x63\x61ll\"\xa9\x01\n\x0eStartChildCall\x12\x36\n\x07request\x18\x01 \x01(\x0b\x32%.aetheris.api.v1.StartWorkflowRequest\x12\x1a\n\x12initiated_event_id\x18\x02 \x01(\x03\x12\x43\n\x17root_workflow_execution\x18\x03 \x01(\x0b\x32\".aetheris.api.v1.WorkflowExecution\"\x94\x01\n\rSignalRunCall\x12\x13\n\x0bsignal_name\x18\x01 \x01(\t\x12(\n\x05input\x18\x02 \x01(\x0b\x32\x19.aetheris.api.v1.Payloads\x12\'\n\x06header\x18\x03 \x01(\x0b\x32\x17.aetheris.api.v1.Header\x12\x1b\n\x13\x63hild_workflow_only\x18\x04 \x01(\x08\"_\n\x14RequestCancelRunCall\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x1b\n\x13\x63hild_workflow_only\x18\x02 \x01(\x08\x12\x1a\n\x12initiated_event_id\x18\x03 \x01(\x03\"q\n\x0e\x43loseChildCall\x12?\n\x13parent_close_policy\x18\x01 \x01(\x0e\x32\".aetheris.api.v1.ParentClosePolicy\x12\x1e\n\x16\x66irst_execution_run_id\x18\x02 \x01(\t\"\xb7\x01\n\x0f\x43hildClosedCall\x12\x1a\n\x12initiated_event_id\x18\x01 \x01(\x03\x12\x1e\n\x16\x66irst_execution_run_id\x18\x02 \x01(\t\x12\x34\n\rworkflow_type\x18\x03 \x01(\x0b\x32\x1d.aetheris.api.v1.WorkflowType\x12\x32\n\x0b\x63lose_event\x18\x04 \x01(\x0b\x32\x1d.aetheris.api.v1.HistoryEvent\"R\n\rRunCallAnswer\x12\x31\n\x06result\x18\x01 \x01(\x0e\x32!.aetheris.server.v1.RunCallResult\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"\xab\x01\n\nChildState\x12\x1a\n\x12initiated_event_id\x18\x01 \x01(\x03\x12W\n\tinitiated\x18\x02 \x01(\x0b\x32\x44.aetheris.api.v1.StartChildWorkflowExecutionInitiatedEventAttributes\x12\x18\n\x10started_event_id\x18\x03 \x01(\x03\x12\x0e\n\x06run_id\x18\x04 \x01(\t\"@\n\x0c\x43hildrenPart\x12\x30\n\x08\x63hildren\x18\x01 \x03(\x0b\x32\x1e.aetheris.server.v1.ChildState\"7\n\tChildFact\x12\x1a\n\x12initiated_event_id\x18\x01 \x01(\x03\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"a\n\x11\x45xternalCallState\x12\x1a\n\x12initiated_event_id\x18\x01 \x01(\x03\x12\x30\n\tinitiated\x18\x02 \x01(\x0b\x32\x1d.aetheris.api.v1.HistoryEvent\"I\n\x11\x45xternalCallsPart\x12\x34\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32%.aetheris.server.v1.ExternalCallState\".\n\x10\x45xternalCallFact\x12\x1a\n\x12initiated_event_id\x18\x01 \x01(\x03\"\x0c\n\nParentFact*\xcc\x01\n\rRunCallResult\x12\x1f\n\x1bRUN_CALL_RESULT_UNSPECIFIED\x10\x00\x12\x18\n\x14RUN_CALL_RESULT_DONE\x10\x01\x12\x1d\n\x19RUN_CALL_RESULT_NOT_FOUND\x10\x02\x12\"\n\x1eRUN_CALL_RESULT_ALREADY_EXISTS\x10\x03\x12 \n\x1cRUN_CALL_RESULT_SIGNAL_LIMIT\x10\x04\x12\x1b\n\x17RUN_CALL_RESULT_REFUSED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"aetheris/server/v1/run_calls.proto\x12\x12\x61\x65theris.server.v1\x1a\x1c\x61\x65theris/api/v1/common.proto\x1a\x1d\x61\x65theris/api/v1/history.proto\x1a\x1e\x61\x65theris/api/v1/workflow.proto\x1a&aetheris/api/v1/workflow_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x02\n\x07RunCall\x12\x39\n\x0bstart_child\x18\x01 \x01(\x0b\x32\".aetheris.server.v1.StartChildCallH\x00\x12\x33\n\x06signal\x18\x02 \x01(\x0b\x32!.aetheris.server.v1.SignalRunCallH\x00\x12\x42\n\x0erequest_cancel\x18\x03 \x01(\x0b\x32(.aetheris.server.v1.RequestCancelRunCallH\x00\x12\x39\n\x0b\x63lose_child\x18\x04 \x01(\x0b\x32\".aetheris.server.v1.CloseChildCallH\x00\x12;\n\x0c\x63hild_closed\x18\x05 \x01(\x0b\x32#.aetheris.server.v1.ChildClosedCallH\x00\x42\x06\n\x04\x63\x61ll\"\xa9\x01\n\x0eStartChildCall\x12\x36\n\x07request\x18\x01 \x01(\x0b\x32%.aetheris.api.v1.StartWorkflowRequest\x12\x1a\n\x12initiated_event_id\x18\x02 \x01(\x03\x12\x43\n\x17root_workflow_execution\x18\x03 \x01(\x0b\x32\".aetheris.api.v1.WorkflowExecution\"\xc8\x01\n\rSignalRunCall\x12\x13\n\x0bsignal_name\x18\x01 \x01(\t\x12(\n\x05input\x18\x02 \x01(\x0b\x32\x19.aetheris.api.v1.Payloads\x12\'\n\x06header\x18\x03 \x01(\x0b\x32\x17.aetheris.api.v1.Header\x12\x1b\n\x13\x63hild_workflow_only\x18\x04 \x01(\x08\x12\x32\n\x0einitiated_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x93\x01\n\x14RequestCancelRunCall\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x1b\n\x13\x63hild_workflow_only\x18\x02 \x01(\x08\x12\x1a\n\x12initiated_event_id\x18\x03 \x01(\x03\x12\x32\n\x0einitiated_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa1\x01\n\x0e\x43loseChildCall\x12?\n\x13parent_close_policy\x18\x01 \x01(\x0e\x32\".aetheris.api.v1.ParentClosePolicy\x12\x1e\n\x16\x66irst_execution_run_id\x18\x02 \x01(\t\x12.\n\nclose_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb7\x01\n\x0f\x43hildClosedCall\x12\x1a\n\x12initiated_event_id\x18\x01 \x01(\x03\x12\x1e\n\x16\x66irst_execution_run_id\x18\x02 \x01(\t\x12\x34\n\rworkflow_type\x18\x03 \x01(\x0b\x32\x1d.aetheris.api.v1.WorkflowType\x12\x32\n\x0b\x63lose_event\x18\x04 \x01(\x0b\x32\x1d.aetheris.api.v1.HistoryEvent\"R\n\rRunCallAnswer\x12\x31\n\x06result\x18\x01 \x01(\x0e\x32!.aetheris.server.v1.RunCallResult\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"\xab\x01\n\nChildState\x12\x1a\n\x12initiated_event_id\x18\x01 \x01(\x03\x12W\n\tinitiated\x18\x02 \x01(\x0b\x32\x44.aetheris.api.v1.StartChildWorkflowExecutionInitiatedEventAttributes\x12\x18\n\x10started_event_id\x18\x03 \x01(\x03\x12\x0e\n\x06run_id\x18\x04 \x01(\t\"@\n\x0c\x43hildrenPart\x12\x30\n\x08\x63hildren\x18\x01 \x03(\x0b\x32\x1e.aetheris.server.v1.ChildState\"7\n\tChildFact\x12\x1a\n\x12initiated_event_id\x18\x01 \x01(\x03\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"a\n\x11\x45xternalCallState\x12\x1a\n\x12initiated_event_id\x18\x01 \x01(\x03\x12\x30\n\tinitiated\x18\x02 \x01(\x0b\x32\x1d.aetheris.api.v1.HistoryEvent\"I\n\x11\x45xternalCallsPart\x12\x34\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32%.aetheris.server.v1.ExternalCallState\".\n\x10\x45xternalCallFact\x12\x1a\n\x12initiated_event_id\x18\x01 \x01(\x03\"\x0c\n\nParentFact*\xcc\x01\n\rRunCallResult\x12\x1f\n\x1bRUN_CALL_RESULT_UNSPECIFIED\x10\x00\x12\x18\n\x14RUN_CALL_RESULT_DONE\x10\x01\x12\x1d\n\x19RUN_CALL_RESULT_NOT_FOUND\x10\x02\x12\"\n\x1eRUN_CALL_RESULT_ALREADY_EXISTS\x10\x03\x12 \n\x1cRUN_CALL_RESULT_SIGNAL_LIMIT\x10\x04\x12\x1b\n\x17RUN_CALL_RESULT_REFUSED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aetheris.server.v1.run_calls_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNCALLRESULT']._serialized_start=1850
-  _globals['_RUNCALLRESULT']._serialized_end=2054
-  _globals['_RUNCALL']._serialized_start=192
-  _globals['_RUNCALL']._serialized_end=509
-  _globals['_STARTCHILDCALL']._serialized_start=512
-  _globals['_STARTCHILDCALL']._serialized_end=681
-  _globals['_SIGNALRUNCALL']._serialized_start=684
-  _globals['_SIGNALRUNCALL']._serialized_end=832
-  _globals['_REQUESTCANCELRUNCALL']._serialized_start=834
-  _globals['_REQUESTCANCELRUNCALL']._serialized_end=929
-  _globals['_CLOSECHILDCALL']._serialized_start=931
-  _globals['_CLOSECHILDCALL']._serialized_end=1044
-  _globals['_CHILDCLOSEDCALL']._serialized_start=1047
-  _globals['_CHILDCLOSEDCALL']._serialized_end=1230
-  _globals['_RUNCALLANSWER']._serialized_start=1232
-  _globals['_RUNCALLANSWER']._serialized_end=1314
-  _globals['_CHILDSTATE']._serialized_start=1317
-  _globals['_CHILDSTATE']._serialized_end=1488
-  _globals['_CHILDRENPART']._serialized_start=1490
-  _globals['_CHILDRENPART']._serialized_end=1554
-  _globals['_CHILDFACT']._serialized_start=1556
-  _globals['_CHILDFACT']._serialized_end=1611
-  _globals['_EXTERNALCALLSTATE']._serialized_start=1613
-  _globals['_EXTERNALCALLSTATE']._serialized_end=1710
-  _globals['_EXTERNALCALLSPART']._serialized_start=1712
-  _globals['_EXTERNALCALLSPART']._serialized_end=1785
-  _globals['_EXTERNALCALLFACT']._serialized_start=1787
-  _globals['_EXTERNALCALLFACT']._serialized_end=1833
-  _globals['_PARENTFACT']._serialized_start=1835
-  _globals['_PARENTFACT']._serialized_end=1847
+  _globals['_RUNCALLRESULT']._serialized_start=2037
+  _globals['_RUNCALLRESULT']._serialized_end=2241
+  _globals['_RUNCALL']._serialized_start=225
+  _globals['_RUNCALL']._serialized_end=542
+  _globals['_STARTCHILDCALL']._serialized_start=545
+  _globals['_STARTCHILDCALL']._serialized_end=714
+  _globals['_SIGNALRUNCALL']._serialized_start=717
+  _globals['_SIGNALRUNCALL']._serialized_end=917
+  _globals['_REQUESTCANCELRUNCALL']._serialized_start=920
+  _globals['_REQUESTCANCELRUNCALL']._serialized_end=1067
+  _globals['_CLOSECHILDCALL']._serialized_start=1070
+  _globals['_CLOSECHILDCALL']._serialized_end=1231
+  _globals['_CHILDCLOSEDCALL']._serialized_start=1234
+  _globals['_CHILDCLOSEDCALL']._serialized_end=1417
+  _globals['_RUNCALLANSWER']._serialized_start=1419
+  _globals['_RUNCALLANSWER']._serialized_end=1501
+  _globals['_CHILDSTATE']._serialized_start=1504
+  _globals['_CHILDSTATE']._serialized_end=1675
+  _globals['_CHILDRENPART']._serialized_start=1677
+  _globals['_CHILDRENPART']._serialized_end=1741
+  _globals['_CHILDFACT']._serialized_start=1743
+  _globals['_CHILDFACT']._serialized_end=1798
+  _globals['_EXTERNALCALLSTATE']._serialized_start=1800
+  _globals['_EXTERNALCALLSTATE']._serialized_end=1897
+  _globals['_EXTERNALCALLSPART']._serialized_start=1899
+  _globals['_EXTERNALCALLSPART']._serialized_end=1972
+  _globals['_EXTERNALCALLFACT']._serialized_start=1974
+  _globals['_EXTERNALCALLFACT']._serialized_end=2020
+  _globals['_PARENTFACT']._serialized_start=2022
+  _globals['_PARENTFACT']._serialized_end=2034
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from aetheris.api.v1 import workflow_service_pb2 as _workflow_service_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -153,6 +154,7 @@ class SignalRunCall(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     HEADER_FIELD_NUMBER: _builtins.int
     CHILD_WORKFLOW_ONLY_FIELD_NUMBER: _builtins.int
+    INITIATED_TIME_FIELD_NUMBER: _builtins.int
     signal_name: _builtins.str
     """The signal's name."""
     child_workflow_only: _builtins.bool
@@ -165,6 +167,10 @@ class SignalRunCall(_message.Message):
     def header(self) -> _common_pb2.Header:
         """Values for interceptors."""
 
+    @_builtins.property
+    def initiated_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was initiated: no run that closed before has recorded it."""
+
     def __init__(
         self,
         *,
@@ -172,10 +178,11 @@ class SignalRunCall(_message.Message):
         input: _common_pb2.Payloads | None = ...,
         header: _common_pb2.Header | None = ...,
         child_workflow_only: _builtins.bool = ...,
+        initiated_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "input", b"input"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "initiated_time", b"initiated_time", "input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_workflow_only", b"child_workflow_only", "header", b"header", "input", b"input", "signal_name", b"signal_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_workflow_only", b"child_workflow_only", "header", b"header", "initiated_time", b"initiated_time", "input", b"input", "signal_name", b"signal_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -190,22 +197,28 @@ class RequestCancelRunCall(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CHILD_WORKFLOW_ONLY_FIELD_NUMBER: _builtins.int
     INITIATED_EVENT_ID_FIELD_NUMBER: _builtins.int
+    INITIATED_TIME_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why, for people."""
     child_workflow_only: _builtins.bool
     """Only if it is a child of the caller."""
     initiated_event_id: _builtins.int
     """The caller's event that initiated it."""
+    @_builtins.property
+    def initiated_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was initiated: no run that closed before has recorded it."""
+
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
         child_workflow_only: _builtins.bool = ...,
         initiated_event_id: _builtins.int = ...,
+        initiated_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["initiated_time", b"initiated_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_workflow_only", b"child_workflow_only", "initiated_event_id", b"initiated_event_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_workflow_only", b"child_workflow_only", "initiated_event_id", b"initiated_event_id", "initiated_time", b"initiated_time", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,19 +232,25 @@ class CloseChildCall(_message.Message):
 
     PARENT_CLOSE_POLICY_FIELD_NUMBER: _builtins.int
     FIRST_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
+    CLOSE_TIME_FIELD_NUMBER: _builtins.int
     parent_close_policy: _workflow_pb2.ParentClosePolicy.ValueType
     """Terminate, or request to cancel."""
     first_execution_run_id: _builtins.str
     """The first run of the child's chain: no other chain of its workflow id is touched."""
+    @_builtins.property
+    def close_time(self) -> _timestamp_pb2.Timestamp:
+        """When the parent closed."""
+
     def __init__(
         self,
         *,
         parent_close_policy: _workflow_pb2.ParentClosePolicy.ValueType = ...,
         first_execution_run_id: _builtins.str = ...,
+        close_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_execution_run_id", b"first_execution_run_id", "parent_close_policy", b"parent_close_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "first_execution_run_id", b"first_execution_run_id", "parent_close_policy", b"parent_close_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
