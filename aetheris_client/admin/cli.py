@@ -10,7 +10,7 @@ from aetheris_client.admin.cluster import app as cluster_app
 from aetheris_client.admin.namespace import app as namespace_app
 from aetheris_client.admin.session import Address, Namespace, OutputChoice, SharedOptions
 from aetheris_client.admin.task_queue import app as task_queue_app
-from aetheris_client.admin.workflow_watch import app as workflow_app
+from aetheris_client.admin.workflow_updates import app as workflow_app
 
 app = typer.Typer(
     name="aetheris-admin",

@@ -281,3 +281,34 @@ async def test_update_with_start_goes_along_with_the_first_task(client: Client, 
         assert first.workflow_handle.is_new
         assert not second.workflow_handle.is_new
         assert first.workflow_handle.run_id == second.workflow_handle.run_id
+
+
+@workflow.defn
+class Book:
+    """A chapter is a run; an update turns to the next."""
+
+    def __init__(self) -> None:
+        self.is_turned = False
+
+    @workflow.run
+    async def run(self, chapter: int) -> None:
+        await workflow.wait_condition(lambda: self.is_turned)
+        workflow.continue_as_new(chapter + 1)
+
+    @workflow.update
+    def turn(self) -> str:
+        self.is_turned = True
+        return workflow.info().run_id
+
+
+async def test_update_that_comes_again_after_the_run_went_on_is_the_same(
+    client: Client, queue: str
+) -> None:
+    async with Worker(client, task_queue=queue, workflows=[Book]):
+        book = await client.start_workflow(Book.run, 1, id=new_id(), task_queue=queue)
+        assert await book.execute_update(Book.turn, update_id="t1") == book.run_id
+        assert await book.execute_update(Book.turn, update_id="t1") == book.run_id
+        second = await book.execute_update(Book.turn, update_id="t2")
+        assert second != book.run_id
+        assert await book.execute_update(Book.turn, update_id="t1") != second
+        await book.terminate()

@@ -190,7 +190,7 @@ def _owners(dsn: str) -> dict[int, str]:
     return {row[0]: row[1] for row in rows}
 
 
-async def _wait_spread(dsn: str, addresses: set[str]) -> dict[int, str]:
+async def wait_spread(dsn: str, addresses: set[str]) -> dict[int, str]:
     """Until each of the hosts has shards, and nobody else; who has which."""
 
     async def spread() -> dict[int, str] | None:
@@ -230,7 +230,7 @@ async def test_family_over_two_hosts_of_which_one_is_killed_loses_and_repeats_no
     async with running(mortal, lasting):
         del mortal.environment["COUNTER_SERVER_DIES"]
         addresses = {mortal.internal_address, lasting.internal_address}
-        owners = await _wait_spread(dsn, addresses)
+        owners = await wait_spread(dsn, addresses)
         caller, called = (mortal, lasting) if is_caller else (lasting, mortal)
         async with Raw(lasting.address) as server:
             namespace_id = await server.namespace_id()

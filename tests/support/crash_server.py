@@ -38,6 +38,7 @@ _CALLS: dict[str, tuple[Any, Any]] = {
     "signal_with_start": (history._handlers, table.SIGNAL_WITH_START_WORKFLOW),
     "complete_workflow_task": (history._handlers, table.RESPOND_WORKFLOW_TASK_COMPLETED),
     "complete_activity": (history._handlers, table.RESPOND_ACTIVITY_TASK_COMPLETED),
+    "update_workflow": (history._handlers, table.UPDATE_WORKFLOW),
     "pause_workflow": (history._handlers, table.PAUSE_WORKFLOW),
     "unpause_workflow": (history._handlers, table.UNPAUSE_WORKFLOW),
     "pause_activity": (history._handlers, table.PAUSE_ACTIVITY),

@@ -130,6 +130,49 @@ class Raw:
             wait_for_ready=True,
         )
 
+    async def update(
+        self,
+        run: common_pb2.WorkflowExecution,
+        update_id: str = "u1",
+        name: str = "update",
+        wait: float = 20.0,
+        stage: "workflow_pb2.UpdateStage.ValueType" = workflow_pb2.UPDATE_STAGE_COMPLETED,
+        **fields: Any,
+    ) -> workflow_service_pb2.UpdateWorkflowResponse:
+        """How far an update of the run is, within `wait` seconds."""
+        return await self.workflows.UpdateWorkflow(
+            workflow_service_pb2.UpdateWorkflowRequest(
+                namespace=self.namespace,
+                workflow_execution=run,
+                request=history_pb2.UpdateRequest(update_id=update_id, name=name, identity="raw"),
+                wait_stage=stage,
+                wait_timeout=seconds(wait),
+                **fields,
+            ),
+            timeout=wait + 10,
+            wait_for_ready=True,
+        )
+
+    async def poll_update(
+        self,
+        run: common_pb2.WorkflowExecution,
+        update_id: str = "u1",
+        wait: float = 20.0,
+        stage: "workflow_pb2.UpdateStage.ValueType" = workflow_pb2.UPDATE_STAGE_COMPLETED,
+    ) -> workflow_service_pb2.PollWorkflowUpdateResponse:
+        """The same of one that was asked for before."""
+        return await self.workflows.PollWorkflowUpdate(
+            workflow_service_pb2.PollWorkflowUpdateRequest(
+                namespace=self.namespace,
+                workflow_execution=run,
+                update_id=update_id,
+                wait_stage=stage,
+                wait_timeout=seconds(wait),
+            ),
+            timeout=wait + 10,
+            wait_for_ready=True,
+        )
+
     async def cancel(self, run: common_pb2.WorkflowExecution, **fields: Any) -> None:
         fields.setdefault("request_id", str(uuid.uuid4()))
         await self.workflows.CancelWorkflow(
