@@ -245,6 +245,46 @@ class Recorded:
         return [first, new, squared, workflow.side_effect(lambda: [1, 2])]
 
 
+@workflow.defn(waits_for_handlers=True)
+class Ledger:
+    """Updates of every kind: sync and async, rejected, failed, and one in the first task."""
+
+    def __init__(self) -> None:
+        self.entries: list[str] = []
+        self.is_closed = False
+
+    @workflow.run
+    async def run(self) -> list[str]:
+        await workflow.wait_condition(lambda: self.is_closed)
+        await workflow.sleep(0.01)
+        return self.entries
+
+    @workflow.update
+    def enter(self, text: str) -> int:
+        self.entries.append(text)
+        return len(self.entries)
+
+    @enter.validator
+    def check_enter(self, text: str) -> None:
+        if text in self.entries:
+            raise ApplicationError(f"{text} is entered already")
+
+    @workflow.update
+    async def enter_square(self, number: int) -> int:
+        result = await workflow.execute_activity(square, number, start_to_close_timeout=SHORT)
+        await workflow.sleep(0.01)
+        self.entries.append(str(result))
+        return result
+
+    @workflow.update
+    async def refuse(self, why: str) -> None:
+        raise ApplicationError(why, type="Refused")
+
+    @workflow.update(name="close")
+    def close_it(self) -> None:
+        self.is_closed = True
+
+
 WORKFLOWS = [
     OneActivity,
     FanOut,
@@ -256,4 +296,5 @@ WORKFLOWS = [
     Family,
     LocalSteps,
     Recorded,
+    Ledger,
 ]
