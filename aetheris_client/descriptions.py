@@ -15,7 +15,10 @@ from aetheris_client.converter import DataConverter
 from aetheris_client.enums import (
     ActivityChangeType,
     PendingActivityState,
+    PendingChildState,
+    PendingUpdateStage,
     PendingWorkflowTaskState,
+    WaitKind,
     WorkflowStatus,
 )
 from aetheris_client.errors import FailureError
@@ -222,6 +225,68 @@ class PendingWorkflowTask:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingChild:
+    """A child that has not closed. `run_id` is the first of its chain; empty until it starts."""
+
+    namespace: str
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    state: PendingChildState
+    initiated_event_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PendingExternalCall:
+    """A signal to another run, or a request to cancel it, that has not come to anything yet.
+
+    Attributes:
+        signal_name: Empty for a request to cancel.
+    """
+
+    namespace: str
+    workflow_id: str
+    run_id: str
+    signal_name: str
+    initiated_event_id: int
+    initiated_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingUpdate:
+    """An update that has no outcome yet. `stage_time` is when it was admitted, or accepted."""
+
+    update_id: str
+    name: str
+    stage: PendingUpdateStage
+    stage_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitReason:
+    """One thing that an open run waits for.
+
+    Attributes:
+        subject: Which activity, timer or other run; empty for the run itself.
+        since_time: None where that is not known.
+        until_time: At the latest; None where there is no such time.
+        attempt: Of a task; 0 of anything else.
+        identity: Who has it, or paused it.
+        task_queue: Where a worker is missing.
+        message: Why the attempt before failed, or why it is paused.
+    """
+
+    kind: WaitKind
+    subject: str
+    since_time: datetime | None
+    until_time: datetime | None
+    attempt: int
+    identity: str
+    task_queue: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkflowDescription:
     """What is known of a run now. Timeouts are None where there is none.
 
@@ -229,6 +294,8 @@ class WorkflowDescription:
         unhandled_signal_count: Signals that its code has no handler for, as of its last completed
             workflow task; they wait for one.
         pause: None while it is not paused.
+        pending_external_calls: By initiated_event_id.
+        wait_reasons: What it waits for; none where it has closed.
     """
 
     info: WorkflowInfo
@@ -241,11 +308,26 @@ class WorkflowDescription:
     pending_timers: Sequence[PendingTimer]
     pending_workflow_task: PendingWorkflowTask | None
     pause: Pause | None
+    pending_children: Sequence[PendingChild]
+    pending_external_calls: Sequence[PendingExternalCall]
+    pending_updates: Sequence[PendingUpdate]
+    wait_reasons: Sequence[WaitReason]
 
     @property
     def status(self) -> WorkflowStatus:
         """The run's status."""
         return self.info.status
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether an activity, a timer, a child, a call of another run or an update is open."""
+        return bool(
+            self.pending_activities
+            or self.pending_timers
+            or self.pending_children
+            or self.pending_external_calls
+            or self.pending_updates
+        )
 
     @classmethod
     def from_proto(
@@ -269,6 +351,10 @@ class WorkflowDescription:
                 else None
             ),
             pause=_pause(response.pause_info) if response.HasField("pause_info") else None,
+            pending_children=tuple(_child(child) for child in response.pending_children),
+            pending_external_calls=_external_calls(response),
+            pending_updates=tuple(_update(update) for update in response.pending_updates),
+            wait_reasons=tuple(_wait_reason(reason) for reason in response.wait_reasons),
         )
 
 
@@ -364,6 +450,68 @@ def _workflow_task(
 
 def _pause(info: workflow_pb2.PauseInfo) -> Pause:
     return Pause(read_timestamp(info, "pause_time"), info.identity, info.reason)
+
+
+def _child(child: workflow_pb2.PendingChildInfo) -> PendingChild:
+    return PendingChild(
+        namespace=child.namespace,
+        workflow_id=child.workflow_execution.workflow_id,
+        run_id=child.workflow_execution.run_id,
+        workflow_type=child.workflow_type.name,
+        state=enums.from_proto(
+            PendingChildState,
+            workflow_pb2.PendingChildState,
+            child.state,
+            "PENDING_CHILD_STATE_",
+        ),
+        initiated_event_id=child.initiated_event_id,
+    )
+
+
+def _external_calls(response: DescribeWorkflowResponse) -> tuple[PendingExternalCall, ...]:
+    calls = [
+        _external_call(call, getattr(call, "signal_name", ""))
+        for call in (*response.pending_external_signals, *response.pending_external_cancels)
+    ]
+    return tuple(sorted(calls, key=lambda call: call.initiated_event_id))
+
+
+def _external_call(
+    call: workflow_pb2.PendingExternalSignalInfo | workflow_pb2.PendingExternalCancelInfo,
+    signal_name: str,
+) -> PendingExternalCall:
+    return PendingExternalCall(
+        namespace=call.namespace,
+        workflow_id=call.workflow_execution.workflow_id,
+        run_id=call.workflow_execution.run_id,
+        signal_name=signal_name,
+        initiated_event_id=call.initiated_event_id,
+        initiated_time=read_timestamp(call, "initiated_time"),
+    )
+
+
+def _update(update: workflow_pb2.PendingUpdateInfo) -> PendingUpdate:
+    return PendingUpdate(
+        update_id=update.update_id,
+        name=update.name,
+        stage=enums.from_proto(
+            PendingUpdateStage, workflow_pb2.UpdateStage, update.stage, "UPDATE_STAGE_"
+        ),
+        stage_time=read_timestamp(update, "stage_time"),
+    )
+
+
+def _wait_reason(reason: workflow_pb2.WaitReason) -> WaitReason:
+    return WaitReason(
+        kind=enums.from_proto(WaitKind, workflow_pb2.WaitKind, reason.kind, "WAIT_KIND_"),
+        subject=reason.subject,
+        since_time=read_timestamp(reason, "since_time"),
+        until_time=read_timestamp(reason, "until_time"),
+        attempt=reason.attempt,
+        identity=reason.identity,
+        task_queue=reason.task_queue,
+        message=reason.message,
+    )
 
 
 def _values(payloads: Payloads, converter: DataConverter) -> tuple[object, ...]:

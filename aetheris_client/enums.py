@@ -81,6 +81,42 @@ class PendingWorkflowTaskState(StrEnum):
     STARTED = "STARTED"
 
 
+class PendingChildState(StrEnum):
+    """Where a child stands that has not closed."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    INITIATED = "INITIATED"
+    STARTED = "STARTED"
+
+
+class PendingUpdateStage(StrEnum):
+    """How far an update has come that has no outcome yet."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    ADMITTED = "ADMITTED"
+    ACCEPTED = "ACCEPTED"
+
+
+class WaitKind(StrEnum):
+    """What an open run waits for."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    PAUSED = "PAUSED"
+    START_DELAY = "START_DELAY"
+    WORKFLOW_TASK_NOT_TAKEN = "WORKFLOW_TASK_NOT_TAKEN"
+    WORKFLOW_TASK_RUNNING = "WORKFLOW_TASK_RUNNING"
+    WORKFLOW_TASK_BACKING_OFF = "WORKFLOW_TASK_BACKING_OFF"
+    ACTIVITY_NOT_TAKEN = "ACTIVITY_NOT_TAKEN"
+    ACTIVITY_RUNNING = "ACTIVITY_RUNNING"
+    ACTIVITY_BACKING_OFF = "ACTIVITY_BACKING_OFF"
+    ACTIVITY_PAUSED = "ACTIVITY_PAUSED"
+    TIMER = "TIMER"
+    CHILD_START = "CHILD_START"
+    CHILD = "CHILD"
+    EXTERNAL_CALL = "EXTERNAL_CALL"
+    SIGNAL = "SIGNAL"
+
+
 class TaskQueueType(StrEnum):
     """Which tasks a queue holds."""
 

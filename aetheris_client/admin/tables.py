@@ -13,8 +13,8 @@ from aetheris_client.admin.described import Described, Outcome
 from aetheris_client.admin.layout import Block, Cell, Fields, Grid, Sentence
 from aetheris_client.admin.plain import plain_event, to_json
 from aetheris_client.admin.text import one_line, styled
-from aetheris_client.descriptions import Pause, WorkflowDescription, WorkflowInfo
-from aetheris_client.enums import ComponentStatus, WorkflowStatus
+from aetheris_client.descriptions import Pause, PendingActivity, WorkflowDescription, WorkflowInfo
+from aetheris_client.enums import ComponentStatus, WaitKind, WorkflowStatus
 from aetheris_client.errors import ApplicationError
 from aetheris_client.operator_client import ClusterHealth, NamespaceInfo, TaskQueueDescription
 
@@ -158,28 +158,85 @@ def warning_line(warning: str) -> Sentence:
     return Sentence(f"warning: {warning}", "yellow")
 
 
-def pending_activities_table(description: WorkflowDescription) -> Grid:
-    """The open activities of a run."""
-    table = Grid(
-        "Activity id", "Type", "State", "Attempt", "Worker", "Last heartbeat", "Heartbeat details",
-        "Next attempt", "Last failure",
-        title="Pending activities",
-    )  # fmt: skip
-    for activity in description.pending_activities:
-        limit = f" of {activity.maximum_attempts}" if activity.maximum_attempts else ""
-        failure, details = activity.last_failure, activity.heartbeat_details
+_WAIT_TEXTS: Mapping[WaitKind, str] = {
+    WaitKind.PAUSED: "to be unpaused",
+    WaitKind.START_DELAY: "the time of its delayed start",
+    WaitKind.WORKFLOW_TASK_NOT_TAKEN: "a worker that takes its workflow task",
+    WaitKind.WORKFLOW_TASK_RUNNING: "a worker that has its workflow task",
+    WaitKind.WORKFLOW_TASK_BACKING_OFF: "the next attempt of its workflow task",
+    WaitKind.ACTIVITY_NOT_TAKEN: "a worker that takes activity",
+    WaitKind.ACTIVITY_RUNNING: "a worker that has activity",
+    WaitKind.ACTIVITY_BACKING_OFF: "the next attempt of activity",
+    WaitKind.ACTIVITY_PAUSED: "the unpause of activity",
+    WaitKind.TIMER: "timer",
+    WaitKind.CHILD_START: "the start of child",
+    WaitKind.CHILD: "child",
+    WaitKind.EXTERNAL_CALL: "an answer for its call of workflow",
+    WaitKind.SIGNAL: "nothing but a signal, an update or a request to cancel",
+    WaitKind.UNSPECIFIED: "something that this version does not know",
+}
+
+
+def waits_table(description: WorkflowDescription) -> Grid:
+    """What an open run waits for."""
+    table = Grid("Waits for", "Since", "Until", "Attempt", "Who", "Why", title="Waits")
+    for reason in description.wait_reasons:
+        where = f" on {reason.task_queue!r}" if reason.task_queue else ""
+        subject = f" {reason.subject}" if reason.subject else ""
         table.add_row(
-            activity.activity_id,
-            activity.activity_type,
-            activity.state,
-            f"{activity.attempt}{limit}",
-            activity.last_worker_identity or "-",
-            time_text(activity.last_heartbeat_time),
-            " ".join(map(value_text, details)) or "-",
-            time_text(activity.next_attempt_time),
-            "-" if failure is None else value_text(str(failure)),
+            f"{_WAIT_TEXTS[reason.kind]}{subject}{where}",
+            time_text(reason.since_time),
+            time_text(reason.until_time),
+            str(reason.attempt or "-"),
+            reason.identity or "-",
+            value_text(reason.message) if reason.message else "-",
         )
     return table
+
+
+def pending_table(description: WorkflowDescription) -> Grid:
+    """All that is open of a run: activities, timers, children, calls of other runs, updates."""
+    table = Grid(
+        "Kind", "Id", "Type", "State", "Attempt", "Worker", "Next", "Last heartbeat",
+        "Heartbeat details", "Last failure",
+        title="Pending",
+    )  # fmt: skip
+    for activity in description.pending_activities:
+        table.add_row(*_activity_cells(activity))
+    for timer in description.pending_timers:
+        table.add_row(
+            "timer", timer.timer_id, "-", "-", "-", "-", time_text(timer.fire_time), "-", "-", "-"
+        )
+    for child in description.pending_children:
+        table.add_row("child", child.workflow_id, child.workflow_type, child.state, *(["-"] * 6))
+    for call in description.pending_external_calls:
+        what = f"signal {call.signal_name}" if call.signal_name else "cancel"
+        table.add_row("call", call.workflow_id, what, "-", *(["-"] * 6))
+    for update in description.pending_updates:
+        table.add_row("update", update.update_id, update.name, update.stage, *(["-"] * 6))
+    return table
+
+
+def _activity_cells(activity: PendingActivity) -> Sequence[Cell]:
+    limit = f" of {activity.maximum_attempts}" if activity.maximum_attempts else ""
+    failure, details = activity.last_failure, activity.heartbeat_details
+    state: str = activity.state
+    if activity.pause is not None:
+        state += f", paused {pause_text(activity.pause)}"
+    if activity.is_reset:
+        state += ", reset"
+    return (
+        "activity",
+        activity.activity_id,
+        activity.activity_type,
+        state,
+        f"{activity.attempt}{limit}",
+        activity.last_worker_identity or "-",
+        time_text(activity.next_attempt_time),
+        time_text(activity.last_heartbeat_time),
+        " ".join(map(value_text, details)) or "-",
+        "-" if failure is None else value_text(str(failure)),
+    )
 
 
 def activity_options_fields(options: ActivityOptions) -> Fields:
@@ -198,14 +255,6 @@ def activity_options_fields(options: ActivityOptions) -> Fields:
             ("Not retried", ", ".join(options.non_retryable_error_types) or "-"),
         ]
     )
-
-
-def pending_timers_table(description: WorkflowDescription) -> Block:
-    """The open timers of a run."""
-    table = Grid("Timer id", "Fires", title="Pending timers")
-    for timer in description.pending_timers:
-        table.add_row(timer.timer_id, time_text(timer.fire_time))
-    return table
 
 
 def event_heading() -> str:

@@ -73,10 +73,10 @@ async def describe(session: Session, workflow_id: WorkflowId, run_id: RunId = No
     described = await describe_run(session.client, workflow_id, run_id)
     parts: list[Callable[[], Block]] = [lambda: tables.description_fields(described)]
     parts += [partial(tables.warning_line, warning) for warning in described.warnings]
-    if described.run.pending_activities:
-        parts.append(lambda: tables.pending_activities_table(described.run))
-    if described.run.pending_timers:
-        parts.append(lambda: tables.pending_timers_table(described.run))
+    if described.run.wait_reasons:
+        parts.append(lambda: tables.waits_table(described.run))
+    if described.run.has_pending:
+        parts.append(lambda: tables.pending_table(described.run))
     session.output.show(described.to_plain(), *parts)
 
 

@@ -4,6 +4,7 @@ from aetheris.api.v1 import workflow_service_pb2
 from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.runs.updates import describe_admitted
 from aetheris_server.history.state.registry import RUN_MACHINES
+from aetheris_server.history.state.waits import wait_reasons
 
 Response = workflow_service_pb2.DescribeWorkflowResponse
 
@@ -22,5 +23,6 @@ async def describe_workflow(
     for describe in RUN_MACHINES.describe:
         describe(run.state, run.inflight, response)
     describe_admitted(run, response)
+    response.wait_reasons.extend(wait_reasons(run.state, run.inflight, runs.time_of(run)))
     await run.wait_committed()
     return response

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from google.protobuf import timestamp_pb2
 
-from aetheris.api.v1 import command_pb2, history_pb2, workflow_service_pb2
+from aetheris.api.v1 import command_pb2, history_pb2, workflow_pb2, workflow_service_pb2
 from aetheris.server.v1 import log_pb2, matching_service_pb2, run_calls_pb2, state_pb2
 from aetheris_server.errors import UnknownRecordError
 from aetheris_server.history.aggregates.obligation import Obligation
@@ -103,6 +103,7 @@ class Machine:
         save_part: What the machine keeps, for one without fields in the snapshot; None for nothing.
         load_part: Takes that back, and counts it in `held_bytes`.
         describe: Puts what users see of it into the answer.
+        waits: What an open run waits for on account of it, now.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Machine:
     find_unknown: Callable[[state_pb2.RunSnapshot], str | None] | None = None
     save_part: Callable[[RunState], bytes | None] | None = None
     load_part: Callable[[RunState, bytes], None] | None = None
+    waits: Callable[[RunState, Inflight, datetime], Iterable[workflow_pb2.WaitReason]] | None = None
     describe: (
         Callable[[RunState, Inflight, workflow_service_pb2.DescribeWorkflowResponse], None] | None
     ) = None

@@ -93,6 +93,7 @@ class Registry:
         self.save_parts = {m.name: m.save_part for m in machines if m.save_part is not None}
         self.load_parts = {m.name: m.load_part for m in machines if m.load_part is not None}
         self.describe = _those(m.describe for m in machines)
+        self.waits = _those(m.waits for m in machines)
 
 
 def _merge(

@@ -175,6 +175,12 @@ def test_describe_for_people_and_for_programs(server: CannedServer, run: Run):
             }
         ],
         pending_timers=[{"timer_id": "t9"}],
+        pending_children=[{"workflow_execution": {"workflow_id": "child-1"}, "state": 2}],
+        pending_external_signals=[
+            {"workflow_execution": {"workflow_id": "other-1"}, "signal_name": "go"}
+        ],
+        pause_info={"identity": "operator", "reason": "look"},
+        wait_reasons=[{"kind": 1, "identity": "operator", "message": "look"}, {"kind": 14}],
     )
     server.on("DescribeWorkflow", response)
     server.on("DescribeTaskQueue", operator.DescribeTaskQueueResponse())
@@ -185,9 +191,14 @@ def test_describe_for_people_and_for_programs(server: CannedServer, run: Run):
     assert "it broke" in text
     assert "2 of 3" in text
     assert "t9" in text
+    assert all(word in text for word in ("child-1", "STARTED", "other-1", "signal go"))
+    assert "to be unpaused" in text
+    assert "by operator: look" in text
     document = json.loads(run("workflow", "describe", "w", "-o", "json").stdout)
     assert document["info"]["start_time"] == "2026-01-02T00:00:00+00:00"
     assert document["pending_activities"][0]["last_failure"]["message"] == "it broke"
+    assert [reason["kind"] for reason in document["wait_reasons"]] == ["PAUSED", "SIGNAL"]
+    assert document["pause"]["reason"] == "look"
 
 
 def test_describe_of_a_run_that_starts_later_says_when(server: CannedServer, run: Run):
@@ -436,3 +447,29 @@ def test_unknown_command_and_bad_option_exit_2(run: Run):
     assert run("workflow", "nonsense").exit_code == 2
     assert run("workflow", "result", "w", "--timeout", "soon").exit_code == 2
     assert run("workflow", "list", "--status", "odd").exit_code == 2
+
+
+def test_activity_commands_say_what_they_did(server: CannedServer, run: Run):
+    server.on("PauseActivity", service.PauseActivityResponse())
+    server.on("UnpauseActivity", service.UnpauseActivityResponse())
+    server.on("ResetActivity", service.ResetActivityResponse())
+    options = make(
+        service.UpdateActivityOptionsResponse,
+        activity_options={
+            "task_queue": {"name": "other"},
+            "heartbeat_timeout": timedelta(seconds=3),
+        },
+    )
+    server.on("UpdateActivityOptions", options)
+    assert run("activity", "pause", "w", "a", "--reason", "why").stdout == (
+        "paused: activity a of workflow w\n"
+    )
+    assert last_request(server).reason == "why"
+    assert run("activity", "unpause", "w", "a", "--reset-attempts", "--jitter", "2s").exit_code == 0
+    assert (last_request(server).reset_attempts, last_request(server).jitter.seconds) == (True, 2)
+    done = run("-o", "json", "activity", "reset", "w", "a", "--keep-paused")
+    assert json.loads(done.stdout)["done"] == "reset"
+    assert last_request(server).keep_paused
+    done = run("activity", "update-options", "w", "a", "-q", "other", "--heartbeat-timeout", "3s")
+    assert "other" in done.stdout
+    assert last_request(server).update_mask.paths == ["task_queue", "heartbeat_timeout"]

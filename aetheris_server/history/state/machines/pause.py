@@ -31,7 +31,7 @@ from aetheris_server.history.state.machines.lifecycle.close import require_open
 from aetheris_server.history.state.machines.workflow_task import tasks as workflow_tasks
 from aetheris_server.history.state.pause import Pause
 from aetheris_server.history.state.run import RunState
-from aetheris_server.history.times import from_timestamp
+from aetheris_server.history.times import from_timestamp, to_timestamp
 
 _NAME = "pause"
 _MAX_REQUEST_IDS = 100
@@ -225,6 +225,19 @@ def _describe(
         response.pause_info.CopyFrom(pauses.pause.to_info())
 
 
+def _waits(
+    state: RunState, _inflight: Inflight, _now: datetime
+) -> Iterator[workflow_pb2.WaitReason]:
+    pauses = state.parts.find(RunPauses)
+    if pauses is not None and pauses.pause is not None:
+        yield workflow_pb2.WaitReason(
+            kind=workflow_pb2.WAIT_KIND_PAUSED,
+            since_time=to_timestamp(pauses.pause.time),
+            identity=pauses.pause.identity,
+            message=pauses.pause.reason,
+        )
+
+
 MACHINE = Machine(
     name=_NAME,
     events={
@@ -236,4 +249,5 @@ MACHINE = Machine(
     save_part=_save_part,
     load_part=_load_part,
     describe=_describe,
+    waits=_waits,
 )

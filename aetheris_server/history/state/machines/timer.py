@@ -256,6 +256,19 @@ def _describe(
     )
 
 
+def _waits(
+    state: RunState, _inflight: Inflight, _now: datetime
+) -> Iterable[workflow_pb2.WaitReason]:
+    return [
+        workflow_pb2.WaitReason(
+            kind=workflow_pb2.WAIT_KIND_TIMER,
+            subject=timer.timer_id,
+            until_time=to_timestamp(timer.fire_time),
+        )
+        for timer in state.timers.values()
+    ]
+
+
 MACHINE = Machine(
     name="timer",
     commands={
@@ -274,4 +287,5 @@ MACHINE = Machine(
     load=_load,
     find_unknown=_find_unknown,
     describe=_describe,
+    waits=_waits,
 )

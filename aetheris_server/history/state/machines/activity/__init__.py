@@ -80,4 +80,5 @@ MACHINE = Machine(
     load=views.load,
     find_unknown=views.find_unknown_activity,
     describe=views.describe,
+    waits=views.waits,
 )

@@ -1,5 +1,8 @@
 """Activities in snapshots, and as users see them."""
 
+from collections.abc import Iterator
+from datetime import datetime
+
 from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
 from aetheris.server.v1 import state_pb2
 from aetheris_server.history.aggregates.records import find_unknown
@@ -153,3 +156,40 @@ def _add_started(
     info.last_started_time.CopyFrom(to_timestamp(started.started_time))
     if started.last_heartbeat_time > started.started_time:
         info.last_heartbeat_time.CopyFrom(to_timestamp(started.last_heartbeat_time))
+
+
+def waits(state: RunState, inflight: Inflight, now: datetime) -> Iterator[workflow_pb2.WaitReason]:
+    """For whoever has an activity, for somebody to take it, for its next attempt or its unpause."""
+    for activity in state.activities.values():
+        yield _to_reason(activity, inflight, now)
+
+
+def _to_reason(
+    activity: ActivityState, inflight: Inflight, now: datetime
+) -> workflow_pb2.WaitReason:
+    failure, expiration = activity.last_failure, expiration_time(activity)
+    reason = workflow_pb2.WaitReason(
+        subject=activity.scheduled.activity_id,
+        since_time=to_timestamp(activity.attempt_scheduled_time),
+        until_time=to_timestamp(expiration) if expiration is not None else None,
+        attempt=activity.counted_attempt,
+        message=failure.message if failure is not None else "",
+    )
+    started = inflight.activities.get(activity.scheduled_event_id)
+    if started is not None:
+        reason.kind = workflow_pb2.WAIT_KIND_ACTIVITY_RUNNING
+        reason.since_time.CopyFrom(to_timestamp(started.started_time))
+        reason.identity = started.taker.identity
+    elif activity.pause is not None:
+        reason.kind = workflow_pb2.WAIT_KIND_ACTIVITY_PAUSED
+        reason.since_time.CopyFrom(to_timestamp(activity.pause.time))
+        reason.identity = activity.pause.identity
+        reason.message = activity.pause.reason
+    elif activity.scheduled_event_id in inflight.backing_off and not activity.is_due(now):
+        reason.kind = workflow_pb2.WAIT_KIND_ACTIVITY_BACKING_OFF
+        reason.until_time.CopyFrom(to_timestamp(activity.attempt_scheduled_time))
+        reason.ClearField("since_time")
+    else:
+        reason.kind = workflow_pb2.WAIT_KIND_ACTIVITY_NOT_TAKEN
+        reason.task_queue = activity.scheduled.task_queue.name
+    return reason

@@ -52,4 +52,5 @@ MACHINE = Machine(
     save_part=views.save,
     load_part=views.load,
     describe=views.describe,
+    waits=views.waits,
 )

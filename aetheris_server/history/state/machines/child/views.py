@@ -1,5 +1,8 @@
 """Children in snapshots, and as users see them."""
 
+from collections.abc import Iterator
+from datetime import datetime
+
 from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
 from aetheris.server.v1 import run_calls_pb2
 from aetheris_server.history.state.inflight import Inflight
@@ -64,3 +67,16 @@ def _to_info(child: ChildState) -> workflow_pb2.PendingChildInfo:
     info.workflow_execution.workflow_id = initiated.workflow_id
     info.workflow_execution.run_id = child.run_id
     return info
+
+
+def waits(
+    state: RunState, _inflight: Inflight, _now: datetime
+) -> Iterator[workflow_pb2.WaitReason]:
+    """For the start or the end of each."""
+    for child in children_of(state).values():
+        yield workflow_pb2.WaitReason(
+            kind=(
+                workflow_pb2.WAIT_KIND_CHILD if child.run_id else workflow_pb2.WAIT_KIND_CHILD_START
+            ),
+            subject=child.initiated.workflow_id,
+        )

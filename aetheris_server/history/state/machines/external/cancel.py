@@ -1,6 +1,8 @@
 """Requests to cancel that a run makes of others."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from aetheris.api.v1 import command_pb2, history_pb2, workflow_pb2, workflow_service_pb2
 from aetheris.server.v1 import run_calls_pb2
@@ -102,6 +104,18 @@ def _describe(
         )
 
 
+def _waits(
+    state: RunState, _inflight: Inflight, _now: datetime
+) -> Iterator[workflow_pb2.WaitReason]:
+    for event in _ASKED.owed_of(state).values():
+        initiated = event.request_cancel_external_workflow_execution_initiated_event_attributes
+        yield workflow_pb2.WaitReason(
+            kind=workflow_pb2.WAIT_KIND_EXTERNAL_CALL,
+            subject=initiated.workflow_execution.workflow_id,
+            since_time=event.event_time,
+        )
+
+
 MACHINE = Machine(
     name=_ASKED.name,
     commands={command_pb2.COMMAND_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION: _request},
@@ -119,4 +133,5 @@ MACHINE = Machine(
     save_part=_ASKED.save,
     load_part=_ASKED.load,
     describe=_describe,
+    waits=_waits,
 )

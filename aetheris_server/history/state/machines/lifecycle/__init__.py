@@ -78,6 +78,17 @@ def _find_unknown(snapshot: state_pb2.RunSnapshot) -> str | None:
     return find_unknown(snapshot.started)
 
 
+def _waits(
+    state: RunState, _inflight: Inflight, _now: datetime
+) -> Iterable[workflow_pb2.WaitReason]:
+    if state.first_task_time is not None:
+        yield workflow_pb2.WaitReason(
+            kind=workflow_pb2.WAIT_KIND_START_DELAY,
+            since_time=to_timestamp(state.start_time),
+            until_time=to_timestamp(state.first_task_time),
+        )
+
+
 MACHINE = Machine(
     name="lifecycle",
     commands={
@@ -123,4 +134,5 @@ MACHINE = Machine(
     load=_load,
     find_unknown=_find_unknown,
     describe=describe,
+    waits=_waits,
 )

@@ -80,4 +80,5 @@ MACHINE = Machine(
     load=fold.load,
     find_unknown=fold.find_unknown_task,
     describe=fold.describe,
+    waits=fold.waits,
 )

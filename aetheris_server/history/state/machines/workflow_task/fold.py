@@ -1,5 +1,8 @@
 """What the workflow task's events and facts change, and its part of snapshots and of describe."""
 
+from collections.abc import Iterator
+from datetime import datetime
+
 from google.protobuf import timestamp_pb2
 
 from aetheris.api.v1 import history_pb2, workflow_pb2, workflow_service_pb2
@@ -155,3 +158,27 @@ def describe(
             last_failure=task.last_failure,
         )
     )
+
+
+def waits(state: RunState, inflight: Inflight, now: datetime) -> Iterator[workflow_pb2.WaitReason]:
+    """For whoever has the task, for somebody to take it, or for its next attempt."""
+    task, started = state.workflow_task, inflight.workflow_task
+    if task is None:
+        return
+    reason = workflow_pb2.WaitReason(
+        since_time=to_timestamp(task.scheduled_time),
+        attempt=task.attempt,
+        message=task.last_failure.message if task.last_failure is not None else "",
+    )
+    if started is not None:
+        reason.kind = workflow_pb2.WAIT_KIND_WORKFLOW_TASK_RUNNING
+        reason.since_time.CopyFrom(to_timestamp(started.started_time))
+        reason.identity = started.taker.identity
+    elif inflight.is_task_backing_off and not task.is_due(now):
+        reason.kind = workflow_pb2.WAIT_KIND_WORKFLOW_TASK_BACKING_OFF
+        reason.ClearField("since_time")
+        reason.until_time.CopyFrom(to_timestamp(task.scheduled_time))
+    else:
+        reason.kind = workflow_pb2.WAIT_KIND_WORKFLOW_TASK_NOT_TAKEN
+        reason.task_queue = state.task_queue
+    yield reason

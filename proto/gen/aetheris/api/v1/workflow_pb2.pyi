@@ -348,6 +348,78 @@ UPDATE_STAGE_COMPLETED: UpdateStage.ValueType  # 3
 """It has an outcome: a result, a failure, or a rejection, of which the history has nothing."""
 Global___UpdateStage: _TypeAlias = UpdateStage  # noqa: Y015
 
+class _WaitKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAIT_KIND_UNSPECIFIED: _WaitKind.ValueType  # 0
+    """Never sent."""
+    WAIT_KIND_PAUSED: _WaitKind.ValueType  # 1
+    """To be unpaused."""
+    WAIT_KIND_START_DELAY: _WaitKind.ValueType  # 2
+    """The time of its delayed start."""
+    WAIT_KIND_WORKFLOW_TASK_NOT_TAKEN: _WaitKind.ValueType  # 3
+    """A worker that takes its workflow task."""
+    WAIT_KIND_WORKFLOW_TASK_RUNNING: _WaitKind.ValueType  # 4
+    """A worker that has its workflow task."""
+    WAIT_KIND_WORKFLOW_TASK_BACKING_OFF: _WaitKind.ValueType  # 5
+    """The next attempt of its workflow task, which failed."""
+    WAIT_KIND_ACTIVITY_NOT_TAKEN: _WaitKind.ValueType  # 6
+    """A worker that takes an activity."""
+    WAIT_KIND_ACTIVITY_RUNNING: _WaitKind.ValueType  # 7
+    """A worker that has an activity."""
+    WAIT_KIND_ACTIVITY_BACKING_OFF: _WaitKind.ValueType  # 8
+    """The next attempt of an activity, which failed or is to come later."""
+    WAIT_KIND_ACTIVITY_PAUSED: _WaitKind.ValueType  # 9
+    """An activity to be unpaused."""
+    WAIT_KIND_TIMER: _WaitKind.ValueType  # 10
+    """A timer."""
+    WAIT_KIND_CHILD_START: _WaitKind.ValueType  # 11
+    """The start of a child."""
+    WAIT_KIND_CHILD: _WaitKind.ValueType  # 12
+    """The end of a child."""
+    WAIT_KIND_EXTERNAL_CALL: _WaitKind.ValueType  # 13
+    """A signal to another run, or a request to cancel it, that has not come to anything yet."""
+    WAIT_KIND_SIGNAL: _WaitKind.ValueType  # 14
+    """Nothing but a signal, an update or a request to cancel from outside."""
+
+class WaitKind(_WaitKind, metaclass=_WaitKindEnumTypeWrapper):
+    """What an open run waits for."""
+
+WAIT_KIND_UNSPECIFIED: WaitKind.ValueType  # 0
+"""Never sent."""
+WAIT_KIND_PAUSED: WaitKind.ValueType  # 1
+"""To be unpaused."""
+WAIT_KIND_START_DELAY: WaitKind.ValueType  # 2
+"""The time of its delayed start."""
+WAIT_KIND_WORKFLOW_TASK_NOT_TAKEN: WaitKind.ValueType  # 3
+"""A worker that takes its workflow task."""
+WAIT_KIND_WORKFLOW_TASK_RUNNING: WaitKind.ValueType  # 4
+"""A worker that has its workflow task."""
+WAIT_KIND_WORKFLOW_TASK_BACKING_OFF: WaitKind.ValueType  # 5
+"""The next attempt of its workflow task, which failed."""
+WAIT_KIND_ACTIVITY_NOT_TAKEN: WaitKind.ValueType  # 6
+"""A worker that takes an activity."""
+WAIT_KIND_ACTIVITY_RUNNING: WaitKind.ValueType  # 7
+"""A worker that has an activity."""
+WAIT_KIND_ACTIVITY_BACKING_OFF: WaitKind.ValueType  # 8
+"""The next attempt of an activity, which failed or is to come later."""
+WAIT_KIND_ACTIVITY_PAUSED: WaitKind.ValueType  # 9
+"""An activity to be unpaused."""
+WAIT_KIND_TIMER: WaitKind.ValueType  # 10
+"""A timer."""
+WAIT_KIND_CHILD_START: WaitKind.ValueType  # 11
+"""The start of a child."""
+WAIT_KIND_CHILD: WaitKind.ValueType  # 12
+"""The end of a child."""
+WAIT_KIND_EXTERNAL_CALL: WaitKind.ValueType  # 13
+"""A signal to another run, or a request to cancel it, that has not come to anything yet."""
+WAIT_KIND_SIGNAL: WaitKind.ValueType  # 14
+"""Nothing but a signal, an update or a request to cancel from outside."""
+Global___WaitKind: _TypeAlias = WaitKind  # noqa: Y015
+
 @_typing.final
 class PauseInfo(_message.Message):
     """That something was paused."""
@@ -1051,3 +1123,57 @@ class PendingUpdateInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PendingUpdateInfo: _TypeAlias = PendingUpdateInfo  # noqa: Y015
+
+@_typing.final
+class WaitReason(_message.Message):
+    """One thing that an open run waits for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    UNTIL_TIME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    TASK_QUEUE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    kind: Global___WaitKind.ValueType
+    """What."""
+    subject: _builtins.str
+    """Which: an activity id, a timer id, the workflow id of another run; empty for the run itself."""
+    attempt: _builtins.int
+    """The attempt, of a task."""
+    identity: _builtins.str
+    """Who has it, or paused it."""
+    task_queue: _builtins.str
+    """Where a worker is missing."""
+    message: _builtins.str
+    """Why the attempt before failed, or why it is paused."""
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when; unset where that is not known."""
+
+    @_builtins.property
+    def until_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when at the latest, where there is such a time."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___WaitKind.ValueType = ...,
+        subject: _builtins.str = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+        until_time: _timestamp_pb2.Timestamp | None = ...,
+        attempt: _builtins.int = ...,
+        identity: _builtins.str = ...,
+        task_queue: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_time", b"since_time", "until_time", b"until_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "identity", b"identity", "kind", b"kind", "message", b"message", "since_time", b"since_time", "subject", b"subject", "task_queue", b"task_queue", "until_time", b"until_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015

@@ -1327,6 +1327,7 @@ class DescribeWorkflowResponse(_message.Message):
     PENDING_EXTERNAL_SIGNALS_FIELD_NUMBER: _builtins.int
     PENDING_EXTERNAL_CANCELS_FIELD_NUMBER: _builtins.int
     PAUSE_INFO_FIELD_NUMBER: _builtins.int
+    WAIT_REASONS_FIELD_NUMBER: _builtins.int
     PENDING_UPDATES_FIELD_NUMBER: _builtins.int
     cancel_requested: _builtins.bool
     """Cancellation was requested."""
@@ -1371,6 +1372,10 @@ class DescribeWorkflowResponse(_message.Message):
         """Since when it is paused, by whom and why; unset where it is not."""
 
     @_builtins.property
+    def wait_reasons(self) -> _containers.RepeatedCompositeFieldContainer[_workflow_pb2.WaitReason]:
+        """What it waits for; none where it has closed."""
+
+    @_builtins.property
     def pending_updates(self) -> _containers.RepeatedCompositeFieldContainer[_workflow_pb2.PendingUpdateInfo]:
         """Its updates without an outcome: those accepted, then those admitted."""
 
@@ -1388,11 +1393,12 @@ class DescribeWorkflowResponse(_message.Message):
         pending_external_signals: _abc.Iterable[_workflow_pb2.PendingExternalSignalInfo] | None = ...,
         pending_external_cancels: _abc.Iterable[_workflow_pb2.PendingExternalCancelInfo] | None = ...,
         pause_info: _workflow_pb2.PauseInfo | None = ...,
+        wait_reasons: _abc.Iterable[_workflow_pb2.WaitReason] | None = ...,
         pending_updates: _abc.Iterable[_workflow_pb2.PendingUpdateInfo] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["execution_config", b"execution_config", "pause_info", b"pause_info", "pending_workflow_task", b"pending_workflow_task", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "execution_config", b"execution_config", "pause_info", b"pause_info", "pending_activities", b"pending_activities", "pending_children", b"pending_children", "pending_external_cancels", b"pending_external_cancels", "pending_external_signals", b"pending_external_signals", "pending_timers", b"pending_timers", "pending_updates", b"pending_updates", "pending_workflow_task", b"pending_workflow_task", "unhandled_signal_count", b"unhandled_signal_count", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "execution_config", b"execution_config", "pause_info", b"pause_info", "pending_activities", b"pending_activities", "pending_children", b"pending_children", "pending_external_cancels", b"pending_external_cancels", "pending_external_signals", b"pending_external_signals", "pending_timers", b"pending_timers", "pending_updates", b"pending_updates", "pending_workflow_task", b"pending_workflow_task", "unhandled_signal_count", b"unhandled_signal_count", "wait_reasons", b"wait_reasons", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
