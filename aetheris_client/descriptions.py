@@ -24,6 +24,7 @@ from aetheris_client.enums import (
 from aetheris_client.errors import FailureError
 from aetheris_client.failure import from_failure
 from aetheris_client.options import check_options
+from aetheris_client.retry import RetryPolicy
 from aetheris_client.search_attributes import from_search_attributes
 from aetheris_client.times import read_duration, read_timestamp, to_timestamp
 
@@ -291,6 +292,7 @@ class WorkflowDescription:
     """What is known of a run now. Timeouts are None where there is none.
 
     Attributes:
+        retry_policy: How it is tried again if it fails; None is not at all.
         unhandled_signal_count: Signals that its code has no handler for, as of its last completed
             workflow task; they wait for one.
         pause: None while it is not paused.
@@ -302,6 +304,7 @@ class WorkflowDescription:
     execution_timeout: timedelta | None
     run_timeout: timedelta | None
     task_timeout: timedelta | None
+    retry_policy: RetryPolicy | None
     cancel_requested: bool
     unhandled_signal_count: int
     pending_activities: Sequence[PendingActivity]
@@ -339,6 +342,11 @@ class WorkflowDescription:
             execution_timeout=read_duration(config, "workflow_execution_timeout"),
             run_timeout=read_duration(config, "workflow_run_timeout"),
             task_timeout=read_duration(config, "workflow_task_timeout"),
+            retry_policy=(
+                RetryPolicy.from_proto(config.retry_policy)
+                if config.HasField("retry_policy")
+                else None
+            ),
             cancel_requested=response.cancel_requested,
             unhandled_signal_count=response.unhandled_signal_count,
             pending_activities=tuple(

@@ -43,7 +43,7 @@ class WorkflowHandle(Generic[Result]):
     """One workflow id, and the run of it that was started or named.
 
     Watching (result, history, describe) is about that run; the newest, where none is named.
-    Steering (signal, query, update, cancel, terminate; pause) goes to the newest run of the id, so
+    Steering (signal, query, update, cancel, pause, terminate) goes to the newest run of the id, so
     that it reaches a workflow that has continued as new. A handle of a start steers the chain that
     it started, or found, and no other that has the id later; one that was asked for by run id, that
     run alone.
@@ -469,7 +469,11 @@ class WorkflowHandle(Generic[Result]):
         check_options("pause", reason=reason, request_id=request_id)
         await self._calls.pause_workflow(
             PauseWorkflowInput(
-                self.id, self._steered_run_id, reason, request_id or new_request_id()
+                self.id,
+                self._steered_run_id,
+                reason,
+                request_id or new_request_id(),
+                self._chain,
             )
         )
 
@@ -483,7 +487,11 @@ class WorkflowHandle(Generic[Result]):
         check_options("unpause", reason=reason, request_id=request_id)
         await self._calls.unpause_workflow(
             UnpauseWorkflowInput(
-                self.id, self._steered_run_id, reason, request_id or new_request_id()
+                self.id,
+                self._steered_run_id,
+                reason,
+                request_id or new_request_id(),
+                self._chain,
             )
         )
 

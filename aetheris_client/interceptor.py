@@ -205,6 +205,7 @@ class PauseWorkflowInput:
     run_id: str
     reason: str
     request_id: str
+    first_execution_run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +216,7 @@ class UnpauseWorkflowInput:
     run_id: str
     reason: str
     request_id: str
+    first_execution_run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

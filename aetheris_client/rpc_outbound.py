@@ -232,6 +232,7 @@ class RpcOutbound(ClientOutbound):
         message = PauseWorkflowRequest(
             namespace=self._config.namespace,
             workflow_execution=_execution(request.id, request.run_id),
+            first_execution_run_id=request.first_execution_run_id,
             reason=request.reason,
             identity=self._config.identity,
             request_id=request.request_id,
@@ -244,6 +245,7 @@ class RpcOutbound(ClientOutbound):
         message = UnpauseWorkflowRequest(
             namespace=self._config.namespace,
             workflow_execution=_execution(request.id, request.run_id),
+            first_execution_run_id=request.first_execution_run_id,
             reason=request.reason,
             identity=self._config.identity,
             request_id=request.request_id,

@@ -112,6 +112,7 @@ def description_fields(described: Described) -> Fields:
     ]
     if info.execution_time and info.start_time and info.execution_time > info.start_time:
         rows.append(("Start delay", f"its code begins {time_text(info.execution_time)}"))
+    rows += _chain_rows(description)
     if info.parent is not None:
         rows.append(("Parent", f"{info.parent.workflow_id} ({info.parent.run_id})"))
     if info.memo:
@@ -142,6 +143,20 @@ def pause_text(pause: Pause) -> str:
     by = f" by {pause.identity}" if pause.identity else ""
     reason = f": {pause.reason}" if pause.reason else ""
     return value_text(f"since {time_text(pause.pause_time)}{by}{reason}")
+
+
+def _chain_rows(description: WorkflowDescription) -> list[tuple[str, Cell]]:
+    """Where it stands among the runs that continue each other."""
+    info, policy = description.info, description.retry_policy
+    rows: list[tuple[str, Cell]] = []
+    if policy is not None:
+        rows.append(("Attempt", f"{info.attempt} of {policy.maximum_attempts or 'any number'}"))
+    if info.continued_run_id is not None:
+        rows.append(("Continues run", info.continued_run_id))
+        rows.append(("First run", info.first_execution_run_id))
+    if info.new_run_id is not None and info.status is not WorkflowStatus.CONTINUED_AS_NEW:
+        rows.append(("Tried again as run", info.new_run_id))
+    return rows
 
 
 def _outcome_rows(outcome: Outcome) -> list[tuple[str, Cell]]:

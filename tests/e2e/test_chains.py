@@ -182,6 +182,16 @@ _CALLS: dict[str, Callable[[Raw, str, str], Coroutine[Any, Any, Any]]] = {
     "terminate": lambda server, id_, first: server.terminate(
         _run(id_), first_execution_run_id=first
     ),
+    "pause": lambda server, id_, first: server.workflows.PauseWorkflow(
+        workflow_service_pb2.PauseWorkflowRequest(
+            namespace="default", workflow_execution=_run(id_), first_execution_run_id=first
+        )
+    ),
+    "unpause": lambda server, id_, first: server.workflows.UnpauseWorkflow(
+        workflow_service_pb2.UnpauseWorkflowRequest(
+            namespace="default", workflow_execution=_run(id_), first_execution_run_id=first
+        )
+    ),
     "query": lambda server, id_, first: server.query(_run(id_), first_execution_run_id=first),
     "result": lambda server, id_, first: server.workflows.PollWorkflowResult(
         workflow_service_pb2.PollWorkflowResultRequest(

@@ -45,6 +45,20 @@ class OneActivity:
 
 
 @workflow.defn
+class GoesOn:
+    """Changes its notes, and goes on as new until it has gone far enough."""
+
+    @workflow.run
+    async def run(self, total: int, most: int) -> int:
+        total += await workflow.execute_activity(square, total + 1, start_to_close_timeout=SHORT)
+        workflow.upsert_memo({"total": total, "first": None})
+        workflow.upsert_search_attributes({"total": total})
+        if total < most:
+            workflow.continue_as_new(total, most)
+        return total
+
+
+@workflow.defn
 class FanOut:
     """Many activities, some capable, and a timer beside them."""
 
@@ -288,6 +302,7 @@ class Ledger:
 WORKFLOWS = [
     OneActivity,
     FanOut,
+    GoesOn,
     Approval,
     Failing,
     Cancelled,

@@ -211,6 +211,7 @@ def check_pause_workflow(
     limits: LimitSettings,
 ) -> None:
     check_execution(request.workflow_execution, limits)
+    check_run_id("first_execution_run_id", request.first_execution_run_id)
     check_long_text("reason", request.reason, limits)
     check_text("identity", request.identity, limits)
     check_text("request_id", request.request_id, limits)

@@ -12,11 +12,13 @@ async def pause_workflow(
     """Hold a run; answer when that is on disk.
 
     Raises:
-        WorkflowNotFoundError: There is no such run.
+        WorkflowNotFoundError: There is no such run, or it is of another chain.
         WorkflowClosedError: The run has closed.
     """
     execution = request.workflow_execution
-    run = await runs.load(namespace_id, execution.workflow_id, execution.run_id)
+    run = await runs.load(
+        namespace_id, execution.workflow_id, execution.run_id, request.first_execution_run_id
+    )
     try:
         record = decide_paused(run.state, run.inflight, request, runs.time_of(run))
     except RequestError:
@@ -38,11 +40,13 @@ async def unpause_workflow(
     """Have a run go on; answer when that is on disk. What waited is offered.
 
     Raises:
-        WorkflowNotFoundError: There is no such run.
+        WorkflowNotFoundError: There is no such run, or it is of another chain.
         WorkflowClosedError: The run has closed.
     """
     execution = request.workflow_execution
-    run = await runs.load(namespace_id, execution.workflow_id, execution.run_id)
+    run = await runs.load(
+        namespace_id, execution.workflow_id, execution.run_id, request.first_execution_run_id
+    )
     try:
         record = decide_unpaused(run.state, run.inflight, request, runs.time_of(run))
     except RequestError:

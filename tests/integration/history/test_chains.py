@@ -1,12 +1,17 @@
 """A run and the one that continues it: both are written, or neither, and found again after that."""
 
+import uuid
 from typing import Any
 
 import pytest
 
 from aetheris.api.v1 import command_pb2, task_queue_pb2, worker_service_pb2, workflow_service_pb2
+from aetheris.server.v1.history_service_pb2 import AggregateName
+from aetheris.server.v1.run_calls_pb2 import RequestCancelRunCall, RunCall, SignalRunCall
 from aetheris_server.errors import UnavailableError, WorkflowNotFoundError
+from aetheris_server.history.aggregates.obligation import make_call
 from aetheris_server.history.state.machines.lifecycle.successor import next_run_id
+from aetheris_server.history.state.run import KIND, RunKey
 from aetheris_server.storage.snapshots import PUT_SNAPSHOTS
 from tests.support.clock import ManualClock
 from tests.support.history_host import NAMESPACE_ID, HistoryBench, history_bench, start_request
@@ -133,3 +138,29 @@ async def test_simple_run_writes_no_more_than_before(migrated_postgres_dsn: str)
         await _decide(bench)
         rows = await bench.db.fetch("SELECT count(*) FROM log WHERE run_id = %s", [run_id])
         assert rows == [(2,)]
+
+
+async def test_call_of_another_run_that_comes_again_after_the_run_went_on_is_taken_once(
+    migrated_postgres_dsn: str,
+) -> None:
+    caller = RunKey(NAMESPACE_ID, "caller", str(uuid.uuid4()))
+    target = AggregateName(kind=KIND, namespace_id=NAMESPACE_ID, name="w")
+    signal = RunCall(signal=SignalRunCall(signal_name="s"))
+    cancel = RunCall(request_cancel=RequestCancelRunCall(reason="late"))
+    calls = [
+        make_call(caller, number, target, call.SerializeToString())
+        for number, call in enumerate((signal, cancel))
+    ]
+    async with history_bench(migrated_postgres_dsn) as bench:
+        await _start(bench)
+        answers = await bench.host.service.call_aggregates(calls)
+        await _decide(bench, continue_as_new())
+        assert await bench.host.service.call_aggregates(calls) == answers
+        run = await bench.runs.load(NAMESPACE_ID, "w")
+        assert run.state.started.continued_execution_run_id
+        assert run.state.signal_count == 0
+        assert not run.state.cancel_requested
+        # Another call is another signal.
+        another = make_call(caller, 7, target, signal.SerializeToString())
+        await bench.host.service.call_aggregates([another])
+        assert run.state.signal_count == 1

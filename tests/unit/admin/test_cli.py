@@ -67,6 +67,26 @@ def test_start_for_people_prints_the_ids(server: CannedServer, run: Run):
     assert done.stdout.split() == ["Workflow", "id", "w", "Run", "id", "r1", "Started", "yes"]
 
 
+def test_start_with_a_retry_policy_sends_it(server: CannedServer, run: Run):
+    server.on("StartWorkflow", service.StartWorkflowResponse(run_id="r1", started=True))
+    started = ("workflow", "start", "census", "-q", "q")
+    done = run(
+        *started,
+        *("--retry-attempts", "3", "--retry-interval", "5s", "--retry-backoff", "1.5"),
+        *("--retry-max-interval", "1m", "--non-retryable", "Fatal", "--non-retryable", "Lost"),
+    )
+    assert done.exit_code == 0, done.output
+    policy = last_request(server).retry_policy
+    assert (policy.maximum_attempts, policy.backoff_coefficient) == (3, 1.5)
+    assert (policy.initial_interval.seconds, policy.maximum_interval.seconds) == (5, 60)
+    assert policy.non_retryable_error_types == ["Fatal", "Lost"]
+    server.requests.clear()
+    done = run(*started, "--retry-backoff", "0.5")
+    assert done.exit_code == 2
+    assert "backoff_coefficient: 0.5, expected at least 1" in done.stderr
+    assert server.requests == []
+
+
 def test_start_with_a_signal_sends_both(server: CannedServer, run: Run):
     server.on("SignalWithStartWorkflow", service.SignalWithStartWorkflowResponse(run_id="r1"))
     done = run(
@@ -199,6 +219,36 @@ def test_describe_for_people_and_for_programs(server: CannedServer, run: Run):
     assert document["pending_activities"][0]["last_failure"]["message"] == "it broke"
     assert [reason["kind"] for reason in document["wait_reasons"]] == ["PAUSED", "SIGNAL"]
     assert document["pause"]["reason"] == "look"
+
+
+def test_describe_of_a_run_in_a_chain_says_where_it_stands(server: CannedServer, run: Run):
+    attempt = {
+        **info("w"),
+        "status": workflow_pb2.WORKFLOW_EXECUTION_STATUS_FAILED,
+        "close_time": datetime(2026, 1, 2, 1, tzinfo=UTC),
+        "attempt": 2,
+        "first_execution_run_id": "r0",
+        "continued_execution_run_id": "r0",
+        "new_execution_run_id": "r2",
+    }
+    described = make(
+        service.DescribeWorkflowResponse,
+        workflow_execution_info=attempt,
+        execution_config={"retry_policy": {"maximum_attempts": 3}},
+    )
+    server.on("DescribeWorkflow", described)
+    failed = workflow_pb2.WORKFLOW_EXECUTION_STATUS_FAILED
+    result = {"status": failed, "failure": {"message": "no"}, "new_execution_run_id": "r2"}
+    server.on(
+        "PollWorkflowResult",
+        make(service.PollWorkflowResultResponse, run_id="r1", result=result),
+    )
+    text = " ".join(run("workflow", "describe", "w").stdout.split())
+    for part in ("Attempt 2 of 3", "Continues run r0", "First run r0", "Tried again as run r2"):
+        assert part in text
+    document = json.loads(run("workflow", "describe", "w", "-o", "json").stdout)
+    assert document["info"]["new_run_id"] == "r2"
+    assert document["retry_policy"]["maximum_attempts"] == 3
 
 
 def test_describe_of_a_run_that_starts_later_says_when(server: CannedServer, run: Run):
@@ -350,6 +400,30 @@ def test_result_of_failed_run_prints_the_chain_and_exits_1(server: CannedServer,
     document = json.loads(run("workflow", "result", "w", "-o", "json").stdout)
     assert document["status"] == "FAILED"
     assert document["failure"]["cause"]["message"] == "no money"
+
+
+def test_result_goes_on_with_the_run_that_continues_a_closed_one_unless_told_not_to(
+    server: CannedServer, run: Run
+):
+    continued = workflow_pb2.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW
+    first = make(
+        service.PollWorkflowResultResponse,
+        run_id="r1",
+        result={"status": continued, "new_execution_run_id": "r2"},
+    )
+    completed = workflow_pb2.WORKFLOW_EXECUTION_STATUS_COMPLETED
+    second = make(
+        service.PollWorkflowResultResponse,
+        run_id="r2",
+        result={"status": completed, "result": payloads("end")},
+    )
+    server.on("PollWorkflowResult", first, second)
+    assert json.loads(run("workflow", "result", "w").stdout) == "end"
+    assert last_request(server).workflow_execution.run_id == "r2"
+    server.on("PollWorkflowResult", first)
+    done = run("workflow", "result", "w", "--no-follow-runs")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "r2" in done.stderr
 
 
 def test_result_after_timeout_exits_1(server: CannedServer, run: Run):

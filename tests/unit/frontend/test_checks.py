@@ -316,12 +316,14 @@ BAD: dict[str, list[tuple[Change, str]]] = {
     ],
     "PauseWorkflow": [
         *BAD_EXECUTION,
+        BAD_CHAIN,
         (setting("reason", BIG.decode()), "reason"),
         (setting("identity", LONG), "identity"),
         (setting("request_id", LONG), "request_id"),
     ],
     "UnpauseWorkflow": [
         *BAD_EXECUTION,
+        BAD_CHAIN,
         (setting("reason", BIG.decode()), "reason"),
         (setting("request_id", LONG), "request_id"),
     ],
