@@ -65,11 +65,16 @@ class CommandLog:
         if not self._is_closed:
             self._produced.append((command, find_call_site()))
 
-    def close(self, command: ProducedCommand) -> None:
+    def close(self, command: ProducedCommand, site: CallSite | None = None) -> None:
         """The code ends the run with this. The step in which it does so may go on for a while: a
         signal handler that fails has a caller.
+
+        Args:
+            command: The run's last.
+            site: Where the code asked for it, if it said so before now.
         """
-        self.add(command)
+        if not self._is_closed:
+            self._produced.append((command, site or find_call_site()))
         self._is_closed = True
 
     def void(self, fault: Exception) -> None:

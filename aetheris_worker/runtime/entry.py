@@ -13,6 +13,7 @@ from aetheris.api.v1.history_pb2 import HistoryEvent, UpdateRequest
 from aetheris_client.errors import AetherisError, CancelledError, FailureError, PayloadEncodeError
 from aetheris_client.failure import to_failure
 from aetheris_client.signatures import signature_of
+from aetheris_worker.runtime.call_site import CallSite
 from aetheris_worker.runtime.definitions import WorkflowDefinition
 from aetheris_worker.runtime.errors import (
     PASSING,
@@ -223,7 +224,7 @@ class WorkflowEntry:
     def _end(self, error: BaseException) -> None:
         continuation = _continuation_in(error)
         if continuation is not None:
-            self._close(ContinueRunCommand(continuation.attributes))
+            self._close(ContinueRunCommand(continuation.attributes), continuation.site)
         elif self._run.cancel_requested and is_cancelled(error):
             self._close(CancelRunCommand())
         elif self._fails_the_run(error):
@@ -242,7 +243,8 @@ class WorkflowEntry:
 
     def _ends_the_run(self, error: BaseException) -> bool:
         is_cancelled_run = self._run.cancel_requested and is_cancelled(error)
-        return is_cancelled_run or self._fails_the_run(error)
+        goes_on = _continuation_in(error) is not None
+        return goes_on or is_cancelled_run or self._fails_the_run(error)
 
     def _fails_the_run(self, error: BaseException) -> bool:
         """Whether it, or everything in its group, is an error that ends runs."""
@@ -254,10 +256,10 @@ class WorkflowEntry:
             return False
         return isinstance(error, (FailureError, TimeoutError, *self._definition.failure_types))
 
-    def _close(self, command: ClosingCommand) -> None:
+    def _close(self, command: ClosingCommand, site: CallSite | None = None) -> None:
         if not self.is_over():
             self.closing = command
-            self._run.commands.close(command)
+            self._run.commands.close(command, site)
             label = f"{self._definition.name} {self._run.id.workflow_id!r}"
             self._run.signals.warn_at_end(label)
             updates = self._run.parts.find(UpdateBox)

@@ -19,6 +19,7 @@ from typing import Final
 
 from aetheris.api.v1.command_pb2 import ContinueAsNewWorkflowExecutionCommandAttributes
 from aetheris_client.errors import AetherisError
+from aetheris_worker.runtime.call_site import CallSite
 
 
 class NondeterminismError(AetherisError):
@@ -117,11 +118,15 @@ class ContinueAsNewError(BaseException):
 
     Attributes:
         attributes: Of the command.
+        site: The line that asked for it.
     """
 
-    def __init__(self, attributes: ContinueAsNewWorkflowExecutionCommandAttributes) -> None:
+    def __init__(
+        self, attributes: ContinueAsNewWorkflowExecutionCommandAttributes, site: CallSite | None
+    ) -> None:
         super().__init__("the run continues as new")
         self.attributes = attributes
+        self.site = site
 
 
 PASSING: Final = (RunEvictedError, GeneratorExit, KeyboardInterrupt)

@@ -12,6 +12,7 @@ from aetheris_client.options import check_arguments, check_names, check_options
 from aetheris_client.retry import RetryPolicy, check_retry_policy
 from aetheris_client.search_attributes import to_search_attributes
 from aetheris_worker.durations import check_timeout
+from aetheris_worker.runtime.call_site import find_call_site
 from aetheris_worker.runtime.errors import ContinueAsNewError
 from aetheris_worker.runtime.machines.properties import to_memo_payload
 from aetheris_worker.workflow.current_run import current_run
@@ -73,7 +74,7 @@ def continue_as_new(*arguments: object, **options: Unpack[ContinueAsNewOptions])
         attributes.input.CopyFrom(payloads)
     _write_settings(options, attributes)
     _write_notes(options, attributes, run.converter)
-    raise ContinueAsNewError(attributes)
+    raise ContinueAsNewError(attributes, find_call_site())
 
 
 def _check(call: str, options: ContinueAsNewOptions) -> None:

@@ -395,7 +395,9 @@ async def test_bad_notes_fail_the_task_with_the_cause_and_the_field(
     task = await server.poll_workflow()
     with pytest.raises(grpc.aio.AioRpcError, match="expected JSON") as caught:
         await server.decide(task, upsert_memo(a="1"), upsert_search_attributes(a="{"))
-    assert detail_of(caught.value, "BadRequestDetail").field == "commands[1]"
+    assert detail_of(caught.value, "BadRequestDetail").field == (
+        "commands[1].search_attributes.indexed_fields['a']"
+    )
     failed = (await server.history(run))[-1].workflow_task_failed_event_attributes
     assert failed.cause == history_pb2.WORKFLOW_TASK_FAILED_CAUSE_BAD_SEARCH_ATTRIBUTES
     assert not (await server.describe(run)).workflow_execution_info.memo.fields

@@ -138,6 +138,34 @@ def test_signal_handler_may_go_on() -> None:
     assert session.step() == [_COMMAND]
 
 
+@workflow.defn(waits_for_handlers=True)
+class Waits:
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.wait_condition(lambda: not workflow.all_handlers_finished())
+        workflow.continue_as_new()
+
+    @workflow.signal
+    async def work(self) -> None:
+        await workflow.sleep(5)
+
+
+def test_run_that_waits_for_its_handlers_goes_on_when_they_have_ended() -> None:
+    session = Session(Waits)
+    session.history.signaled("work")
+    assert session.step() == ["timer 1 5s"]
+    session.history.timer_fired("1")
+    assert session.step() == [_COMMAND]
+    assert session.replay().is_closed
+
+
+def test_line_that_asked_for_it_is_known() -> None:
+    session = Session(Chooses)
+    session.step()
+    assert "test_continue_as_new.py" in session.machine.site_of_command(0)
+    assert session.machine.site_of_command(0).endswith(" in run")
+
+
 def test_request_to_cancel_does_not_keep_a_run_from_going_on() -> None:
     session = Session(Counts, 1)
     session.history.cancel_requested()
