@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aetheris.api.v1 import common_pb2
+from aetheris.api.v1 import command_pb2, common_pb2
 from tests.support.databases import create_database, database_name, drop_database
 from tests.support.drive import answer, drive_simple_workflow, persist
 from tests.support.log_audit import audit_log
@@ -25,7 +25,7 @@ from tests.support.raw import (
     text_of,
     types,
 )
-from tests.support.runs import continue_as_new
+from tests.support.runs import application_failure, continue_as_new, fail_workflow
 from tests.support.stores import SessionStores
 from tests.support.wait import wait_until
 
@@ -222,25 +222,37 @@ async def test_task_with_server_killed_on_its_way_to_the_backlog_is_not_lost(
     assert run.record_count == 2
 
 
+_GOING_ON: dict[str, tuple[command_pb2.Command, str]] = {
+    "continue": (continue_as_new(), "WORKFLOW_EXECUTION_CONTINUED_AS_NEW"),
+    "retry": (fail_workflow(application_failure()), "WORKFLOW_EXECUTION_FAILED"),
+}
+"""How a run closes that another one continues, and the event by which."""
+
+
+@pytest.mark.parametrize("how", _GOING_ON)
 @pytest.mark.parametrize(
     "point,count",
     [(f"commit.{moment}", count) for count in (2, 3) for moment in ("before", "after")]
     + [(f"complete_workflow_task.{moment}", 1) for moment in ("before", "after")],
 )
-async def test_run_that_goes_on_as_new_with_server_killed_goes_on_once(
-    crash_server: CrashServer, point: str, count: int
+async def test_run_that_goes_on_with_server_killed_goes_on_once(
+    crash_server: CrashServer, how: str, point: str, count: int
 ) -> None:
+    closing, close_event = _GOING_ON[how]
     await crash_server.begin_round(point, count)
     async with Raw(crash_server.address, queue=f"q-{secrets.token_hex(4)}") as server:
         workflow_id = f"w-{secrets.token_hex(8)}"
-        started = await persist(lambda: server.start(workflow_id, request_id="once"))
+        policy = common_pb2.RetryPolicy(initial_interval=seconds(0.05))
+        started = await persist(
+            lambda: server.start(workflow_id, request_id="once", retry_policy=policy)
+        )
         first = common_pb2.WorkflowExecution(workflow_id=workflow_id, run_id=started.run_id)
         async with asyncio.timeout(40):
             closed = None
             while closed is None:
                 for task in await persist(lambda: server.poll_workflows(1.0)):
                     is_first = task.workflow_execution == first
-                    command = continue_as_new() if is_first else complete_workflow()
+                    command = closing if is_first else complete_workflow()
                     await answer(lambda task=task, command=command: server.decide(task, command))
                 newest = common_pb2.WorkflowExecution(workflow_id=workflow_id)
                 result = await persist(lambda newest=newest: server.result(newest, wait=0.05))
@@ -254,7 +266,7 @@ async def test_run_that_goes_on_as_new_with_server_killed_goes_on_once(
         if run.events[0].workflow_execution_started_event_attributes.workflow_id == workflow_id
     }
     assert len(events) == 2
-    assert events[started.run_id][-1] == "WORKFLOW_EXECUTION_CONTINUED_AS_NEW"
+    assert events[started.run_id][-1] == close_event
     (other,) = (names for run_id, names in events.items() if run_id != started.run_id)
     assert other == [*_EVENTS[:4], "WORKFLOW_EXECUTION_COMPLETED"]
 
