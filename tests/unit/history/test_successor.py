@@ -242,6 +242,16 @@ def test_failed_run_is_tried_again_by_its_policy_until_the_attempts_are_used_up(
     ]
 
 
+def test_large_failure_is_cut_for_the_next_attempt() -> None:
+    run = RunDriver(retry_policy=_POLICY)
+    failure = application_failure(details=payloads("x" * 100_000))
+    run.run_task(fail_workflow(failure))
+    assert run.history[-1].workflow_execution_failed_event_attributes.failure == failure
+    kept = run.successor().continued_failure
+    assert kept.ByteSize() < 4096
+    assert (kept.message, kept.application_failure_info.type) == ("oops", "Oops")
+
+
 @pytest.mark.parametrize(
     "policy, failure, state",
     [

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from aetheris.api.v1 import failure_pb2, history_pb2, workflow_pb2
 from aetheris.server.v1 import log_pb2
 from aetheris_server.history.state.draft import Draft
+from aetheris_server.history.state.failures import trim
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.machines.activity.retry import RetryDecision, decide_retry
 from aetheris_server.history.state.machines.properties import memo_of, search_attributes_of
@@ -130,10 +131,13 @@ def _carry_over(state: RunState) -> Started:
 
 
 def _retry(state: RunState, failure: failure_pb2.Failure, now: datetime) -> Started:
+    """The same once more. A large failure is cut: with all else that the event carries over it would
+    not fit in a message to a worker; the run that failed has all of it.
+    """
     attributes = _carry_over(state)
     attributes.attempt += 1
     attributes.initiator = workflow_pb2.CONTINUE_AS_NEW_INITIATOR_RETRY
-    attributes.continued_failure.CopyFrom(failure)
+    attributes.continued_failure.CopyFrom(trim(failure))
     next_time = decide_run_retry(state, failure, now).next_attempt_time
     if next_time is not None and next_time > now:
         attributes.first_workflow_task_backoff.CopyFrom(to_duration(next_time - now))
@@ -163,7 +167,7 @@ def _continue(
         if given.HasField(name):
             getattr(attributes, name).CopyFrom(getattr(given, name))
     if given.HasField("failure"):
-        attributes.continued_failure.CopyFrom(given.failure)
+        attributes.continued_failure.CopyFrom(trim(given.failure))
     if from_duration(given.backoff_start_interval) > ZERO:
         attributes.first_workflow_task_backoff.CopyFrom(given.backoff_start_interval)
     return attributes
