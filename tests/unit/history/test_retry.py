@@ -4,7 +4,7 @@ import pytest
 from google.protobuf import duration_pb2
 
 from aetheris.api.v1 import common_pb2, failure_pb2
-from aetheris_server.history.state.machines.activity.retry import (
+from aetheris_server.history.state.retry import (
     RetryDecision,
     decide_retry,
     fill_policy,

@@ -13,8 +13,8 @@ from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight
-from aetheris_server.history.state.machines.activity.retry import RetryDecision, decide_retry
 from aetheris_server.history.state.machines.activity.values import ActivityState, expiration_time
+from aetheris_server.history.state.retry import RetryDecision, decide_retry
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.times import from_timestamp, to_timestamp
 

@@ -12,7 +12,7 @@ from aetheris_server.history.state.command_checks import (
     check_size,
 )
 from aetheris_server.history.state.limits import RunLimits
-from aetheris_server.history.state.machines.activity.retry import fill_policy, find_policy_fault
+from aetheris_server.history.state.retry import fill_policy, find_policy_fault
 from aetheris_server.history.times import (
     MAX_DURATION,
     ZERO,

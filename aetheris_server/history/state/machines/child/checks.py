@@ -8,7 +8,7 @@ from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.history.state.command_checks import CommandRefusedError, check_id, check_size
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machines.activity.checks import find_priority_fault
-from aetheris_server.history.state.machines.activity.retry import find_policy_fault
+from aetheris_server.history.state.retry import find_policy_fault
 from aetheris_server.history.times import MAX_DURATION, ZERO, from_duration, is_over_maximum
 from aetheris_server.rpc.search_attributes import check_search_attributes
 

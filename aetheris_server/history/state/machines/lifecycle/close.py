@@ -18,7 +18,6 @@ from aetheris_server.history.state.command_checks import CommandRefusedError, ch
 from aetheris_server.history.state.command_pass import CommandPass
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.inflight import Inflight
-from aetheris_server.history.state.machines.activity.retry import RetryDecision
 from aetheris_server.history.state.machines.lifecycle.successor import (
     decide_run_retry,
     find_next_run_id,
@@ -26,6 +25,7 @@ from aetheris_server.history.state.machines.lifecycle.successor import (
     timed_out_failure,
 )
 from aetheris_server.history.state.machines.workflow_task.ending import append_force_closed
+from aetheris_server.history.state.retry import RetryDecision
 from aetheris_server.history.state.run import RunState
 
 

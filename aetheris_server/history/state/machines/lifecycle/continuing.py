@@ -7,10 +7,10 @@ from google.protobuf.duration_pb2 import Duration
 from aetheris.api.v1 import command_pb2, history_pb2, workflow_pb2
 from aetheris_server.history.state.command_checks import CommandRefusedError, check_id
 from aetheris_server.history.state.command_pass import CommandPass
-from aetheris_server.history.state.machines.activity.retry import fill_policy, find_policy_fault
 from aetheris_server.history.state.machines.lifecycle.close import prepare_close
 from aetheris_server.history.state.machines.lifecycle.successor import next_run_id
 from aetheris_server.history.state.machines.properties import check_attributes
+from aetheris_server.history.state.retry import fill_policy, find_policy_fault
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.times import (
     ZERO,

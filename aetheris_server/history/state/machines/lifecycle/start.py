@@ -10,8 +10,8 @@ from aetheris.api.v1 import common_pb2, history_pb2, workflow_pb2, workflow_serv
 from aetheris.server.v1 import log_pb2
 from aetheris_server.history.state.draft import DEFAULT_TASK_TIMEOUT, Draft
 from aetheris_server.history.state.inflight import Inflight
-from aetheris_server.history.state.machines.activity.retry import fill_policy
 from aetheris_server.history.state.machines.lifecycle.successor import find_next_run_id
+from aetheris_server.history.state.retry import fill_policy
 from aetheris_server.history.state.run import RunKey, RunState
 from aetheris_server.history.times import from_duration, from_timestamp, to_timestamp
 

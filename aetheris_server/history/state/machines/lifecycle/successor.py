@@ -18,8 +18,8 @@ from aetheris.server.v1 import log_pb2
 from aetheris_server.history.state.draft import Draft
 from aetheris_server.history.state.failures import trim
 from aetheris_server.history.state.inflight import Inflight
-from aetheris_server.history.state.machines.activity.retry import RetryDecision, decide_retry
 from aetheris_server.history.state.machines.properties import memo_of, search_attributes_of
+from aetheris_server.history.state.retry import RetryDecision, decide_retry
 from aetheris_server.history.state.run import RunKey, RunState
 from aetheris_server.history.times import (
     ZERO,
@@ -131,8 +131,8 @@ def _carry_over(state: RunState) -> Started:
 
 
 def _retry(state: RunState, failure: failure_pb2.Failure, now: datetime) -> Started:
-    """The same once more. A large failure is cut: with all else that the event carries over it would
-    not fit in a message to a worker; the run that failed has all of it.
+    """The same once more. A large failure is cut: with all else that the event carries over it
+    would not fit in a message to a worker; the run that failed has all of it.
     """
     attributes = _carry_over(state)
     attributes.attempt += 1
