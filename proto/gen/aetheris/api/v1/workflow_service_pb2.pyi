@@ -886,6 +886,7 @@ class PauseWorkflowRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FIRST_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     reason: _builtins.str
@@ -894,6 +895,8 @@ class PauseWorkflowRequest(_message.Message):
     """Who asks."""
     request_id: _builtins.str
     """Recorded once per id."""
+    first_execution_run_id: _builtins.str
+    """Only if the run is of the chain that this run began; NOT_FOUND otherwise. Empty is any chain."""
     @_builtins.property
     def workflow_execution(self) -> _common_pb2.WorkflowExecution:
         """Which run."""
@@ -906,10 +909,11 @@ class PauseWorkflowRequest(_message.Message):
         reason: _builtins.str = ...,
         identity: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        first_execution_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["workflow_execution", b"workflow_execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_execution_run_id", b"first_execution_run_id", "identity", b"identity", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -943,6 +947,7 @@ class UnpauseWorkflowRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FIRST_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     reason: _builtins.str
@@ -951,6 +956,8 @@ class UnpauseWorkflowRequest(_message.Message):
     """Who asks."""
     request_id: _builtins.str
     """Recorded once per id."""
+    first_execution_run_id: _builtins.str
+    """Only if the run is of the chain that this run began; NOT_FOUND otherwise. Empty is any chain."""
     @_builtins.property
     def workflow_execution(self) -> _common_pb2.WorkflowExecution:
         """Which run."""
@@ -963,10 +970,11 @@ class UnpauseWorkflowRequest(_message.Message):
         reason: _builtins.str = ...,
         identity: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        first_execution_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["workflow_execution", b"workflow_execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_execution_run_id", b"first_execution_run_id", "identity", b"identity", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
