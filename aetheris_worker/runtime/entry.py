@@ -147,7 +147,13 @@ class WorkflowEntry:
     def _answer_built_in(self, name: str) -> object:
         if name == METADATA:
             run = self._run
-            return describe_handlers(self._definition, run.signals.handlers, run.queries.handlers)
+            updates = run.parts.find(UpdateBox)
+            return describe_handlers(
+                self._definition,
+                run.signals.handlers,
+                run.queries.handlers,
+                updates.handlers if updates is not None else {},
+            )
         if self.is_over():
             return "the run's code has ended"
         return stack_trace(self._run.loop.live_tasks())

@@ -32,6 +32,7 @@ def describe_handlers(
     definition: WorkflowDefinition,
     signals: Mapping[str, _Handler],
     queries: Mapping[str, _Handler],
+    updates: Mapping[str, _Handler],
 ) -> Mapping[str, object]:
     """The answer to METADATA: the workflow's type, and for each handler its name and what the first
     line of its docstring says.
@@ -41,6 +42,7 @@ def describe_handlers(
         "type": definition.name,
         "signals": _described(signals),
         "queries": [*_described(queries), *built_in],
+        "updates": _described(updates),
     }
 
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,34 @@ async def test_signal_with_start_with_server_killed_starts_and_signals_once(
         "WORKFLOW_TASK_SCHEDULED",
     ]
     assert run.record_count == 2
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("number", [1, 2])
+async def test_signals_that_wait_for_a_decision_survive_a_kill_once_and_in_order(
+    crash_server: CrashServer, number: int, moment: str
+) -> None:
+    # The first commit of the round starts the run; then comes one for each signal.
+    await crash_server.begin_round(f"commit.{moment}", 1 + number)
+    async with Raw(crash_server.address, queue=f"q-{secrets.token_hex(4)}") as server:
+        started = await persist(
+            lambda: server.start(f"w-{secrets.token_hex(8)}", request_id=secrets.token_hex(4))
+        )
+        lost = await persist(server.poll_workflow)
+        run = lost.workflow_execution
+        assert run.run_id == started.run_id
+        for name in ("one", "two"):
+            await persist(partial(server.signal, run, name, request_id=f"{name}-{run.run_id}"))
+        await wait_until(crash_server.has_died, 10, "the server to die")
+        task = await persist(server.poll_workflow)
+        names = [
+            event.workflow_execution_signaled_event_attributes.signal_name
+            for event in task.history.events
+            if event.HasField("workflow_execution_signaled_event_attributes")
+        ]
+        assert names == ["one", "two"]
+        await persist(lambda: server.decide(task, complete_workflow()))
+    await asyncio.to_thread(audit_log, crash_server.dsn)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -192,7 +192,7 @@ def try_admit(
         raise UpdateNotFoundError(run.key.workflow_id, run.key.run_id, update_id)
     at = runs.clock.monotonic()
     forget_unwanted(run, at)
-    check_admittable(run.state, run.updates, runs.limits)
+    check_admittable(run.state, run.updates, runs.limits_of(run))
     admitted = AdmittedUpdate(request, runs.time_of(run), left_at=at)
     run.updates[update_id] = admitted
     return admitted

@@ -13,7 +13,7 @@ import contextvars
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, cast
@@ -154,6 +154,11 @@ class UpdateBox(RunPart):
         self._dynamic: UpdateHandler | None = None
         self._running: dict[asyncio.Task[None], _Running] = {}
         self._rejections: list[tuple[str, BaseException]] = []
+
+    @property
+    def handlers(self) -> Mapping[str, UpdateHandler]:
+        """By name, without the dynamic one."""
+        return self._handlers
 
     @property
     def all_finished(self) -> bool:

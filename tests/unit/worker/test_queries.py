@@ -45,6 +45,10 @@ class Asked:
     def end(self) -> None:
         self.over = True
 
+    @workflow.update
+    def rename(self) -> None:
+        """Take another name."""
+
     async def inner(self) -> None:
         await workflow.sleep(100)  # in inner
 
@@ -126,6 +130,7 @@ def test_metadata_names_the_handlers_with_their_docstrings(asked: Session) -> No
         {"name": "end", "description": ""},
         {"name": "rest", "description": "Sleep a while."},
     ]
+    assert metadata["updates"] == [{"name": "rename", "description": "Take another name."}]
     queries = {query["name"]: query["description"] for query in metadata["queries"]}
     assert queries["plain"] == "Give the number."
     assert set(queries) == {"plain", "late", "__stack_trace", "__workflow_metadata"}
