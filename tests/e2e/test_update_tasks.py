@@ -16,7 +16,7 @@ from tests.support.raw import (
     text_of,
     types,
 )
-from tests.support.runs import accept_update, complete_update
+from tests.support.runs import accept_update, complete_update, continue_as_new
 from tests.support.wait import wait_until
 
 ADMITTED = workflow_pb2.UPDATE_STAGE_ADMITTED
@@ -173,3 +173,27 @@ async def test_refused_updates_say_why(server: Raw) -> None:
 async def idle_run_of_its_own(server: Raw) -> common_pb2.WorkflowExecution:
     """One whose first workflow task another worker would take; nobody does."""
     return await server.start_run()
+
+
+async def test_update_that_waits_when_the_run_goes_on_goes_to_the_new_run(server: Raw) -> None:
+    run = await idle_run(server)
+    newest = common_pb2.WorkflowExecution(workflow_id=run.workflow_id)
+    first = asyncio.create_task(server.update(newest, "u1"))
+    task = await server.poll_workflow()
+    late = asyncio.create_task(server.update(newest, "u2"))
+    await wait_until(lambda: _has_pending(server, run, 2), 10, "both updates")
+    await server.decide(task, accept_update("u1"), complete_update("u1"), continue_as_new())
+    assert (await first).workflow_execution == run
+    following = await server.poll_workflow()
+    if not following.updates:
+        # It was faster than the one who waits.
+        await server.decide(following)
+        following = await server.poll_workflow()
+    assert [update.update_id for update in following.updates] == ["u2"]
+    await server.decide(following, accept_update("u2"), complete_update("u2"))
+    answer = await late
+    assert answer.stage == COMPLETED
+    assert answer.workflow_execution == following.workflow_execution
+    assert answer.workflow_execution.run_id != run.run_id
+    # The one before has it; the new run does not do it again.
+    assert (await server.update(newest, "u1")).workflow_execution == run
