@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from google.protobuf import timestamp_pb2
+from google.protobuf.message import DecodeError
 
 from aetheris.api.v1 import common_pb2, workflow_pb2, workflow_service_pb2
 from aetheris.server.v1 import log_pb2
@@ -60,7 +61,10 @@ async def call_run(runs: Runs, call: AggregateCall) -> bytes:
         RequestError: It is refused for good, for something that the caller should have checked.
         UnknownRecordError: The caller is of a newer version.
     """
-    asked = RunCall.FromString(call.payload)
+    try:
+        asked = RunCall.FromString(call.payload)
+    except DecodeError as error:
+        raise InvalidArgumentError("payload", f"expected a RunCall: {error}") from None
     kind = asked.WhichOneof("call")
     try:
         match kind:
