@@ -1,5 +1,6 @@
 """The Aetheris client SDK: start workflows, steer them, watch them."""
 
+from aetheris_client.async_activity import AsyncActivityHandle
 from aetheris_client.channels import TlsConfig
 from aetheris_client.client import Client, StartOptions, WithStartWorkflowOperation
 from aetheris_client.codec import PayloadCodec
@@ -22,6 +23,7 @@ from aetheris_client.rpc_outbound import ClientConfig
 from aetheris_client.update_handle import WorkflowUpdateHandle
 
 __all__ = [
+    "AsyncActivityHandle",
     "Client",
     "ClientConfig",
     "ClientInterceptor",

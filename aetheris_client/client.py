@@ -25,6 +25,8 @@ from typing import (
     overload,
 )
 
+from aetheris.api.v1.worker_service_pb2 import ActivityReference
+from aetheris_client.async_activity import AsyncActivityHandle
 from aetheris_client.channels import TlsConfig
 from aetheris_client.connection import Connection
 from aetheris_client.converter import DataConverter
@@ -572,6 +574,44 @@ class Client:
             first_execution_run_id=first_execution_run_id,
             is_pinned=run_id is not None,
         )
+
+    def get_async_activity_handle(
+        self,
+        *,
+        task_token: bytes | None = None,
+        workflow_id: str | None = None,
+        run_id: str | None = None,
+        activity_id: str | None = None,
+    ) -> AsyncActivityHandle:
+        """A handle on an activity that is answered from elsewhere than its worker; asks no server.
+
+        Args:
+            task_token: Of the attempt, as `activity.info()` has it; or none, and the rest.
+            workflow_id: Of the run.
+            run_id: Of the run; the newest where None.
+            activity_id: As the workflow calls it.
+
+        Raises:
+            TypeError: It is named in no way, or in both.
+        """
+        check_options(
+            "get_async_activity_handle",
+            workflow_id=workflow_id,
+            run_id=run_id,
+            activity_id=activity_id,
+        )
+        if task_token is not None:
+            if not (workflow_id is run_id is activity_id is None):
+                raise TypeError("get_async_activity_handle: expected a task_token or ids, not both")
+            return AsyncActivityHandle(self.connection, self.config, task_token, None)
+        if workflow_id is None or activity_id is None:
+            raise TypeError(
+                "get_async_activity_handle: expected task_token, or workflow_id and activity_id"
+            )
+        reference = ActivityReference(
+            workflow_id=workflow_id, run_id=run_id or "", activity_id=activity_id
+        )
+        return AsyncActivityHandle(self.connection, self.config, b"", reference)
 
     def list_workflows(
         self, list_filter: ListFilter | None = None, *, page_size: int = 0

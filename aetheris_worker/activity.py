@@ -5,14 +5,16 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, NoReturn, TypeVar, overload
 
+from aetheris_client.errors import ApplicationError
 from aetheris_worker.activities.attempt import (
     CURRENT,
     Attempt,
     CancellationDetails,
     CancelReason,
 )
+from aetheris_worker.activities.calls import CompleteAsyncError
 from aetheris_worker.activities.info import ActivityInfo
 from aetheris_worker.runtime.definitions import ACTIVITY_DEFINITION
 
@@ -29,6 +31,7 @@ __all__ = [
     "info",
     "is_cancelled",
     "logger",
+    "raise_complete_async",
     "wait_for_cancelled",
     "wait_for_cancelled_sync",
 ]
@@ -87,6 +90,26 @@ def heartbeat(*details: Any) -> None:
             `aetheris_client.errors` (async code is cancelled as asyncio cancels).
     """
     _current("heartbeat").heartbeat(details)
+
+
+def raise_complete_async() -> NoReturn:
+    """End here, without an answer: somebody else gives it, with `Client.get_async_activity_handle`,
+    by this attempt's `info().task_token` or by the activity's id.
+
+    The worker lets go of the attempt. Its timeouts go on at the server, so whoever goes on with it
+    sends the heartbeats, too.
+
+    Raises:
+        ApplicationError: The activity is local: the server knows nothing of it.
+        BaseException: That ends the attempt. Do not catch it.
+    """
+    if _current("raise_complete_async").is_local:
+        raise ApplicationError(
+            "a local activity cannot be completed from elsewhere",
+            type="LocalActivity",
+            non_retryable=True,
+        )
+    raise CompleteAsyncError
 
 
 def is_cancelled() -> bool:

@@ -58,8 +58,8 @@ class TaskAnswers:
     async def take(
         self, method: TaskMethod[Q, R], namespace_id: str, request: Q, limits: LimitSettings
     ) -> R:
-        """Open the token of one answer, check it and pass it on; returns its response."""
-        token = self._tokens.open_task_of(namespace_id, cast(Any, request).task_token)
+        """Find out what one answer is about, check it and pass it on; returns its response."""
+        token = self._tokens.task_of(namespace_id, request)
         _checks[method](request, limits)
         return await self._history.call(method, token, request)
 

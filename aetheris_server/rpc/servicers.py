@@ -72,7 +72,7 @@ def _history_handlers(history: LocalHistory, tokens: Tokens) -> dict[str, Handle
         method, request = HISTORY_METHODS[name], getattr(envelope, name)
         subject: Any = envelope.namespace_id
         if method.takes_token:
-            subject = tokens.open_task_of(envelope.namespace_id, request.task_token)
+            subject = tokens.task_of(envelope.namespace_id, request)
         answer = await history.handler_of(method)(subject, request)
         response = history_pb.CallResponse()
         getattr(response, name).CopyFrom(answer)

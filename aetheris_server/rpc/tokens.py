@@ -10,7 +10,7 @@ It is checked by itself all the same; whether it fits the run's state is for who
 import re
 from collections.abc import Mapping
 from hmac import compare_digest
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -81,6 +81,23 @@ class Tokens:
         if token.namespace_id != namespace_id:
             raise InvalidArgumentError("task_token", "the task is of another namespace")
         return token
+
+    def task_of(self, namespace_id: str, request: Any) -> TaskToken:
+        """What a worker's answer is about: what its token says; without one, the activity that it
+        names by its id, as a token that only this process has.
+
+        Raises:
+            InvalidArgumentError: As `open_task_of`.
+        """
+        if request.task_token or not _names_an_activity(request):
+            return self.open_task_of(namespace_id, request.task_token)
+        activity = request.activity
+        return TaskToken(
+            namespace_id=namespace_id,
+            workflow_id=activity.workflow_id,
+            run_id=activity.run_id,
+            activity_id=activity.activity_id,
+        )
 
     def _note_task(self, data: bytes, token: TaskToken) -> None:
         """Only of what this cluster has sealed: nobody else can fill the memory."""
@@ -166,6 +183,10 @@ def _names_a_task(token: TaskToken) -> bool:
         # An attempt; only a query has none.
         and (token.attempt > 0 or (token.query_id and not token.attempt))
     )
+
+
+def _names_an_activity(request: Message) -> bool:
+    return "activity" in request.DESCRIPTOR.fields_by_name and request.HasField("activity")
 
 
 def _is_time(time: Timestamp) -> bool:

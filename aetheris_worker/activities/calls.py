@@ -9,6 +9,12 @@ from aetheris_client.errors import ApplicationError
 from aetheris_worker.runtime.entry import is_cancelled
 
 
+class CompleteAsyncError(BaseException):
+    """The activity goes on somewhere else, from where its answer will come. Not an Exception, so
+    that its code does not swallow it.
+    """
+
+
 def call_plain(function: Callable[..., object], arguments: Sequence[object]) -> object:
     """Call a plain function, in a thread.
 
@@ -21,7 +27,7 @@ def call_plain(function: Callable[..., object], arguments: Sequence[object]) -> 
         result = function(*arguments)
     except StopIteration as error:
         raise _stray(error) from error
-    except (Exception, asyncio.CancelledError):
+    except (Exception, asyncio.CancelledError, CompleteAsyncError):
         raise
     except BaseException as error:
         raise _stray(error) from error
@@ -49,7 +55,7 @@ async def call_async(
     own_task = asyncio.current_task()
     try:
         return await function(*arguments)
-    except (Exception, asyncio.CancelledError, KeyboardInterrupt):
+    except (Exception, asyncio.CancelledError, CompleteAsyncError, KeyboardInterrupt):
         # The last is not the activity's: somebody pressed Ctrl-C.
         raise
     except BaseException as error:

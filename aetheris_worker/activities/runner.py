@@ -22,6 +22,7 @@ from aetheris_client.errors import ApplicationError
 from aetheris_client.failure import trimmed
 from aetheris_worker.activities.attempt import Attempt, CancelReason
 from aetheris_worker.activities.caller import ActivityCaller
+from aetheris_worker.activities.calls import CompleteAsyncError
 from aetheris_worker.activities.heartbeat import Heartbeater, interval_of
 from aetheris_worker.activities.info import seconds_of
 from aetheris_worker.answers import AnswerSender, is_passing_error
@@ -193,6 +194,9 @@ class ActivityRunner:
             completed.worker_instance_id = self._config.instance_id
             if result is not None:
                 completed.result.CopyFrom(result)
+        except CompleteAsyncError:
+            # Whoever goes on with it answers. Its place is free.
+            pass
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the answer says it
             self._answer_error(attempt, answer, error)
         if time_up is not None:

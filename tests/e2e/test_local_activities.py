@@ -454,3 +454,27 @@ async def test_worker_runs_so_many_at_a_time(client: Client, queue: str) -> None
         result = await client.execute_workflow(Crowded.run, id=new_id(), task_queue=queue)
     assert result == ["local activity SCHEDULE_TO_START timeout", "paused 0.5", "paused 0.2"]
     assert CALLS == ["pause 0.5", "pause 0.2"]
+
+
+@activity.defn
+async def lets_go() -> None:
+    activity.raise_complete_async()
+
+
+@workflow.defn
+class LetsGo:
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.execute_local_activity(lets_go, start_to_close_timeout=LONG)
+
+
+async def test_local_activity_cannot_be_completed_from_elsewhere(
+    client: Client, queue: str
+) -> None:
+    async with Worker(client, task_queue=queue, workflows=[LetsGo], activities=[lets_go]):
+        with pytest.raises(WorkflowFailedError) as caught:
+            await client.execute_workflow(LetsGo.run, id=new_id(), task_queue=queue)
+    error = caught.value.__cause__
+    assert isinstance(error, ActivityError)
+    assert isinstance(error.__cause__, ApplicationError)
+    assert error.__cause__.type == "LocalActivity"

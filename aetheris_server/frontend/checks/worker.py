@@ -14,6 +14,7 @@ from aetheris_server.frontend.checks.fields import (
     check_id,
     check_long_text,
     check_range,
+    check_run_id,
     check_set_duration,
     check_size,
     check_text,
@@ -111,6 +112,7 @@ def check_respond_query_task_completed(
 def check_respond_activity_task_completed(
     request: worker_service_pb2.RespondActivityTaskCompletedRequest, limits: LimitSettings
 ) -> None:
+    _check_activity(request, limits)
     check_size("result", request.result, limits)
     check_text("identity", request.identity, limits)
     check_text("sticky_task_queue", request.sticky_task_queue, limits)
@@ -120,6 +122,7 @@ def check_respond_activity_task_completed(
 def check_respond_activity_task_failed(
     request: worker_service_pb2.RespondActivityTaskFailedRequest, limits: LimitSettings
 ) -> None:
+    _check_activity(request, limits)
     if not request.HasField("failure"):
         raise InvalidArgumentError("failure", "expected a failure, found none")
     check_failure("failure", request.failure, limits)
@@ -130,6 +133,7 @@ def check_respond_activity_task_failed(
 def check_respond_activity_task_cancelled(
     request: worker_service_pb2.RespondActivityTaskCancelledRequest, limits: LimitSettings
 ) -> None:
+    _check_activity(request, limits)
     check_size("details", request.details, limits)
     check_text("identity", request.identity, limits)
 
@@ -137,6 +141,7 @@ def check_respond_activity_task_cancelled(
 def check_record_activity_task_heartbeat(
     request: worker_service_pb2.RecordActivityTaskHeartbeatRequest, limits: LimitSettings
 ) -> None:
+    _check_activity(request, limits)
     check_size("details", request.details, limits)
     check_text("identity", request.identity, limits)
 
@@ -150,6 +155,24 @@ def check_respond_tasks(request: worker_service_pb2.RespondTasksRequest) -> None
     for index, answer in enumerate(request.answers):
         if answer.WhichOneof("answer") is None:
             raise InvalidArgumentError(f"answers[{index}]", "expected an answer, found none")
+
+
+def _check_activity(
+    request: (
+        worker_service_pb2.RespondActivityTaskCompletedRequest
+        | worker_service_pb2.RespondActivityTaskFailedRequest
+        | worker_service_pb2.RespondActivityTaskCancelledRequest
+        | worker_service_pb2.RecordActivityTaskHeartbeatRequest
+    ),
+    limits: LimitSettings,
+) -> None:
+    if not request.HasField("activity"):
+        return
+    if request.task_token:
+        raise InvalidArgumentError("activity", "expected none beside a task_token")
+    check_id("activity.workflow_id", request.activity.workflow_id, limits)
+    check_run_id("activity.run_id", request.activity.run_id)
+    check_id("activity.activity_id", request.activity.activity_id, limits)
 
 
 def _check_poll(

@@ -38,7 +38,7 @@ async def respond_activity_task_completed(
     """
     run = await _load_run(runs, token)
     try:
-        activity = answers.require_attempt(run.state, token.scheduled_event_id, token.attempt)
+        activity = _require(run, token)
     except TaskNotFoundError:
         given = take_again(runs, run, _taker_of(request))
         response = await _respond_completed(runs, run, given)
@@ -136,6 +136,8 @@ async def record_activity_task_heartbeat(
     now, at = runs.time_of(run), runs.clock.monotonic()
     started = run.inflight.activities.get(activity.scheduled_event_id)
     if started is None:
+        if token.activity_id and activity.attempt_scheduled_time > now:
+            raise TaskNotFoundError(f"attempt {activity.attempt} is not due yet")
         started = mark_activity_started(runs, run, activity, TaskTaker(request.identity))
         started.backdate(started_time, now, at)
     started.note_heartbeat(now, at)
@@ -157,7 +159,7 @@ async def _load(runs: Runs, token: TaskToken) -> tuple[LoadedRun, ActivityState,
     """The run, the activity whose current attempt the token names, and when that was started."""
     run = await _load_run(runs, token)
     try:
-        activity = answers.require_attempt(run.state, token.scheduled_event_id, token.attempt)
+        activity = _require(run, token)
     except TaskNotFoundError:
         # What the refusal goes by may not be on disk yet.
         await run.wait_committed()
@@ -168,7 +170,15 @@ async def _load(runs: Runs, token: TaskToken) -> tuple[LoadedRun, ActivityState,
 async def _load_run(runs: Runs, token: TaskToken) -> LoadedRun:
     if token.start_id or token.query_id:
         raise InvalidArgumentError("task_token", "the token is of a workflow task")
+    if token.activity_id:
+        return await runs.load(token.namespace_id, token.workflow_id, token.run_id)
     return await load_by_token(runs, token)
+
+
+def _require(run: LoadedRun, token: TaskToken) -> ActivityState:
+    if token.activity_id:
+        return answers.require_by_id(run.state, token.activity_id)
+    return answers.require_attempt(run.state, token.scheduled_event_id, token.attempt)
 
 
 def _started_time(
@@ -177,5 +187,9 @@ def _started_time(
     """Deadlines count from it, so it is never ahead of the run's time, nor from before the
     attempt was due, whatever the clock of the host was that gave the task out.
     """
-    given = from_timestamp(token.started_time)
+    started = run.inflight.activities.get(activity.scheduled_event_id)
+    if token.activity_id and started is not None:
+        given = started.started_time
+    else:
+        given = from_timestamp(token.started_time)
     return min(max(given, activity.attempt_scheduled_time), runs.time_of(run))

@@ -38,6 +38,21 @@ def require_attempt(state: RunState, scheduled_event_id: int, attempt: int) -> A
     return activity
 
 
+def require_by_id(state: RunState, activity_id: str) -> ActivityState:
+    """The activity that an answer names by its id; the answer counts for its current attempt,
+    whoever has that, and also where nobody has it.
+
+    Raises:
+        TaskNotFoundError: No open activity has the id.
+    """
+    if not state.is_open:
+        raise TaskNotFoundError("the run has closed")
+    for activity in state.activities.values():
+        if activity.scheduled.activity_id == activity_id:
+            return activity
+    raise TaskNotFoundError(f"no open activity has the id {activity_id!r}")
+
+
 def decide_activity_task_completed(
     state: RunState,
     inflight: Inflight,

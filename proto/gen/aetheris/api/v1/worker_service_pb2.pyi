@@ -919,6 +919,36 @@ class ActivityTask(_message.Message):
 Global___ActivityTask: _TypeAlias = ActivityTask  # noqa: Y015
 
 @_typing.final
+class ActivityReference(_message.Message):
+    """Names an open activity by what its workflow calls it, for who has no task token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    ACTIVITY_ID_FIELD_NUMBER: _builtins.int
+    workflow_id: _builtins.str
+    """The run's workflow id."""
+    run_id: _builtins.str
+    """The run; the newest where empty."""
+    activity_id: _builtins.str
+    """The activity."""
+    def __init__(
+        self,
+        *,
+        workflow_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        activity_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_id", b"activity_id", "run_id", b"run_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivityReference: _TypeAlias = ActivityReference  # noqa: Y015
+
+@_typing.final
 class RespondActivityTaskCompletedRequest(_message.Message):
     """A result."""
 
@@ -930,10 +960,11 @@ class RespondActivityTaskCompletedRequest(_message.Message):
     IDENTITY_FIELD_NUMBER: _builtins.int
     STICKY_TASK_QUEUE_FIELD_NUMBER: _builtins.int
     WORKER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The namespace."""
     task_token: _builtins.bytes
-    """Names the task."""
+    """Names the task; empty where `activity` does."""
     identity: _builtins.str
     """Who ran it."""
     sticky_task_queue: _builtins.str
@@ -944,6 +975,10 @@ class RespondActivityTaskCompletedRequest(_message.Message):
     def result(self) -> _common_pb2.Payloads:
         """The result; at most 2 MiB."""
 
+    @_builtins.property
+    def activity(self) -> Global___ActivityReference:
+        """Names the activity, in place of a task token: the answer is for its current attempt, whoever has that."""
+
     def __init__(
         self,
         *,
@@ -953,10 +988,11 @@ class RespondActivityTaskCompletedRequest(_message.Message):
         identity: _builtins.str = ...,
         sticky_task_queue: _builtins.str = ...,
         worker_instance_id: _builtins.str = ...,
+        activity: Global___ActivityReference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "namespace", b"namespace", "result", b"result", "sticky_task_queue", b"sticky_task_queue", "task_token", b"task_token", "worker_instance_id", b"worker_instance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "identity", b"identity", "namespace", b"namespace", "result", b"result", "sticky_task_queue", b"sticky_task_queue", "task_token", b"task_token", "worker_instance_id", b"worker_instance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -997,10 +1033,11 @@ class RespondActivityTaskFailedRequest(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
     LAST_HEARTBEAT_DETAILS_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The namespace."""
     task_token: _builtins.bytes
-    """Names the task."""
+    """Names the task; empty where `activity` does."""
     identity: _builtins.str
     """Who ran it."""
     @_builtins.property
@@ -1011,6 +1048,10 @@ class RespondActivityTaskFailedRequest(_message.Message):
     def last_heartbeat_details(self) -> _common_pb2.Payloads:
         """Details to hand to the next attempt."""
 
+    @_builtins.property
+    def activity(self) -> Global___ActivityReference:
+        """Names the activity, in place of a task token: the answer is for its current attempt, whoever has that."""
+
     def __init__(
         self,
         *,
@@ -1019,10 +1060,11 @@ class RespondActivityTaskFailedRequest(_message.Message):
         failure: _failure_pb2.Failure | None = ...,
         identity: _builtins.str = ...,
         last_heartbeat_details: _common_pb2.Payloads | None = ...,
+        activity: Global___ActivityReference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "last_heartbeat_details", b"last_heartbeat_details"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "failure", b"failure", "last_heartbeat_details", b"last_heartbeat_details"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "identity", b"identity", "last_heartbeat_details", b"last_heartbeat_details", "namespace", b"namespace", "task_token", b"task_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "failure", b"failure", "identity", b"identity", "last_heartbeat_details", b"last_heartbeat_details", "namespace", b"namespace", "task_token", b"task_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1055,15 +1097,20 @@ class RespondActivityTaskCancelledRequest(_message.Message):
     TASK_TOKEN_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The namespace."""
     task_token: _builtins.bytes
-    """Names the task."""
+    """Names the task; empty where `activity` does."""
     identity: _builtins.str
     """Who ran it."""
     @_builtins.property
     def details(self) -> _common_pb2.Payloads:
         """What to attach."""
+
+    @_builtins.property
+    def activity(self) -> Global___ActivityReference:
+        """Names the activity, in place of a task token: the answer is for its current attempt, whoever has that."""
 
     def __init__(
         self,
@@ -1072,10 +1119,11 @@ class RespondActivityTaskCancelledRequest(_message.Message):
         task_token: _builtins.bytes = ...,
         details: _common_pb2.Payloads | None = ...,
         identity: _builtins.str = ...,
+        activity: Global___ActivityReference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "details", b"details"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "identity", b"identity", "namespace", b"namespace", "task_token", b"task_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "details", b"details", "identity", b"identity", "namespace", b"namespace", "task_token", b"task_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1108,15 +1156,20 @@ class RecordActivityTaskHeartbeatRequest(_message.Message):
     TASK_TOKEN_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The namespace."""
     task_token: _builtins.bytes
-    """Names the task."""
+    """Names the task; empty where `activity` does."""
     identity: _builtins.str
     """Who runs it."""
     @_builtins.property
     def details(self) -> _common_pb2.Payloads:
         """What the next attempt should know; kept on disk."""
+
+    @_builtins.property
+    def activity(self) -> Global___ActivityReference:
+        """Names the activity, in place of a task token: the answer is for its current attempt, whoever has that."""
 
     def __init__(
         self,
@@ -1125,10 +1178,11 @@ class RecordActivityTaskHeartbeatRequest(_message.Message):
         task_token: _builtins.bytes = ...,
         details: _common_pb2.Payloads | None = ...,
         identity: _builtins.str = ...,
+        activity: Global___ActivityReference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "details", b"details"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "identity", b"identity", "namespace", b"namespace", "task_token", b"task_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "details", b"details", "identity", b"identity", "namespace", b"namespace", "task_token", b"task_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61\x65theris/server/v1/token.proto\x12\x12\x61\x65theris.server.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x01\n\tTaskToken\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x1a\n\x12scheduled_event_id\x18\x04 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\x10\n\x08start_id\x18\x06 \x01(\t\x12\x30\n\x0cstarted_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08query_id\x18\x08 \x01(\t\"\x85\x01\n\tPageToken\x12\x0f\n\x07listing\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x15\n\rnext_event_id\x18\x03 \x01(\x03\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08last_key\x18\x05 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61\x65theris/server/v1/token.proto\x12\x12\x61\x65theris.server.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x01\n\tTaskToken\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x1a\n\x12scheduled_event_id\x18\x04 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\x10\n\x08start_id\x18\x06 \x01(\t\x12\x30\n\x0cstarted_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08query_id\x18\x08 \x01(\t\x12\x13\n\x0b\x61\x63tivity_id\x18\t \x01(\t\"\x85\x01\n\tPageToken\x12\x0f\n\x07listing\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x15\n\rnext_event_id\x18\x03 \x01(\x03\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08last_key\x18\x05 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aetheris.server.v1.token_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TASKTOKEN']._serialized_start=88
-  _globals['_TASKTOKEN']._serialized_end=289
-  _globals['_PAGETOKEN']._serialized_start=292
-  _globals['_PAGETOKEN']._serialized_end=425
+  _globals['_TASKTOKEN']._serialized_end=310
+  _globals['_PAGETOKEN']._serialized_start=313
+  _globals['_PAGETOKEN']._serialized_end=446
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,7 @@ class TaskToken(_message.Message):
     START_ID_FIELD_NUMBER: _builtins.int
     STARTED_TIME_FIELD_NUMBER: _builtins.int
     QUERY_ID_FIELD_NUMBER: _builtins.int
+    ACTIVITY_ID_FIELD_NUMBER: _builtins.int
     namespace_id: _builtins.str
     """The run's namespace."""
     workflow_id: _builtins.str
@@ -45,6 +46,10 @@ class TaskToken(_message.Message):
     """Which start of the attempt it was; a workflow task's answer must carry the latest."""
     query_id: _builtins.str
     """The query, when it is one."""
+    activity_id: _builtins.str
+    """The activity by its id, where a caller named it so: in no token that is sealed. Its current attempt is meant, and
+    the run may be the newest.
+    """
     @_builtins.property
     def started_time(self) -> _timestamp_pb2.Timestamp:
         """When it was started."""
@@ -60,10 +65,11 @@ class TaskToken(_message.Message):
         start_id: _builtins.str = ...,
         started_time: _timestamp_pb2.Timestamp | None = ...,
         query_id: _builtins.str = ...,
+        activity_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["started_time", b"started_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "namespace_id", b"namespace_id", "query_id", b"query_id", "run_id", b"run_id", "scheduled_event_id", b"scheduled_event_id", "start_id", b"start_id", "started_time", b"started_time", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_id", b"activity_id", "attempt", b"attempt", "namespace_id", b"namespace_id", "query_id", b"query_id", "run_id", b"run_id", "scheduled_event_id", b"scheduled_event_id", "start_id", b"start_id", "started_time", b"started_time", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
