@@ -82,6 +82,8 @@ class RunOptions(TypedDict, total=False):
     start_delay: How long its code waits before it first runs.
     retry_policy: How a run that fails, or runs into its own run_timeout, is tried again as a new
         run of its chain; not at all where absent.
+    pinned_build_id: Its workflow tasks go only to workers of this build; where absent, to those
+        that its task queue prefers.
     request_id: Makes the start idempotent across calls; a new one where absent.
     start_signal, start_signal_args: A signal, as a handler method or its name, that the run begins
         with. An open run of the id gets the signal instead (its `id_conflict_policy` may be
@@ -99,6 +101,7 @@ class RunOptions(TypedDict, total=False):
     search_attributes: Mapping[str, object]
     start_delay: timedelta | None
     retry_policy: RetryPolicy | None
+    pinned_build_id: str | None
     request_id: str
     start_signal: str | Callable[..., object] | None
     start_signal_args: Sequence[object]

@@ -298,6 +298,8 @@ class WorkflowDescription:
         pause: None while it is not paused.
         pending_external_calls: By initiated_event_id.
         wait_reasons: What it waits for; none where it has closed.
+        pinned_build_id: The build that its workflow tasks go to; empty for whichever its task queue
+            has.
     """
 
     info: WorkflowInfo
@@ -315,6 +317,7 @@ class WorkflowDescription:
     pending_external_calls: Sequence[PendingExternalCall]
     pending_updates: Sequence[PendingUpdate]
     wait_reasons: Sequence[WaitReason]
+    pinned_build_id: str
 
     @property
     def status(self) -> WorkflowStatus:
@@ -363,6 +366,7 @@ class WorkflowDescription:
             pending_external_calls=_external_calls(response),
             pending_updates=tuple(_update(update) for update in response.pending_updates),
             wait_reasons=tuple(_wait_reason(reason) for reason in response.wait_reasons),
+            pinned_build_id=response.pinned_build_id,
         )
 
 

@@ -24,6 +24,7 @@ from aetheris_client.interceptor import (
     UnpauseActivityInput,
     UnpauseWorkflowInput,
     UpdateActivityOptionsInput,
+    UpdateWorkflowOptionsInput,
     new_request_id,
 )
 from aetheris_client.options import check_options
@@ -623,6 +624,39 @@ class WorkflowHandle(Generic[Result]):
         """What is known of the run now."""
         return await self._calls.describe_workflow(
             DescribeWorkflowInput(self.id, self.run_id or "")
+        )
+
+    async def update_options(
+        self, *, pinned_build_id: str, reason: str = "", request_id: str | None = None
+    ) -> None:
+        """Pin the run to a build: its workflow tasks go only to workers of it from now on, one that
+        waits too. A worker that has a task decides it all the same.
+
+        Args:
+            pinned_build_id: The build, as `Worker(build_id=...)` says it; empty for whichever the
+                run's task queue prefers.
+            reason: Why, for people.
+            request_id: Recorded once per id; a new one where None.
+
+        Raises:
+            WorkflowNotFoundError: There is no such run.
+            WorkflowClosedError: It has closed.
+        """
+        check_options(
+            "update_options",
+            pinned_build_id=pinned_build_id,
+            reason=reason,
+            request_id=request_id,
+        )
+        await self._calls.update_workflow_options(
+            UpdateWorkflowOptionsInput(
+                self.id,
+                self._steered_run_id,
+                pinned_build_id,
+                reason,
+                request_id or new_request_id(),
+                self._chain,
+            )
         )
 
     def history(

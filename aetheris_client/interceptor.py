@@ -74,6 +74,7 @@ class StartWorkflowInput:
     start_signal: str | None = None
     start_signal_args: Sequence[object] = ()
     start_signal_arg_types: Sequence[object] = ()
+    pinned_build_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +280,18 @@ class DescribeWorkflowInput:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateWorkflowOptionsInput:
+    """Change settings of a run; an empty pinned_build_id is whichever build its task queue has."""
+
+    id: str
+    run_id: str
+    pinned_build_id: str
+    reason: str
+    request_id: str
+    first_execution_run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ListWorkflowsInput:
     """Find runs."""
 
@@ -338,6 +351,9 @@ class ClientOutbound:
 
     async def describe_workflow(self, request: DescribeWorkflowInput) -> WorkflowDescription:
         return await self.next.describe_workflow(request)
+
+    async def update_workflow_options(self, request: UpdateWorkflowOptionsInput) -> None:
+        await self.next.update_workflow_options(request)
 
     def list_workflows(self, request: ListWorkflowsInput) -> AsyncIterator[WorkflowInfo]:
         return self.next.list_workflows(request)

@@ -15,6 +15,7 @@ from aetheris.api.v1.operator_service_pb2 import (
     ListNamespacesRequest,
     NamespaceLimits,
     UpdateNamespaceRequest,
+    UpdateTaskQueueRequest,
 )
 from aetheris_client import enums
 from aetheris_client.connection import Connection
@@ -46,32 +47,50 @@ class NamespaceInfo:
 
 @dataclass(frozen=True, slots=True)
 class PollerInfo:
-    """One worker, as its last poll showed it; `waiting_poll_count` polls of it wait now."""
+    """One worker, as its last poll showed it.
+
+    Attributes:
+        waiting_poll_count: Polls of it that wait now.
+        build_id: The build that it runs; empty where it does not say.
+    """
 
     identity: str
     last_access_time: datetime | None
     capabilities: Sequence[str]
     waiting_poll_count: int
+    build_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class BacklogInfo:
-    """The waiting tasks that require one set of capabilities; `in_flight_count` are handed out."""
+    """The waiting tasks that require one set of capabilities, and one build or none.
+
+    Attributes:
+        in_flight_count: Those of them that are handed out.
+        pinned_build_id: The build that their runs are pinned to; empty for none.
+    """
 
     capabilities: Sequence[str]
     backlog_count: int
     oldest_age: timedelta | None
     in_flight_count: int
+    pinned_build_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskQueueDescription:
-    """Who polled a task queue in the last minutes, newest first, and what waits in it."""
+    """Who polled a task queue in the last minutes, newest first, and what waits in it.
+
+    Attributes:
+        default_build_id: The build that workflow tasks go to whose runs are not pinned; empty for
+            any.
+    """
 
     task_queue: str
     task_queue_type: TaskQueueType
     pollers: Sequence[PollerInfo]
     backlogs: Sequence[BacklogInfo]
+    default_build_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +258,29 @@ class OperatorClient:
         )
         return _task_queue(task_queue, task_queue_type, response)
 
+    async def update_task_queue(
+        self, task_queue: str, *, default_build_id: str, request_id: str | None = None
+    ) -> None:
+        """Have the workflow tasks of a queue, of runs that are not pinned, go only to workers of
+        one build from now on, those that wait too; empty for workers of any.
+        """
+        check_options(
+            "update_task_queue",
+            task_queue=task_queue,
+            default_build_id=default_build_id,
+            request_id=request_id,
+        )
+        request = UpdateTaskQueueRequest(
+            namespace=self._config.namespace,
+            task_queue=task_queue,
+            default_build_id=default_build_id,
+            identity=self._config.identity,
+            request_id=request_id or new_request_id(),
+        )
+        await self._connection.call(
+            lambda stubs: stubs.operator_service.UpdateTaskQueue, request, self._timeout
+        )
+
     async def describe_cluster(self) -> ClusterHealth:
         """Whether the parts of the cluster are well, and which host has how many shards."""
         response = await self._connection.call(
@@ -282,6 +324,7 @@ def _task_queue(
                 last_access_time=read_timestamp(poller, "last_access_time"),
                 capabilities=tuple(poller.capabilities),
                 waiting_poll_count=poller.waiting_poll_count,
+                build_id=poller.worker_version,
             )
             for poller in response.pollers
         ),
@@ -291,9 +334,11 @@ def _task_queue(
                 backlog_count=backlog.backlog_count,
                 oldest_age=read_duration(backlog, "oldest_age"),
                 in_flight_count=backlog.in_flight_count,
+                pinned_build_id=backlog.pinned_build_id,
             )
             for backlog in response.backlogs
         ),
+        default_build_id=response.default_build_id,
     )
 
 

@@ -107,9 +107,11 @@ _WORDS: Final = _Kind(
 _KINDS: Final[Mapping[str, _Kind]] = {
     "activity_id": _TEXT,
     "address": _TEXT,
+    "build_id": _TEXT,
     "capabilities": _WORDS,
     "codec_timeout": _DURATION,
     "connect_timeout": _DURATION,
+    "default_build_id": _TEXT,
     "description": _TEXT,
     "earliest_start_time": _MOMENT,
     "execution_timeout": _DURATION,
@@ -130,6 +132,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "namespace": _TEXT,
     "non_retryable_error_types": _WORDS,
     "page_size": _COUNT,
+    "pinned_build_id": _TEXT,
     "reason": _TEXT,
     "reject_condition": _member(QueryRejectCondition),
     "request_id": _TEXT,
@@ -152,6 +155,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "timeout": _DURATION,
     "update_id": _TEXT,
     "wait_for_stage": _member(UpdateStage),
+    "version": _TEXT,
     "workflow_id": _TEXT,
     "workflow_type": _TEXT,
 }

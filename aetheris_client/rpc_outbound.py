@@ -24,6 +24,7 @@ from aetheris.api.v1.workflow_service_pb2 import (
     UnpauseActivityRequest,
     UnpauseWorkflowRequest,
     UpdateActivityOptionsRequest,
+    UpdateWorkflowOptionsRequest,
 )
 from aetheris_client import enums
 from aetheris_client.activity_options import ActivityOptions
@@ -57,6 +58,7 @@ from aetheris_client.interceptor import (
     UpdateProgress,
     UpdateWithStartInput,
     UpdateWorkflowInput,
+    UpdateWorkflowOptionsInput,
 )
 from aetheris_client.rpc_updates import UpdateCalls
 from aetheris_client.search_attributes import to_search_attributes
@@ -148,6 +150,7 @@ class RpcOutbound(ClientOutbound):
             request_id=request.request_id,
             header=_header(request.headers),
             search_attributes=to_search_attributes(request.search_attributes),
+            pinned_build_id=request.pinned_build_id,
         )
         if request.result_wait_timeout is not None:
             message.result_wait_timeout.FromTimedelta(request.result_wait_timeout)
@@ -316,6 +319,20 @@ class RpcOutbound(ClientOutbound):
         if self._config.converter.codec is not None:
             await self._config.converter.codec.decode_message(response)
         return WorkflowDescription.from_proto(response, self._config.converter)
+
+    async def update_workflow_options(self, request: UpdateWorkflowOptionsInput) -> None:
+        message = UpdateWorkflowOptionsRequest(
+            namespace=self._config.namespace,
+            workflow_execution=_execution(request.id, request.run_id),
+            pinned_build_id=request.pinned_build_id,
+            reason=request.reason,
+            identity=self._config.identity,
+            request_id=request.request_id,
+            first_execution_run_id=request.first_execution_run_id,
+        )
+        await self._connection.call(
+            lambda stubs: stubs.workflow_service.UpdateWorkflowOptions, message, self._timeout
+        )
 
     async def list_workflows(self, request: ListWorkflowsInput) -> AsyncIterator[WorkflowInfo]:
         message = ListWorkflowsRequest(

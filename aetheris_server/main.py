@@ -10,6 +10,7 @@ from aetheris.api.v1 import task_queue_pb2
 from aetheris.server.v1 import history_service_pb2
 from aetheris_server.clock import SystemClock
 from aetheris_server.cluster.address import advertised_address
+from aetheris_server.cluster.default_builds import DefaultBuilds
 from aetheris_server.config import PostgresSettings, Settings
 from aetheris_server.errors import NotReadyError
 from aetheris_server.frontend.catalog import PostgresCatalog
@@ -156,8 +157,9 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
         shard_count = prepared.shard_count
         tokens, credentials = Tokens(prepared.secrets), PeerCredentials(prepared.secrets)
         pool = ChannelPool(credentials)
+        default_builds = DefaultBuilds(cluster_db)
         matching = MatchingService(
-            settings.matching, settings.redis, peers, clock, peers.offer_all_again
+            settings.matching, settings.redis, peers, clock, peers.offer_all_again, default_builds
         )
         local_matching = matching.serve()
         routed_matching = RoutedMatching(peers.locate_queue, local_matching, pool)
@@ -172,6 +174,7 @@ async def run_server(settings: Settings, shard_count: int) -> AsyncGenerator[Run
             routed_matching,
             peers,
             tokens,
+            default_builds,
         )
         local_history = peers.host.service
         peers.starter = RoutedHistory(peers.locate_shard, local_history, pool, shard_count, tokens)

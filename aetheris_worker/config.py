@@ -18,6 +18,7 @@ class WorkerConfig:
         sticky_task_queue: The queue that only this worker polls; empty if it caches no runs.
         sticky_timeout: How long the server offers a cached run's task to this worker alone.
         instance_id: The same for all calls of one worker.
+        build_id: The build of the code that it runs; empty where nobody says.
         capabilities: What it can do, sorted.
         answer_timeout: Seconds for which an answer is tried while no server takes it.
         graceful_shutdown_timeout: Seconds that activities have to end by themselves at shutdown.
@@ -29,6 +30,7 @@ class WorkerConfig:
     sticky_timeout: timedelta
     identity: str
     instance_id: str
+    build_id: str
     capabilities: tuple[str, ...]
     converter: DataConverter
     answer_timeout: float

@@ -25,7 +25,7 @@ from aetheris.api.v1.worker_service_pb2 import (
 )
 from aetheris.api.v1.worker_service_pb2_grpc import WorkerServiceStub
 from aetheris_client.rpc_errors import from_rpc_error
-from aetheris_worker.config import SDK_VERSION, WorkerConfig
+from aetheris_worker.config import WorkerConfig
 from aetheris_worker.slots import Slots
 
 Response = TypeVar("Response")
@@ -167,7 +167,7 @@ class WorkflowPollLoop(PollLoop[PollWorkflowTasksResponse]):
             capabilities=config.capabilities,
             identity=config.identity,
             worker_instance_id=config.instance_id,
-            worker_version=SDK_VERSION,
+            worker_version=config.build_id,
         )
         self._request.poll_timeout.FromSeconds(int(POLL_TIMEOUT))
 
@@ -210,7 +210,7 @@ class ActivityPollLoop(PollLoop[PollActivityTasksResponse]):
             capabilities=config.capabilities,
             identity=config.identity,
             worker_instance_id=config.instance_id,
-            worker_version=SDK_VERSION,
+            worker_version=config.build_id,
         )
         self._request.poll_timeout.FromSeconds(int(POLL_TIMEOUT))
 

@@ -48,6 +48,8 @@ class Worker:
         activity_executor: Where plain-function activities run; a pool of as many threads as there
             may be activities where None.
         identity: Who it is, in histories; process and host where None.
+        build_id: The build of the code that it runs, such as a commit or an image's tag. It is
+            recorded with each task, and runs and task queues may want their tasks to go to one.
         graceful_shutdown_timeout: How long activities may go on once the worker shuts down; then
             they are cancelled.
         data_converter: How values become payloads; the client's where None.
@@ -68,6 +70,7 @@ class Worker:
         max_cached_workflows: int = 1_000,
         activity_executor: Executor | None = None,
         identity: str | None = None,
+        build_id: str | None = None,
         graceful_shutdown_timeout: timedelta = timedelta(seconds=10),
         data_converter: DataConverter | None = None,
     ) -> None:
@@ -77,6 +80,7 @@ class Worker:
             namespace=namespace,
             capabilities=capabilities,
             identity=identity,
+            build_id=build_id,
             graceful_shutdown_timeout=graceful_shutdown_timeout,
         )
         _check_executor(activity_executor)
@@ -90,6 +94,7 @@ class Worker:
             sticky_timeout=STICKY_TIMEOUT,
             identity=identity or f"{os.getpid()}@{socket.gethostname()}",
             instance_id=str(uuid.uuid4()),
+            build_id=build_id or "",
             capabilities=tuple(sorted(set(capabilities))),
             converter=data_converter or (known.converter if known else DataConverter.default()),
             answer_timeout=ANSWER_TIMEOUT,

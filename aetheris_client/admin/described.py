@@ -27,6 +27,8 @@ class Unpolled:
 
     Attributes:
         capabilities: What the task requires.
+        build_id: The build that it goes to; empty for any.
+        is_pinned: That is because the run is pinned, and not by default.
         last_poll_time: When somebody who could take it last polled; None if nobody did in the last
             minutes.
     """
@@ -35,9 +37,14 @@ class Unpolled:
     task_queue_type: TaskQueueType
     capabilities: tuple[str, ...]
     last_poll_time: datetime | None
+    build_id: str = ""
+    is_pinned: bool = False
 
     def __str__(self) -> str:
         able = f" with capabilities {', '.join(self.capabilities)}" if self.capabilities else ""
+        if self.build_id:
+            why = "which the run is pinned to" if self.is_pinned else "the queue's default"
+            able += f" of build {self.build_id!r}, {why},"
         kind = self.task_queue_type.lower()
         text = f"no worker{able} polls {self.task_queue!r} for {kind} tasks"
         if self.last_poll_time is None:
@@ -114,16 +121,19 @@ async def _unpolled(client: Client, description: WorkflowDescription) -> Sequenc
         key = need.task_queue, need.task_queue_type
         if key not in queues:
             queues[key] = await client.operator.describe_task_queue(*key)
+        build_id = need.build_id or queues[key].default_build_id
         able = [
             poller
             for poller in queues[key].pollers
             if set(need.capabilities) <= set(poller.capabilities)
+            and build_id in ("", poller.build_id)
         ]
         if not any(poller.waiting_poll_count for poller in able):
             times = [poller.last_access_time for poller in able if poller.last_access_time]
             last = max(times, default=None)
             if need.is_waiting or last is None or datetime.now(UTC) - last > _RECENT:
-                found[Unpolled(*key, need.capabilities, last)] = None
+                is_pinned = bool(need.build_id)
+                found[Unpolled(*key, need.capabilities, last, build_id, is_pinned)] = None
     return list(found)
 
 
@@ -135,13 +145,15 @@ class _Need:
     task_queue_type: TaskQueueType
     capabilities: tuple[str, ...]
     is_waiting: bool
+    build_id: str = ""
 
 
 def _needs(description: WorkflowDescription) -> Iterator[_Need]:
     task = description.pending_workflow_task
     is_waiting = task is not None and task.state is PendingWorkflowTaskState.SCHEDULED
     # A run that waits for something else needs a worker as well once that has come.
-    yield _Need(description.info.task_queue, TaskQueueType.WORKFLOW, (), is_waiting)
+    queue, build_id = description.info.task_queue, description.pinned_build_id
+    yield _Need(queue, TaskQueueType.WORKFLOW, (), is_waiting, build_id)
     for activity in description.pending_activities:
         if activity.state is PendingActivityState.SCHEDULED:
             next_time = activity.next_attempt_time

@@ -40,3 +40,12 @@ InputFiles = Annotated[
         help="A file with one argument as JSON, '-' for standard input; repeatable, after --input.",
     ),
 ]
+
+
+def given_build(build_id: str | None, name: str, is_any: bool, any_name: str) -> str:
+    """The build that two options say of which one must be given; empty for any."""
+    if (build_id is not None) == is_any:
+        raise typer.BadParameter(f"expected either {name} or {any_name}")
+    if build_id == "":
+        raise typer.BadParameter(f"expected a build id; {any_name} is for none", param_hint=name)
+    return build_id or ""

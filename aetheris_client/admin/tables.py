@@ -121,6 +121,8 @@ def description_fields(described: Described) -> Fields:
         rows.append(("Search attributes", value_text(info.search_attributes)))
     if description.pause is not None:
         rows.append(("Paused", pause_text(description.pause)))
+    if description.pinned_build_id:
+        rows.append(("Pinned to build", description.pinned_build_id))
     if description.cancel_requested:
         rows.append(("Cancellation", "requested"))
     if description.unhandled_signal_count:
@@ -344,12 +346,15 @@ def limits_table(info: NamespaceInfo) -> Block:
 
 def pollers_table(queues: Sequence[TaskQueueDescription]) -> Block:
     """Who polls."""
-    table = Grid("Queue", "Worker", "Last poll", "Waiting", "Capabilities", title="Pollers")
+    table = Grid(
+        "Queue", "Worker", "Build", "Last poll", "Waiting", "Capabilities", title="Pollers"
+    )
     for queue in queues:
         for poller in queue.pollers:
             table.add_row(
                 queue.task_queue_type,
                 poller.identity,
+                poller.build_id or "-",
                 time_text(poller.last_access_time),
                 str(poller.waiting_poll_count),
                 _set(poller.capabilities),
@@ -359,17 +364,28 @@ def pollers_table(queues: Sequence[TaskQueueDescription]) -> Block:
 
 def backlogs_table(queues: Sequence[TaskQueueDescription]) -> Block:
     """What waits."""
-    table = Grid("Queue", "Requires", "Waiting", "Oldest", "Handed out", title="Backlog")
+    table = Grid("Queue", "Requires", "Build", "Waiting", "Oldest", "Handed out", title="Backlog")
     for queue in queues:
         for backlog in queue.backlogs:
             table.add_row(
                 queue.task_queue_type,
                 _set(backlog.capabilities),
+                backlog.pinned_build_id or _default_build(queue),
                 str(backlog.backlog_count),
                 duration_text(backlog.oldest_age),
                 str(backlog.in_flight_count),
             )
     return _or_none(table, "backlog")
+
+
+def _default_build(queue: TaskQueueDescription) -> str:
+    return f"{queue.default_build_id} (default)" if queue.default_build_id else "-"
+
+
+def builds_line(queues: Sequence[TaskQueueDescription]) -> Block:
+    """Which build the queue prefers."""
+    default = next((queue.default_build_id for queue in queues if queue.default_build_id), "")
+    return Fields([("Default build", default or "any")])
 
 
 def cluster_table(cluster: ClusterHealth) -> Block:

@@ -8,7 +8,15 @@ import typer
 
 from aetheris_client.admin.inputs import parse_duration, parse_inputs, parse_object
 from aetheris_client.admin.layout import Fields
-from aetheris_client.admin.options import InputFiles, Inputs, Reason, RunId, WorkflowId, choice
+from aetheris_client.admin.options import (
+    InputFiles,
+    Inputs,
+    Reason,
+    RunId,
+    WorkflowId,
+    choice,
+    given_build,
+)
 from aetheris_client.admin.session import Session, command
 from aetheris_client.enums import WorkflowIdConflictPolicy, WorkflowIdReusePolicy
 from aetheris_client.retry import RetryPolicy
@@ -70,6 +78,10 @@ async def start(
         list[str] | None,
         typer.Option(metavar="TYPE", help="Errors that are not tried again; repeatable."),
     ] = None,
+    pinned_build_id: Annotated[
+        str | None,
+        typer.Option(metavar="BUILD", help="Its workflow tasks go only to workers of it."),
+    ] = None,
     request_id: Annotated[
         str | None, typer.Option(help="Makes the start idempotent; a new one if absent.")
     ] = None,
@@ -101,6 +113,7 @@ async def start(
         id_conflict_policy=id_conflict_policy,
         memo=parse_object(memo, "--memo"),
         search_attributes=parse_object(search_attribute, "--search-attribute"),
+        pinned_build_id=pinned_build_id,
         request_id=request_id or uuid.uuid4().hex,
         start_signal=start_signal,
         start_signal_args=parse_inputs(signal_input, None, "--signal-input"),
@@ -193,6 +206,27 @@ async def unpause(
     """Have a paused run go on."""
     await session.client.get_workflow_handle(workflow_id, run_id).unpause(reason=reason)
     _done(session, "unpaused", workflow_id, run_id)
+
+
+@command(app, "update-options")
+async def update_options(
+    session: Session,
+    workflow_id: WorkflowId,
+    run_id: RunId = None,
+    pinned_build_id: Annotated[
+        str | None,
+        typer.Option(metavar="BUILD", help="Its workflow tasks go only to workers of it."),
+    ] = None,
+    unpin: Annotated[
+        bool, typer.Option("--unpin", help="They go to the build that its task queue prefers.")
+    ] = False,
+    reason: Reason = "",
+) -> None:
+    """Pin an open run to a build, or move it to another; a task that waits follows at once."""
+    build_id = given_build(pinned_build_id, "--pinned-build-id", unpin, "--unpin")
+    handle = session.client.get_workflow_handle(workflow_id, run_id)
+    await handle.update_options(pinned_build_id=build_id, reason=reason)
+    _done(session, f"pinned to {build_id}" if build_id else "unpinned", workflow_id, run_id)
 
 
 def _done(session: Session, what: str, workflow_id: str, run_id: str | None) -> None:

@@ -7,6 +7,7 @@ and a connection of its own.
 import asyncio
 
 from aetheris_server.clock import Clock
+from aetheris_server.cluster.default_builds import DefaultBuilds
 from aetheris_server.cluster.directory import Directory
 from aetheris_server.cluster.holder import ShardHolder
 from aetheris_server.cluster.lease import Lease
@@ -39,6 +40,7 @@ class Membership:
         host_id: str,
         db: Database,
         clock: Clock,
+        default_builds: DefaultBuilds,
     ) -> None:
         self.host_id = host_id
         self.directory = Directory(shard_count)
@@ -53,6 +55,7 @@ class Membership:
         self._settings = settings
         self._db = db
         self._clock = clock
+        self._default_builds = default_builds
         self._readiness = Readiness(clock)
         self._holder: ShardHolder | None = None
         self._ownership: Ownership | None = None
@@ -220,6 +223,8 @@ class Membership:
         sight = await host_storage.look_at_cluster(self._db)
         if sight.expired and await self._bury():
             sight = await host_storage.look_at_cluster(self._db)
+        # First: what this host takes over by this look, it serves as it is set by then.
+        await self._default_builds.follow(sight.settings_version)
         if sight == self._sight and self._readiness.is_complete:
             return
         # What changes from here on, or fails half-way, is seen by the next look.

@@ -9,7 +9,10 @@ from importlib.metadata import version
 
 from aetheris.api.v1 import operator_service_pb2 as pb
 from aetheris.api.v1.operator_service_pb2_grpc import OperatorServiceServicer
-from aetheris.server.v1.matching_service_pb2 import DescribeTaskQueueRequest
+from aetheris.server.v1.matching_service_pb2 import (
+    DescribeTaskQueueRequest,
+    UpdateTaskQueueRequest,
+)
 from aetheris.server.v1.token_pb2 import PageToken
 from aetheris_server.config import NAMESPACE_LIMITS, LimitSettings, limits_of_namespace
 from aetheris_server.errors import AetherisError, NamespaceNotFoundError, StorageUnavailableError
@@ -22,7 +25,7 @@ from aetheris_server.frontend.passing import new_request_id
 from aetheris_server.frontend.waits import set_seconds
 from aetheris_server.rpc.handlers import CallContext
 from aetheris_server.rpc.peers import MatchingPeer
-from aetheris_server.rpc.table import DESCRIBE_TASK_QUEUE
+from aetheris_server.rpc.table import DESCRIBE_TASK_QUEUE, UPDATE_TASK_QUEUE
 from aetheris_server.rpc.tokens import LISTING_NAMESPACES, Tokens
 from aetheris_server.storage.hosts import HostRow
 from aetheris_server.storage.namespaces import Namespace
@@ -115,6 +118,15 @@ class OperatorServicer(OperatorServiceServicer):
         namespace_id = await self._namespaces.id_of(request.namespace)
         describe = DescribeTaskQueueRequest(namespace_id=namespace_id, request=request)
         return (await self._matching.call(DESCRIBE_TASK_QUEUE, describe)).response
+
+    async def UpdateTaskQueue(
+        self, request: pb.UpdateTaskQueueRequest, context: CallContext
+    ) -> pb.UpdateTaskQueueResponse:
+        checks.check_update_task_queue(request, self._limits)
+        namespace_id = await self._namespaces.id_of(request.namespace)
+        request.request_id = request.request_id or new_request_id()
+        update = UpdateTaskQueueRequest(namespace_id=namespace_id, request=request)
+        return (await self._matching.call(UPDATE_TASK_QUEUE, update)).response
 
     async def DescribeCluster(
         self, request: pb.DescribeClusterRequest, context: CallContext

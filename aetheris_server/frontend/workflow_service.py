@@ -49,6 +49,9 @@ class WorkflowServicer(PassingServicer):
     UpdateActivityOptions = passed_on(
         table.UPDATE_ACTIVITY_OPTIONS, checks.check_update_activity_options
     )
+    UpdateWorkflowOptions = passed_on(
+        table.UPDATE_WORKFLOW_OPTIONS, checks.check_update_workflow_options
+    )
     DescribeWorkflow = passed_on(table.DESCRIBE_WORKFLOW, checks.check_describe_workflow)
 
     def __init__(

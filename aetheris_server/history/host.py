@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aetheris_server.clock import Clock
+from aetheris_server.cluster.default_builds import DefaultBuilds
 from aetheris_server.cluster.membership import Membership
 from aetheris_server.config import HistorySettings, LimitSettings
 from aetheris_server.history.calls.recording import record_outcome
@@ -60,6 +61,7 @@ class HistoryHost:
         matching: MatchingPeer,
         history: CallPeer,
         tokens: Tokens,
+        default_builds: DefaultBuilds,
     ) -> None:
         """Args:
         settings: Of history.
@@ -72,8 +74,11 @@ class HistoryHost:
         matching: Where tasks are offered.
         history: Where aggregates call each other, on any host.
         tokens: Of the cluster.
+        default_builds: Which builds task queues prefer.
         """
-        self.membership = Membership(settings, shard_count, host_id, cluster_db, clock)
+        self.membership = Membership(
+            settings, shard_count, host_id, cluster_db, clock, default_builds
+        )
         directory = self.membership.directory
         self._dispatcher = Dispatcher(
             TaskCarrier(matching, clock, directory.locate_task, shard_count),
@@ -110,6 +115,7 @@ class HistoryHost:
             self._limits,
             self._notices,
             tokens,
+            default_builds,
         )
         self._settler = Settler(
             self._engine,

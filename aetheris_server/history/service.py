@@ -40,6 +40,7 @@ from aetheris_server.history.api.start_workflow import start_workflow
 from aetheris_server.history.api.terminate_workflow import terminate_workflow
 from aetheris_server.history.api.update_with_start import update_with_start_workflow
 from aetheris_server.history.api.update_workflow import poll_workflow_update, update_workflow
+from aetheris_server.history.api.update_workflow_options import update_workflow_options
 from aetheris_server.history.calls.answering import answer_calls
 from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.state.run import KIND
@@ -73,6 +74,7 @@ _serve(table.PAUSE_ACTIVITY, pause_activity)
 _serve(table.UNPAUSE_ACTIVITY, unpause_activity)
 _serve(table.RESET_ACTIVITY, reset_activity)
 _serve(table.UPDATE_ACTIVITY_OPTIONS, update_activity_options)
+_serve(table.UPDATE_WORKFLOW_OPTIONS, update_workflow_options)
 _serve(table.DESCRIBE_WORKFLOW, describe_workflow)
 _serve(table.GET_WORKFLOW_HISTORY, get_workflow_history)
 _serve(table.POLL_WORKFLOW_RESULT, poll_workflow_result)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from aetheris.api.v1.operator_service_pb2 import DescribeTaskQueueResponse
 from aetheris.api.v1.task_queue_pb2 import BacklogInfo
+from aetheris_server.build_ids import split_build
 from aetheris_server.matching.backlog import SubQueueState
 from aetheris_server.matching.match import Capabilities
 from aetheris_server.matching.offers import QueuedTask
@@ -18,6 +19,7 @@ def describe(
     return DescribeTaskQueueResponse(
         pollers=queue.pollers.infos(),
         backlogs=_backlog_infos(backlog, queue.held(), wall_now),
+        default_build_id=queue.default_build_id,
     )
 
 
@@ -43,8 +45,10 @@ def _backlog_infos(
             note_score(capabilities, state.oldest_score)
     infos: list[BacklogInfo] = []
     for capabilities in sorted(waiting.keys() | in_flight.keys(), key=sorted):
+        users_own, build_id = split_build(capabilities)
         info = BacklogInfo(
-            capabilities=sorted(capabilities),
+            capabilities=users_own,
+            pinned_build_id=build_id,
             backlog_count=waiting[capabilities],
             in_flight_count=in_flight[capabilities],
         )

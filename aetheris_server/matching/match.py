@@ -5,8 +5,12 @@ assigned to one poller, or with the caller. Invariants: a poller gets only tasks
 it has, never more than its `max_tasks`; among held tasks that it may have, the lowest score first;
 no task that a poller in line may have is held back, but for its sticky worker.
 
-Sticky: a task that names a sticky queue is kept for the pollers of that queue while one waits or
-was seen within STICKY_PRESENCE seconds, until `sticky_until`; then any fit poller may have it.
+Sticky: a task that names a sticky queue is kept for the pollers of that queue while one that may
+have it waits or was seen within STICKY_PRESENCE seconds, until `sticky_until`; then any fit poller
+may have it.
+
+Default: what a task requires that requires nothing by itself. It counts where a task and a poller
+meet, so that it may change while tasks wait.
 
 Left to others: waking pollers, the backlog, and what a task is about. Priority and fairness will
 change how `score` is made, and nothing here.
@@ -30,6 +34,13 @@ _FORGET_AFTER = 60.0
 Capabilities = frozenset[str]
 
 NO_CAPABILITIES: Capabilities = frozenset()
+
+
+class _Sight(NamedTuple):
+    """When a sticky worker was seen last, and what it could do then."""
+
+    at: float
+    capabilities: Capabilities
 
 
 class SubQueue(NamedTuple):
@@ -80,7 +91,6 @@ class Task:
         self.place: tuple[SubQueue, float, int] | None = None
 
 
-K = TypeVar("K")
 T = TypeVar("T", bound=Task)
 
 
@@ -118,7 +128,11 @@ Line = OrderedDict[P, None]
 class Matcher(Generic[T, P]):
     """The held tasks and the pollers in line of one task queue."""
 
-    def __init__(self) -> None:
+    def __init__(self, default: Capabilities = NO_CAPABILITIES) -> None:
+        """Args:
+        default: What tasks require that require nothing by themselves.
+        """
+        self._default = default
         self._turns = count()
         self._ranks = count()
         self._held: dict[str, T] = {}
@@ -126,7 +140,7 @@ class Matcher(Generic[T, P]):
         self._lines: dict[Capabilities, Line[P]] = {}
         self._sticky_lines: dict[str, Line[P]] = {}
         self._seen: dict[Capabilities, float] = {}
-        self._sticky_seen: dict[str, float] = {}
+        self._sticky_seen: dict[str, _Sight] = {}
 
     @property
     def held_count(self) -> int:
@@ -184,10 +198,11 @@ class Matcher(Generic[T, P]):
 
     def may_have(self, poller: P, sub_queue: SubQueue, now: float) -> bool:
         """Whether tasks of a sub-queue may go to a poller."""
-        return sub_queue.capabilities <= poller.capabilities and (
+        required = sub_queue.capabilities or self._default
+        return required <= poller.capabilities and (
             not sub_queue.sticky_queue
             or sub_queue.sticky_queue == poller.sticky_queue
-            or not self._is_sticky_present(sub_queue.sticky_queue, now)
+            or not self._is_sticky_present(sub_queue.sticky_queue, required, now)
         )
 
     def line_up(self, poller: P, now: float) -> None:
@@ -223,8 +238,9 @@ class Matcher(Generic[T, P]):
         """Whether a poller that may have the task was seen a moment ago."""
         if self._is_reserved(task, now):
             return True
+        required = task.capabilities or self._default
         return any(
-            task.capabilities <= capabilities
+            required <= capabilities
             for capabilities, seen in self._seen.items()
             if now - seen <= PRESENCE
         )
@@ -239,8 +255,27 @@ class Matcher(Generic[T, P]):
             self.withdraw(task)
             if task.expire_at > now and (poller := self.offer(task, now)) is not None:
                 given.append(poller)
-        self._seen = _recent(self._seen, now)
-        self._sticky_seen = _recent(self._sticky_seen, now)
+        self._seen = {
+            capabilities: at for capabilities, at in self._seen.items() if now - at <= _FORGET_AFTER
+        }
+        self._sticky_seen = {
+            name: sight
+            for name, sight in self._sticky_seen.items()
+            if now - sight.at <= _FORGET_AFTER
+        }
+        return given
+
+    def change_default(self, default: Capabilities, now: float) -> list[P]:
+        """Tasks that require nothing by themselves require these from here on, held ones too.
+
+        Returns the pollers that were assigned tasks.
+        """
+        self._default = default
+        given: list[P] = []
+        for task in sorted(self._held.values(), key=_rank):
+            self.withdraw(task)
+            if task.expire_at > now and (poller := self.offer(task, now)) is not None:
+                given.append(poller)
         return given
 
     def _is_due(self, task: T, now: float) -> bool:
@@ -253,27 +288,34 @@ class Matcher(Generic[T, P]):
         return (
             task.sticky_queue != ""
             and now < task.sticky_until
-            and self._is_sticky_present(task.sticky_queue, now)
+            and self._is_sticky_present(task.sticky_queue, task.capabilities or self._default, now)
         )
 
-    def _is_sticky_present(self, sticky_queue: str, now: float) -> bool:
-        if sticky_queue in self._sticky_lines:
+    def _is_sticky_present(self, sticky_queue: str, required: Capabilities, now: float) -> bool:
+        """Whether a poller of the queue that has what is required waits, or is expected."""
+        line = self._sticky_lines.get(sticky_queue)
+        if line is not None and (
+            not required or any(required <= poller.capabilities for poller in line)
+        ):
             return True
         seen = self._sticky_seen.get(sticky_queue)
-        return seen is not None and now - seen <= STICKY_PRESENCE
+        return (
+            seen is not None and now - seen.at <= STICKY_PRESENCE and required <= seen.capabilities
+        )
 
     def _note_seen(self, poller: P, now: float) -> None:
         self._seen[poller.capabilities] = now
         if poller.sticky_queue:
-            self._sticky_seen[poller.sticky_queue] = now
+            self._sticky_seen[poller.sticky_queue] = _Sight(now, poller.capabilities)
 
     def _pick(self, task: T, now: float) -> P | None:
+        required = task.capabilities or self._default
         if self._is_reserved(task, now):
             sticky_line = self._sticky_lines.get(task.sticky_queue, ())
-            return next((p for p in sticky_line if task.capabilities <= p.capabilities), None)
+            return next((p for p in sticky_line if required <= p.capabilities), None)
         first: P | None = None
         for capabilities, line in self._lines.items():
-            if task.capabilities <= capabilities:
+            if required <= capabilities:
                 poller = next(iter(line))
                 if first is None or _turn(poller) < _turn(first):
                     first = poller
@@ -320,8 +362,9 @@ class Matcher(Generic[T, P]):
                 del self._sticky_lines[poller.sticky_queue]
 
 
-def _recent(seen: dict[K, float], now: float) -> dict[K, float]:
-    return {name: at for name, at in seen.items() if now - at <= _FORGET_AFTER}
+def _rank(task: Task) -> tuple[float, int]:
+    assert task.place is not None, "a held task has a place"
+    return task.place[1:]
 
 
 def _turn(poller: WaitingPoll[Any]) -> int:

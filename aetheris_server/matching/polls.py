@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from aetheris.api.v1.task_queue_pb2 import PollerInfo
 from aetheris.api.v1.worker_service_pb2 import ActivityCancellation
+from aetheris_server.build_ids import split_build
 from aetheris_server.matching.match import Capabilities, WaitingPoll
 from aetheris_server.matching.offers import QueuedTask
 
@@ -79,6 +80,10 @@ class Poll(WaitingPoll[QueuedTask]):
         self.wake()
 
 
+_WorkerKey = tuple[str, Capabilities, str]
+"""Its identity, what it can do, the build that it runs."""
+
+
 @dataclass(slots=True)
 class _Worker:
     last_access_time: float
@@ -90,7 +95,7 @@ class PollerLog:
 
     def __init__(self) -> None:
         # Least recently seen first.
-        self._workers: OrderedDict[tuple[str, Capabilities], _Worker] = OrderedDict()
+        self._workers: OrderedDict[_WorkerKey, _Worker] = OrderedDict()
 
     @property
     def is_empty(self) -> bool:
@@ -99,7 +104,7 @@ class PollerLog:
 
     def begin(self, poll: Poll, wall_now: float) -> None:
         """A poll came."""
-        key = (poll.identity, poll.capabilities)
+        key = (poll.identity, poll.capabilities, poll.worker_version)
         worker = self._workers.get(key)
         if worker is None:
             worker = self._workers[key] = _Worker(wall_now)
@@ -112,7 +117,7 @@ class PollerLog:
 
     def end(self, poll: Poll, wall_now: float) -> None:
         """A poll was answered or given up."""
-        worker = self._workers.get((poll.identity, poll.capabilities))
+        worker = self._workers.get((poll.identity, poll.capabilities, poll.worker_version))
         if worker is not None:
             worker.last_access_time = wall_now
             worker.waiting_poll_count = max(0, worker.waiting_poll_count - 1)
@@ -130,11 +135,12 @@ class PollerLog:
     def infos(self) -> Iterator[PollerInfo]:
         """The workers, the one that polled last first."""
         by_time = sorted(self._workers.items(), key=lambda item: -item[1].last_access_time)
-        for (identity, capabilities), worker in by_time:
+        for (identity, capabilities, worker_version), worker in by_time:
             info = PollerInfo(
                 identity=identity,
-                capabilities=sorted(capabilities),
+                capabilities=split_build(capabilities)[0],
                 waiting_poll_count=worker.waiting_poll_count,
+                worker_version=worker_version,
             )
             info.last_access_time.FromNanoseconds(int(worker.last_access_time * 1e9))
             yield info

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from aetheris.api.v1.worker_service_pb2 import ActivityCancellation
+from aetheris_server.build_ids import build_capability
 from aetheris_server.clock import Clock
 from aetheris_server.errors import ExhaustedError
 from aetheris_server.matching import metrics
@@ -17,7 +18,7 @@ from aetheris_server.matching.answered import Answered
 from aetheris_server.matching.backlog import Backlog, Counts, Inspection
 from aetheris_server.matching.backlog_view import BacklogView
 from aetheris_server.matching.lease_ender import Fate, LeaseEnder
-from aetheris_server.matching.match import Matcher, SubQueue
+from aetheris_server.matching.match import NO_CAPABILITIES, Capabilities, Matcher, SubQueue
 from aetheris_server.matching.offers import QueuedTask, QueueKey
 from aetheris_server.matching.polls import Mailboxes, Poll, PollerLog
 
@@ -32,6 +33,7 @@ class TaskQueue:
 
     Attributes:
         key: Which queue it is.
+        default_build_id: The build that tasks go to which require none; empty for any.
         backlog: What this host knows of the queue's backlog.
         counts: Where what happens here is counted.
         polls: Those that are being served; keys only.
@@ -47,13 +49,23 @@ class TaskQueue:
         lease_ender: LeaseEnder,
         clock: Clock,
         group: asyncio.TaskGroup,
+        default_build_id: str = "",
     ) -> None:
+        """Args:
+        key: Which queue it is.
+        backlog: Where tasks wait that find no poll.
+        lease_ender: Where leases on those end.
+        clock: Of this host.
+        group: For what outlives a poll.
+        default_build_id: The build that tasks go to which require none; empty for any.
+        """
         self.key = key
+        self.default_build_id = default_build_id
         self.counts = metrics.counts(key.task_queue_type)
         self.backlog = BacklogView(key, backlog, lease_ender, group)
         self._lease_ender = lease_ender
         self._clock = clock
-        self._matcher: Matcher[QueuedTask, Poll] = Matcher()
+        self._matcher: Matcher[QueuedTask, Poll] = Matcher(_required(default_build_id))
         self.polls: dict[Poll, None] = {}
         self._counted: dict[str, Poll] = {}
         self.pollers = PollerLog()
@@ -224,6 +236,19 @@ class TaskQueue:
         self.learn(inspection.counts)
         return is_part_lost
 
+    def change_default_build(self, build_id: str) -> None:
+        """Tasks that require no build go to this one from here on, empty for any, those that wait
+        too.
+        """
+        self.default_build_id = build_id
+        default = _required(build_id)
+        for poll in self._matcher.change_default(default, self._clock.monotonic()):
+            _release(poll.tasks)
+            poll.wake()
+        for poll in self._matcher.in_line():
+            # There may be something for it in the backlog that was not before.
+            poll.wake()
+
     def look_after(self) -> None:
         """Let time pass: what expired is dropped, what its sticky worker did not take is open to
         all. To be called about every second.
@@ -274,6 +299,10 @@ class TaskQueue:
         self.learn(popped.counts)
         wall_now, now = self._clock.now().timestamp(), self._clock.monotonic()
         return [QueuedTask(ref, None, lease, wall_now, now) for lease, ref in popped.leased]
+
+
+def _required(build_id: str) -> Capabilities:
+    return frozenset((build_capability(build_id),)) if build_id else NO_CAPABILITIES
 
 
 def _release(tasks: Sequence[QueuedTask]) -> None:

@@ -27,8 +27,12 @@ from aetheris.server.v1.matching_service_pb2 import (
     ShutdownWorkerRequest,
     ShutdownWorkerResponse,
     TaskRef,
+    UpdateTaskQueueRequest,
+    UpdateTaskQueueResponse,
 )
+from aetheris_server.build_ids import build_capability
 from aetheris_server.clock import Clock
+from aetheris_server.cluster.default_builds import DefaultBuilds
 from aetheris_server.config import MatchingSettings, RedisSettings
 from aetheris_server.errors import UnavailableError
 from aetheris_server.loops import end_tasks
@@ -80,14 +84,18 @@ class MatchingService:
         history: TaskStarter,
         clock: Clock,
         on_backlog_lost: Callable[[], Awaitable[None]],
+        default_builds: DefaultBuilds,
     ) -> None:
         """Args:
         on_backlog_lost: Has history offer again all that is scheduled and not started. Called in
             the background, again until it succeeds, and also when Redis is found empty at the
             start.
+        default_builds: Which builds task queues prefer; followed from here on.
         """
         self._settings = settings
         self._clock = clock
+        self._default_builds = default_builds
+        default_builds.on_changed = self._follow_default_build
         self._is_draining = False
         self._has_poll_ended = asyncio.Event()
         self._queues: dict[QueueKey, TaskQueue] = {}
@@ -152,6 +160,7 @@ class MatchingService:
         serve(table.NOTIFY_CANCELLATION, self.notify_cancellation)
         serve(table.SHUTDOWN_WORKER, self.shutdown_worker)
         serve(table.DESCRIBE_TASK_QUEUE, self.describe_task_queue)
+        serve(table.UPDATE_TASK_QUEUE, self.update_task_queue)
         return LocalMatching(handlers, self.add_tasks)
 
     async def check_backlog(self) -> str:
@@ -184,7 +193,7 @@ class MatchingService:
         answer = PollWorkflowTasksResponse()
         queue = self._open_for_poll(key)
         if queue is not None:
-            poll = _poll(asked, asked.sticky_task_queue)
+            poll = _poll(asked, asked.sticky_task_queue, _with_build(asked))
             started = await self._serve(queue, poll, asked)
             answer.response.tasks.extend(task.workflow_task for task in started)
             self._note_answer(queue, poll, started, ())
@@ -199,7 +208,7 @@ class MatchingService:
         answer = PollActivityTasksResponse()
         queue = self._open_for_poll(key)
         if queue is not None:
-            poll = _poll(asked, "")
+            poll = _poll(asked, "", asked.capabilities)
             started = await self._serve(queue, poll, asked)
             response = answer.response
             response.tasks.extend(task.activity_task for task in started)
@@ -251,15 +260,44 @@ class MatchingService:
         found = describe(self._open(key), backlog, self._clock.now().timestamp())
         return DescribeTaskQueueResponse(response=found)
 
+    async def update_task_queue(self, request: UpdateTaskQueueRequest) -> UpdateTaskQueueResponse:
+        """See `OperatorService.UpdateTaskQueue`.
+
+        Raises:
+            StorageUnavailableError: Postgres does not answer.
+        """
+        asked = request.request
+        queue = request.namespace_id, asked.task_queue
+        await self._default_builds.change(*queue, asked.default_build_id, asked.request_id)
+        answer = UpdateTaskQueueResponse()
+        answer.response.default_build_id = self._default_builds.find(*queue)
+        return answer
+
     def _open(self, key: QueueKey) -> TaskQueue:
         queue = self._queues.get(key)
         if queue is None:
             if len(self._queues) >= _MAX_QUEUES:
                 raise UnavailableError(f"{_MAX_QUEUES} task queues are in memory already")
             queue = self._queues[key] = TaskQueue(
-                key, self._backlog, self._lease_ender, self._clock, self._group
+                key,
+                self._backlog,
+                self._lease_ender,
+                self._clock,
+                self._group,
+                self._default_build_of(key),
             )
         return queue
+
+    def _default_build_of(self, key: QueueKey) -> str:
+        if key.task_queue_type != TASK_QUEUE_TYPE_WORKFLOW:
+            return ""
+        return self._default_builds.find(key.namespace_id, key.task_queue)
+
+    def _follow_default_build(self, queue_name: tuple[str, str]) -> None:
+        key = QueueKey(*queue_name, TASK_QUEUE_TYPE_WORKFLOW)
+        queue = self._queues.get(key)
+        if queue is not None:
+            queue.change_default_build(self._default_build_of(key))
 
     def _open_for_poll(self, key: QueueKey) -> TaskQueue | None:
         if self._is_draining:
@@ -316,9 +354,15 @@ class MatchingService:
         return min(asked, self._settings.poll_timeout)
 
 
-def _poll(request: _PollRequest, sticky_queue: str) -> Poll:
+def _with_build(request: worker_service_pb2.PollWorkflowTasksRequest) -> Sequence[str]:
+    if not request.worker_version:
+        return request.capabilities
+    return (*request.capabilities, build_capability(request.worker_version))
+
+
+def _poll(request: _PollRequest, sticky_queue: str, capabilities: Sequence[str]) -> Poll:
     return Poll(
-        frozenset(request.capabilities) if request.capabilities else NO_CAPABILITIES,
+        frozenset(capabilities) if capabilities else NO_CAPABILITIES,
         sticky_queue,
         min(max(1, request.max_tasks), MAX_TASKS),
         request.identity,

@@ -66,8 +66,10 @@ __all__ = [
     "UNPAUSE_ACTIVITY",
     "UNPAUSE_WORKFLOW",
     "UPDATE_ACTIVITY_OPTIONS",
+    "UPDATE_TASK_QUEUE",
     "UPDATE_WITH_START_WORKFLOW",
     "UPDATE_WORKFLOW",
+    "UPDATE_WORKFLOW_OPTIONS",
     "FrontendMethod",
     "HistoryMethod",
     "MatchingMethod",
@@ -277,6 +279,9 @@ RESET_ACTIVITY = _of_execution(workflow.ResetActivityRequest, workflow.ResetActi
 UPDATE_ACTIVITY_OPTIONS = _of_execution(
     workflow.UpdateActivityOptionsRequest, workflow.UpdateActivityOptionsResponse
 )
+UPDATE_WORKFLOW_OPTIONS = _of_execution(
+    workflow.UpdateWorkflowOptionsRequest, workflow.UpdateWorkflowOptionsResponse
+)
 DESCRIBE_WORKFLOW = _of_execution(
     workflow.DescribeWorkflowRequest, workflow.DescribeWorkflowResponse
 )
@@ -354,6 +359,12 @@ DESCRIBE_TASK_QUEUE = _of_queue(
         request.request.task_queue,
         request.request.task_queue_type,
     ),
+)
+
+UPDATE_TASK_QUEUE = _of_queue(
+    matching.UpdateTaskQueueRequest,
+    matching.UpdateTaskQueueResponse,
+    lambda request: (request.namespace_id, request.request.task_queue, TASK_QUEUE_TYPE_WORKFLOW),
 )
 
 # Of the frontend: the catalog, the parts of the cluster, and a batch of answers about tasks.

@@ -8,7 +8,7 @@ had run out; one whose row is gone has lost every shard.
 
 import asyncio
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import LiteralString
 
@@ -34,11 +34,14 @@ class Sight:
         hosts: Address by host id, of all that have a row.
         expired: Those of them whose lease has run out.
         version: Differs from that of another look exactly if a shard has changed hands between.
+        settings_version: Grows with each change of the cluster's settings; of no concern where two
+            looks are compared.
     """
 
     hosts: dict[str, str]
     expired: frozenset[str]
     version: tuple[int, int]
+    settings_version: int = field(default=0, compare=False)
 
 
 _REGISTER = """
@@ -70,7 +73,8 @@ SELECT host_id FROM gone
 
 # A range_id only grows, and a shard that is given up is one less that is owned until it is taken.
 _LOOK = """
-SELECT h.host_id, h.address, h.expire_time <= now(), v.taken, v.owned
+SELECT h.host_id, h.address, h.expire_time <= now(), v.taken, v.owned,
+    coalesce((SELECT settings_version FROM cluster), 0)
 FROM (
     SELECT coalesce(sum(range_id), 0)::bigint AS taken, count(host_id) AS owned FROM shards
 ) AS v LEFT JOIN hosts h ON true
@@ -170,6 +174,7 @@ async def look_at_cluster(db: Database) -> Sight:
         hosts={host_id: address for host_id, address, *_ in hosts},
         expired=frozenset(host_id for host_id, _, is_expired, *_ in hosts if is_expired),
         version=(rows[0][3], rows[0][4]),
+        settings_version=rows[0][5],
     )
 
 

@@ -38,6 +38,12 @@ class Activation:
         """The id of the last of the events."""
         return self.events[-1].event_id
 
+    @property
+    def build_id(self) -> str:
+        """Of a task that was completed before: whose worker did it; empty where it said none."""
+        completed = self._history[self._end]
+        return completed.workflow_task_completed_event_attributes.worker_version
+
     def markers_ahead(self) -> Iterator[HistoryEvent]:
         """The markers that the code gave in the task, when it was completed."""
         for event in itertools.islice(self._history, self._end, None):

@@ -62,6 +62,7 @@ class WorkflowDefinition:
     Attributes:
         failure_types: Exceptions that fail the run, not just the task.
         waits_for_handlers: The run ends only when its async handlers have.
+        version: Of its code, for people; empty where it says none.
     """
 
     name: str
@@ -75,6 +76,7 @@ class WorkflowDefinition:
     waits_for_handlers: bool = False
     updates: Mapping[str, HandlerDefinition] = field(default_factory=_no_handlers)
     dynamic_update: HandlerDefinition | None = None
+    version: str = ""
 
     @staticmethod
     def read(
@@ -83,6 +85,7 @@ class WorkflowDefinition:
         failure_types: Sequence[type[BaseException]],
         *,
         waits_for_handlers: bool = False,
+        version: str = "",
     ) -> "WorkflowDefinition":
         """Collect the decorated methods of a class, inherited ones included, and put the definition
         on the class and on its run method.
@@ -127,6 +130,7 @@ class WorkflowDefinition:
             waits_for_handlers,
             {name: handler for name, handler in updates.items() if name},
             updates.get(""),
+            version,
         )
         setattr(workflow, WORKFLOW_DEFINITION, definition)
         setattr(definition.run, WORKFLOW_DEFINITION, definition)

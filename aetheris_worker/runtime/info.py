@@ -51,6 +51,8 @@ class WorkflowInfo:
         retry_policy: How it is tried again if it fails; None is not at all.
         memo, search_attributes: As it was started; `workflow.memo` has what has become of it since.
         root: The topmost ancestor; None for a run without a parent.
+        pinned_build_id: The build that its workflow tasks were to go to; None for any. It may have
+            been moved since; `build_id()` tells which one has the current task.
     """
 
     namespace: str
@@ -71,6 +73,7 @@ class WorkflowInfo:
     retry_policy: RetryPolicy | None
     memo: Mapping[str, object]
     search_attributes: Mapping[str, object]
+    pinned_build_id: str | None = None
 
 
 def read_info(run: RunId, event: HistoryEvent, converter: DataConverter) -> WorkflowInfo:
@@ -103,6 +106,7 @@ def read_info(run: RunId, event: HistoryEvent, converter: DataConverter) -> Work
         else None,
         memo={name: read(payload) for name, payload in started.memo.fields.items()},
         search_attributes=from_search_attributes(started.search_attributes),
+        pinned_build_id=started.pinned_build_id or None,
     )
 
 

@@ -41,15 +41,27 @@ class RunMachine:
             events continue after it. 0 at first.
         last_event_id: The last event that it was told of: the next ones follow.
         is_tainted: A query handler tried to change the run: its state may not be what replay gives.
+        version: Of the definition; empty where it says none.
     """
 
     def __init__(
-        self, definition: WorkflowDefinition, run_id: RunId, converter: DataConverter
+        self,
+        definition: WorkflowDefinition,
+        run_id: RunId,
+        converter: DataConverter,
+        build_id: str = "",
     ) -> None:
+        """Args:
+        definition: Of the code.
+        run_id: Of the run.
+        converter: For what goes in and out.
+        build_id: Of this worker; empty where nobody says.
+        """
         guard.install()
-        self.run = WorkflowRun(run_id, converter)
+        self.run = WorkflowRun(run_id, converter, build_id)
         self.started_event_id = 0
         self.is_tainted = False
+        self.version = definition.version
         self._entry = WorkflowEntry(definition, self.run)
         self.last_event_id = 0
         self._before: _Position | None = None

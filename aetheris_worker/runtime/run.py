@@ -45,8 +45,9 @@ class WorkflowRun:
         queries: Who answers its queries; another.
     """
 
-    def __init__(self, run_id: RunId, converter: DataConverter) -> None:
+    def __init__(self, run_id: RunId, converter: DataConverter, build_id: str = "") -> None:
         self.id = run_id
+        self._own_build_id = build_id
         self.converter = converter
         self.commands = CommandLog(RUN_MACHINES.describe)
         self.loop = WorkflowLoop(self, self._start_timer, run_id.run_id)
@@ -85,6 +86,11 @@ class WorkflowRun:
     def task_queue(self) -> str:
         """Its task queue."""
         return self.started.task_queue.name
+
+    @property
+    def build_id(self) -> str:
+        """The build whose worker makes, or made, the current decision; empty where it said none."""
+        return self._own_build_id if self.replayed is None else self.replayed.build_id
 
     @cached_property
     def _random(self) -> random.Random:

@@ -59,6 +59,7 @@ from aetheris_worker.workflow.notes import (
 from aetheris_worker.workflow.recording import deprecate_patch, patched, side_effect
 from aetheris_worker.workflow.replaying import logger, unsafe
 from aetheris_worker.workflow.run_info import (
+    build_id,
     history_bytes,
     history_length,
     in_workflow,
@@ -96,6 +97,7 @@ __all__ = [
     "WorkflowInfo",
     "all_handlers_finished",
     "as_completed",
+    "build_id",
     "continue_as_new",
     "current_update_info",
     "defn",

@@ -12,6 +12,7 @@ from aetheris_client.definition import (
     UPDATE_DEFINITION,
     WORKFLOW_RUN,
 )
+from aetheris_client.options import check_options
 from aetheris_worker.runtime.definitions import (
     HandlerDefinition,
     HandlerUnfinishedPolicy,
@@ -32,6 +33,7 @@ def defn(
     name: str | None = None,
     failure_exception_types: Sequence[type[BaseException]] = (),
     waits_for_handlers: bool = False,
+    version: str | None = None,
 ) -> Callable[[C], C]: ...
 def defn(
     cls: type | None = None,
@@ -39,6 +41,7 @@ def defn(
     name: str | None = None,
     failure_exception_types: Sequence[type[BaseException]] = (),
     waits_for_handlers: bool = False,
+    version: str | None = None,
 ) -> Any:
     """Make a class a workflow: it has one `run` method, and signal, query and update handlers.
 
@@ -56,6 +59,8 @@ def defn(
             handlers have ended as well; its result is encoded then. A request to cancel that comes
             meanwhile ends it as cancelled. Without it, handlers are abandoned where they are, and a
             warning names them (`HandlerUnfinishedPolicy`).
+        version: Of its code, recorded with each workflow task that it completes, for people: `v2`,
+            `2026-11`. It decides nothing; see `patched` for code that differs by run.
 
     Raises:
         ValueError: There is not exactly one run method; two handlers have one name; or an override
@@ -63,8 +68,13 @@ def defn(
     """
 
     def decorate(cls: type) -> type:
+        check_options("workflow.defn", version=version)
         WorkflowDefinition.read(
-            cls, name, failure_exception_types, waits_for_handlers=waits_for_handlers
+            cls,
+            name,
+            failure_exception_types,
+            waits_for_handlers=waits_for_handlers,
+            version=version or "",
         )
         return cls
 

@@ -59,6 +59,13 @@ def is_continue_as_new_suggested() -> bool:
     return current_run("is_continue_as_new_suggested").suggests_continue_as_new
 
 
+def build_id() -> str:
+    """The build of the worker that makes the current decision; replay repeats which it was. Empty
+    where the worker says none.
+    """
+    return current_run("build_id").build_id
+
+
 def is_cancel_requested() -> bool:
     """Whether somebody has asked the run to cancel."""
     return current_run("is_cancel_requested").cancel_requested

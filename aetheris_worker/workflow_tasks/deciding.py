@@ -164,6 +164,8 @@ class Decider:
         completed.unhandled_signal_count = machine.unhandled_signal_count
         if task.updates:
             self._add_rejections(completed, machine)
+        if machine.version:
+            completed.workflow_version = machine.version
         if not task.queries:
             return answer
         # The decision itself comes first.
@@ -189,7 +191,7 @@ class Decider:
             raise WorkflowNotRegisteredError(name, sorted(self._definitions))
         execution = task.workflow_execution
         run_id = RunId(self._config.namespace, execution.workflow_id, execution.run_id)
-        return RunMachine(definition, run_id, self._config.converter)
+        return RunMachine(definition, run_id, self._config.converter, self._config.build_id)
 
 
 def _completed_template(config: WorkerConfig) -> RespondWorkflowTaskCompletedRequest:
@@ -197,6 +199,7 @@ def _completed_template(config: WorkerConfig) -> RespondWorkflowTaskCompletedReq
     return RespondWorkflowTaskCompletedRequest(
         identity=config.identity,
         worker_instance_id=config.instance_id,
+        worker_version=config.build_id,
         capabilities=config.capabilities,
         sdk_name=SDK_NAME,
         sdk_version=SDK_VERSION,

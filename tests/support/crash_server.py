@@ -36,6 +36,8 @@ _CALLS: dict[str, tuple[Any, Any]] = {
     "start_tasks": (history, "start_tasks"),
     "start_workflow": (history._handlers, table.START_WORKFLOW),
     "signal_with_start": (history._handlers, table.SIGNAL_WITH_START_WORKFLOW),
+    "update_options": (history._handlers, table.UPDATE_WORKFLOW_OPTIONS),
+    "update_task_queue": (MatchingService, "update_task_queue"),
     "complete_workflow_task": (history._handlers, table.RESPOND_WORKFLOW_TASK_COMPLETED),
     "complete_activity": (history._handlers, table.RESPOND_ACTIVITY_TASK_COMPLETED),
     "update_workflow": (history._handlers, table.UPDATE_WORKFLOW),

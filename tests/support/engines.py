@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from aetheris.server.v1.history_service_pb2 import AggregateCall, CallOutcome, CallRetry
 from aetheris_server.clock import Clock
+from aetheris_server.cluster.default_builds import DefaultBuilds
 from aetheris_server.config import LimitSettings
 from aetheris_server.history.aggregates.key import AggregateKey
 from aetheris_server.history.engine.engine import Engine, EngineSettings
@@ -86,7 +87,8 @@ def build_runs(
         {RUN.name: follower},
     )
     limits = NamespaceLimits(LimitSettings(), no_limits)
-    return Runs(engine, follower, limits, CancellationNotices(matching), TOKENS)
+    notices = CancellationNotices(matching)
+    return Runs(engine, follower, limits, notices, TOKENS, DefaultBuilds(db))
 
 
 def fold_run(

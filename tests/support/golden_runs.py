@@ -201,6 +201,20 @@ def _changed() -> GoldenRun:
     run.reset_activity("b")
     run.start_activity("b")
     run.complete_activity("b")
+    return run
+
+
+def _moved() -> GoldenRun:
+    """From build to build: while a task waits, while a worker has it, while it is tried again."""
+    run = GoldenRun(pinned_build_id="b1")
+    run.update_options("b2", "o1")
+    run.start_task()
+    run.update_options("b3", "o2")
+    run.complete_task()
+    run.signal("s1")
+    run.start_task()
+    run.fail_task()
+    run.update_options("", "o3")
     run.run_task(complete_workflow())
     return run
 
@@ -288,6 +302,7 @@ LIVES: dict[str, Callable[[], GoldenRun]] = {
     "parent": _parent,
     "child": _child,
     "updated": _updated,
+    "moved": _moved,
 }
 
 if __name__ == "__main__":

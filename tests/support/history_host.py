@@ -8,6 +8,7 @@ from typing import Any
 
 from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_service_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
+from aetheris_server.cluster.default_builds import DefaultBuilds
 from aetheris_server.config import HistorySettings, LimitSettings, PostgresSettings
 from aetheris_server.errors import UnavailableError
 from aetheris_server.history.engine.engine import Engine
@@ -229,6 +230,7 @@ async def history_bench(
             matching,
             calls,
             TOKENS,
+            DefaultBuilds(db),
         )
         calls.local = host.service
         async with host:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from aetheris.api.v1.operator_service_pb2 import DescribeTaskQueueResponse
 from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_ACTIVITY
@@ -14,6 +15,7 @@ from aetheris.api.v1.worker_service_pb2 import (
 )
 from aetheris.server.v1 import matching_service_pb2
 from aetheris_server.clock import SystemClock
+from aetheris_server.cluster.default_builds import DefaultBuilds
 from aetheris_server.config import MatchingSettings, RedisSettings
 from aetheris_server.matching import MatchingService
 from tests.support.fake_history import FakeHistory
@@ -81,6 +83,7 @@ async def running_host(
     redis_settings: RedisSettings,
     history: FakeHistory | None = None,
     on_backlog_lost: Callable[[], Awaitable[None]] | None = None,
+    default_builds: DefaultBuilds | None = None,
 ) -> AsyncGenerator[MatchingHost]:
     """A host, until the block is left. Losses of the backlog are noted and handed on."""
     history = history or FakeHistory()
@@ -91,7 +94,8 @@ async def running_host(
         if on_backlog_lost is not None:
             await on_backlog_lost()
 
+    default_builds = default_builds or DefaultBuilds(cast("Any", None))
     async with MatchingService(
-        settings, redis_settings, history, SystemClock(), note_loss
+        settings, redis_settings, history, SystemClock(), note_loss, default_builds
     ) as service:
         yield MatchingHost(service, history, losses)

@@ -77,6 +77,11 @@ class FakeMatching:
         del request
         return matching_service_pb2.DescribeTaskQueueResponse()
 
+    async def _update_task_queue(self, request: matching_service_pb2.UpdateTaskQueueRequest):
+        answer = matching_service_pb2.UpdateTaskQueueResponse()
+        answer.response.default_build_id = request.request.default_build_id
+        return answer
+
     async def _wait(self, request: Any) -> None:
         self.polls.append(request)
         self.waiting += 1
@@ -95,6 +100,7 @@ _MATCHING: dict[MatchingMethod[Any, Any], Callable[..., Any]] = {
     table.NOTIFY_CANCELLATION: FakeMatching._notify_cancellation,
     table.SHUTDOWN_WORKER: FakeMatching._shutdown_worker,
     table.DESCRIBE_TASK_QUEUE: FakeMatching._describe_task_queue,
+    table.UPDATE_TASK_QUEUE: FakeMatching._update_task_queue,
 }
 
 

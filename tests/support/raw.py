@@ -237,6 +237,50 @@ class Raw:
         )
         return text_of(response.query_result)
 
+    async def pin(self, run: common_pb2.WorkflowExecution, build_id: str, **fields: Any) -> str:
+        """Pin a run to a build, or to none; the build that holds then."""
+        fields.setdefault("request_id", str(uuid.uuid4()))
+        response = await self.workflows.UpdateWorkflowOptions(
+            workflow_service_pb2.UpdateWorkflowOptionsRequest(
+                namespace=self.namespace,
+                workflow_execution=run,
+                pinned_build_id=build_id,
+                **fields,
+            ),
+            timeout=_CALL_TIMEOUT,
+            wait_for_ready=True,
+        )
+        return response.pinned_build_id
+
+    async def prefer(self, build_id: str, **fields: Any) -> str:
+        """Have the queue's tasks go to a build, or to any; the build that holds then."""
+        fields.setdefault("request_id", str(uuid.uuid4()))
+        response = await self.operators.UpdateTaskQueue(
+            operator_pb2.UpdateTaskQueueRequest(
+                namespace=self.namespace,
+                task_queue=self.queue,
+                default_build_id=build_id,
+                **fields,
+            ),
+            timeout=_CALL_TIMEOUT,
+            wait_for_ready=True,
+        )
+        return response.default_build_id
+
+    async def describe_queue(
+        self,
+        task_queue_type: task_queue_pb2.TaskQueueType.ValueType = (
+            task_queue_pb2.TASK_QUEUE_TYPE_WORKFLOW
+        ),
+    ) -> operator_pb2.DescribeTaskQueueResponse:
+        return await self.operators.DescribeTaskQueue(
+            operator_pb2.DescribeTaskQueueRequest(
+                namespace=self.namespace, task_queue=self.queue, task_queue_type=task_queue_type
+            ),
+            timeout=_CALL_TIMEOUT,
+            wait_for_ready=True,
+        )
+
     async def describe(
         self, run: common_pb2.WorkflowExecution
     ) -> workflow_service_pb2.DescribeWorkflowResponse:

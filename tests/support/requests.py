@@ -77,6 +77,7 @@ def good_request(method: str) -> Any:
             "activity_options": {"heartbeat_timeout": {"seconds": 1}},
             "update_mask": {"paths": ["heartbeat_timeout"]},
         },
+        "UpdateWorkflowOptions": {**of_run, "pinned_build_id": "b2"},
         "DescribeWorkflow": of_run,
         "GetWorkflowHistory": {**of_run, "wait_new_event": True},
         "PollWorkflowResult": {**of_run, "wait_timeout": {"seconds": 1}},
@@ -106,6 +107,7 @@ def good_request(method: str) -> Any:
         "DescribeNamespace": in_default,
         "ListNamespaces": {"page_size": 1},
         "DescribeTaskQueue": {**in_default, "task_queue": "q", "task_queue_type": 1},
+        "UpdateTaskQueue": {**in_default, "task_queue": "q", "default_build_id": "b2"},
         "DescribeCluster": {},
     }
     [input_type] = [found.input_type for found in METHODS if found.name == method]

@@ -37,6 +37,7 @@ from aetheris_server.history.state.machines.lifecycle.successor import (
     decide_continued,
     find_next_run_id,
 )
+from aetheris_server.history.state.machines.options import decide_options_updated
 from aetheris_server.history.state.machines.pause import decide_paused, decide_unpaused
 from aetheris_server.history.state.machines.signal import decide_signaled
 from aetheris_server.history.state.machines.update.admitting import (
@@ -783,6 +784,18 @@ class RunDriver:
         )
 
     def _commit_change(self, record: log_pb2.LogRecord | None) -> log_pb2.LogRecord | None:
+        return self.commit(record) if record is not None else None
+
+    def update_options(self, build_id: str, request_id: str = "o1") -> log_pb2.LogRecord | None:
+        """A client pins the run to a build, or to none; None if it need not."""
+        record = decide_options_updated(
+            self.state,
+            self.inflight,
+            workflow_service_pb2.UpdateWorkflowOptionsRequest(
+                pinned_build_id=build_id, request_id=request_id, reason="a mistake in it"
+            ),
+            self.now,
+        )
         return self.commit(record) if record is not None else None
 
     def terminate(self) -> log_pb2.LogRecord:

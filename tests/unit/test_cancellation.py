@@ -11,6 +11,7 @@ import pytest
 from aetheris.server.v1 import matching_service_pb2
 from aetheris.server.v1.history_service_pb2 import AggregateCall
 from aetheris_server.clock import SystemClock
+from aetheris_server.cluster.default_builds import DefaultBuilds
 from aetheris_server.cluster.membership import Membership
 from aetheris_server.config import HistorySettings, LimitSettings, Settings
 from aetheris_server.errors import ShardNotOwnedError, StorageUnavailableError
@@ -70,7 +71,8 @@ def _engine() -> Engine:
 
 def _membership() -> Membership:
     engine = _engine()
-    membership = Membership(HistorySettings(), 1, "host", _AWAY, SystemClock())
+    builds = DefaultBuilds(_AWAY)
+    membership = Membership(HistorySettings(), 1, "host", _AWAY, SystemClock(), builds)
     settler, recovery, due_scan = _settler(engine), Recovery(engine), DueScan(engine, _AWAY)
     membership.attach(HeldShards("host", engine, settler, recovery, due_scan))
     membership.lease.begin(SystemClock().monotonic())

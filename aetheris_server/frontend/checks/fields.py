@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from aetheris.api.v1 import common_pb2, failure_pb2
+from aetheris_server.build_ids import BUILD_PREFIX
 from aetheris_server.config import LimitSettings
 from aetheris_server.errors import InvalidArgumentError
 
@@ -148,13 +149,19 @@ def check_range(field: str, value: int, least: int, most: int) -> None:
 
 
 def check_capabilities(capabilities: Sequence[str], limits: LimitSettings) -> None:
-    """A set of non-empty strings, in any order."""
+    """A set of non-empty strings, in any order; none begins as those of builds do."""
     if len(capabilities) > MAX_CAPABILITIES:
         raise InvalidArgumentError(
             "capabilities", f"expected at most {MAX_CAPABILITIES}, found {len(capabilities)}"
         )
     for index, capability in enumerate(capabilities):
         check_id(f"capabilities[{index}]", capability, limits)
+        if capability.startswith(BUILD_PREFIX):
+            raise InvalidArgumentError(
+                f"capabilities[{index}]",
+                f"expected none that begins with {BUILD_PREFIX!r}, found {shown(capability)}:"
+                " worker_version says the build",
+            )
     if len(set(capabilities)) < len(capabilities):
         raise InvalidArgumentError("capabilities", "expected each once, found one repeated")
 

@@ -87,6 +87,19 @@ def check_list_namespaces(
     return token
 
 
+def check_update_task_queue(
+    request: operator_service_pb2.UpdateTaskQueueRequest, limits: LimitSettings
+) -> None:
+    check_id("task_queue", request.task_queue, limits)
+    if not request.HasField("default_build_id"):
+        raise InvalidArgumentError(
+            "default_build_id", "expected a build id, or an empty one for none; found it unset"
+        )
+    check_text("default_build_id", request.default_build_id, limits)
+    check_text("identity", request.identity, limits)
+    check_text("request_id", request.request_id, limits)
+
+
 def check_describe_task_queue(
     request: operator_service_pb2.DescribeTaskQueueRequest, limits: LimitSettings
 ) -> None:

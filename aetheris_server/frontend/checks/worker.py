@@ -83,6 +83,7 @@ def check_respond_workflow_task_completed(
         check_failure(f"update_rejections[{index}].failure", rejection.failure, limits)
     check_text("identity", request.identity, limits)
     check_text("worker_version", request.worker_version, limits)
+    check_text("workflow_version", request.workflow_version, limits)
     check_text("sdk_name", request.sdk_name, limits)
     check_text("sdk_version", request.sdk_version, limits)
     check_text("worker_instance_id", request.worker_instance_id, limits)

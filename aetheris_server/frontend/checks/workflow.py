@@ -71,6 +71,7 @@ def check_start_workflow(
     check_enum(
         "workflow_id_conflict_policy", request.workflow_id_conflict_policy, _CONFLICT_POLICIES
     )
+    check_text("pinned_build_id", request.pinned_build_id, limits)
     _check_start_timeouts(request)
     _check_start_notes(request, limits)
     check_retry_policy("retry_policy", request.retry_policy, limits)
@@ -268,6 +269,21 @@ def _check_activity_change(request: _ActivityChange, limits: LimitSettings) -> N
     check_long_text("reason", request.reason, limits)
     check_text("identity", request.identity, limits)
     check_text("request_id", request.request_id, limits)
+
+
+def check_update_workflow_options(
+    request: workflow_service_pb2.UpdateWorkflowOptionsRequest, limits: LimitSettings
+) -> None:
+    check_execution(request.workflow_execution, limits)
+    if not request.HasField("pinned_build_id"):
+        raise InvalidArgumentError(
+            "pinned_build_id", "expected a build id, or an empty one for none; found it unset"
+        )
+    check_text("pinned_build_id", request.pinned_build_id, limits)
+    check_long_text("reason", request.reason, limits)
+    check_text("identity", request.identity, limits)
+    check_text("request_id", request.request_id, limits)
+    check_run_id("first_execution_run_id", request.first_execution_run_id)
 
 
 def check_describe_workflow(

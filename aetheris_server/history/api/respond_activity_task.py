@@ -10,6 +10,7 @@ from aetheris_server.history.runs.eager import (
     Given,
     build_workflow_task,
     given_back_on_failure,
+    may_take,
     take_again,
     take_workflow_task,
 )
@@ -53,7 +54,11 @@ async def respond_activity_task_completed(
     given = Given()
     sticky = run.inflight.sticky
     # Only for the worker that has the run cached: another would need the whole history.
-    if sticky is not None and sticky.task_queue == request.sticky_task_queue:
+    if (
+        sticky is not None
+        and sticky.task_queue == request.sticky_task_queue
+        and may_take(runs, run, sticky.worker_version)
+    ):
         taker = _taker_of(request)
         given.workflow_task = take_workflow_task(runs, run, transition, taker)
     return await _respond_completed(runs, run, given)

@@ -12,6 +12,7 @@ from aetheris_server.history.runs.eager import (
     Given,
     build_workflow_task,
     given_back_on_failure,
+    may_take,
     take_again,
     take_workflow_task,
     withdraw_tasks,
@@ -85,7 +86,7 @@ async def respond_workflow_task_completed(
     if decision.refused is None and not decision.is_overdue:
         next_taker = _next_taker(request, taker.worker_instance_id)
         _take_eager_activities(runs, run, request, decision, transition, next_taker, given)
-        if request.return_new_workflow_task:
+        if request.return_new_workflow_task and may_take(runs, run, request.worker_version):
             given.workflow_task = take_workflow_task(runs, run, transition, next_taker)
     with given_back_on_failure(runs, run, given):
         await transition.ticket.wait()
@@ -125,7 +126,7 @@ async def _discard(
             run.inflight.workflow_task = started
             raise
         _bind_sticky(run, request)
-        if request.return_new_workflow_task:
+        if request.return_new_workflow_task and may_take(runs, run, request.worker_version):
             taker = _next_taker(request, started.taker.worker_instance_id)
             given.workflow_task = take_workflow_task(runs, run, transition, taker)
     else:
@@ -178,7 +179,7 @@ def _bind_sticky(run: LoadedRun, request: Request, *, is_refused: bool = False) 
         run.inflight.sticky = None
         return
     timeout = from_duration(sticky.schedule_to_start_timeout) or STICKY_TIMEOUT
-    run.inflight.sticky = Sticky(sticky.worker_task_queue, timeout)
+    run.inflight.sticky = Sticky(sticky.worker_task_queue, timeout, request.worker_version)
 
 
 def _next_taker(request: Request, worker_instance_id: str) -> TaskTaker:

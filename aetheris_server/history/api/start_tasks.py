@@ -27,6 +27,7 @@ from aetheris_server.history.runs.updates import is_speculative_ref
 from aetheris_server.history.state.inflight import TaskTaker
 from aetheris_server.history.state.machines.activity import starting as activity_starting
 from aetheris_server.history.state.machines.workflow_task import starting as task_starting
+from aetheris_server.history.state.run_options import pinned_build_id
 from aetheris_server.history.times import from_timestamp
 from aetheris_server.telemetry import get_logger
 
@@ -123,6 +124,10 @@ async def _start_workflow_task(
     if not task_starting.is_startable(
         run.state, run.inflight, ref.scheduled_event_id, ref.attempt, now
     ) and not is_speculative_ref(run, ref):
+        return _GONE
+    pinned = pinned_build_id(run.state)
+    if pinned and pinned != taker.worker_version:
+        # Offered before the run was moved; it has been offered to the other build since.
         return _GONE
     sticky = run.inflight.sticky
     if sticky is not None and sticky.task_queue != taker.sticky_task_queue:

@@ -29,6 +29,7 @@ from aetheris_server.history.state.machines.activity.values import StartedActivi
 from aetheris_server.history.state.machines.workflow_task.ending import decide_flush
 from aetheris_server.history.state.machines.workflow_task.values import StartedWorkflowTask
 from aetheris_server.history.state.obligations import obligations
+from aetheris_server.history.state.run_options import pinned_build_id
 from aetheris_server.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -107,6 +108,15 @@ def take_again(runs: Runs, run: LoadedRun, taker: TaskTaker) -> Given:
         started = mark_activity_started(runs, run, activity, taker)
         given.add_activity(started, to_activity_task(runs, run, activity, started))
     return given
+
+
+def may_take(runs: Runs, run: LoadedRun, worker_version: str) -> bool:
+    """Whether a run's workflow tasks may go to workers of a build; empty for those of none."""
+    state = run.state
+    required = pinned_build_id(state) or runs.default_builds.find(
+        state.key.namespace_id, state.task_queue
+    )
+    return not required or required == worker_version
 
 
 def take_workflow_task(

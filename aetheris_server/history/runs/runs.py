@@ -4,6 +4,7 @@ from typing import cast
 
 from aetheris.server.v1 import log_pb2
 from aetheris_server.clock import Clock
+from aetheris_server.cluster.default_builds import DefaultBuilds
 from aetheris_server.errors import ShardNotOwnedError, WorkflowNotFoundError
 from aetheris_server.history.aggregates.aggregate import Aggregate
 from aetheris_server.history.aggregates.checks import check_key
@@ -67,6 +68,7 @@ class Runs:
         queries: Where queries are asked by themselves.
         updates: Where updates are brought to runs that have no workflow task.
         tokens: Of the cluster.
+        default_builds: Which builds task queues prefer.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Runs:
         limits: NamespaceLimits,
         notices: CancellationNotices,
         tokens: Tokens,
+        default_builds: DefaultBuilds,
     ) -> None:
         """Args:
         engine: That the follower follows.
@@ -83,6 +86,7 @@ class Runs:
         limits: How far the runs of each namespace may grow.
         notices: Where workers are told to cancel.
         tokens: Of the cluster.
+        default_builds: Which builds task queues prefer.
         """
         self.engine = engine
         self.limits = limits.server
@@ -91,6 +95,7 @@ class Runs:
         self.queries = follower.queries
         self.updates = follower.updates
         self.tokens = tokens
+        self.default_builds = default_builds
         self.clock = engine.clock
         self.db = engine.db
         self.dispatcher = engine.dispatcher

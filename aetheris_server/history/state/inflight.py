@@ -48,10 +48,11 @@ class TaskTaker:
 
 @dataclass(frozen=True, slots=True)
 class Sticky:
-    """The worker that has the run cached, by its own queue."""
+    """The worker that has the run cached, by its own queue, and the build that it runs."""
 
     task_queue: str
     timeout: timedelta
+    worker_version: str = ""
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from aetheris_server.history.state.machines import (
     external,
     lifecycle,
     marker,
+    options,
     parent,
     pause,
     properties,
@@ -155,6 +156,7 @@ RUN_MACHINES = Registry(
         external.CANCEL,
         parent.MACHINE,
         update.MACHINE,
+        options.MACHINE,
     )
 )
 """Those of this program. The run's deadline comes first: it ends all others."""

@@ -464,6 +464,60 @@ def test_task_queue_describe_shows_both_sides(server: CannedServer, run: Run):
     assert side["backlogs"][0]["backlog_count"] == 9
 
 
+def test_builds_are_shown_where_tasks_wait_and_who_polls(server: CannedServer, run: Run):
+    answer = make(
+        operator.DescribeTaskQueueResponse,
+        pollers=[{"identity": "me", "worker_version": "b3"}],
+        backlogs=[{"backlog_count": 9}, {"pinned_build_id": "b1", "backlog_count": 1}],
+        default_build_id="b2",
+    )
+    server.on("DescribeTaskQueue", answer)
+    lines = run("task-queue", "describe", "q", "--type", "workflow").stdout.splitlines()
+    assert any("Default build" in line and "b2" in line for line in lines)
+    assert any("me" in line and "b3" in line for line in lines)
+    assert any("b2 (default)" in line and "9" in line for line in lines)
+    assert any("b1" in line and "1" in line for line in lines)
+
+
+def test_task_queue_update_changes_the_default_build(server: CannedServer, run: Run):
+    server.on("UpdateTaskQueue", operator.UpdateTaskQueueResponse())
+    done = run("task-queue", "update", "q", "--default-build-id", "b2")
+    assert done.stdout == "task queue q: default build b2\n"
+    asked = last_request(server)
+    assert (asked.task_queue, asked.default_build_id) == ("q", "b2")
+    assert run("task-queue", "update", "q", "--any-build").stdout == (
+        "task queue q: default build any\n"
+    )
+    assert last_request(server).HasField("default_build_id")
+
+
+def test_run_is_pinned_and_unpinned(server: CannedServer, run: Run):
+    server.on("UpdateWorkflowOptions", service.UpdateWorkflowOptionsResponse())
+    command = ("workflow", "update-options", "w")
+    done = run(*command, "--pinned-build-id", "b2", "--reason", "why")
+    assert done.stdout == "pinned to b2: workflow w\n"
+    asked = last_request(server)
+    assert (asked.pinned_build_id, asked.reason) == ("b2", "why")
+    assert run(*command, "--unpin").stdout == "unpinned: workflow w\n"
+    assert last_request(server).HasField("pinned_build_id")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("workflow", "update-options", "w"),
+        ("workflow", "update-options", "w", "--unpin", "--pinned-build-id", "b"),
+        ("workflow", "update-options", "w", "--pinned-build-id", ""),
+        ("task-queue", "update", "q"),
+        ("task-queue", "update", "q", "--any-build", "--default-build-id", "b"),
+    ],
+)
+def test_build_that_is_not_said_or_said_twice_is_refused(options: tuple[str, ...], run: Run):
+    done = run(*options)
+    assert done.exit_code == 2
+    assert "expected" in done.output
+
+
 def test_namespace_commands_show_namespaces(server: CannedServer, run: Run):
     namespace = {"name": "shop", "namespace_id": "id", "retention_interval": timedelta(hours=72)}
     server.on("CreateNamespace", make(operator.CreateNamespaceResponse, namespace_info=namespace))

@@ -53,7 +53,7 @@ def test_readme_commands_and_their_options_exist(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "commands", re.findall(r"aetheris-admin ([a-z-]+) ((?:[a-z]+ \| )*[a-z]+)`", README)
+    "commands", re.findall(r"aetheris-admin ([a-z-]+) ((?:[a-z-]+ \| )*[a-z-]+)`", README)
 )
 def test_readme_groups_have_their_commands(commands: tuple[str, str]) -> None:
     group, names = commands

@@ -133,6 +133,7 @@ BAD_POLL: list[tuple[Change, str]] = [
     (setting("max_tasks", 1001), "max_tasks"),
     (extending("capabilities", ""), "capabilities[1]"),
     (extending("capabilities", "gpu"), "capabilities"),
+    (extending("capabilities", "build-id:b1"), "capabilities[1]"),
     (extending("capabilities", *map(str, range(100))), "capabilities"),
     (setting("identity", LONG), "identity"),
     (setting("worker_instance_id", LONG), "worker_instance_id"),
@@ -174,6 +175,7 @@ BAD: dict[str, list[tuple[Change, str]]] = {
         (setting("identity", LONG), "identity"),
         (setting("request_id", LONG), "request_id"),
         (adding("input.payloads", data=BIG), "input"),
+        (setting("pinned_build_id", LONG), "pinned_build_id"),
         (setting("workflow_id_reuse_policy", 99), "workflow_id_reuse_policy"),
         (setting("workflow_id_conflict_policy", -1), "workflow_id_conflict_policy"),
         (setting("workflow_execution_timeout.seconds", -1), "workflow_execution_timeout"),
@@ -467,6 +469,24 @@ BAD: dict[str, list[tuple[Change, str]]] = {
         (setting("task_queue_type", 0), "task_queue_type"),
         (setting("task_queue_type", 3), "task_queue_type"),
     ],
+    "UpdateTaskQueue": [
+        (setting("task_queue", ""), "task_queue"),
+        (setting("default_build_id", LONG), "default_build_id"),
+        (setting("default_build_id", "a\0b"), "default_build_id"),
+        (lambda request: request.ClearField("default_build_id"), "default_build_id"),
+        (setting("identity", LONG), "identity"),
+        (setting("request_id", LONG), "request_id"),
+    ],
+    "UpdateWorkflowOptions": [
+        *BAD_EXECUTION,
+        BAD_CHAIN,
+        (setting("pinned_build_id", LONG), "pinned_build_id"),
+        (setting("pinned_build_id", "a\0b"), "pinned_build_id"),
+        (lambda request: request.ClearField("pinned_build_id"), "pinned_build_id"),
+        (setting("reason", "x" * (LIMITS.payload_max_bytes + 1)), "reason"),
+        (setting("identity", LONG), "identity"),
+        (setting("request_id", LONG), "request_id"),
+    ],
 }
 CHECKS: dict[str, Callable[[Any, LimitSettings], object]] = {
     "StartWorkflow": workflow.check_start_workflow,
@@ -502,6 +522,8 @@ CHECKS: dict[str, Callable[[Any, LimitSettings], object]] = {
     "ListNamespaces": check_list_namespaces,
     "UpdateNamespace": operator.check_update_namespace,
     "DescribeTaskQueue": operator.check_describe_task_queue,
+    "UpdateTaskQueue": operator.check_update_task_queue,
+    "UpdateWorkflowOptions": workflow.check_update_workflow_options,
 }
 CASES = [
     pytest.param(method, change, field, id=f"{method}-{field}-{index}")

@@ -42,6 +42,7 @@ from aetheris_server.history.state.machines.properties import memo_of, search_at
 from aetheris_server.history.state.machines.workflow_task import tasks as workflow_tasks
 from aetheris_server.history.state.obligations import owes
 from aetheris_server.history.state.run import RunState
+from aetheris_server.history.state.run_options import has_recorded, pinned_build_id
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
 from tests.support.run_strategies import CLOSINGS, COMMANDS, GOOD_COMMANDS
 from tests.support.runs import (
@@ -342,6 +343,19 @@ class RunMachine(RuleBasedStateMachine):
         else:
             moves = (verb(str(number))) is not None
             assert moves == (is_paused == must_be and not known)
+
+    @rule(
+        build_id=st.sampled_from(["", "b1", "b2"]), request_id=st.sampled_from(["o1", "o2", "o3"])
+    )
+    def update_options(self, build_id: str, request_id: str) -> None:
+        known = has_recorded(self.run.state, request_id)
+        if not self._is_open() and not known:
+            with pytest.raises(WorkflowClosedError):
+                self.run.update_options(build_id, request_id)
+            return
+        changes = not known and build_id != pinned_build_id(self.run.state)
+        assert (self.run.update_options(build_id, request_id) is not None) == changes
+        assert known or pinned_build_id(self.run.state) == build_id
 
     @rule(chance=st.integers(0, 19))
     def terminate(self, chance: int) -> None:

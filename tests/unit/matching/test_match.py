@@ -10,8 +10,8 @@ from aetheris_server.matching.match import STICKY_PRESENCE, Matcher, SubQueue, T
 AnyPoller = WaitingPoll[Task]
 
 
-def new_matcher() -> Matcher[Task, AnyPoller]:
-    return Matcher()
+def new_matcher(default: frozenset[str] = frozenset()) -> Matcher[Task, AnyPoller]:
+    return Matcher(default)
 
 
 def waiting(
@@ -127,12 +127,56 @@ def test_sticky_task_whose_worker_vanished_is_opened_by_expire() -> None:
 
 def test_sticky_task_whose_time_is_over_is_opened_by_expire() -> None:
     matcher = new_matcher()
-    # Its worker polls, but for less than the task requires.
+    matcher.leave(waiting(matcher, sticky_queue="s", now=99.0), 99.0)
+    able = waiting(matcher, now=99.0)
+    assert matcher.offer(task("1", sticky_queue="s"), 99.0) is None
+    assert matcher.expire(99.9) == []
+    assert matcher.expire(100.0) == [able]
+
+
+def test_sticky_task_that_its_worker_may_not_have_goes_to_any_poller() -> None:
+    matcher = new_matcher()
     waiting(matcher, sticky_queue="s")
     able = waiting(matcher, "a")
-    assert matcher.offer(task("1", "a", sticky_queue="s"), 0) is None
-    assert matcher.expire(99.0) == []
-    assert matcher.expire(100.0) == [able]
+    assert matcher.offer(task("1", "a", sticky_queue="s"), 0) is able
+
+
+def test_default_is_required_by_tasks_that_require_nothing() -> None:
+    matcher = new_matcher(frozenset("x"))
+    plain, able, other = waiting(matcher), waiting(matcher, "x"), waiting(matcher, "a")
+    assert matcher.offer(task("1"), 0) is able
+    assert matcher.offer(task("2", "a"), 0) is other
+    assert matcher.offer(task("3"), 0) is None
+    assert not matcher.is_poller_expected(task("4"), 2.0)
+    assert matcher.leave(plain, 2.0) == []
+
+
+def test_change_of_the_default_takes_along_the_tasks_that_are_held() -> None:
+    matcher = new_matcher(frozenset("x"))
+    plain, able = waiting(matcher, max_tasks=2), waiting(matcher, "y")
+    for key, score in (("late", 2.0), ("early", 1.0)):
+        assert matcher.offer(task(key, score=score), 0) is None
+    assert matcher.change_default(frozenset("y"), 0) == [able]
+    assert keys(able.tasks) == ["early"]
+    assert matcher.change_default(frozenset(), 0) == [plain]
+    assert keys(plain.tasks) == ["late"]
+
+
+def test_change_of_the_default_opens_what_was_kept_for_a_worker_that_lacks_it() -> None:
+    matcher = new_matcher()
+    matcher.leave(waiting(matcher, sticky_queue="s"), 0)
+    able = waiting(matcher, "x")
+    assert matcher.offer(task("1", sticky_queue="s"), 0) is None
+    assert matcher.change_default(frozenset("x"), 0) == [able]
+    assert not matcher.may_have(waiting(matcher, sticky_queue="s"), SubQueue("s", frozenset()), 0)
+    assert matcher.may_have(waiting(matcher, "x"), SubQueue("s", frozenset()), 0)
+
+
+def test_worker_that_has_the_default_is_still_preferred_for_what_it_has_cached() -> None:
+    matcher = new_matcher(frozenset("x"))
+    waiting(matcher, "x")
+    sticky = waiting(matcher, "x", sticky_queue="s")
+    assert matcher.offer(task("1", sticky_queue="s"), 0) is sticky
 
 
 def test_withdraw_of_a_held_task_leaves_the_others() -> None:
@@ -163,6 +207,7 @@ class MatcherMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.matcher = new_matcher()
+        self.default: frozenset[str] = frozenset()
         self.now = 0.0
         self.held: dict[str, Task] = {}
         self.pollers: list[AnyPoller] = []
@@ -170,13 +215,16 @@ class MatcherMachine(RuleBasedStateMachine):
         self.handed_out: list[str] = []
         self.dropped_count = 0
 
-    def is_present(self, sticky_queue: str) -> bool:
-        return self.matcher._is_sticky_present(sticky_queue, self.now)
+    def required(self, task: Task) -> frozenset[str]:
+        return task.capabilities or self.default
+
+    def is_present(self, sticky_queue: str, task: Task) -> bool:
+        return self.matcher._is_sticky_present(sticky_queue, self.required(task), self.now)
 
     def may_have(self, poller: AnyPoller, task: Task) -> bool:
         kept_for = task.place[0].sticky_queue if task.place else ""
-        return task.capabilities <= poller.capabilities and (
-            kept_for in ("", poller.sticky_queue) or not self.is_present(kept_for)
+        return self.required(task) <= poller.capabilities and (
+            kept_for in ("", poller.sticky_queue) or not self.is_present(kept_for, task)
         )
 
     @rule(
@@ -210,7 +258,8 @@ class MatcherMachine(RuleBasedStateMachine):
         else:
             assert room[poller] < poller.max_tasks
             assert poller.tasks[-1] is new
-            reserved = sticky_timeout > 0 and self.is_present(sticky_queue)
+            assert self.required(new) <= poller.capabilities
+            reserved = sticky_timeout > 0 and self.is_present(sticky_queue, new)
             assert not reserved or poller.sticky_queue == sticky_queue
 
     @rule(capabilities=CAPABILITY_SETS, sticky_queue=STICKY_QUEUES, max_tasks=st.integers(1, 3))
@@ -250,7 +299,14 @@ class MatcherMachine(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
-        given = self.matcher.expire(self.now)
+        self.note_given(self.matcher.expire(self.now))
+
+    @rule(default=st.sampled_from([frozenset(), frozenset("a"), frozenset("b")]))
+    def change_default(self, default: frozenset[str]) -> None:
+        self.default = default
+        self.note_given(self.matcher.change_default(default, self.now))
+
+    def note_given(self, given: Sequence[AnyPoller]) -> None:
         self.forget_expired()
         for poller in given:
             for each in poller.tasks:

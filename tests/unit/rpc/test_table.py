@@ -8,6 +8,7 @@ import pytest
 from aetheris.api.v1 import operator_service_pb2, worker_service_pb2, workflow_service_pb2
 from aetheris.server.v1 import history_service_pb2, matching_service_pb2
 from aetheris_server.clock import SystemClock
+from aetheris_server.cluster.default_builds import DefaultBuilds
 from aetheris_server.config import MatchingSettings, RedisSettings
 from aetheris_server.history.service import serve_history
 from aetheris_server.matching import MatchingService
@@ -71,7 +72,12 @@ def test_row_of_matching_has_the_types_of_its_rpc(method: MatchingMethod[Any, An
 def test_every_row_is_served() -> None:
     nothing = cast("Any", None)
     matching = MatchingService(
-        MatchingSettings(), RedisSettings(url="redis://x"), nothing, SystemClock(), nothing
+        MatchingSettings(),
+        RedisSettings(url="redis://x"),
+        nothing,
+        SystemClock(),
+        nothing,
+        DefaultBuilds(nothing),
     )
     assert set(serve_history(build_runs(SystemClock())).handlers) == set(HISTORY_METHODS.values())
     assert set(matching.serve().handlers) == set(MATCHING_METHODS.values())

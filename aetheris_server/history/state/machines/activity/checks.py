@@ -6,6 +6,7 @@ from datetime import timedelta
 from google.protobuf import duration_pb2
 
 from aetheris.api.v1 import command_pb2, common_pb2, history_pb2, workflow_pb2
+from aetheris_server.build_ids import BUILD_PREFIX
 from aetheris_server.history.state.command_checks import (
     CommandRefusedError,
     check_id,
@@ -44,6 +45,8 @@ def check_activity(
     check_size(given, limits)
     fault = find_options_fault(given)
     fault = fault or find_priority_fault(given.priority)
+    if any(capability.startswith(BUILD_PREFIX) for capability in given.capabilities):
+        fault = f"capabilities has one that begins with {BUILD_PREFIX!r}, which none may"
     if len(set(given.capabilities)) != len(given.capabilities):
         fault = "capabilities has a name twice, expected each once"
     if len(given.capabilities) > _MAX_CAPABILITIES:

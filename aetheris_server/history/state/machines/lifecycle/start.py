@@ -75,6 +75,7 @@ def decide_started(
         first_execution_run_id=key.run_id,
         original_execution_run_id=key.run_id,
         first_workflow_task_backoff=_set_or_none(request.start_delay),
+        pinned_build_id=request.pinned_build_id,
     )
     if parent is not None:
         attributes.parent_namespace_id = parent.namespace_id

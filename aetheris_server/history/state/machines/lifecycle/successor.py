@@ -21,6 +21,7 @@ from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.machines.properties import memo_of, search_attributes_of
 from aetheris_server.history.state.retry import RetryDecision, decide_retry
 from aetheris_server.history.state.run import RunKey, RunState
+from aetheris_server.history.state.run_options import pinned_build_id
 from aetheris_server.history.times import (
     ZERO,
     from_duration,
@@ -127,6 +128,7 @@ def _carry_over(state: RunState) -> Started:
         attributes.memo.CopyFrom(memo)
     if search_attributes.indexed_fields:
         attributes.search_attributes.CopyFrom(search_attributes)
+    attributes.pinned_build_id = pinned_build_id(state)
     return attributes
 
 

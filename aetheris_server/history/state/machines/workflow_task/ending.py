@@ -55,6 +55,7 @@ def append_completed(
             sdk_name=request.sdk_name,
             sdk_version=request.sdk_version,
             unhandled_signal_count=request.unhandled_signal_count,
+            workflow_version=request.workflow_version,
         ),
     )
 
@@ -168,6 +169,8 @@ def decide_flush(state: RunState, inflight: Inflight, now: datetime) -> log_pb2.
     if not state.buffered_events or inflight.workflow_task is not None:
         return None
     draft = Draft(state, inflight, now)
-    if draft.flush():
+    task = state.workflow_task
+    # One that is tried again has ids that the events have taken.
+    if draft.flush() or (task is not None and task.is_transient):
         draft.ensure_workflow_task()
     return draft.record

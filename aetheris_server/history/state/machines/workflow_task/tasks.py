@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 
 from aetheris.api.v1 import history_pb2, task_queue_pb2
 from aetheris.server.v1 import log_pb2, matching_service_pb2
+from aetheris_server.build_ids import build_capability
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.machine import TaskRefs
 from aetheris_server.history.state.machines.workflow_task.values import WorkflowTaskState, is_owed
 from aetheris_server.history.state.run import RunState
+from aetheris_server.history.state.run_options import pinned_build_id
 from aetheris_server.history.times import to_duration, to_timestamp
 
 STICKY_TIMEOUT = timedelta(seconds=10)
@@ -26,6 +28,8 @@ def workflow_ref(state: RunState, inflight: Inflight) -> matching_service_pb2.Ta
     if inflight.sticky is not None:
         ref.sticky_task_queue = inflight.sticky.task_queue
         ref.sticky_timeout.CopyFrom(to_duration(inflight.sticky.timeout))
+    if build_id := pinned_build_id(state):
+        ref.capabilities.append(build_capability(build_id))
     return ref
 
 

@@ -662,6 +662,7 @@ class WorkflowExecutionStartedEventAttributes(_message.Message):
     PARENT_INITIATED_EVENT_ID_FIELD_NUMBER: _builtins.int
     ROOT_WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
     PARENT_NAMESPACE_ID_FIELD_NUMBER: _builtins.int
+    PINNED_BUILD_ID_FIELD_NUMBER: _builtins.int
     identity: _builtins.str
     """Who asked, or who did it."""
     request_id: _builtins.str
@@ -686,6 +687,8 @@ class WorkflowExecutionStartedEventAttributes(_message.Message):
     """The parent's event that initiated it."""
     parent_namespace_id: _builtins.str
     """The id of the parent's namespace."""
+    pinned_build_id: _builtins.str
+    """The build that its workflow tasks go to, until that is changed; empty for whichever its task queue has."""
     @_builtins.property
     def workflow_type(self) -> _common_pb2.WorkflowType:
         """The workflow's type."""
@@ -786,10 +789,11 @@ class WorkflowExecutionStartedEventAttributes(_message.Message):
         parent_initiated_event_id: _builtins.int = ...,
         root_workflow_execution: _common_pb2.WorkflowExecution | None = ...,
         parent_namespace_id: _builtins.str = ...,
+        pinned_build_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["continued_failure", b"continued_failure", "first_workflow_task_backoff", b"first_workflow_task_backoff", "header", b"header", "input", b"input", "last_completion_result", b"last_completion_result", "memo", b"memo", "parent_workflow_execution", b"parent_workflow_execution", "priority", b"priority", "retry_policy", b"retry_policy", "root_workflow_execution", b"root_workflow_execution", "search_attributes", b"search_attributes", "task_queue", b"task_queue", "workflow_execution_expiration_time", b"workflow_execution_expiration_time", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_timeout", b"workflow_task_timeout", "workflow_type", b"workflow_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "continued_execution_run_id", b"continued_execution_run_id", "continued_failure", b"continued_failure", "cron_schedule", b"cron_schedule", "first_execution_run_id", b"first_execution_run_id", "first_workflow_task_backoff", b"first_workflow_task_backoff", "header", b"header", "identity", b"identity", "initiator", b"initiator", "input", b"input", "last_completion_result", b"last_completion_result", "memo", b"memo", "original_execution_run_id", b"original_execution_run_id", "parent_initiated_event_id", b"parent_initiated_event_id", "parent_namespace", b"parent_namespace", "parent_namespace_id", b"parent_namespace_id", "parent_workflow_execution", b"parent_workflow_execution", "priority", b"priority", "request_id", b"request_id", "retry_policy", b"retry_policy", "root_workflow_execution", b"root_workflow_execution", "search_attributes", b"search_attributes", "task_queue", b"task_queue", "workflow_execution_expiration_time", b"workflow_execution_expiration_time", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_id", b"workflow_id", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_timeout", b"workflow_task_timeout", "workflow_type", b"workflow_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "continued_execution_run_id", b"continued_execution_run_id", "continued_failure", b"continued_failure", "cron_schedule", b"cron_schedule", "first_execution_run_id", b"first_execution_run_id", "first_workflow_task_backoff", b"first_workflow_task_backoff", "header", b"header", "identity", b"identity", "initiator", b"initiator", "input", b"input", "last_completion_result", b"last_completion_result", "memo", b"memo", "original_execution_run_id", b"original_execution_run_id", "parent_initiated_event_id", b"parent_initiated_event_id", "parent_namespace", b"parent_namespace", "parent_namespace_id", b"parent_namespace_id", "parent_workflow_execution", b"parent_workflow_execution", "pinned_build_id", b"pinned_build_id", "priority", b"priority", "request_id", b"request_id", "retry_policy", b"retry_policy", "root_workflow_execution", b"root_workflow_execution", "search_attributes", b"search_attributes", "task_queue", b"task_queue", "workflow_execution_expiration_time", b"workflow_execution_expiration_time", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_id", b"workflow_id", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_timeout", b"workflow_task_timeout", "workflow_type", b"workflow_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -980,6 +984,7 @@ class WorkflowTaskCompletedEventAttributes(_message.Message):
     SDK_NAME_FIELD_NUMBER: _builtins.int
     SDK_VERSION_FIELD_NUMBER: _builtins.int
     UNHANDLED_SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
+    WORKFLOW_VERSION_FIELD_NUMBER: _builtins.int
     scheduled_event_id: _builtins.int
     """The event that scheduled it."""
     started_event_id: _builtins.int
@@ -994,6 +999,8 @@ class WorkflowTaskCompletedEventAttributes(_message.Message):
     """Its version."""
     unhandled_signal_count: _builtins.int
     """Signals that the run's code had not handled by then, for want of a handler that takes them."""
+    workflow_version: _builtins.str
+    """The version of the workflow's definition that ran it; empty where it has none."""
     def __init__(
         self,
         *,
@@ -1004,10 +1011,11 @@ class WorkflowTaskCompletedEventAttributes(_message.Message):
         sdk_name: _builtins.str = ...,
         sdk_version: _builtins.str = ...,
         unhandled_signal_count: _builtins.int = ...,
+        workflow_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "scheduled_event_id", b"scheduled_event_id", "sdk_name", b"sdk_name", "sdk_version", b"sdk_version", "started_event_id", b"started_event_id", "unhandled_signal_count", b"unhandled_signal_count", "worker_version", b"worker_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "scheduled_event_id", b"scheduled_event_id", "sdk_name", b"sdk_name", "sdk_version", b"sdk_version", "started_event_id", b"started_event_id", "unhandled_signal_count", b"unhandled_signal_count", "worker_version", b"worker_version", "workflow_version", b"workflow_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2667,10 +2675,18 @@ class WorkflowExecutionOptionsUpdatedEventAttributes(_message.Message):
     IDENTITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    PINNED_BUILD_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     identity: _builtins.str
     """Who asked, or who did it."""
     request_id: _builtins.str
     """The request that caused it; a repeated request writes nothing."""
+    pinned_build_id: _builtins.str
+    """The build that its workflow tasks go to from here on; empty for whichever its task queue has. Unset where that was
+    not changed.
+    """
+    reason: _builtins.str
+    """Why, for people."""
     @_builtins.property
     def priority(self) -> _common_pb2.Priority:
         """The order of its tasks."""
@@ -2681,12 +2697,16 @@ class WorkflowExecutionOptionsUpdatedEventAttributes(_message.Message):
         identity: _builtins.str = ...,
         request_id: _builtins.str = ...,
         priority: _common_pb2.Priority | None = ...,
+        pinned_build_id: _builtins.str | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pinned_build_id", b"_pinned_build_id", "pinned_build_id", b"pinned_build_id", "priority", b"priority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "priority", b"priority", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pinned_build_id", b"_pinned_build_id", "identity", b"identity", "pinned_build_id", b"pinned_build_id", "priority", b"priority", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__pinned_build_id: _TypeAlias = _typing.Literal["pinned_build_id"]  # noqa: Y015
+    _WhichOneofArgType__pinned_build_id: _TypeAlias = _typing.Literal["_pinned_build_id", b"_pinned_build_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned_build_id) -> _WhichOneofReturnType__pinned_build_id | None: ...
 
 Global___WorkflowExecutionOptionsUpdatedEventAttributes: _TypeAlias = WorkflowExecutionOptionsUpdatedEventAttributes  # noqa: Y015
 

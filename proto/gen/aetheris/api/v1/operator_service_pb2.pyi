@@ -505,6 +505,9 @@ class DescribeTaskQueueResponse(_message.Message):
 
     POLLERS_FIELD_NUMBER: _builtins.int
     BACKLOGS_FIELD_NUMBER: _builtins.int
+    DEFAULT_BUILD_ID_FIELD_NUMBER: _builtins.int
+    default_build_id: _builtins.str
+    """Of the workflow side: the build that tasks of runs go to that are not pinned; empty for any."""
     @_builtins.property
     def pollers(self) -> _containers.RepeatedCompositeFieldContainer[_task_queue_pb2.PollerInfo]:
         """Workers that polled in the last five minutes, newest first."""
@@ -518,14 +521,79 @@ class DescribeTaskQueueResponse(_message.Message):
         *,
         pollers: _abc.Iterable[_task_queue_pb2.PollerInfo] | None = ...,
         backlogs: _abc.Iterable[_task_queue_pb2.BacklogInfo] | None = ...,
+        default_build_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlogs", b"backlogs", "pollers", b"pollers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlogs", b"backlogs", "default_build_id", b"default_build_id", "pollers", b"pollers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DescribeTaskQueueResponse: _TypeAlias = DescribeTaskQueueResponse  # noqa: Y015
+
+@_typing.final
+class UpdateTaskQueueRequest(_message.Message):
+    """Change settings of a task queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    TASK_QUEUE_FIELD_NUMBER: _builtins.int
+    DEFAULT_BUILD_ID_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Its namespace."""
+    task_queue: _builtins.str
+    """Its name."""
+    default_build_id: _builtins.str
+    """Workflow tasks of runs that are not pinned go only to workers of this build from now on; empty for workers of any.
+    Refused where unset: there is nothing else to change.
+    """
+    identity: _builtins.str
+    """Who asks."""
+    request_id: _builtins.str
+    """A repeated request changes nothing; the last 20 are known."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        task_queue: _builtins.str = ...,
+        default_build_id: _builtins.str | None = ...,
+        identity: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_build_id", b"_default_build_id", "default_build_id", b"default_build_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_build_id", b"_default_build_id", "default_build_id", b"default_build_id", "identity", b"identity", "namespace", b"namespace", "request_id", b"request_id", "task_queue", b"task_queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__default_build_id: _TypeAlias = _typing.Literal["default_build_id"]  # noqa: Y015
+    _WhichOneofArgType__default_build_id: _TypeAlias = _typing.Literal["_default_build_id", b"_default_build_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_build_id) -> _WhichOneofReturnType__default_build_id | None: ...
+
+Global___UpdateTaskQueueRequest: _TypeAlias = UpdateTaskQueueRequest  # noqa: Y015
+
+@_typing.final
+class UpdateTaskQueueResponse(_message.Message):
+    """The change is on disk, and holds for every poll from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULT_BUILD_ID_FIELD_NUMBER: _builtins.int
+    default_build_id: _builtins.str
+    """What holds now."""
+    def __init__(
+        self,
+        *,
+        default_build_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_build_id", b"default_build_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTaskQueueResponse: _TypeAlias = UpdateTaskQueueResponse  # noqa: Y015
 
 @_typing.final
 class DescribeClusterRequest(_message.Message):

@@ -60,6 +60,11 @@ class OperatorServiceStub(object):
                 request_serializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.DescribeTaskQueueRequest.SerializeToString,
                 response_deserializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.DescribeTaskQueueResponse.FromString,
                 _registered_method=True)
+        self.UpdateTaskQueue = channel.unary_unary(
+                '/aetheris.api.v1.OperatorService/UpdateTaskQueue',
+                request_serializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.UpdateTaskQueueRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.UpdateTaskQueueResponse.FromString,
+                _registered_method=True)
         self.DescribeCluster = channel.unary_unary(
                 '/aetheris.api.v1.OperatorService/DescribeCluster',
                 request_serializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.DescribeClusterRequest.SerializeToString,
@@ -106,6 +111,13 @@ class OperatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateTaskQueue(self, request, context):
+        """Changes settings of a task queue; tasks that wait follow at once. One that nobody has used yet may have settings.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DescribeCluster(self, request, context):
         """Whether the parts of the cluster are well, and which host has which shards.
         """
@@ -140,6 +152,11 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.DescribeTaskQueue,
                     request_deserializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.DescribeTaskQueueRequest.FromString,
                     response_serializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.DescribeTaskQueueResponse.SerializeToString,
+            ),
+            'UpdateTaskQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTaskQueue,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.UpdateTaskQueueRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_operator__service__pb2.UpdateTaskQueueResponse.SerializeToString,
             ),
             'DescribeCluster': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeCluster,
@@ -283,6 +300,33 @@ class OperatorService(object):
             '/aetheris.api.v1.OperatorService/DescribeTaskQueue',
             aetheris_dot_api_dot_v1_dot_operator__service__pb2.DescribeTaskQueueRequest.SerializeToString,
             aetheris_dot_api_dot_v1_dot_operator__service__pb2.DescribeTaskQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTaskQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.OperatorService/UpdateTaskQueue',
+            aetheris_dot_api_dot_v1_dot_operator__service__pb2.UpdateTaskQueueRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_operator__service__pb2.UpdateTaskQueueResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,6 +26,8 @@ class OperatorServiceStub:
     """A page of namespaces, by name."""
     DescribeTaskQueue: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.DescribeTaskQueueRequest, _operator_service_pb2.DescribeTaskQueueResponse]
     """Who polls a task queue, and what waits in it."""
+    UpdateTaskQueue: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.UpdateTaskQueueRequest, _operator_service_pb2.UpdateTaskQueueResponse]
+    """Changes settings of a task queue; tasks that wait follow at once. One that nobody has used yet may have settings."""
     DescribeCluster: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.DescribeClusterRequest, _operator_service_pb2.DescribeClusterResponse]
     """Whether the parts of the cluster are well, and which host has which shards."""
 
@@ -71,6 +73,14 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_operator_service_pb2.DescribeTaskQueueRequest, _abc.Awaitable[_operator_service_pb2.DescribeTaskQueueResponse]],
     ) -> _abc.Awaitable[_operator_service_pb2.DescribeTaskQueueResponse]:
         """Who polls a task queue, and what waits in it."""
+
+    @_abc_1.abstractmethod
+    def UpdateTaskQueue(
+        self,
+        request: _operator_service_pb2.UpdateTaskQueueRequest,
+        context: _aio.ServicerContext[_operator_service_pb2.UpdateTaskQueueRequest, _abc.Awaitable[_operator_service_pb2.UpdateTaskQueueResponse]],
+    ) -> _abc.Awaitable[_operator_service_pb2.UpdateTaskQueueResponse]:
+        """Changes settings of a task queue; tasks that wait follow at once. One that nobody has used yet may have settings."""
 
     @_abc_1.abstractmethod
     def DescribeCluster(

@@ -26,21 +26,21 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n aetheris/api/v1/task_queue.proto\x12\x0f\x61\x65theris.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x19\n\tTaskQueue\x12\x0c\n\x04name\x18\x01 \x01(\t\"k\n\x10StickyAttributes\x12\x19\n\x11worker_task_queue\x18\x01 \x01(\t\x12<\n\x19schedule_to_start_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x86\x01\n\nPollerInfo\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x34\n\x10last_access_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\t\x12\x1a\n\x12waiting_poll_count\x18\x04 \x01(\x03\"\x82\x01\n\x0b\x42\x61\x63klogInfo\x12\x14\n\x0c\x63\x61pabilities\x18\x01 \x03(\t\x12\x15\n\rbacklog_count\x18\x02 \x01(\x03\x12-\n\noldest_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fin_flight_count\x18\x04 \x01(\x03*l\n\rTaskQueueType\x12\x1f\n\x1bTASK_QUEUE_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18TASK_QUEUE_TYPE_WORKFLOW\x10\x01\x12\x1c\n\x18TASK_QUEUE_TYPE_ACTIVITY\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n aetheris/api/v1/task_queue.proto\x12\x0f\x61\x65theris.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x19\n\tTaskQueue\x12\x0c\n\x04name\x18\x01 \x01(\t\"k\n\x10StickyAttributes\x12\x19\n\x11worker_task_queue\x18\x01 \x01(\t\x12<\n\x19schedule_to_start_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9e\x01\n\nPollerInfo\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x34\n\x10last_access_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\t\x12\x1a\n\x12waiting_poll_count\x18\x04 \x01(\x03\x12\x16\n\x0eworker_version\x18\x05 \x01(\t\"\x9b\x01\n\x0b\x42\x61\x63klogInfo\x12\x14\n\x0c\x63\x61pabilities\x18\x01 \x03(\t\x12\x15\n\rbacklog_count\x18\x02 \x01(\x03\x12-\n\noldest_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fin_flight_count\x18\x04 \x01(\x03\x12\x17\n\x0fpinned_build_id\x18\x05 \x01(\t*l\n\rTaskQueueType\x12\x1f\n\x1bTASK_QUEUE_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18TASK_QUEUE_TYPE_WORKFLOW\x10\x01\x12\x1c\n\x18TASK_QUEUE_TYPE_ACTIVITY\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aetheris.api.v1.task_queue_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASKQUEUETYPE']._serialized_start=524
-  _globals['_TASKQUEUETYPE']._serialized_end=632
+  _globals['_TASKQUEUETYPE']._serialized_start=573
+  _globals['_TASKQUEUETYPE']._serialized_end=681
   _globals['_TASKQUEUE']._serialized_start=118
   _globals['_TASKQUEUE']._serialized_end=143
   _globals['_STICKYATTRIBUTES']._serialized_start=145
   _globals['_STICKYATTRIBUTES']._serialized_end=252
   _globals['_POLLERINFO']._serialized_start=255
-  _globals['_POLLERINFO']._serialized_end=389
-  _globals['_BACKLOGINFO']._serialized_start=392
-  _globals['_BACKLOGINFO']._serialized_end=522
+  _globals['_POLLERINFO']._serialized_end=413
+  _globals['_BACKLOGINFO']._serialized_start=416
+  _globals['_BACKLOGINFO']._serialized_end=571
 # @@protoc_insertion_point(module_scope)

@@ -105,10 +105,13 @@ class PollerInfo(_message.Message):
     LAST_ACCESS_TIME_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     WAITING_POLL_COUNT_FIELD_NUMBER: _builtins.int
+    WORKER_VERSION_FIELD_NUMBER: _builtins.int
     identity: _builtins.str
     """Who polled."""
     waiting_poll_count: _builtins.int
     """Polls it has waiting now."""
+    worker_version: _builtins.str
+    """The build it runs; empty where it does not say."""
     @_builtins.property
     def last_access_time(self) -> _timestamp_pb2.Timestamp:
         """When it last polled."""
@@ -124,10 +127,11 @@ class PollerInfo(_message.Message):
         last_access_time: _timestamp_pb2.Timestamp | None = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         waiting_poll_count: _builtins.int = ...,
+        worker_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_access_time", b"last_access_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "identity", b"identity", "last_access_time", b"last_access_time", "waiting_poll_count", b"waiting_poll_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "identity", b"identity", "last_access_time", b"last_access_time", "waiting_poll_count", b"waiting_poll_count", "worker_version", b"worker_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -135,7 +139,7 @@ Global___PollerInfo: _TypeAlias = PollerInfo  # noqa: Y015
 
 @_typing.final
 class BacklogInfo(_message.Message):
-    """The waiting tasks of a queue that require one set of capabilities."""
+    """The waiting tasks of a queue that require one set of capabilities, and one build or none."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -143,10 +147,13 @@ class BacklogInfo(_message.Message):
     BACKLOG_COUNT_FIELD_NUMBER: _builtins.int
     OLDEST_AGE_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_COUNT_FIELD_NUMBER: _builtins.int
+    PINNED_BUILD_ID_FIELD_NUMBER: _builtins.int
     backlog_count: _builtins.int
     """Tasks waiting."""
     in_flight_count: _builtins.int
     """Tasks handed to a poller and not yet confirmed as started."""
+    pinned_build_id: _builtins.str
+    """The build that their runs are pinned to; empty for none."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The set, sorted; empty for tasks that require nothing."""
@@ -162,10 +169,11 @@ class BacklogInfo(_message.Message):
         backlog_count: _builtins.int = ...,
         oldest_age: _duration_pb2.Duration | None = ...,
         in_flight_count: _builtins.int = ...,
+        pinned_build_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog_count", b"backlog_count", "capabilities", b"capabilities", "in_flight_count", b"in_flight_count", "oldest_age", b"oldest_age"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog_count", b"backlog_count", "capabilities", b"capabilities", "in_flight_count", b"in_flight_count", "oldest_age", b"oldest_age", "pinned_build_id", b"pinned_build_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

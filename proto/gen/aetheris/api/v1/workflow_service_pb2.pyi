@@ -105,6 +105,7 @@ class StartWorkflowRequest(_message.Message):
     START_DELAY_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     RESULT_WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    PINNED_BUILD_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Its namespace."""
     workflow_id: _builtins.str
@@ -119,6 +120,8 @@ class StartWorkflowRequest(_message.Message):
     """What to do where an open run has the id."""
     cron_schedule: _builtins.str
     """Not served by this version."""
+    pinned_build_id: _builtins.str
+    """Its workflow tasks go only to workers of this build; empty for whichever its task queue has."""
     @_builtins.property
     def workflow_type(self) -> _common_pb2.WorkflowType:
         """Its type."""
@@ -194,10 +197,11 @@ class StartWorkflowRequest(_message.Message):
         start_delay: _duration_pb2.Duration | None = ...,
         priority: _common_pb2.Priority | None = ...,
         result_wait_timeout: _duration_pb2.Duration | None = ...,
+        pinned_build_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "input", b"input", "memo", b"memo", "priority", b"priority", "result_wait_timeout", b"result_wait_timeout", "retry_policy", b"retry_policy", "search_attributes", b"search_attributes", "start_delay", b"start_delay", "task_queue", b"task_queue", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_timeout", b"workflow_task_timeout", "workflow_type", b"workflow_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cron_schedule", b"cron_schedule", "header", b"header", "identity", b"identity", "input", b"input", "memo", b"memo", "namespace", b"namespace", "priority", b"priority", "request_id", b"request_id", "result_wait_timeout", b"result_wait_timeout", "retry_policy", b"retry_policy", "search_attributes", b"search_attributes", "start_delay", b"start_delay", "task_queue", b"task_queue", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_id", b"workflow_id", "workflow_id_conflict_policy", b"workflow_id_conflict_policy", "workflow_id_reuse_policy", b"workflow_id_reuse_policy", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_timeout", b"workflow_task_timeout", "workflow_type", b"workflow_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cron_schedule", b"cron_schedule", "header", b"header", "identity", b"identity", "input", b"input", "memo", b"memo", "namespace", b"namespace", "pinned_build_id", b"pinned_build_id", "priority", b"priority", "request_id", b"request_id", "result_wait_timeout", b"result_wait_timeout", "retry_policy", b"retry_policy", "search_attributes", b"search_attributes", "start_delay", b"start_delay", "task_queue", b"task_queue", "workflow_execution_timeout", b"workflow_execution_timeout", "workflow_id", b"workflow_id", "workflow_id_conflict_policy", b"workflow_id_conflict_policy", "workflow_id_reuse_policy", b"workflow_id_reuse_policy", "workflow_run_timeout", b"workflow_run_timeout", "workflow_task_timeout", b"workflow_task_timeout", "workflow_type", b"workflow_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1337,12 +1341,15 @@ class DescribeWorkflowResponse(_message.Message):
     PAUSE_INFO_FIELD_NUMBER: _builtins.int
     WAIT_REASONS_FIELD_NUMBER: _builtins.int
     PENDING_UPDATES_FIELD_NUMBER: _builtins.int
+    PINNED_BUILD_ID_FIELD_NUMBER: _builtins.int
     cancel_requested: _builtins.bool
     """Cancellation was requested."""
     unhandled_signal_count: _builtins.int
     """Signals that its code has not handled, as of its last completed workflow task: there is no handler
     that takes them.
     """
+    pinned_build_id: _builtins.str
+    """The build that its workflow tasks go to; empty for whichever its task queue has."""
     @_builtins.property
     def workflow_execution_info(self) -> _workflow_pb2.WorkflowExecutionInfo:
         """As lists show it, but as of now."""
@@ -1403,10 +1410,11 @@ class DescribeWorkflowResponse(_message.Message):
         pause_info: _workflow_pb2.PauseInfo | None = ...,
         wait_reasons: _abc.Iterable[_workflow_pb2.WaitReason] | None = ...,
         pending_updates: _abc.Iterable[_workflow_pb2.PendingUpdateInfo] | None = ...,
+        pinned_build_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["execution_config", b"execution_config", "pause_info", b"pause_info", "pending_workflow_task", b"pending_workflow_task", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "execution_config", b"execution_config", "pause_info", b"pause_info", "pending_activities", b"pending_activities", "pending_children", b"pending_children", "pending_external_cancels", b"pending_external_cancels", "pending_external_signals", b"pending_external_signals", "pending_timers", b"pending_timers", "pending_updates", b"pending_updates", "pending_workflow_task", b"pending_workflow_task", "unhandled_signal_count", b"unhandled_signal_count", "wait_reasons", b"wait_reasons", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "execution_config", b"execution_config", "pause_info", b"pause_info", "pending_activities", b"pending_activities", "pending_children", b"pending_children", "pending_external_cancels", b"pending_external_cancels", "pending_external_signals", b"pending_external_signals", "pending_timers", b"pending_timers", "pending_updates", b"pending_updates", "pending_workflow_task", b"pending_workflow_task", "pinned_build_id", b"pinned_build_id", "unhandled_signal_count", b"unhandled_signal_count", "wait_reasons", b"wait_reasons", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1549,6 +1557,80 @@ class PollWorkflowResultResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PollWorkflowResultResponse: _TypeAlias = PollWorkflowResultResponse  # noqa: Y015
+
+@_typing.final
+class UpdateWorkflowOptionsRequest(_message.Message):
+    """Change settings of a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    PINNED_BUILD_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FIRST_EXECUTION_RUN_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace."""
+    pinned_build_id: _builtins.str
+    """Its workflow tasks go only to workers of this build from now on; empty for whichever its task queue has. Refused where
+    unset: there is nothing else to change.
+    """
+    reason: _builtins.str
+    """Why, for people."""
+    identity: _builtins.str
+    """Who asks."""
+    request_id: _builtins.str
+    """Recorded once per id."""
+    first_execution_run_id: _builtins.str
+    """Only if the run is of the chain that this run began; NOT_FOUND otherwise. Empty is any chain."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """Which run."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        pinned_build_id: _builtins.str | None = ...,
+        reason: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        first_execution_run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pinned_build_id", b"_pinned_build_id", "pinned_build_id", b"pinned_build_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pinned_build_id", b"_pinned_build_id", "first_execution_run_id", b"first_execution_run_id", "identity", b"identity", "namespace", b"namespace", "pinned_build_id", b"pinned_build_id", "reason", b"reason", "request_id", b"request_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pinned_build_id: _TypeAlias = _typing.Literal["pinned_build_id"]  # noqa: Y015
+    _WhichOneofArgType__pinned_build_id: _TypeAlias = _typing.Literal["_pinned_build_id", b"_pinned_build_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned_build_id) -> _WhichOneofReturnType__pinned_build_id | None: ...
+
+Global___UpdateWorkflowOptionsRequest: _TypeAlias = UpdateWorkflowOptionsRequest  # noqa: Y015
+
+@_typing.final
+class UpdateWorkflowOptionsResponse(_message.Message):
+    """The change is on disk. A workflow task that a worker has is decided by it all the same."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PINNED_BUILD_ID_FIELD_NUMBER: _builtins.int
+    pinned_build_id: _builtins.str
+    """What holds now."""
+    def __init__(
+        self,
+        *,
+        pinned_build_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pinned_build_id", b"pinned_build_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateWorkflowOptionsResponse: _TypeAlias = UpdateWorkflowOptionsResponse  # noqa: Y015
 
 @_typing.final
 class ListWorkflowsRequest(_message.Message):

@@ -126,6 +126,11 @@ class WorkflowServiceStub(object):
                 request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PollWorkflowResultRequest.SerializeToString,
                 response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PollWorkflowResultResponse.FromString,
                 _registered_method=True)
+        self.UpdateWorkflowOptions = channel.unary_unary(
+                '/aetheris.api.v1.WorkflowService/UpdateWorkflowOptions',
+                request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWorkflowOptionsRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWorkflowOptionsResponse.FromString,
+                _registered_method=True)
         self.ListWorkflows = channel.unary_unary(
                 '/aetheris.api.v1.WorkflowService/ListWorkflows',
                 request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ListWorkflowsRequest.SerializeToString,
@@ -267,6 +272,13 @@ class WorkflowServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateWorkflowOptions(self, request, context):
+        """Changes settings of an open run; workflow tasks that wait follow at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWorkflows(self, request, context):
         """A page of the namespace's runs, newest first; sees every write acknowledged before it.
         """
@@ -366,6 +378,11 @@ def add_WorkflowServiceServicer_to_server(servicer, server):
                     servicer.PollWorkflowResult,
                     request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PollWorkflowResultRequest.FromString,
                     response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PollWorkflowResultResponse.SerializeToString,
+            ),
+            'UpdateWorkflowOptions': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWorkflowOptions,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWorkflowOptionsRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWorkflowOptionsResponse.SerializeToString,
             ),
             'ListWorkflows': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkflows,
@@ -861,6 +878,33 @@ class WorkflowService(object):
             '/aetheris.api.v1.WorkflowService/PollWorkflowResult',
             aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PollWorkflowResultRequest.SerializeToString,
             aetheris_dot_api_dot_v1_dot_workflow__service__pb2.PollWorkflowResultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateWorkflowOptions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.WorkflowService/UpdateWorkflowOptions',
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWorkflowOptionsRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateWorkflowOptionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

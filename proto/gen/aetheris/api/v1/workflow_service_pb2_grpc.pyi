@@ -60,6 +60,8 @@ class WorkflowServiceStub:
     """A page of a run's events; optionally waits for new ones."""
     PollWorkflowResult: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.PollWorkflowResultRequest, _workflow_service_pb2.PollWorkflowResultResponse]
     """Waits, for a bounded time, until a run has closed, and answers how."""
+    UpdateWorkflowOptions: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.UpdateWorkflowOptionsRequest, _workflow_service_pb2.UpdateWorkflowOptionsResponse]
+    """Changes settings of an open run; workflow tasks that wait follow at once."""
     ListWorkflows: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.ListWorkflowsRequest, _workflow_service_pb2.ListWorkflowsResponse]
     """A page of the namespace's runs, newest first; sees every write acknowledged before it."""
 
@@ -217,6 +219,14 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_workflow_service_pb2.PollWorkflowResultRequest, _abc.Awaitable[_workflow_service_pb2.PollWorkflowResultResponse]],
     ) -> _abc.Awaitable[_workflow_service_pb2.PollWorkflowResultResponse]:
         """Waits, for a bounded time, until a run has closed, and answers how."""
+
+    @_abc_1.abstractmethod
+    def UpdateWorkflowOptions(
+        self,
+        request: _workflow_service_pb2.UpdateWorkflowOptionsRequest,
+        context: _aio.ServicerContext[_workflow_service_pb2.UpdateWorkflowOptionsRequest, _abc.Awaitable[_workflow_service_pb2.UpdateWorkflowOptionsResponse]],
+    ) -> _abc.Awaitable[_workflow_service_pb2.UpdateWorkflowOptionsResponse]:
+        """Changes settings of an open run; workflow tasks that wait follow at once."""
 
     @_abc_1.abstractmethod
     def ListWorkflows(

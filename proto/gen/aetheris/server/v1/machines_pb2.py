@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from aetheris.api.v1 import common_pb2 as aetheris_dot_api_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!aetheris/server/v1/machines.proto\x12\x12\x61\x65theris.server.v1\x1a\x1c\x61\x65theris/api/v1/common.proto\"s\n\x0ePropertiesPart\x12#\n\x04memo\x18\x01 \x01(\x0b\x32\x15.aetheris.api.v1.Memo\x12<\n\x11search_attributes\x18\x02 \x01(\x0b\x32!.aetheris.api.v1.SearchAttributesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!aetheris/server/v1/machines.proto\x12\x12\x61\x65theris.server.v1\x1a\x1c\x61\x65theris/api/v1/common.proto\"s\n\x0ePropertiesPart\x12#\n\x04memo\x18\x01 \x01(\x0b\x32\x15.aetheris.api.v1.Memo\x12<\n\x11search_attributes\x18\x02 \x01(\x0b\x32!.aetheris.api.v1.SearchAttributes\">\n\x0eRunOptionsPart\x12\x17\n\x0fpinned_build_id\x18\x01 \x01(\t\x12\x13\n\x0brequest_ids\x18\x02 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,4 +34,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROPERTIESPART']._serialized_start=87
   _globals['_PROPERTIESPART']._serialized_end=202
+  _globals['_RUNOPTIONSPART']._serialized_start=204
+  _globals['_RUNOPTIONSPART']._serialized_end=266
 # @@protoc_insertion_point(module_scope)

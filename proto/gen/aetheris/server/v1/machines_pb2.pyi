@@ -4,8 +4,10 @@ isort:skip_file
 What a run's machines keep in snapshots, and note in the log, in a form of their own."""
 
 from aetheris.api.v1 import common_pb2 as _common_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -46,3 +48,31 @@ class PropertiesPart(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PropertiesPart: _TypeAlias = PropertiesPart  # noqa: Y015
+
+@_typing.final
+class RunOptionsPart(_message.Message):
+    """What the machine "options" keeps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PINNED_BUILD_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_IDS_FIELD_NUMBER: _builtins.int
+    pinned_build_id: _builtins.str
+    """The build that its workflow tasks go to; empty for whichever its task queue has."""
+    @_builtins.property
+    def request_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The last requests that were recorded, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        pinned_build_id: _builtins.str = ...,
+        request_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pinned_build_id", b"pinned_build_id", "request_ids", b"request_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunOptionsPart: _TypeAlias = RunOptionsPart  # noqa: Y015

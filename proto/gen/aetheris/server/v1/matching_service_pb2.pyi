@@ -403,3 +403,55 @@ class DescribeTaskQueueResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DescribeTaskQueueResponse: _TypeAlias = DescribeTaskQueueResponse  # noqa: Y015
+
+@_typing.final
+class UpdateTaskQueueRequest(_message.Message):
+    """Change settings of a queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    namespace_id: _builtins.str
+    """The namespace."""
+    @_builtins.property
+    def request(self) -> _operator_service_pb2.UpdateTaskQueueRequest:
+        """The request."""
+
+    def __init__(
+        self,
+        *,
+        namespace_id: _builtins.str = ...,
+        request: _operator_service_pb2.UpdateTaskQueueRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace_id", b"namespace_id", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTaskQueueRequest: _TypeAlias = UpdateTaskQueueRequest  # noqa: Y015
+
+@_typing.final
+class UpdateTaskQueueResponse(_message.Message):
+    """They hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> _operator_service_pb2.UpdateTaskQueueResponse:
+        """The answer."""
+
+    def __init__(
+        self,
+        *,
+        response: _operator_service_pb2.UpdateTaskQueueResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTaskQueueResponse: _TypeAlias = UpdateTaskQueueResponse  # noqa: Y015

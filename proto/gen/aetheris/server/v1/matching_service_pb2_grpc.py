@@ -65,6 +65,11 @@ class MatchingServiceStub(object):
                 request_serializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.DescribeTaskQueueRequest.SerializeToString,
                 response_deserializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.DescribeTaskQueueResponse.FromString,
                 _registered_method=True)
+        self.UpdateTaskQueue = channel.unary_unary(
+                '/aetheris.server.v1.MatchingService/UpdateTaskQueue',
+                request_serializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.UpdateTaskQueueRequest.SerializeToString,
+                response_deserializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.UpdateTaskQueueResponse.FromString,
+                _registered_method=True)
 
 
 class MatchingServiceServicer(object):
@@ -113,6 +118,13 @@ class MatchingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateTaskQueue(self, request, context):
+        """Changes settings of a queue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MatchingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +157,11 @@ def add_MatchingServiceServicer_to_server(servicer, server):
                     servicer.DescribeTaskQueue,
                     request_deserializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.DescribeTaskQueueRequest.FromString,
                     response_serializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.DescribeTaskQueueResponse.SerializeToString,
+            ),
+            'UpdateTaskQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTaskQueue,
+                    request_deserializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.UpdateTaskQueueRequest.FromString,
+                    response_serializer=aetheris_dot_server_dot_v1_dot_matching__service__pb2.UpdateTaskQueueResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +327,33 @@ class MatchingService(object):
             '/aetheris.server.v1.MatchingService/DescribeTaskQueue',
             aetheris_dot_server_dot_v1_dot_matching__service__pb2.DescribeTaskQueueRequest.SerializeToString,
             aetheris_dot_server_dot_v1_dot_matching__service__pb2.DescribeTaskQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTaskQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.server.v1.MatchingService/UpdateTaskQueue',
+            aetheris_dot_server_dot_v1_dot_matching__service__pb2.UpdateTaskQueueRequest.SerializeToString,
+            aetheris_dot_server_dot_v1_dot_matching__service__pb2.UpdateTaskQueueResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,6 +28,8 @@ class MatchingServiceStub:
     """A worker takes no more tasks of one side of a queue."""
     DescribeTaskQueue: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.DescribeTaskQueueRequest, _matching_service_pb2.DescribeTaskQueueResponse]
     """Who polls a queue, and what waits in it."""
+    UpdateTaskQueue: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.UpdateTaskQueueRequest, _matching_service_pb2.UpdateTaskQueueResponse]
+    """Changes settings of a queue."""
 
 class MatchingServiceServicer(metaclass=_abc_1.ABCMeta):
     """The part that brings tasks and pollers together. Calls go to the host that has the task queue."""
@@ -79,5 +81,13 @@ class MatchingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_matching_service_pb2.DescribeTaskQueueRequest, _abc.Awaitable[_matching_service_pb2.DescribeTaskQueueResponse]],
     ) -> _abc.Awaitable[_matching_service_pb2.DescribeTaskQueueResponse]:
         """Who polls a queue, and what waits in it."""
+
+    @_abc_1.abstractmethod
+    def UpdateTaskQueue(
+        self,
+        request: _matching_service_pb2.UpdateTaskQueueRequest,
+        context: _aio.ServicerContext[_matching_service_pb2.UpdateTaskQueueRequest, _abc.Awaitable[_matching_service_pb2.UpdateTaskQueueResponse]],
+    ) -> _abc.Awaitable[_matching_service_pb2.UpdateTaskQueueResponse]:
+        """Changes settings of a queue."""
 
 def add_MatchingServiceServicer_to_server(servicer: MatchingServiceServicer, server: _aio.Server) -> None: ...
