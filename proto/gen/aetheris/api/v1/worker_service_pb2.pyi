@@ -110,7 +110,7 @@ class PollWorkflowTasksRequest(_message.Message):
     worker_instance_id: _builtins.str
     """The same for all calls of one worker process."""
     worker_version: _builtins.str
-    """The build the worker runs."""
+    """The build the worker runs; empty where it does not say. Tasks that require a build go to workers that say so."""
     poll_number: _builtins.int
     """From 1, one more with each poll of this worker process for this queue; 0 where it does not count them. A worker that
     counts has one such poll at a time: a poll ends those before it.
@@ -434,6 +434,7 @@ class RespondWorkflowTaskCompletedRequest(_message.Message):
     UNHANDLED_SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
     UPDATE_REJECTIONS_FIELD_NUMBER: _builtins.int
     IS_DISCARDABLE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_VERSION_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The namespace."""
     task_token: _builtins.bytes
@@ -458,6 +459,8 @@ class RespondWorkflowTaskCompletedRequest(_message.Message):
     """Of a speculative task whose updates are all rejected: the run's code has not run, and the worker takes back what it
     knows of the task's events. There are no commands then.
     """
+    workflow_version: _builtins.str
+    """The version of the workflow's definition, for people; empty where it has none."""
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.Command]:
         """In order; may be empty."""
@@ -499,10 +502,11 @@ class RespondWorkflowTaskCompletedRequest(_message.Message):
         unhandled_signal_count: _builtins.int = ...,
         update_rejections: _abc.Iterable[Global___UpdateRejection] | None = ...,
         is_discardable: _builtins.bool = ...,
+        workflow_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sticky_attributes", b"sticky_attributes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "commands", b"commands", "force_create_new_workflow_task", b"force_create_new_workflow_task", "identity", b"identity", "is_discardable", b"is_discardable", "namespace", b"namespace", "query_results", b"query_results", "return_new_workflow_task", b"return_new_workflow_task", "sdk_name", b"sdk_name", "sdk_version", b"sdk_version", "sticky_attributes", b"sticky_attributes", "task_token", b"task_token", "unhandled_signal_count", b"unhandled_signal_count", "update_rejections", b"update_rejections", "worker_instance_id", b"worker_instance_id", "worker_version", b"worker_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "commands", b"commands", "force_create_new_workflow_task", b"force_create_new_workflow_task", "identity", b"identity", "is_discardable", b"is_discardable", "namespace", b"namespace", "query_results", b"query_results", "return_new_workflow_task", b"return_new_workflow_task", "sdk_name", b"sdk_name", "sdk_version", b"sdk_version", "sticky_attributes", b"sticky_attributes", "task_token", b"task_token", "unhandled_signal_count", b"unhandled_signal_count", "update_rejections", b"update_rejections", "worker_instance_id", b"worker_instance_id", "worker_version", b"worker_version", "workflow_version", b"workflow_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
