@@ -52,6 +52,8 @@ class WorkflowServicer(PassingServicer):
     UpdateWorkflowOptions = passed_on(
         table.UPDATE_WORKFLOW_OPTIONS, checks.check_update_workflow_options
     )
+    ResetWorkflow = passed_on(table.RESET_WORKFLOW, checks.check_reset_workflow)
+    ForkWorkflow = passed_on(table.FORK_WORKFLOW, checks.check_fork_workflow)
     DescribeWorkflow = passed_on(table.DESCRIBE_WORKFLOW, checks.check_describe_workflow)
 
     def __init__(

@@ -339,12 +339,13 @@ class _RunFold:
         id_ = self._logged.run_id
         if stored.run_seq != 1:
             raise BrokenLogError(id_, 1, "record 1", f"record {stored.run_seq}")
-        events = decode_record(id_, 1, stored.record).events
+        record = decode_record(id_, 1, stored.record)
+        events = record.events
         if not events or not events[0].HasField("workflow_execution_started_event_attributes"):
             raise _NotARunError(id_, 1, "the event that starts a run", f"{len(events)} events")
         started = events[0].workflow_execution_started_event_attributes
         key = RunKey(self._logged.namespace_id, started.workflow_id, id_)
-        return LoadedRun(self._shard_id, new_state(key, events[0]))
+        return LoadedRun(self._shard_id, new_state(key, record))
 
     def finish(self, clock: Clock, *, is_check: bool) -> None:
         """Add what the rows say in the end.

@@ -17,12 +17,14 @@ from aetheris_server.history.api.change_activity import (
     update_activity_options,
 )
 from aetheris_server.history.api.describe_workflow import describe_workflow
+from aetheris_server.history.api.fork_workflow import fork_workflow
 from aetheris_server.history.api.get_workflow_history import (
     get_workflow_history,
     poll_workflow_result,
 )
 from aetheris_server.history.api.pause_workflow import pause_workflow, unpause_workflow
 from aetheris_server.history.api.query_workflow import query_workflow, respond_query_task_completed
+from aetheris_server.history.api.reset_workflow import reset_workflow
 from aetheris_server.history.api.respond_activity_task import (
     record_activity_task_heartbeat,
     respond_activity_task_cancelled,
@@ -75,6 +77,8 @@ _serve(table.UNPAUSE_ACTIVITY, unpause_activity)
 _serve(table.RESET_ACTIVITY, reset_activity)
 _serve(table.UPDATE_ACTIVITY_OPTIONS, update_activity_options)
 _serve(table.UPDATE_WORKFLOW_OPTIONS, update_workflow_options)
+_serve(table.RESET_WORKFLOW, reset_workflow)
+_serve(table.FORK_WORKFLOW, fork_workflow)
 _serve(table.DESCRIBE_WORKFLOW, describe_workflow)
 _serve(table.GET_WORKFLOW_HISTORY, get_workflow_history)
 _serve(table.POLL_WORKFLOW_RESULT, poll_workflow_result)

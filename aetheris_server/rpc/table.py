@@ -37,6 +37,7 @@ __all__ = [
     "CANCEL_WORKFLOW",
     "DESCRIBE_TASK_QUEUE",
     "DESCRIBE_WORKFLOW",
+    "FORK_WORKFLOW",
     "FRONTEND_METHODS",
     "GET_WORKFLOW_HISTORY",
     "HISTORY_METHODS",
@@ -52,6 +53,7 @@ __all__ = [
     "QUERY_WORKFLOW",
     "RECORD_ACTIVITY_TASK_HEARTBEAT",
     "RESET_ACTIVITY",
+    "RESET_WORKFLOW",
     "RESPOND_ACTIVITY_TASK_CANCELLED",
     "RESPOND_ACTIVITY_TASK_COMPLETED",
     "RESPOND_ACTIVITY_TASK_FAILED",
@@ -281,6 +283,16 @@ UPDATE_ACTIVITY_OPTIONS = _of_execution(
 )
 UPDATE_WORKFLOW_OPTIONS = _of_execution(
     workflow.UpdateWorkflowOptionsRequest, workflow.UpdateWorkflowOptionsResponse
+)
+# A long history takes its time to be read and written.
+RESET_WORKFLOW = _of_execution(
+    workflow.ResetWorkflowRequest, workflow.ResetWorkflowResponse, waits=True
+)
+FORK_WORKFLOW = _of_workflow(
+    workflow.ForkWorkflowRequest,
+    workflow.ForkWorkflowResponse,
+    key_of=lambda namespace_id, request: (namespace_id, request.workflow_id),
+    waits=True,
 )
 DESCRIBE_WORKFLOW = _of_execution(
     workflow.DescribeWorkflowRequest, workflow.DescribeWorkflowResponse

@@ -23,6 +23,7 @@ from aetheris_worker.runtime.machines.timer import TimerMachine, Timers
 from aetheris_worker.runtime.machines.update import UpdateBox
 from aetheris_worker.runtime.parts import Parts, RunScope
 from aetheris_worker.runtime.queries import QueryBox
+from aetheris_worker.runtime.random_numbers import RandomNumbers
 from aetheris_worker.runtime.registry import RUN_MACHINES
 
 
@@ -92,16 +93,11 @@ class WorkflowRun:
         """The build whose worker makes, or made, the current decision; empty where it said none."""
         return self._own_build_id if self.replayed is None else self.replayed.build_id
 
-    @cached_property
-    def _random(self) -> random.Random:
-        started = self.started
-        # A reset makes a new run that must see the old one's numbers again.
-        return random.Random(started.original_execution_run_id or self.id.run_id)
-
     def random(self) -> random.Random:
-        """The run's own source of random numbers, seeded with its run id."""
+        """The run's own source of random numbers."""
         self.loop.check_writable("drawing random numbers")
-        return self._random
+        first_seed = self.started.original_execution_run_id or self.id.run_id
+        return self.parts.make(RandomNumbers).source(first_seed)
 
     def uuid4(self) -> uuid.UUID:
         """A UUID from that source."""

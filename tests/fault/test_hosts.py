@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from aetheris.api.v1 import common_pb2
+from aetheris_server.ids import shard_of
 from tests.fault.conftest import NewServer
 from tests.support.drive import Driven, drive_simple_workflow, persist
 from tests.support.log_audit import audit_log
@@ -69,6 +70,37 @@ async def test_requests_to_either_host_reach_the_run(
                 result = await works.result(run)
                 assert result is not None
                 assert result.status == COMPLETED
+    await asyncio.to_thread(audit_log, migrated_postgres_dsn)
+
+
+async def test_forks_and_resets_by_either_host_reach_runs_of_all_shards(
+    pair: tuple[ServerProcess, ServerProcess], migrated_postgres_dsn: str
+) -> None:
+    one, two = pair
+    async with running(one, two):
+        await _wait_spread(migrated_postgres_dsn, one, two)
+        owners = await asyncio.to_thread(_owners, migrated_postgres_dsn)
+        async with Raw(one.address) as first, Raw(two.address) as second:
+            namespace_id = await first.namespace_id()
+            crossed: set[tuple[str, str]] = set()
+            for number in range(12):
+                asks, works = (first, second) if number % 2 else (second, first)
+                base = await asks.start_run()
+                await works.decide(await works.poll_workflow(), schedule_activity())
+                await works.signal(base, "later")
+                fork = await asks.fork(base)
+                new = await works.reset(base)
+                for run in (fork, new):
+                    assert types(await asks.history(run))[-3:] == [
+                        "WORKFLOW_TASK_FAILED",
+                        "WORKFLOW_EXECUTION_SIGNALED",
+                        "WORKFLOW_TASK_SCHEDULED",
+                    ]
+                shards = [shard_of(namespace_id, run.workflow_id, 16) for run in (base, fork)]
+                crossed.add((owners[shards[0]], owners[shards[1]]))
+                for _ in range(2):
+                    await works.decide(await works.poll_workflow(), complete_workflow())
+            assert any(base_host != fork_host for base_host, fork_host in crossed)
     await asyncio.to_thread(audit_log, migrated_postgres_dsn)
 
 

@@ -206,6 +206,64 @@ async def test_signal_with_start_with_server_killed_starts_and_signals_once(
     assert run.record_count == 2
 
 
+@pytest.mark.parametrize("point", ["reset_workflow", "commit"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_reset_with_server_killed_closes_and_begins_once(
+    crash_server: CrashServer, point: str, moment: str
+) -> None:
+    await crash_server.begin_round("commit.before", 10_000)
+    async with Raw(crash_server.address, queue=f"q-{secrets.token_hex(4)}") as server:
+        base = await persist(server.start_run)
+        task = await persist(server.poll_workflow)
+        await server.decide(task, schedule_activity())
+        await server.signal(base)
+        await crash_server.begin_round(f"{point}.{moment}", 1)
+        new = await persist(lambda: server.reset(base, request_id="once"))
+        await wait_until(crash_server.has_died, 10, "the server to die")
+        assert await persist(lambda: server.reset(base, request_id="once")) == new
+        task = await persist(server.poll_workflow)
+        assert task.workflow_execution == new
+        await persist(lambda: server.decide(task, complete_workflow()))
+        runs = await server.list(workflow_id=base.workflow_id)
+        assert [run.execution.run_id for run in runs] == [new.run_id, base.run_id]
+    audited = await asyncio.to_thread(audit_log, crash_server.dsn)
+    assert types(audited[base.run_id].events)[-1] == "WORKFLOW_EXECUTION_TERMINATED"
+    assert types(audited[new.run_id].events) == [
+        *_EVENTS[:3],
+        "WORKFLOW_TASK_FAILED",
+        "WORKFLOW_EXECUTION_SIGNALED",
+        "WORKFLOW_TASK_SCHEDULED",
+        "WORKFLOW_TASK_STARTED",
+        "WORKFLOW_TASK_COMPLETED",
+        "WORKFLOW_EXECUTION_COMPLETED",
+    ]
+    assert (audited[base.run_id].record_count, audited[new.run_id].record_count) == (4, 3)
+
+
+@pytest.mark.parametrize("point", ["fork_workflow", "commit"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_fork_with_server_killed_begins_once(
+    crash_server: CrashServer, point: str, moment: str
+) -> None:
+    await crash_server.begin_round("commit.before", 10_000)
+    async with Raw(crash_server.address, queue=f"q-{secrets.token_hex(4)}") as server:
+        base = await persist(server.start_run)
+        task = await persist(server.poll_workflow)
+        await server.decide(task, schedule_activity())
+        await crash_server.begin_round(f"{point}.{moment}", 1)
+        workflow_id = f"f-{secrets.token_hex(8)}"
+        fork = await persist(lambda: server.fork(base, workflow_id, request_id="once"))
+        await wait_until(crash_server.has_died, 10, "the server to die")
+        assert await persist(lambda: server.fork(base, workflow_id, request_id="once")) == fork
+        task = await persist(server.poll_workflow)
+        assert task.workflow_execution == fork
+        await persist(lambda: server.decide(task, complete_workflow()))
+        assert len(await server.list(workflow_id=workflow_id)) == 1
+    audited = await asyncio.to_thread(audit_log, crash_server.dsn)
+    assert audited[base.run_id].state.is_open
+    assert (audited[base.run_id].record_count, audited[fork.run_id].record_count) == (2, 3)
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("number", [1, 2])
 async def test_signals_that_wait_for_a_decision_survive_a_kill_once_and_in_order(

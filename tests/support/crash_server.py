@@ -38,6 +38,8 @@ _CALLS: dict[str, tuple[Any, Any]] = {
     "signal_with_start": (history._handlers, table.SIGNAL_WITH_START_WORKFLOW),
     "update_options": (history._handlers, table.UPDATE_WORKFLOW_OPTIONS),
     "update_task_queue": (MatchingService, "update_task_queue"),
+    "reset_workflow": (history._handlers, table.RESET_WORKFLOW),
+    "fork_workflow": (history._handlers, table.FORK_WORKFLOW),
     "complete_workflow_task": (history._handlers, table.RESPOND_WORKFLOW_TASK_COMPLETED),
     "complete_activity": (history._handlers, table.RESPOND_ACTIVITY_TASK_COMPLETED),
     "update_workflow": (history._handlers, table.UPDATE_WORKFLOW),

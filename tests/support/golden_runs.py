@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from aetheris.api.v1 import common_pb2, task_queue_pb2, workflow_pb2
-from aetheris.server.v1 import log_pb2, run_calls_pb2
+from aetheris.server.v1 import log_pb2, reset_pb2, run_calls_pb2
 from aetheris_server.history.aggregates.obligation import number_of
+from aetheris_server.history.state.machines.reset import append_reset_to
 from aetheris_server.history.state.snapshot import to_snapshot
+from aetheris_server.history.times import to_timestamp
+from tests.support.resets import make_records, started_events
 from tests.support.runs import (
     CHILD_ID,
+    KEY,
     PARENT,
     RunDriver,
     accept_update,
@@ -219,6 +223,31 @@ def _moved() -> GoldenRun:
     return run
 
 
+def _reset() -> GoldenRun:
+    """Made of another one, with activities and a timer open; and reset, after it has closed."""
+    base = RunDriver()
+    base.run_task(schedule_activity("a"), start_timer("t", 90))
+    base.signal("s1")
+    base.run_task()
+    base.signal("s2")
+    first, *others = make_records(base, started_events(base)[1].event_id, key=KEY)
+    run = GoldenRun(record=first)
+    for record in others:
+        run.commit(record)
+    run.start_activity("a")
+    run.complete_activity("a")
+    run.run_task(complete_workflow())
+    record = log_pb2.LogRecord(time=to_timestamp(run.now))
+    append_reset_to(
+        record,
+        reset_pb2.ResetTo(
+            run_id="another", reset_time=record.time, reason="again", identity="operator"
+        ),
+    )
+    run.commit(record)
+    return run
+
+
 def _completed() -> GoldenRun:
     run = GoldenRun()
     run.run_task(complete_workflow())
@@ -303,6 +332,7 @@ LIVES: dict[str, Callable[[], GoldenRun]] = {
     "child": _child,
     "updated": _updated,
     "moved": _moved,
+    "reset": _reset,
 }
 
 if __name__ == "__main__":

@@ -98,6 +98,15 @@ class HistoryBuilder:
         )
         return event.event_id
 
+    def begins_anew(self, new_run_id: str) -> int:
+        """The task that has just started is decided anew by the run that is made here."""
+        event = self.add(EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED)
+        failed = event.workflow_task_failed_event_attributes
+        failed.started_event_id = event.event_id - 1
+        failed.cause = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_RESET_WORKFLOW
+        failed.base_run_id, failed.new_run_id = self.run_id, new_run_id
+        return event.event_id
+
     def task_timed_out(self) -> int:
         event = self.add(EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT)
         timed_out = event.workflow_task_timed_out_event_attributes

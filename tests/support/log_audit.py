@@ -80,7 +80,7 @@ def _audit_run(run_id: str, rows: Sequence[tuple[object, ...]]) -> AuditedRun:
         record = log_pb2.LogRecord.FromString(stored)
         if state is None:
             key = RunKey(str(row[6]), str(row[7]), run_id)
-            state = new_state(key, record.events[0])
+            state = new_state(key, record)
         assert first_event_id == state.next_event_id
         assert event_count == len(record.events)
         assert [event.event_id for event in record.events] == [

@@ -225,6 +225,37 @@ class Raw:
         call = getattr(self.workflows, verb)
         return await call(request, timeout=_CALL_TIMEOUT, wait_for_ready=True)
 
+    async def reset(
+        self, run: common_pb2.WorkflowExecution, **fields: Any
+    ) -> common_pb2.WorkflowExecution:
+        """To the point in `fields`; the last workflow task without one. The new run."""
+        fields.setdefault("request_id", str(uuid.uuid4()))
+        fields.setdefault("point", {"workflow_task": workflow_service_pb2.WORKFLOW_TASK_POINT_LAST})
+        made = await self.workflows.ResetWorkflow(
+            workflow_service_pb2.ResetWorkflowRequest(
+                namespace=self.namespace, workflow_execution=run, **fields
+            ),
+            timeout=_CALL_TIMEOUT,
+            wait_for_ready=True,
+        )
+        return common_pb2.WorkflowExecution(workflow_id=run.workflow_id, run_id=made.run_id)
+
+    async def fork(
+        self, run: common_pb2.WorkflowExecution, workflow_id: str = "", **fields: Any
+    ) -> common_pb2.WorkflowExecution:
+        """From the point in `fields`; the last workflow task without one. The new run."""
+        workflow_id = workflow_id or f"f-{uuid.uuid4()}"
+        fields.setdefault("request_id", str(uuid.uuid4()))
+        fields.setdefault("point", {"workflow_task": workflow_service_pb2.WORKFLOW_TASK_POINT_LAST})
+        made = await self.workflows.ForkWorkflow(
+            workflow_service_pb2.ForkWorkflowRequest(
+                namespace=self.namespace, workflow_execution=run, workflow_id=workflow_id, **fields
+            ),
+            timeout=_CALL_TIMEOUT,
+            wait_for_ready=True,
+        )
+        return common_pb2.WorkflowExecution(workflow_id=workflow_id, run_id=made.run_id)
+
     async def query(
         self, run: common_pb2.WorkflowExecution, name: str = "query", **fields: Any
     ) -> str:

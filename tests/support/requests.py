@@ -78,6 +78,8 @@ def good_request(method: str) -> Any:
             "update_mask": {"paths": ["heartbeat_timeout"]},
         },
         "UpdateWorkflowOptions": {**of_run, "pinned_build_id": "b2"},
+        "ResetWorkflow": {**of_run, "point": {"workflow_task": 2}, "reapply_exclude": [1]},
+        "ForkWorkflow": {**of_run, "workflow_id": "fork", "point": {"event_id": 4}},
         "DescribeWorkflow": of_run,
         "GetWorkflowHistory": {**of_run, "wait_new_event": True},
         "PollWorkflowResult": {**of_run, "wait_timeout": {"seconds": 1}},

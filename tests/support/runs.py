@@ -348,7 +348,7 @@ class RunDriver:
         )
         if record is None:
             record = decide_started(key, request, self.now, parent=parent)
-        self.state: RunState = new_state(key, record.events[0])
+        self.state: RunState = new_state(key, record)
         self.commit(record)
 
     # The log.
@@ -394,7 +394,7 @@ class RunDriver:
     def fold(self) -> RunState:
         """The state that a host gets from the log."""
         records = [log_pb2.LogRecord.FromString(stored) for stored in self.stored]
-        state = new_state(self.key, records[0].events[0])
+        state = new_state(self.key, records[0])
         for record, stored in zip(records, self.stored, strict=True):
             apply(state, record, stored)
         return state

@@ -55,6 +55,8 @@ _JOINABLE = frozenset(
         workflow_pb2.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
     }
 )
+_TASK_POINTS = set_values_of(workflow_service_pb2.WorkflowTaskPoint)
+_REAPPLY_EXCLUDES = set_values_of(workflow_service_pb2.ReapplyExclude)
 _STATUSES = set_values_of(workflow_pb2.WorkflowExecutionStatus)
 
 
@@ -284,6 +286,51 @@ def check_update_workflow_options(
     check_text("identity", request.identity, limits)
     check_text("request_id", request.request_id, limits)
     check_run_id("first_execution_run_id", request.first_execution_run_id)
+
+
+def check_reset_workflow(
+    request: workflow_service_pb2.ResetWorkflowRequest, limits: LimitSettings
+) -> None:
+    _check_new_run(request, limits)
+
+
+def check_fork_workflow(
+    request: workflow_service_pb2.ForkWorkflowRequest, limits: LimitSettings
+) -> None:
+    _check_new_run(request, limits)
+    check_id("workflow_id", request.workflow_id, limits)
+    if request.workflow_id == request.workflow_execution.workflow_id:
+        raise InvalidArgumentError(
+            "workflow_id", "expected another one than that of the run to fork"
+        )
+
+
+def _check_new_run(
+    request: workflow_service_pb2.ResetWorkflowRequest | workflow_service_pb2.ForkWorkflowRequest,
+    limits: LimitSettings,
+) -> None:
+    check_execution(request.workflow_execution, limits)
+    _check_point(request.point, limits)
+    for index, excluded in enumerate(request.reapply_exclude):
+        check_enum(f"reapply_exclude[{index}]", excluded, _REAPPLY_EXCLUDES)
+    check_long_text("reason", request.reason, limits)
+    check_text("identity", request.identity, limits)
+    check_text("request_id", request.request_id, limits)
+
+
+def _check_point(point: workflow_service_pb2.ResetPoint, limits: LimitSettings) -> None:
+    match point.WhichOneof("point"):
+        case "event_id":
+            if point.event_id < 1:
+                raise InvalidArgumentError(
+                    "point.event_id", f"expected 1 or more, found {point.event_id}"
+                )
+        case "workflow_task":
+            check_enum("point.workflow_task", point.workflow_task, _TASK_POINTS)
+        case "build_id":
+            check_id("point.build_id", point.build_id, limits)
+        case None:
+            raise InvalidArgumentError("point", "expected one, found none")
 
 
 def check_describe_workflow(

@@ -1,6 +1,6 @@
 """Changing aggregates: apply a record to memory, queue it for the log, and tell what came of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aetheris.server.v1 import log_pb2
 from aetheris_server.clock import Clock
@@ -15,10 +15,16 @@ from aetheris_server.history.aggregates.follower import Follower
 from aetheris_server.history.aggregates.key import AggregateKey
 from aetheris_server.history.aggregates.kinds import Kinds
 from aetheris_server.history.aggregates.transition import Ticket, Transition
+from aetheris_server.history.engine.beginning import Beginning
 from aetheris_server.history.engine.cache import AggregateCache
 from aetheris_server.history.engine.committer import Commit, Committer
 from aetheris_server.history.engine.refusals import Refusals
-from aetheris_server.history.engine.rows import index_record, to_log_row, try_snapshot_row
+from aetheris_server.history.engine.rows import (
+    index_beginning,
+    index_record,
+    to_log_row,
+    try_snapshot_row,
+)
 from aetheris_server.history.engine.shard_table import ShardTable
 from aetheris_server.history.engine.wakeups import WakeUps
 from aetheris_server.history.obligations.dispatcher import Dispatcher
@@ -104,9 +110,27 @@ class Changes:
         Raises:
             UnavailableError: The disk is too far behind; nothing was applied.
         """
-        shard = self._table.of(aggregate)
+        return self._commit(self._table.of(aggregate), ((aggregate, record), *others), None)
+
+    def begin(
+        self, beginning: Beginning, *changes: tuple[Aggregate, log_pb2.LogRecord]
+    ) -> Transition:
+        """Write an aggregate that begins with many records, behind those of others of its shard:
+        all or none. As `commit` otherwise.
+
+        Raises:
+            UnavailableError: The disk is too far behind; nothing was applied.
+        """
+        return self._commit(self._table.of(beginning.aggregate), changes, beginning)
+
+    def _commit(
+        self,
+        shard: Shard,
+        changes: Sequence[tuple[Aggregate, log_pb2.LogRecord]],
+        beginning: Beginning | None,
+    ) -> Transition:
         self._committer.check_room()
-        aggregates = [aggregate, *(other for other, _ in others)]
+        aggregates = [changed for changed, _ in changes]
         if any(changed.is_dropped for changed in aggregates):
             # Its memory has left the cache since it was loaded, so it is not the aggregate's any
             # more.
@@ -120,8 +144,8 @@ class Changes:
             ),
             range_id=shard.range_id,
         )
-        at_fault = aggregate
-        records = [record, *(its_record for _, its_record in others)]
+        at_fault = aggregates[0] if beginning is None else beginning.aggregate
+        records = [record for _, record in changes]
         try:
             # Those that are begun on the way have their turn, too.
             for changed, its_record in zip(aggregates, records, strict=True):
@@ -135,6 +159,9 @@ class Changes:
                     self._cache.put(changed)
                 else:
                     self._cache.weigh(changed)
+            if beginning is not None:
+                at_fault = beginning.aggregate
+                aggregates += self._begin(shard, beginning, commit, transition)
         except BaseException:
             _FAULTS.inc()
             self._set_aside(at_fault)
@@ -144,7 +171,7 @@ class Changes:
             raise
         shard.last_ticket = transition.ticket
         self._committer.enqueue(commit)
-        _TRANSITIONS.inc(len(records))
+        _TRANSITIONS.inc(len(commit.rows))
         return transition
 
     def _set_aside(self, aggregate: Aggregate) -> None:
@@ -186,6 +213,26 @@ class Changes:
                 commit.changes.add(PUT_SNAPSHOTS, snapshot)
             # Or there is a fault in it, which would be there again with the next record.
             aggregate.note_snapshot()
+
+    def _begin(
+        self, shard: Shard, beginning: Beginning, commit: Commit, transition: Transition
+    ) -> list[Aggregate]:
+        """Returns the aggregate, as often as it has records."""
+        aggregate = beginning.aggregate
+        aggregate.last_ticket = transition.ticket
+        rows = beginning.to_log_rows(shard)
+        commit.rows += rows
+        commit.changes.extend(beginning.changes)
+        now = aggregate.time.read(self._clock)
+        transition.obligations.extend(aggregate.obligations(now))
+        deadline = aggregate.next_deadline(now)
+        index_beginning(shard, aggregate, commit, deadline, rows[-1].shard_seq)
+        follower = self._followers.get(aggregate.key.kind)
+        if follower is not None:
+            follower.note_indexed(aggregate)
+        self._wakeups.follow(aggregate, deadline)
+        self._cache.put(aggregate)
+        return [aggregate] * len(rows)
 
     def _on_committed(
         self,

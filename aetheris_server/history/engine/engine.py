@@ -124,6 +124,7 @@ class Engine:
             self._changes.commit,
         )
         self.find_shard = self._table.find
+        self.shard_id_of = self._table.id_of
         self.is_served = self._table.is_served
         self.add_shard = self._table.add
         self.release_shard = self._table.release
@@ -132,6 +133,7 @@ class Engine:
         self.preload = self._finder.preload
         self.create = self._changes.create
         self.commit = self._changes.commit
+        self.begin = self._changes.begin
 
     async def run(self) -> None:
         """Commit and fire timers until cancelled."""

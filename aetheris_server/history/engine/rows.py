@@ -105,6 +105,29 @@ def index_record(
     return not is_open
 
 
+def index_beginning(
+    shard: Shard,
+    aggregate: Aggregate,
+    commit: Commit,
+    deadline: datetime | None,
+    shard_seq: int,
+) -> None:
+    """Add to a commit what the row must say of one that has begun with many records.
+
+    Args:
+        shard: The aggregate's; notes whether it owes something now.
+        aggregate: With all of them applied.
+        commit: That writes them, and adds the row.
+        deadline: Its first durable deadline; None for none.
+        shard_seq: The last record's.
+    """
+    owes = aggregate.owes()
+    shard.owing.note(aggregate.key, owes, shard_seq)
+    aggregate.wake_time = _to_wall(aggregate, deadline)
+    aggregate.add_update(commit.changes, owes)
+    shard.note_row_written(aggregate.key, owes)
+
+
 def _takes_new_wake_time(aggregate: Aggregate, deadline: datetime | None, now: datetime) -> bool:
     if _has_come(aggregate, now):
         # What has come but has not been looked at yet stays: a crash now must not forget it.

@@ -56,6 +56,10 @@ class ShardTable:
         self._on_shard_failed = on_shard_failed
         self._failed_ranges: dict[int, int] = {}
 
+    def id_of(self, namespace_id: str, name: str) -> int:
+        """The number of a name's shard, whoever has it."""
+        return shard_of(namespace_id, name, self._shard_count)
+
     def find(self, namespace_id: str, name: str) -> Shard:
         """The shard of a name.
 

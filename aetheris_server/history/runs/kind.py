@@ -16,7 +16,7 @@ def _begin(key: AggregateKey, shard_id: int, record: log_pb2.LogRecord) -> Aggre
     events = record.events
     if not events or not events[0].HasField("workflow_execution_started_event_attributes"):
         raise BrokenLogError(key.id, 1, "the event that starts the run", f"{len(events)} events")
-    return LoadedRun(shard_id, new_state(_run_key(key), events[0]))
+    return LoadedRun(shard_id, new_state(_run_key(key), record))
 
 
 def _restore(key: AggregateKey, shard_id: int, seq: int, hash_: bytes, data: bytes) -> Aggregate:

@@ -1,5 +1,6 @@
 """The runs of one engine: what the calls about runs, and workers' answers, use of it."""
 
+import asyncio
 from typing import cast
 
 from aetheris.server.v1 import log_pb2
@@ -24,6 +25,8 @@ from aetheris_server.rpc.tokens import Tokens
 from aetheris_server.storage.database import Database
 from aetheris_server.storage.executions import NewestRun
 from aetheris_server.storage.newest import NewestRunReader
+
+_MAX_COPIES = 4
 
 
 class RunFollower:
@@ -69,6 +72,7 @@ class Runs:
         updates: Where updates are brought to runs that have no workflow task.
         tokens: Of the cluster.
         default_builds: Which builds task queues prefer.
+        copying: Held by who makes a run of another one, all of which is in memory meanwhile.
     """
 
     def __init__(
@@ -96,13 +100,16 @@ class Runs:
         self.updates = follower.updates
         self.tokens = tokens
         self.default_builds = default_builds
+        self.copying = asyncio.Semaphore(_MAX_COPIES)
         self.clock = engine.clock
         self.db = engine.db
         self.dispatcher = engine.dispatcher
         self.wakeups = engine.wakeups
         self.commit = engine.commit
+        self.begin = engine.begin
         self.time_of = engine.time_of
         self.find_shard = engine.find_shard
+        self.shard_id_of = engine.shard_id_of
         self._cache = engine.cache
         self._newest = follower.newest
 

@@ -21,6 +21,7 @@ from aetheris_server.history.state.machines import (
     parent,
     pause,
     properties,
+    reset,
     signal,
     timer,
     update,
@@ -157,6 +158,7 @@ RUN_MACHINES = Registry(
         parent.MACHINE,
         update.MACHINE,
         options.MACHINE,
+        reset.MACHINE,
     )
 )
 """Those of this program. The run's deadline comes first: it ends all others."""

@@ -522,7 +522,7 @@ class _Life:
         await run.wait_committed()
         records = await load_run(self.bench.db, run.shard_id, run.key.run_id)
         decoded = [log_pb2.LogRecord.FromString(record.record) for record in records]
-        state = new_state(run.key, decoded[0].events[0])
+        state = new_state(run.key, decoded[0])
         for record, stored in zip(decoded, records, strict=True):
             apply(state, record, stored.record)
             assert state.hash == stored.hash

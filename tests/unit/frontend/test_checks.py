@@ -56,6 +56,13 @@ def fill_101_attributes(request: Any) -> None:
         request.search_attributes.indexed_fields[str(number)].data = b"1"
 
 
+def setting_excluded(*values: int) -> Change:
+    def change(request: Any) -> None:
+        request.reapply_exclude[:] = values
+
+    return change
+
+
 def extending(path: str, *values: Any) -> Change:
     def change(request: Any) -> None:
         target = request
@@ -123,6 +130,19 @@ BAD_ACTIVITY_CHANGE: list[tuple[Change, str]] = [
     *BAD_EXECUTION,
     (setting("activity_id", ""), "activity_id"),
     (setting("activity_id", LONG), "activity_id"),
+    (setting("reason", BIG.decode()), "reason"),
+    (setting("identity", LONG), "identity"),
+    (setting("request_id", LONG), "request_id"),
+]
+BAD_NEW_RUN: list[tuple[Change, str]] = [
+    *BAD_EXECUTION,
+    (setting("point.event_id", 0), "point.event_id"),
+    (setting("point.workflow_task", 0), "point.workflow_task"),
+    (setting("point.workflow_task", 99), "point.workflow_task"),
+    (setting("point.build_id", ""), "point.build_id"),
+    (setting("point.build_id", LONG), "point.build_id"),
+    (lambda request: request.ClearField("point"), "point"),
+    (setting_excluded(1, 2, 0), "reapply_exclude[2]"),
     (setting("reason", BIG.decode()), "reason"),
     (setting("identity", LONG), "identity"),
     (setting("request_id", LONG), "request_id"),
@@ -354,6 +374,13 @@ BAD: dict[str, list[tuple[Change, str]]] = {
             "activity_options.start_to_close_timeout",
         ),
     ],
+    "ResetWorkflow": BAD_NEW_RUN,
+    "ForkWorkflow": [
+        *BAD_NEW_RUN,
+        (setting("workflow_id", ""), "workflow_id"),
+        (setting("workflow_id", LONG), "workflow_id"),
+        (setting("workflow_id", "w"), "workflow_id"),
+    ],
     "DescribeWorkflow": BAD_EXECUTION,
     "GetWorkflowHistory": [
         *BAD_EXECUTION,
@@ -504,6 +531,8 @@ CHECKS: dict[str, Callable[[Any, LimitSettings], object]] = {
     "UnpauseActivity": workflow.check_unpause_activity,
     "ResetActivity": workflow.check_unpause_activity,
     "UpdateActivityOptions": workflow.check_update_activity_options,
+    "ResetWorkflow": workflow.check_reset_workflow,
+    "ForkWorkflow": workflow.check_fork_workflow,
     "DescribeWorkflow": workflow.check_describe_workflow,
     "GetWorkflowHistory": workflow.check_get_workflow_history,
     "PollWorkflowResult": workflow.check_poll_workflow_result,

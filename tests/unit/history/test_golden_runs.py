@@ -43,7 +43,7 @@ def test_golden_log_and_snapshots_fold_to_the_same_state(name: str) -> None:
         (base64.b64decode(row["record"]), row["hash"], base64.b64decode(row["snapshot"]))
         for row in _RUNS[name]
     ]
-    state = new_state(KEY, decode_record(KEY.run_id, 1, rows[0][0]).events[0])
+    state = new_state(KEY, decode_record(KEY.run_id, 1, rows[0][0]))
     for run_seq, (stored, hash_, snapshot) in enumerate(rows, start=1):
         apply(state, decode_record(KEY.run_id, run_seq, stored), stored)
         assert state.hash.hex() == hash_

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 from aetheris.api.v1 import command_pb2, history_pb2, task_queue_pb2, workflow_pb2
 from aetheris.api.v1.task_queue_pb2 import TASK_QUEUE_TYPE_WORKFLOW
 from aetheris.server.v1 import log_pb2
+from aetheris.server.v1.matching_service_pb2 import TaskRef
 from aetheris_server.errors import InvalidArgumentError, TaskNotFoundError, WorkflowClosedError
 from aetheris_server.history.aggregates.records import EMPTY_HASH
 from aetheris_server.history.state.apply import apply
@@ -29,6 +30,7 @@ from aetheris_server.history.state.deadlines import (
     next_inflight_deadline,
 )
 from aetheris_server.history.state.draft import Draft
+from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.limits import RunLimits
 from aetheris_server.history.state.machines.activity import tasks as activity_tasks
 from aetheris_server.history.state.machines.activity.answers import require_attempt
@@ -40,10 +42,11 @@ from aetheris_server.history.state.machines.lifecycle.successor import (
 from aetheris_server.history.state.machines.pause import RunPauses
 from aetheris_server.history.state.machines.properties import memo_of, search_attributes_of
 from aetheris_server.history.state.machines.workflow_task import tasks as workflow_tasks
-from aetheris_server.history.state.obligations import owes
+from aetheris_server.history.state.obligations import obligations, owes
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.state.run_options import has_recorded, pinned_build_id
 from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
+from tests.support.resets import NEW_KEY, carried_over, fold, make_records, started_events
 from tests.support.run_strategies import CLOSINGS, COMMANDS, GOOD_COMMANDS
 from tests.support.runs import (
     KEY,
@@ -70,6 +73,7 @@ _CLOSE_EVENTS = {
     history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT,
     history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELLED,
     history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED,
+    history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW,
 }
 
 _ACTIVITY_ENDS = {
@@ -126,6 +130,8 @@ class RunMachine(RuleBasedStateMachine):
         )
         # What hosts have that read the log: from its start, and from snapshots of other moments.
         self.readers: list[RunState] = [self.run.fold()]
+        # By start id, what the state was when a worker was given the workflow task.
+        self.at_starts: dict[str, dict[str, object]] = {}
 
     def _is_open(self) -> bool:
         return self.run.state.is_open
@@ -145,7 +151,41 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(_has_task)
     @rule()
     def start_task(self) -> None:
-        self.run.start_task()
+        self._start_task()
+
+    def _start_task(self) -> None:
+        started = self.run.start_task()
+        self.at_starts[started.start_id] = carried_over(self.run.state)
+
+    @rule(index=st.integers(0, 20))
+    def begin_anew(self, index: int) -> None:
+        starts = {
+            event.workflow_task_started_event_attributes.request_id: event.event_id
+            for event in started_events(self.run)
+        }
+        known = sorted(starts.keys() & self.at_starts.keys())
+        if not known:
+            return
+        start_id = known[index % len(known)]
+        records = make_records(self.run, starts[start_id])
+        before = fold(records[:-1])
+        assert carried_over(before) == self.at_starts[start_id]
+        new = fold(records)
+        assert new.is_open
+        assert new.request_ids == self.run.state.request_ids
+        assert new.cancel_requested == self.run.state.cancel_requested
+        assert new.workflow_task is not None
+        owed = obligations(new, Inflight(), new.start_time)
+        assert {ref.scheduled_event_id for ref in owed if isinstance(ref, TaskRef)} == {
+            new.workflow_task.scheduled_event_id,
+            *new.activities,
+        }
+        assert {
+            id_ for id_, open_ in before.activities.items() if not open_.is_at_most_once
+        } <= new.activities.keys()
+        assert _fields(from_snapshot(NEW_KEY, new.run_seq, new.hash, to_snapshot(new))) == _fields(
+            new
+        )
 
     @precondition(_worker_has_task)
     @rule(commands=COMMANDS)
@@ -174,7 +214,7 @@ class RunMachine(RuleBasedStateMachine):
         force: bool,
     ) -> None:
         if not self._worker_has_task():
-            self.run.start_task()
+            self._start_task()
         state = self.run.state
         known = sorted(state.activities)
         chosen = [cancel_activity(known[i % len(known)]) for i in activities if known]

@@ -83,6 +83,12 @@ def cancel_requested(state: RunState, event: history_pb2.HistoryEvent) -> None:
         activity.cancel_requested_event_id = event.event_id
 
 
+def schedule_anew(state: RunState, time: timestamp_pb2.Timestamp) -> None:
+    """The run begins here, at this time, with what another one had open."""
+    for activity in state.activities.values():
+        activity.scheduled_time = activity.attempt_scheduled_time = from_timestamp(time)
+
+
 def drop(state: RunState) -> None:
     """The run has closed."""
     state.held_bytes -= sum(activity.byte_count for activity in state.activities.values())

@@ -68,6 +68,12 @@ def of_schedule(state: RunState, event: history_pb2.HistoryEvent) -> Iterator[da
         yield from _all_deadlines(activity)
 
 
+def of_all(state: RunState) -> Iterator[datetime]:
+    """Those of all open activities, whose times have changed."""
+    for activity in state.activities.values():
+        yield from _all_deadlines(activity)
+
+
 def of_retry(state: RunState, fact: log_pb2.Fact) -> Iterator[datetime]:
     """Those of the attempt after a failed one."""
     activity = state.activities.get(fact.activity_attempt_failed.scheduled_event_id)

@@ -100,10 +100,14 @@ def _set_or_none(duration: duration_pb2.Duration) -> duration_pb2.Duration | Non
     return duration if duration.seconds or duration.nanos else None
 
 
-def new_state(key: RunKey, event: history_pb2.HistoryEvent) -> RunState:
-    """The state before the record that `event`, a started event, is the first of."""
-    started = event.workflow_execution_started_event_attributes
-    start_time = from_timestamp(event.event_time)
+def new_state(key: RunKey, record: log_pb2.LogRecord) -> RunState:
+    """The state before a run's first record, which begins with its started event.
+
+    The run starts when that is written. The event may be older: of a run that was taken from
+    another one it is the other's.
+    """
+    started = record.events[0].workflow_execution_started_event_attributes
+    start_time = from_timestamp(record.time)
     first_task_time = start_time + from_duration(started.first_workflow_task_backoff)
     run_timeout = from_duration(started.workflow_run_timeout)
     run_deadline = first_task_time + run_timeout if run_timeout else None
