@@ -18,6 +18,7 @@ from aetheris_client.enums import (
 from aetheris_client.handle import WorkflowHandle
 from aetheris_client.interceptor import ClientInterceptor, ClientOutbound
 from aetheris_client.operator_client import OperatorClient
+from aetheris_client.resets import ReapplyExclude, ResetPoint
 from aetheris_client.retry import RetryPolicy
 from aetheris_client.rpc_outbound import ClientConfig
 from aetheris_client.update_handle import WorkflowUpdateHandle
@@ -35,6 +36,8 @@ __all__ = [
     "PayloadCodec",
     "PayloadConverter",
     "QueryRejectCondition",
+    "ReapplyExclude",
+    "ResetPoint",
     "RetryPolicy",
     "StartOptions",
     "TaskQueueType",

@@ -9,7 +9,7 @@ Every write carries a request id, chosen once per call and kept through its retr
 
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import (
@@ -54,6 +54,7 @@ from aetheris_client.interceptor import (
 )
 from aetheris_client.operator_client import OperatorClient
 from aetheris_client.options import check_arguments, check_names, check_options
+from aetheris_client.resets import ReapplyExclude, ResetPoint
 from aetheris_client.retry import RetryPolicy, check_retry_policy
 from aetheris_client.rpc_outbound import ClientConfig, RpcOutbound
 from aetheris_client.update_handle import WorkflowUpdateHandle, update_input, within
@@ -543,6 +544,37 @@ class Client:
             result_type=result_type if result_type is not None else annotated_result,
             known_outcome=progress.outcome,
         )
+
+    async def fork_workflow(
+        self,
+        base: WorkflowHandle[Result],
+        point: ResetPoint,
+        *,
+        id: str,  # noqa: A002 - the word of the API
+        exclude: Collection[ReapplyExclude] = (),
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> WorkflowHandle[Result]:
+        """Begin a run again from a point of it, as a workflow of its own; the run goes on.
+
+        Args:
+            base: The run; the newest of its workflow id, unless the handle was asked for by run id.
+            point: The workflow task that is decided anew.
+            id: The new workflow id.
+            exclude: What came later and is not given to the new run; else signals and a request to
+                cancel reach it.
+            reason: Why, for people.
+            request_id: Makes it idempotent; a new one where None.
+
+        Returns:
+            The new run.
+
+        Raises:
+            WorkflowAlreadyStartedError: An open run has the new id.
+            WorkflowNotFoundError: There is no such run.
+            InvalidArgumentError: It has no such point.
+        """
+        return await base.fork(point, id=id, exclude=exclude, reason=reason, request_id=request_id)
 
     def get_workflow_handle(
         self,

@@ -8,7 +8,11 @@ from datetime import datetime, timedelta
 
 from aetheris.api.v1 import workflow_pb2
 from aetheris.api.v1.common_pb2 import Payloads, WorkflowExecution
-from aetheris.api.v1.workflow_service_pb2 import DescribeWorkflowResponse, ListWorkflowsFilter
+from aetheris.api.v1.workflow_service_pb2 import (
+    DescribeWorkflowResponse,
+    ListWorkflowsFilter,
+    ResetInfo,
+)
 from aetheris_client import enums
 from aetheris_client.activity_options import ActivityOptions
 from aetheris_client.converter import DataConverter
@@ -156,6 +160,27 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class ResetLinks:
+    """Where a run was taken from, and what it was reset to.
+
+    Attributes:
+        base_workflow_id: Of the run that it was taken from; None, as the two after it, where it was
+            not.
+        base_event_id: Up to this event the two have the same.
+        reset_run_id: The last run that it was reset to; None for none.
+        reset_identity: Who asked for that.
+    """
+
+    base_workflow_id: str | None
+    base_run_id: str | None
+    base_event_id: int | None
+    reset_run_id: str | None
+    reset_time: datetime | None
+    reset_identity: str
+    reset_reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ActivityChange:
     """One thing that was done to an activity from outside."""
 
@@ -300,6 +325,7 @@ class WorkflowDescription:
         wait_reasons: What it waits for; none where it has closed.
         pinned_build_id: The build that its workflow tasks go to; empty for whichever its task queue
             has.
+        reset: None where it was not reset, nor made by a reset or a fork.
     """
 
     info: WorkflowInfo
@@ -318,6 +344,7 @@ class WorkflowDescription:
     pending_updates: Sequence[PendingUpdate]
     wait_reasons: Sequence[WaitReason]
     pinned_build_id: str
+    reset: ResetLinks | None = None
 
     @property
     def status(self) -> WorkflowStatus:
@@ -367,6 +394,7 @@ class WorkflowDescription:
             pending_updates=tuple(_update(update) for update in response.pending_updates),
             wait_reasons=tuple(_wait_reason(reason) for reason in response.wait_reasons),
             pinned_build_id=response.pinned_build_id,
+            reset=_reset(response.reset_info) if response.HasField("reset_info") else None,
         )
 
 
@@ -534,3 +562,15 @@ def _reference(execution: WorkflowExecution) -> RunReference | None:
     if not execution.workflow_id:
         return None
     return RunReference(execution.workflow_id, execution.run_id)
+
+
+def _reset(info: ResetInfo) -> ResetLinks:
+    return ResetLinks(
+        info.base_workflow_id or None,
+        info.base_run_id or None,
+        info.base_event_id or None,
+        info.reset_run_id or None,
+        read_timestamp(info, "reset_time"),
+        info.reset_identity,
+        info.reset_reason,
+    )

@@ -1,6 +1,6 @@
 """A run in the client's hands: steer it, watch it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 
@@ -15,10 +15,12 @@ from aetheris_client.interceptor import (
     CancelWorkflowInput,
     ClientOutbound,
     DescribeWorkflowInput,
+    ForkWorkflowInput,
     PauseActivityInput,
     PauseWorkflowInput,
     QueryWorkflowInput,
     ResetActivityInput,
+    ResetWorkflowInput,
     SignalWorkflowInput,
     TerminateWorkflowInput,
     UnpauseActivityInput,
@@ -28,6 +30,7 @@ from aetheris_client.interceptor import (
     new_request_id,
 )
 from aetheris_client.options import check_options
+from aetheris_client.resets import ReapplyExclude, ResetPoint
 from aetheris_client.update_handle import WorkflowUpdateHandle, update_input, within
 from aetheris_client.watch import RunWatcher
 
@@ -455,6 +458,81 @@ class WorkflowHandle(Generic[Result]):
                 request_id or new_request_id(),
                 self._chain,
             )
+        )
+
+    async def reset(
+        self,
+        point: ResetPoint,
+        *,
+        exclude: Collection[ReapplyExclude] = (),
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> "WorkflowHandle[Result]":
+        """Begin the run again from a point of it: a new run of the workflow id, whose open run, if
+        it has one, is terminated in the same moment.
+
+        Args:
+            point: The workflow task that is decided anew.
+            exclude: What came later and is not given to the new run; else signals and a request to
+                cancel reach it.
+            reason: Why, for people.
+            request_id: Makes it idempotent; a new one where None.
+
+        Returns:
+            The new run.
+
+        Raises:
+            WorkflowNotFoundError: There is no such run.
+            InvalidArgumentError: It has no such point.
+        """
+        check_options("reset", reason=reason, request_id=request_id)
+        run_id = await self._calls.reset_workflow(
+            ResetWorkflowInput(
+                self.id,
+                self._steered_run_id,
+                point,
+                exclude,
+                reason,
+                request_id or new_request_id(),
+            )
+        )
+        return self._of_run(self.id, run_id)
+
+    async def fork(
+        self,
+        point: ResetPoint,
+        *,
+        id: str,  # noqa: A002 - the word of the API
+        exclude: Collection[ReapplyExclude] = (),
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> "WorkflowHandle[Result]":
+        """Begin the run again from a point of it as another workflow; this one goes on.
+
+        See `Client.fork_workflow`.
+        """
+        check_options("fork", id=id, reason=reason, request_id=request_id)
+        run_id = await self._calls.fork_workflow(
+            ForkWorkflowInput(
+                self.id,
+                self._steered_run_id,
+                id,
+                point,
+                exclude,
+                reason,
+                request_id or new_request_id(),
+            )
+        )
+        return self._of_run(id, run_id)
+
+    def _of_run(self, workflow_id: str, run_id: str) -> "WorkflowHandle[Result]":
+        return WorkflowHandle(
+            workflow_id,
+            run_id,
+            self._calls,
+            self._watcher,
+            self._converter,
+            result_type=self._result_type,
         )
 
     async def pause(self, *, reason: str = "", request_id: str | None = None) -> None:

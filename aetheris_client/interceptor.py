@@ -13,7 +13,7 @@ The first interceptor of a client is the outermost. The innermost outbound sends
 """
 
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -28,6 +28,7 @@ from aetheris_client.enums import (
     WorkflowIdConflictPolicy,
     WorkflowIdReusePolicy,
 )
+from aetheris_client.resets import ReapplyExclude, ResetPoint
 from aetheris_client.retry import RetryPolicy
 
 Headers = Mapping[str, Payload]
@@ -199,6 +200,31 @@ class TerminateWorkflowInput:
 
 
 @dataclass(frozen=True, slots=True)
+class ResetWorkflowInput:
+    """Begin a run again from a point of it."""
+
+    id: str
+    run_id: str
+    point: ResetPoint
+    exclude: Collection[ReapplyExclude]
+    reason: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForkWorkflowInput:
+    """Begin a run again from a point of it, as `new_id`."""
+
+    id: str
+    run_id: str
+    new_id: str
+    point: ResetPoint
+    exclude: Collection[ReapplyExclude]
+    reason: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class PauseWorkflowInput:
     """Hold a run."""
 
@@ -330,6 +356,14 @@ class ClientOutbound:
 
     async def terminate_workflow(self, request: TerminateWorkflowInput) -> None:
         await self.next.terminate_workflow(request)
+
+    async def reset_workflow(self, request: ResetWorkflowInput) -> str:
+        """Returns the new run's id."""
+        return await self.next.reset_workflow(request)
+
+    async def fork_workflow(self, request: ForkWorkflowInput) -> str:
+        """Returns the new run's id."""
+        return await self.next.fork_workflow(request)
 
     async def pause_workflow(self, request: PauseWorkflowInput) -> None:
         await self.next.pause_workflow(request)

@@ -12,11 +12,13 @@ from aetheris.api.v1.task_queue_pb2 import TaskQueue
 from aetheris.api.v1.workflow_service_pb2 import (
     CancelWorkflowRequest,
     DescribeWorkflowRequest,
+    ForkWorkflowRequest,
     ListWorkflowsRequest,
     PauseActivityRequest,
     PauseWorkflowRequest,
     QueryWorkflowRequest,
     ResetActivityRequest,
+    ResetWorkflowRequest,
     SignalWithStartWorkflowRequest,
     SignalWorkflowRequest,
     StartWorkflowRequest,
@@ -41,6 +43,7 @@ from aetheris_client.interceptor import (
     CancelWorkflowInput,
     ClientOutbound,
     DescribeWorkflowInput,
+    ForkWorkflowInput,
     Headers,
     ListWorkflowsInput,
     PauseActivityInput,
@@ -48,6 +51,7 @@ from aetheris_client.interceptor import (
     PollUpdateInput,
     QueryWorkflowInput,
     ResetActivityInput,
+    ResetWorkflowInput,
     SignalWorkflowInput,
     StartedWorkflow,
     StartWorkflowInput,
@@ -60,6 +64,7 @@ from aetheris_client.interceptor import (
     UpdateWorkflowInput,
     UpdateWorkflowOptionsInput,
 )
+from aetheris_client.resets import excludes_to_proto
 from aetheris_client.rpc_updates import UpdateCalls
 from aetheris_client.search_attributes import to_search_attributes
 
@@ -230,6 +235,37 @@ class RpcOutbound(ClientOutbound):
         await self._connection.call(
             lambda stubs: stubs.workflow_service.TerminateWorkflow, message, self._timeout
         )
+
+    async def reset_workflow(self, request: ResetWorkflowInput) -> str:
+        message = ResetWorkflowRequest(
+            namespace=self._config.namespace,
+            workflow_execution=_execution(request.id, request.run_id),
+            point=request.point.to_proto(),
+            reapply_exclude=excludes_to_proto(request.exclude),
+            reason=request.reason,
+            identity=self._config.identity,
+            request_id=request.request_id,
+        )
+        response = await self._connection.call(
+            lambda stubs: stubs.workflow_service.ResetWorkflow, message, self._timeout
+        )
+        return response.run_id
+
+    async def fork_workflow(self, request: ForkWorkflowInput) -> str:
+        message = ForkWorkflowRequest(
+            namespace=self._config.namespace,
+            workflow_execution=_execution(request.id, request.run_id),
+            workflow_id=request.new_id,
+            point=request.point.to_proto(),
+            reapply_exclude=excludes_to_proto(request.exclude),
+            reason=request.reason,
+            identity=self._config.identity,
+            request_id=request.request_id,
+        )
+        response = await self._connection.call(
+            lambda stubs: stubs.workflow_service.ForkWorkflow, message, self._timeout
+        )
+        return response.run_id
 
     async def pause_workflow(self, request: PauseWorkflowInput) -> None:
         message = PauseWorkflowRequest(

@@ -13,7 +13,13 @@ from aetheris_client.admin.described import Described, Outcome
 from aetheris_client.admin.layout import Block, Cell, Fields, Grid, Sentence
 from aetheris_client.admin.plain import plain_event, to_json
 from aetheris_client.admin.text import one_line, styled
-from aetheris_client.descriptions import Pause, PendingActivity, WorkflowDescription, WorkflowInfo
+from aetheris_client.descriptions import (
+    Pause,
+    PendingActivity,
+    ResetLinks,
+    WorkflowDescription,
+    WorkflowInfo,
+)
 from aetheris_client.enums import ComponentStatus, WaitKind, WorkflowStatus
 from aetheris_client.errors import ApplicationError
 from aetheris_client.operator_client import ClusterHealth, NamespaceInfo, TaskQueueDescription
@@ -119,6 +125,8 @@ def description_fields(described: Described) -> Fields:
         rows.append(("Memo", value_text(info.memo)))
     if info.search_attributes:
         rows.append(("Search attributes", value_text(info.search_attributes)))
+    if description.reset is not None:
+        rows += _reset_rows(description.reset)
     if description.pause is not None:
         rows.append(("Paused", pause_text(description.pause)))
     if description.pinned_build_id:
@@ -463,3 +471,15 @@ def _failure_attribute(failure: Mapping[str, Any]) -> str:
         messages.append(str(link.get("message", "")))
         link = link.get("cause")
     return value_text(f'"{" ← ".join(messages)}"')
+
+
+def _reset_rows(links: ResetLinks) -> list[tuple[str, Cell]]:
+    rows: list[tuple[str, Cell]] = []
+    if links.base_run_id is not None:
+        base = f"{links.base_workflow_id} ({links.base_run_id})"
+        rows.append(("Taken from", f"{base}, up to event {links.base_event_id}"))
+    if links.reset_run_id is not None:
+        why = f": {links.reset_reason}" if links.reset_reason else ""
+        by = f" by {links.reset_identity}" if links.reset_identity else ""
+        rows.append(("Reset to", f"{links.reset_run_id} {time_text(links.reset_time)}{by}{why}"))
+    return rows

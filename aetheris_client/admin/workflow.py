@@ -16,9 +16,19 @@ from aetheris_client.admin.options import (
     WorkflowId,
     choice,
     given_build,
+from aetheris_client.admin.options import InputFiles, Inputs, Reason, RunId, WorkflowId, choice
+from aetheris_client.admin.points import (
+    Build,
+    Event,
+    Exclude,
+    First,
+    Last,
+    NewRunRequestId,
+    to_point,
 )
 from aetheris_client.admin.session import Session, command
 from aetheris_client.enums import WorkflowIdConflictPolicy, WorkflowIdReusePolicy
+from aetheris_client.handle import WorkflowHandle
 from aetheris_client.retry import RetryPolicy
 
 app = typer.Typer(help="Workflows: start, steer, watch, find.", no_args_is_help=True)
@@ -188,6 +198,63 @@ async def terminate(
     """Close an open run at once, without asking its code."""
     await session.client.get_workflow_handle(workflow_id, run_id).terminate(reason=reason)
     _done(session, "terminated", workflow_id, run_id)
+
+
+@command(app, "reset")
+async def reset(
+    session: Session,
+    workflow_id: WorkflowId,
+    run_id: RunId = None,
+    first: First = False,
+    last: Last = False,
+    event: Event = None,
+    build: Build = None,
+    exclude: Exclude = None,
+    reason: Reason = "",
+    request_id: NewRunRequestId = None,
+) -> None:
+    """Begin a run again from a point of it; the open run is terminated in the same moment."""
+    handle = session.client.get_workflow_handle(workflow_id, run_id)
+    new = await handle.reset(
+        to_point(first=first, last=last, event=event, build=build),
+        exclude=exclude or (),
+        reason=reason,
+        request_id=request_id,
+    )
+    _show_new(session, new)
+
+
+@command(app, "fork")
+async def fork(
+    session: Session,
+    workflow_id: WorkflowId,
+    new_id: Annotated[str, typer.Argument(metavar="NEW_ID", help="The new workflow id.")],
+    run_id: RunId = None,
+    first: First = False,
+    last: Last = False,
+    event: Event = None,
+    build: Build = None,
+    exclude: Exclude = None,
+    reason: Reason = "",
+    request_id: NewRunRequestId = None,
+) -> None:
+    """Begin a run again from a point of it, as another workflow; the run itself goes on."""
+    new = await session.client.fork_workflow(
+        session.client.get_workflow_handle(workflow_id, run_id),
+        to_point(first=first, last=last, event=event, build=build),
+        id=new_id,
+        exclude=exclude or (),
+        reason=reason,
+        request_id=request_id,
+    )
+    _show_new(session, new)
+
+
+def _show_new(session: Session, new: WorkflowHandle[Any]) -> None:
+    session.output.show(
+        {"workflow_id": new.id, "run_id": new.run_id},
+        lambda: Fields([("Workflow id", new.id), ("Run id", new.run_id or "")]),
+    )
 
 
 @command(app, "pause")

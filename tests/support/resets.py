@@ -22,7 +22,7 @@ def carried_over(state: RunState) -> dict[str, Any]:
         "previous_started_event_id": state.previous_started_event_id,
         "last_completed_event_id": state.last_completed_event_id,
         "unhandled_signal_count": state.unhandled_signal_count,
-        "activities": {id_: open_.scheduled for id_, open_ in state.activities.items()},
+        "activities": {id_: a.scheduled.activity_id for id_, a in state.activities.items()},
         "activity_ids": dict(state.activity_ids),
         "cancels": {
             id_: open_.cancel_requested_event_id for id_, open_ in state.activities.items()

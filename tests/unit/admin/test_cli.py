@@ -139,6 +139,27 @@ def test_steering_commands_say_what_they_did(server: CannedServer, run: Run):
     assert json.loads(done.stdout)["done"] == "terminated"
 
 
+def test_reset_and_fork_show_the_new_run(server: CannedServer, run: Run):
+    server.on("ResetWorkflow", service.ResetWorkflowResponse(run_id="r2"))
+    server.on("ForkWorkflow", service.ForkWorkflowResponse(run_id="r3"))
+    done = run("-o", "json", "workflow", "reset", "w", "--first", "--exclude", "signal")
+    assert json.loads(done.stdout) == {"workflow_id": "w", "run_id": "r2"}
+    assert (last_request(server).point.workflow_task, last_request(server).reapply_exclude) == (
+        1,
+        [1],
+    )
+    done = run("workflow", "fork", "w", "f", "--event", "7", "--reason", "what if")
+    assert "r3" in done.stdout
+    assert (last_request(server).workflow_id, last_request(server).point.event_id) == ("f", 7)
+
+
+@pytest.mark.parametrize("points", [[], ["--first", "--last"], ["--event", "4", "--build", "b"]])
+def test_reset_without_a_point_or_with_several_is_refused(run: Run, points: list[str]):
+    refused = run("workflow", "reset", "w", *points)
+    assert refused.exit_code == 2
+    assert "expected one of --first, --last, --event and --build" in refused.stderr
+
+
 def test_query_prints_the_answer(server: CannedServer, run: Run):
     server.on("QueryWorkflow", service.QueryWorkflowResponse(query_result=payloads({"n": 1})))
     done = run("workflow", "query", "w", "progress")

@@ -25,6 +25,8 @@ from aetheris.api.v1.workflow_pb2 import (
 from aetheris.api.v1.workflow_service_pb2 import (
     CancelWorkflowResponse,
     DescribeWorkflowResponse,
+    ForkWorkflowRequest,
+    ForkWorkflowResponse,
     GetWorkflowHistoryRequest,
     GetWorkflowHistoryResponse,
     ListWorkflowsRequest,
@@ -34,6 +36,8 @@ from aetheris.api.v1.workflow_service_pb2 import (
     PollWorkflowResultResponse,
     QueryWorkflowRequest,
     QueryWorkflowResponse,
+    ResetWorkflowRequest,
+    ResetWorkflowResponse,
     SignalWithStartWorkflowRequest,
     SignalWithStartWorkflowResponse,
     SignalWorkflowRequest,
@@ -50,6 +54,8 @@ from aetheris_client import (
     ClientOutbound,
     DataConverter,
     ListFilter,
+    ReapplyExclude,
+    ResetPoint,
     RetryPolicy,
     WorkflowIdConflictPolicy,
     WorkflowIdReusePolicy,
@@ -418,6 +424,37 @@ async def test_steering_after_start_goes_to_the_newest_run_and_of_pinned_handle_
     assert first.input == payloads("me")
     assert (second.workflow_execution.run_id, second.signal_name) == ("r1", "other")
     assert first.request_id != second.request_id
+
+
+async def test_reset_and_fork_name_the_point_and_give_the_new_run(
+    server: CannedServer, client: Client
+):
+    server.on("ResetWorkflow", ResetWorkflowResponse(run_id="r2"))
+    server.on("ForkWorkflow", ForkWorkflowResponse(run_id="r3"))
+    base = client.get_workflow_handle("w", "r1")
+    new = await base.reset(
+        ResetPoint.event(7), exclude=[ReapplyExclude.SIGNAL], reason="why", request_id="q"
+    )
+    fork = await client.fork_workflow(base, ResetPoint.build("b"), id="f")
+    assert [(run.id, run.run_id) for run in (new, fork)] == [("w", "r2"), ("f", "r3")]
+    (reset,) = server.requests_of(ResetWorkflowRequest)
+    assert (reset.workflow_execution.run_id, reset.point.event_id) == ("r1", 7)
+    assert (list(reset.reapply_exclude), reset.reason, reset.request_id) == ([1], "why", "q")
+    (forked,) = server.requests_of(ForkWorkflowRequest)
+    assert (forked.workflow_execution.workflow_id, forked.workflow_id) == ("w", "f")
+    assert (forked.point.build_id, forked.identity) == ("b", client.config.identity)
+    assert forked.request_id
+
+
+async def test_reset_of_a_handle_that_names_no_run_is_of_the_newest(
+    server: CannedServer, client: Client
+):
+    server.on("ResetWorkflow", ResetWorkflowResponse(run_id="r2"))
+    for point in (ResetPoint.first(), ResetPoint.last()):
+        await client.get_workflow_handle("w").reset(point)
+    requests = server.requests_of(ResetWorkflowRequest)
+    assert [request.point.workflow_task for request in requests] == [1, 2]
+    assert [request.workflow_execution.run_id for request in requests] == ["", ""]
 
 
 async def test_query_by_method_gives_its_annotated_type(server: CannedServer, client: Client):

@@ -5,8 +5,11 @@ from datetime import datetime, timedelta
 import pytest
 
 from aetheris.api.v1 import history_pb2, workflow_pb2, workflow_service_pb2
+from aetheris.server.v1 import run_calls_pb2
+from aetheris.server.v1.history_service_pb2 import AggregateCall
 from aetheris.server.v1.matching_service_pb2 import TaskRef
 from aetheris_server.errors import InvalidArgumentError
+from aetheris_server.history.aggregates.obligation import number_of
 from aetheris_server.history.state.deadlines import next_deadline
 from aetheris_server.history.state.inflight import Inflight
 from aetheris_server.history.state.obligations import obligations
@@ -24,13 +27,19 @@ from tests.support.resets import (
     names,
 )
 from tests.support.runs import (
+    CHILD_ID,
     KEY,
     RunDriver,
     cancel_activity,
+    cancel_run,
+    close_event,
     complete_workflow,
+    payloads,
     ref_ids,
     schedule_activity,
     seconds,
+    signal_run,
+    start_child,
     start_timer,
 )
 
@@ -399,3 +408,51 @@ def test_builder_takes_what_only_the_open_base_knows() -> None:
         "ACTIVITY_TASK_STARTED",
         "ACTIVITY_TASK_TIMED_OUT",
     ]
+
+
+# Children, and what was asked of other runs.
+
+
+def _asks_others() -> RunDriver:
+    """A child, a signal and a request to cancel are open when the task that starts at event 9 is
+    decided, and have come to nothing yet.
+    """
+    run = RunDriver()
+    run.run_task(start_child("child"), signal_run("hears"), cancel_run("stops"))
+    run.signal()
+    run.run_task()
+    return run
+
+
+def test_what_the_base_learnt_of_other_runs_the_new_run_learns_too() -> None:
+    run = _asks_others()
+    child, signal, cancel = run.calls[-3:]
+    run.answer(child, run_id=CHILD_ID)
+    run.start_task()
+    run.answer(signal)
+    run.answer(cancel, run_calls_pb2.RUN_CALL_RESULT_NOT_FOUND)
+    run.hear_closed(number_of(child), close_event("COMPLETED", result=payloads("done")))
+    run.complete_task()
+    records = make_records(run, 9, _SIGNAL)
+    assert names(records[-1].events)[1:-1] == [
+        "CHILD_WORKFLOW_EXECUTION_STARTED",
+        "CHILD_WORKFLOW_EXECUTION_COMPLETED",
+        "EXTERNAL_WORKFLOW_EXECUTION_SIGNALED",
+        "REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION_FAILED",
+    ]
+    completed = records[-1].events[2].child_workflow_execution_completed_event_attributes
+    assert (completed.initiated_event_id, completed.started_event_id) == (5, 11)
+    state = fold(records)
+    assert not any(isinstance(owed, AggregateCall) for owed in _owed(state))
+
+
+def test_point_where_a_child_was_open_that_nobody_was_told_of_is_refused() -> None:
+    run = _asks_others()
+    run.answer(run.calls[-3], run_id=CHILD_ID)
+    with pytest.raises(InvalidArgumentError, match="event 5 is of a child") as refused:
+        make_records(run, 9)
+    assert refused.value.field == "point"
+
+
+def _owed(state: RunState) -> list[object]:
+    return list(obligations(state, Inflight(), state.start_time))

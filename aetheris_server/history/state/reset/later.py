@@ -4,7 +4,8 @@ Signals and a request to cancel come again, unless they are excluded, each once:
 ids, which the new run knows from then on.
 
 An at-most-once activity that the base had begun is not begun again. What the base has learnt of it,
-the new run learns as well; what nobody knows is unknown to it, too.
+the new run learns as well; what nobody knows is unknown to it, too. The same is learnt of children,
+and of what was asked of other runs.
 """
 
 from collections.abc import Collection, Iterable
@@ -15,6 +16,7 @@ from aetheris.api.v1 import history_pb2, workflow_service_pb2
 from aetheris.server.v1 import log_pb2
 from aetheris_server.errors import InvalidArgumentError
 from aetheris_server.history.aggregates.records import ATTRIBUTES
+from aetheris_server.history.state.machines.child.endings import CLOSE_EVENTS
 from aetheris_server.history.state.run import RunState
 from aetheris_server.history.times import from_timestamp
 
@@ -40,6 +42,20 @@ _OUTCOMES = frozenset(
 )
 
 
+# Of children, and of signals and requests to cancel that went to other runs.
+_OTHERS = frozenset(
+    {
+        history_pb2.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_FAILED,
+        history_pb2.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED,
+        history_pb2.EVENT_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_FAILED,
+        history_pb2.EVENT_TYPE_EXTERNAL_WORKFLOW_EXECUTION_SIGNALED,
+        history_pb2.EVENT_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION_FAILED,
+        history_pb2.EVENT_TYPE_EXTERNAL_WORKFLOW_EXECUTION_CANCEL_REQUESTED,
+        *CLOSE_EVENTS.values(),
+    }
+)
+
+
 @dataclass(slots=True)
 class Begun:
     """An activity of which a worker has, or had, an attempt.
@@ -61,12 +77,16 @@ class LaterEvents:
     Attributes:
         excluded: What does not come again.
         events: What comes again, in the order in which it came.
+        others: What the base has learnt of other runs, by the event that asked, and by type.
         begun: What the base has begun, by scheduled event: all at-most-once activities, and of
             others some.
     """
 
     excluded: Collection["workflow_service_pb2.ReapplyExclude.ValueType"]
     events: list[history_pb2.HistoryEvent] = field(default_factory=list[history_pb2.HistoryEvent])
+    others: dict[int, dict[int, history_pb2.HistoryEvent]] = field(
+        default_factory=dict[int, dict[int, history_pb2.HistoryEvent]]
+    )
     begun: dict[int, Begun] = field(default_factory=dict[int, Begun])
     _buffered: list[history_pb2.HistoryEvent] = field(
         default_factory=list[history_pb2.HistoryEvent]
@@ -100,7 +120,7 @@ class LaterEvents:
                 self._count(event)
                 self.events.append(event)
             elif of_base:
-                self._note_activity(event)
+                self._note_answer(event)
         for fact in record.facts:
             kind = fact.WhichOneof("fact")
             if kind == "event_buffered":
@@ -108,7 +128,7 @@ class LaterEvents:
                 if self._is_reapplied(fact.event_buffered):
                     self._buffered.append(fact.event_buffered)
                 elif of_base:
-                    self._note_activity(fact.event_buffered)
+                    self._note_answer(fact.event_buffered)
             elif kind == "buffer_flushed":
                 self._buffered.clear()
             elif of_base:
@@ -136,8 +156,10 @@ class LaterEvents:
         exclusion = _EXCLUSIONS.get(event.event_type)
         return exclusion is not None and exclusion not in self.excluded
 
-    def _note_activity(self, event: history_pb2.HistoryEvent) -> None:
-        """An activity of the base has closed; its start, which is told of only now, comes first."""
+    def _note_answer(self, event: history_pb2.HistoryEvent) -> None:
+        """What the base has asked for has come to something. The start of an activity, which is
+        told of only when it closes, comes first.
+        """
         if event.event_type == _STARTED:
             attributes = event.activity_task_started_event_attributes
             self.begun[attributes.scheduled_event_id] = Begun(
@@ -147,6 +169,10 @@ class LaterEvents:
             begun = self.begun.get(getattr(event, ATTRIBUTES[event.event_type]).scheduled_event_id)
             if begun is not None:
                 begun.outcome = event
+        elif event.event_type in _OTHERS:
+            # One that was buffered comes again with its id.
+            initiated_id = getattr(event, ATTRIBUTES[event.event_type]).initiated_event_id
+            self.others.setdefault(initiated_id, {})[event.event_type] = event
 
     def _count(self, event: history_pb2.HistoryEvent) -> None:
         self._byte_count += event.ByteSize()

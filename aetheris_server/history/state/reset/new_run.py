@@ -31,6 +31,8 @@ MAX_PREFIX_BYTES = 64 * 1024 * 1024
 _RECORD_BYTES = 256 * 1024
 _RECORD_EVENTS = 1_000
 
+_CHILD_STARTED = history_pb2.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED
+
 Fold = Callable[[log_pb2.LogRecord], RunState]
 """Takes the next record of the new run into its state, which it returns."""
 
@@ -103,12 +105,12 @@ class NewRunBuilder:
             now: Its time, not before its start.
 
         Raises:
-            InvalidArgumentError: The base waited for other runs at the point.
+            InvalidArgumentError: The base waited for another run at the point, and never learnt
+                what came of it.
         """
         self._seal()
         state = self._state
         assert state is not None
-        _check_others(state)
         draft = Draft(state, Inflight(), now)
         self._append_reset(draft, state)
         self._reapply(draft, state)
@@ -116,6 +118,7 @@ class NewRunBuilder:
             begun = self.later.begun.get(activity.scheduled_event_id)
             if activity.is_at_most_once and begun is not None:
                 _append_outcome(draft, activity, begun)
+        self._append_answers(draft, state)
         draft.schedule_workflow_task()
         taken_from = reset_pb2.TakenFrom(
             workflow_id=self.run.base.workflow_id,
@@ -212,13 +215,37 @@ class NewRunBuilder:
                 is_cancelled = True
             draft.add(event.event_type, attributes)
 
+    def _append_answers(self, draft: Draft, state: RunState) -> None:
+        """What came, behind the point, of what had been asked of other runs before it."""
+        for initiated_id in _find_asked(state):
+            answers = self.later.others.get(initiated_id, {})
+            started = answers.pop(_CHILD_STARTED, None)
+            if len(answers) != 1:
+                # Whoever would tell the base does not know of the new run.
+                raise InvalidArgumentError(
+                    "point",
+                    f"event {initiated_id} is of a child, or a call to another run, that was open"
+                    " there, and the run never learnt how it ended; not served by this version",
+                )
+            started_id = _append_answer(draft, started, 0) if started is not None else 0
+            for answer in answers.values():
+                _append_answer(draft, answer, started_id)
 
-def _check_others(state: RunState) -> None:
-    # Whoever would tell the base how they ended does not know of the new run.
-    if any(isinstance(part, (Children, Owed)) for part in state.parts.values()):
-        raise InvalidArgumentError(
-            "point", "children, or calls to other runs, were open there; not served by this version"
-        )
+
+def _find_asked(state: RunState) -> list[int]:
+    """The events that asked other runs for what is open still."""
+    parts = [part for part in state.parts.values() if isinstance(part, (Children, Owed))]
+    return sorted(event_id for part in parts for event_id in part)
+
+
+def _append_answer(draft: Draft, answer: history_pb2.HistoryEvent, started_id: int) -> int:
+    """The event's id. `started_id` is that of the child's start, if it comes again, too."""
+    copy = history_pb2.HistoryEvent()
+    copy.CopyFrom(answer)
+    attributes = getattr(copy, ATTRIBUTES[copy.event_type])
+    if started_id:
+        attributes.started_event_id = started_id
+    return draft.add(copy.event_type, attributes)
 
 
 def _append_outcome(draft: Draft, activity: ActivityState, begun: Begun) -> None:
