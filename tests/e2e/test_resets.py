@@ -17,6 +17,7 @@ from tests.support.raw import (
     start_timer,
     types,
 )
+from tests.support.runs import continue_as_new
 
 _FIRST = workflow_service_pb2.WORKFLOW_TASK_POINT_FIRST
 _SIGNAL = workflow_service_pb2.REAPPLY_EXCLUDE_SIGNAL
@@ -311,3 +312,51 @@ async def test_build_id_is_a_point(server: Raw) -> None:
     await server.decide(await server.poll_workflow(), worker_version="build-2")
     new = await server.reset(base, point={"build_id": "build-1"}, reapply_exclude=[_SIGNAL])
     assert len(await server.history(new)) == len(_PREFIX) + 2
+
+
+async def test_reset_of_a_run_that_went_on_as_new_takes_signals_of_both(server: Raw) -> None:
+    base = await server.start_run()
+    await server.decide(await server.poll_workflow())
+    await server.signal(base, "to the base")
+    await server.decide(await server.poll_workflow(), continue_as_new())
+    newest = common_pb2.WorkflowExecution(workflow_id=base.workflow_id)
+    await server.signal(newest, "to the next")
+    next_run = (await server.describe(newest)).workflow_execution_info.execution
+    new = await server.reset(base, point={"workflow_task": _FIRST})
+    events = await server.history(new)
+    assert types(events) == [
+        *_PREFIX[:3],
+        "WORKFLOW_TASK_FAILED",
+        "WORKFLOW_EXECUTION_SIGNALED",
+        "WORKFLOW_EXECUTION_SIGNALED",
+        "WORKFLOW_TASK_SCHEDULED",
+    ]
+    assert [
+        event.workflow_execution_signaled_event_attributes.signal_name for event in events[4:6]
+    ] == ["to the base", "to the next"]
+    assert types(await server.history(next_run))[-1] == "WORKFLOW_EXECUTION_TERMINATED"
+    assert (await server.describe(base)).reset_info.reset_run_id == new.run_id
+
+
+async def test_fork_of_a_run_that_continues_another_is_found_by_its_request(server: Raw) -> None:
+    first = await server.start_run()
+    await server.decide(await server.poll_workflow(), continue_as_new())
+    await server.decide(await server.poll_workflow())
+    base = common_pb2.WorkflowExecution(workflow_id=first.workflow_id)
+    workflow_id = f"f-{uuid.uuid4()}"
+    fork = await server.fork(base, workflow_id, request_id="once")
+    assert await server.fork(base, workflow_id, request_id="once") == fork
+    await server.signal(fork)
+    assert types(await server.history(fork))[-2:] == [
+        "WORKFLOW_TASK_SCHEDULED",
+        "WORKFLOW_EXECUTION_SIGNALED",
+    ]
+
+
+async def test_paused_run_that_is_reset_goes_on_as_the_new_one(server: Raw) -> None:
+    base = await _run_with_two_tasks(server)
+    await server.pause(base)
+    new = await server.reset(base)
+    task = await server.poll_workflow()
+    assert task.workflow_execution == new
+    await server.decide(task, complete_workflow())
