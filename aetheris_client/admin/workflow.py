@@ -16,7 +16,7 @@ from aetheris_client.admin.options import (
     WorkflowId,
     choice,
     given_build,
-from aetheris_client.admin.options import InputFiles, Inputs, Reason, RunId, WorkflowId, choice
+)
 from aetheris_client.admin.points import (
     Build,
     Event,

@@ -1064,6 +1064,7 @@ class WorkflowTaskFailedEventAttributes(_message.Message):
     IDENTITY_FIELD_NUMBER: _builtins.int
     BASE_RUN_ID_FIELD_NUMBER: _builtins.int
     NEW_RUN_ID_FIELD_NUMBER: _builtins.int
+    BASE_WORKFLOW_ID_FIELD_NUMBER: _builtins.int
     scheduled_event_id: _builtins.int
     """The event that scheduled it."""
     started_event_id: _builtins.int
@@ -1076,6 +1077,8 @@ class WorkflowTaskFailedEventAttributes(_message.Message):
     """On a reset: the run it was taken from."""
     new_run_id: _builtins.str
     """On a reset: the run that it made."""
+    base_workflow_id: _builtins.str
+    """On a reset: the workflow id of the run it was taken from; another one than this run's on a fork."""
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
         """What went wrong."""
@@ -1090,10 +1093,11 @@ class WorkflowTaskFailedEventAttributes(_message.Message):
         identity: _builtins.str = ...,
         base_run_id: _builtins.str = ...,
         new_run_id: _builtins.str = ...,
+        base_workflow_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_run_id", b"base_run_id", "cause", b"cause", "failure", b"failure", "identity", b"identity", "new_run_id", b"new_run_id", "scheduled_event_id", b"scheduled_event_id", "started_event_id", b"started_event_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_run_id", b"base_run_id", "base_workflow_id", b"base_workflow_id", "cause", b"cause", "failure", b"failure", "identity", b"identity", "new_run_id", b"new_run_id", "scheduled_event_id", b"scheduled_event_id", "started_event_id", b"started_event_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -55,6 +55,58 @@ QUERY_REJECT_CONDITION_NOT_COMPLETED_CLEANLY: QueryRejectCondition.ValueType  # 
 """When the run has closed other than by completing."""
 Global___QueryRejectCondition: _TypeAlias = QueryRejectCondition  # noqa: Y015
 
+class _WorkflowTaskPoint:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WorkflowTaskPointEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkflowTaskPoint.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WORKFLOW_TASK_POINT_UNSPECIFIED: _WorkflowTaskPoint.ValueType  # 0
+    """Refused."""
+    WORKFLOW_TASK_POINT_FIRST: _WorkflowTaskPoint.ValueType  # 1
+    """The first that was completed; where none was, the first that was started."""
+    WORKFLOW_TASK_POINT_LAST: _WorkflowTaskPoint.ValueType  # 2
+    """The last that was completed; where none was, the last that was started."""
+
+class WorkflowTaskPoint(_WorkflowTaskPoint, metaclass=_WorkflowTaskPointEnumTypeWrapper):
+    """Which workflow task a point is."""
+
+WORKFLOW_TASK_POINT_UNSPECIFIED: WorkflowTaskPoint.ValueType  # 0
+"""Refused."""
+WORKFLOW_TASK_POINT_FIRST: WorkflowTaskPoint.ValueType  # 1
+"""The first that was completed; where none was, the first that was started."""
+WORKFLOW_TASK_POINT_LAST: WorkflowTaskPoint.ValueType  # 2
+"""The last that was completed; where none was, the last that was started."""
+Global___WorkflowTaskPoint: _TypeAlias = WorkflowTaskPoint  # noqa: Y015
+
+class _ReapplyExclude:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReapplyExcludeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReapplyExclude.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REAPPLY_EXCLUDE_UNSPECIFIED: _ReapplyExclude.ValueType  # 0
+    """Refused."""
+    REAPPLY_EXCLUDE_SIGNAL: _ReapplyExclude.ValueType  # 1
+    """Signals."""
+    REAPPLY_EXCLUDE_UPDATE: _ReapplyExclude.ValueType  # 2
+    """Updates."""
+    REAPPLY_EXCLUDE_CANCEL_REQUEST: _ReapplyExclude.ValueType  # 3
+    """A request to cancel."""
+
+class ReapplyExclude(_ReapplyExclude, metaclass=_ReapplyExcludeEnumTypeWrapper):
+    """What came behind the point and is not given to the new run."""
+
+REAPPLY_EXCLUDE_UNSPECIFIED: ReapplyExclude.ValueType  # 0
+"""Refused."""
+REAPPLY_EXCLUDE_SIGNAL: ReapplyExclude.ValueType  # 1
+"""Signals."""
+REAPPLY_EXCLUDE_UPDATE: ReapplyExclude.ValueType  # 2
+"""Updates."""
+REAPPLY_EXCLUDE_CANCEL_REQUEST: ReapplyExclude.ValueType  # 3
+"""A request to cancel."""
+Global___ReapplyExclude: _TypeAlias = ReapplyExclude  # noqa: Y015
+
 class _HistoryEventFilter:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1295,6 +1347,240 @@ class UpdateActivityOptionsResponse(_message.Message):
 Global___UpdateActivityOptionsResponse: _TypeAlias = UpdateActivityOptionsResponse  # noqa: Y015
 
 @_typing.final
+class ResetPoint(_message.Message):
+    """The workflow task that a new run decides anew. What came before it stays as it was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    WORKFLOW_TASK_FIELD_NUMBER: _builtins.int
+    BUILD_ID_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.int
+    """By an event of it: WORKFLOW_TASK_STARTED, _COMPLETED, _FAILED or _TIMED_OUT."""
+    workflow_task: Global___WorkflowTaskPoint.ValueType
+    """By its place among all."""
+    build_id: _builtins.str
+    """The last that this build completed."""
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.int = ...,
+        workflow_task: Global___WorkflowTaskPoint.ValueType = ...,
+        build_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "event_id", b"event_id", "point", b"point", "workflow_task", b"workflow_task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "event_id", b"event_id", "point", b"point", "workflow_task", b"workflow_task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_point: _TypeAlias = _typing.Literal["event_id", "workflow_task", "build_id"]  # noqa: Y015
+    _WhichOneofArgType_point: _TypeAlias = _typing.Literal["point", b"point"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_point) -> _WhichOneofReturnType_point | None: ...
+
+Global___ResetPoint: _TypeAlias = ResetPoint  # noqa: Y015
+
+@_typing.final
+class ResetWorkflowRequest(_message.Message):
+    """Begin a run of a workflow id again from a point of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    POINT_FIELD_NUMBER: _builtins.int
+    REAPPLY_EXCLUDE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace."""
+    reason: _builtins.str
+    """Why, for people."""
+    identity: _builtins.str
+    """Who asks."""
+    request_id: _builtins.str
+    """Makes the reset idempotent: the same id answers with the same run."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """The run that the new one is taken from, open or closed; the newest where it names none."""
+
+    @_builtins.property
+    def point(self) -> Global___ResetPoint:
+        """From where on."""
+
+    @_builtins.property
+    def reapply_exclude(self) -> _containers.RepeatedScalarFieldContainer[Global___ReapplyExclude.ValueType]:
+        """What of the run, and of those that continue it, is left out behind the point; else signals, updates and a request
+        to cancel reach the new run, in their order, each once.
+        """
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        point: Global___ResetPoint | None = ...,
+        reapply_exclude: _abc.Iterable[Global___ReapplyExclude.ValueType] | None = ...,
+        reason: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["point", b"point", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "namespace", b"namespace", "point", b"point", "reapply_exclude", b"reapply_exclude", "reason", b"reason", "request_id", b"request_id", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetWorkflowRequest: _TypeAlias = ResetWorkflowRequest  # noqa: Y015
+
+@_typing.final
+class ResetWorkflowResponse(_message.Message):
+    """The new run is on disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetWorkflowResponse: _TypeAlias = ResetWorkflowResponse  # noqa: Y015
+
+@_typing.final
+class ForkWorkflowRequest(_message.Message):
+    """Begin a run again from a point of it, under another workflow id."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_EXECUTION_FIELD_NUMBER: _builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    POINT_FIELD_NUMBER: _builtins.int
+    REAPPLY_EXCLUDE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The namespace of both."""
+    workflow_id: _builtins.str
+    """The new run's, 1 to 1,000 bytes."""
+    reason: _builtins.str
+    """Why, for people."""
+    identity: _builtins.str
+    """Who asks."""
+    request_id: _builtins.str
+    """Makes the fork idempotent: the same id answers with the same run."""
+    @_builtins.property
+    def workflow_execution(self) -> _common_pb2.WorkflowExecution:
+        """The run that the new one is taken from, open or closed; the newest where it names none. Nothing changes for it."""
+
+    @_builtins.property
+    def point(self) -> Global___ResetPoint:
+        """From where on."""
+
+    @_builtins.property
+    def reapply_exclude(self) -> _containers.RepeatedScalarFieldContainer[Global___ReapplyExclude.ValueType]:
+        """As of a reset."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workflow_execution: _common_pb2.WorkflowExecution | None = ...,
+        workflow_id: _builtins.str = ...,
+        point: Global___ResetPoint | None = ...,
+        reapply_exclude: _abc.Iterable[Global___ReapplyExclude.ValueType] | None = ...,
+        reason: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["point", b"point", "workflow_execution", b"workflow_execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "namespace", b"namespace", "point", b"point", "reapply_exclude", b"reapply_exclude", "reason", b"reason", "request_id", b"request_id", "workflow_execution", b"workflow_execution", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkWorkflowRequest: _TypeAlias = ForkWorkflowRequest  # noqa: Y015
+
+@_typing.final
+class ForkWorkflowResponse(_message.Message):
+    """The new run is on disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkWorkflowResponse: _TypeAlias = ForkWorkflowResponse  # noqa: Y015
+
+@_typing.final
+class ResetInfo(_message.Message):
+    """Where a run was taken from, and what it was reset to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    BASE_RUN_ID_FIELD_NUMBER: _builtins.int
+    BASE_EVENT_ID_FIELD_NUMBER: _builtins.int
+    RESET_RUN_ID_FIELD_NUMBER: _builtins.int
+    RESET_TIME_FIELD_NUMBER: _builtins.int
+    RESET_REASON_FIELD_NUMBER: _builtins.int
+    RESET_IDENTITY_FIELD_NUMBER: _builtins.int
+    base_workflow_id: _builtins.str
+    """The workflow id of the run that it was taken from; empty, as the two after it, where it was not."""
+    base_run_id: _builtins.str
+    """That run."""
+    base_event_id: _builtins.int
+    """The workflow task's started event, up to which the two have the same events."""
+    reset_run_id: _builtins.str
+    """The run of its workflow id that it was reset to, the last one; empty, as the three after it, for none."""
+    reset_reason: _builtins.str
+    """Why, for people."""
+    reset_identity: _builtins.str
+    """Who asked."""
+    @_builtins.property
+    def reset_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        base_workflow_id: _builtins.str = ...,
+        base_run_id: _builtins.str = ...,
+        base_event_id: _builtins.int = ...,
+        reset_run_id: _builtins.str = ...,
+        reset_time: _timestamp_pb2.Timestamp | None = ...,
+        reset_reason: _builtins.str = ...,
+        reset_identity: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reset_time", b"reset_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_event_id", b"base_event_id", "base_run_id", b"base_run_id", "base_workflow_id", b"base_workflow_id", "reset_identity", b"reset_identity", "reset_reason", b"reset_reason", "reset_run_id", b"reset_run_id", "reset_time", b"reset_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetInfo: _TypeAlias = ResetInfo  # noqa: Y015
+
+@_typing.final
 class DescribeWorkflowRequest(_message.Message):
     """Look at a run."""
 
@@ -1342,6 +1628,7 @@ class DescribeWorkflowResponse(_message.Message):
     WAIT_REASONS_FIELD_NUMBER: _builtins.int
     PENDING_UPDATES_FIELD_NUMBER: _builtins.int
     PINNED_BUILD_ID_FIELD_NUMBER: _builtins.int
+    RESET_INFO_FIELD_NUMBER: _builtins.int
     cancel_requested: _builtins.bool
     """Cancellation was requested."""
     unhandled_signal_count: _builtins.int
@@ -1394,6 +1681,10 @@ class DescribeWorkflowResponse(_message.Message):
     def pending_updates(self) -> _containers.RepeatedCompositeFieldContainer[_workflow_pb2.PendingUpdateInfo]:
         """Its updates without an outcome: those accepted, then those admitted."""
 
+    @_builtins.property
+    def reset_info(self) -> Global___ResetInfo:
+        """Set where it was made by a reset or a fork, or was reset."""
+
     def __init__(
         self,
         *,
@@ -1411,10 +1702,11 @@ class DescribeWorkflowResponse(_message.Message):
         wait_reasons: _abc.Iterable[_workflow_pb2.WaitReason] | None = ...,
         pending_updates: _abc.Iterable[_workflow_pb2.PendingUpdateInfo] | None = ...,
         pinned_build_id: _builtins.str = ...,
+        reset_info: Global___ResetInfo | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["execution_config", b"execution_config", "pause_info", b"pause_info", "pending_workflow_task", b"pending_workflow_task", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution_config", b"execution_config", "pause_info", b"pause_info", "pending_workflow_task", b"pending_workflow_task", "reset_info", b"reset_info", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "execution_config", b"execution_config", "pause_info", b"pause_info", "pending_activities", b"pending_activities", "pending_children", b"pending_children", "pending_external_cancels", b"pending_external_cancels", "pending_external_signals", b"pending_external_signals", "pending_timers", b"pending_timers", "pending_updates", b"pending_updates", "pending_workflow_task", b"pending_workflow_task", "pinned_build_id", b"pinned_build_id", "unhandled_signal_count", b"unhandled_signal_count", "wait_reasons", b"wait_reasons", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "execution_config", b"execution_config", "pause_info", b"pause_info", "pending_activities", b"pending_activities", "pending_children", b"pending_children", "pending_external_cancels", b"pending_external_cancels", "pending_external_signals", b"pending_external_signals", "pending_timers", b"pending_timers", "pending_updates", b"pending_updates", "pending_workflow_task", b"pending_workflow_task", "pinned_build_id", b"pinned_build_id", "reset_info", b"reset_info", "unhandled_signal_count", b"unhandled_signal_count", "wait_reasons", b"wait_reasons", "workflow_execution_info", b"workflow_execution_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

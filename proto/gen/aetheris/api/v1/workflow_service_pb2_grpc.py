@@ -111,6 +111,16 @@ class WorkflowServiceStub(object):
                 request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateActivityOptionsRequest.SerializeToString,
                 response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateActivityOptionsResponse.FromString,
                 _registered_method=True)
+        self.ResetWorkflow = channel.unary_unary(
+                '/aetheris.api.v1.WorkflowService/ResetWorkflow',
+                request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ResetWorkflowRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ResetWorkflowResponse.FromString,
+                _registered_method=True)
+        self.ForkWorkflow = channel.unary_unary(
+                '/aetheris.api.v1.WorkflowService/ForkWorkflow',
+                request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ForkWorkflowRequest.SerializeToString,
+                response_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ForkWorkflowResponse.FromString,
+                _registered_method=True)
         self.DescribeWorkflow = channel.unary_unary(
                 '/aetheris.api.v1.WorkflowService/DescribeWorkflow',
                 request_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.DescribeWorkflowRequest.SerializeToString,
@@ -251,6 +261,22 @@ class WorkflowServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResetWorkflow(self, request, context):
+        """Makes a new run of the workflow id that begins as another one of its runs did, up to a workflow task, and decides
+        that task anew. The open run of the id, if there is one, is terminated in the same moment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForkWorkflow(self, request, context):
+        """Makes the same under a workflow id of its own; the run that it is taken from goes on. ALREADY_EXISTS where an open
+        run has that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DescribeWorkflow(self, request, context):
         """What is known of a run now.
         """
@@ -363,6 +389,16 @@ def add_WorkflowServiceServicer_to_server(servicer, server):
                     servicer.UpdateActivityOptions,
                     request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateActivityOptionsRequest.FromString,
                     response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateActivityOptionsResponse.SerializeToString,
+            ),
+            'ResetWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetWorkflow,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ResetWorkflowRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ResetWorkflowResponse.SerializeToString,
+            ),
+            'ForkWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkWorkflow,
+                    request_deserializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ForkWorkflowRequest.FromString,
+                    response_serializer=aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ForkWorkflowResponse.SerializeToString,
             ),
             'DescribeWorkflow': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeWorkflow,
@@ -797,6 +833,60 @@ class WorkflowService(object):
             '/aetheris.api.v1.WorkflowService/UpdateActivityOptions',
             aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateActivityOptionsRequest.SerializeToString,
             aetheris_dot_api_dot_v1_dot_workflow__service__pb2.UpdateActivityOptionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.WorkflowService/ResetWorkflow',
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ResetWorkflowRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ResetWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetheris.api.v1.WorkflowService/ForkWorkflow',
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ForkWorkflowRequest.SerializeToString,
+            aetheris_dot_api_dot_v1_dot_workflow__service__pb2.ForkWorkflowResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,14 @@ class WorkflowServiceStub:
     """
     UpdateActivityOptions: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.UpdateActivityOptionsRequest, _workflow_service_pb2.UpdateActivityOptionsResponse]
     """Changes how an open activity is given out and tried again; for the next attempt, where a worker has one."""
+    ResetWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.ResetWorkflowRequest, _workflow_service_pb2.ResetWorkflowResponse]
+    """Makes a new run of the workflow id that begins as another one of its runs did, up to a workflow task, and decides
+    that task anew. The open run of the id, if there is one, is terminated in the same moment.
+    """
+    ForkWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.ForkWorkflowRequest, _workflow_service_pb2.ForkWorkflowResponse]
+    """Makes the same under a workflow id of its own; the run that it is taken from goes on. ALREADY_EXISTS where an open
+    run has that id.
+    """
     DescribeWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.DescribeWorkflowRequest, _workflow_service_pb2.DescribeWorkflowResponse]
     """What is known of a run now."""
     GetWorkflowHistory: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.GetWorkflowHistoryRequest, _workflow_service_pb2.GetWorkflowHistoryResponse]
@@ -195,6 +203,26 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_workflow_service_pb2.UpdateActivityOptionsRequest, _abc.Awaitable[_workflow_service_pb2.UpdateActivityOptionsResponse]],
     ) -> _abc.Awaitable[_workflow_service_pb2.UpdateActivityOptionsResponse]:
         """Changes how an open activity is given out and tried again; for the next attempt, where a worker has one."""
+
+    @_abc_1.abstractmethod
+    def ResetWorkflow(
+        self,
+        request: _workflow_service_pb2.ResetWorkflowRequest,
+        context: _aio.ServicerContext[_workflow_service_pb2.ResetWorkflowRequest, _abc.Awaitable[_workflow_service_pb2.ResetWorkflowResponse]],
+    ) -> _abc.Awaitable[_workflow_service_pb2.ResetWorkflowResponse]:
+        """Makes a new run of the workflow id that begins as another one of its runs did, up to a workflow task, and decides
+        that task anew. The open run of the id, if there is one, is terminated in the same moment.
+        """
+
+    @_abc_1.abstractmethod
+    def ForkWorkflow(
+        self,
+        request: _workflow_service_pb2.ForkWorkflowRequest,
+        context: _aio.ServicerContext[_workflow_service_pb2.ForkWorkflowRequest, _abc.Awaitable[_workflow_service_pb2.ForkWorkflowResponse]],
+    ) -> _abc.Awaitable[_workflow_service_pb2.ForkWorkflowResponse]:
+        """Makes the same under a workflow id of its own; the run that it is taken from goes on. ALREADY_EXISTS where an open
+        run has that id.
+        """
 
     @_abc_1.abstractmethod
     def DescribeWorkflow(
