@@ -125,6 +125,16 @@ def description_fields(described: Described) -> Fields:
         rows.append(("Memo", value_text(info.memo)))
     if info.search_attributes:
         rows.append(("Search attributes", value_text(info.search_attributes)))
+    rows += _steering_rows(description)
+    rows += _task_rows(description)
+    if described.outcome is not None:
+        rows += _outcome_rows(described.outcome)
+    return Fields(rows)
+
+
+def _steering_rows(description: WorkflowDescription) -> list[tuple[str, Cell]]:
+    """What others have asked of it."""
+    rows: list[tuple[str, Cell]] = []
     if description.reset is not None:
         rows += _reset_rows(description.reset)
     if description.pause is not None:
@@ -138,14 +148,18 @@ def description_fields(described: Described) -> Fields:
         rows.append(
             ("Signals", f"{count} unhandled: no handler has the name, or can take what they carry")
         )
+    return rows
+
+
+def _task_rows(description: WorkflowDescription) -> list[tuple[str, Cell]]:
+    """Its workflow task, if there is one."""
     task = description.pending_workflow_task
-    if task is not None:
-        rows.append(("Workflow task", f"{task.state}, attempt {task.attempt}"))
-        if task.last_failure is not None:
-            rows.append(("… last failed", value_text(str(task.last_failure))))
-    if described.outcome is not None:
-        rows += _outcome_rows(described.outcome)
-    return Fields(rows)
+    if task is None:
+        return []
+    rows: list[tuple[str, Cell]] = [("Workflow task", f"{task.state}, attempt {task.attempt}")]
+    if task.last_failure is not None:
+        rows.append(("… last failed", value_text(str(task.last_failure))))
+    return rows
 
 
 def pause_text(pause: Pause) -> str:
