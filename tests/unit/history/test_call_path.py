@@ -99,6 +99,7 @@ async def test_local_signal_is_few_functions_from_servicer_to_commit_queue() -> 
             "RoutedHistory.call",
             "signal_workflow",
             "Changes.commit",
+            "Changes._commit",
             "Committer.enqueue",
         ]
     ]
