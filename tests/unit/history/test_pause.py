@@ -211,6 +211,29 @@ def test_transient_task_becomes_a_first_attempt_whose_ids_fit() -> None:
     assert [event.event_id for event in run.history] == list(range(1, len(run.history) + 1))
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_transient_task_that_is_lost_beside_a_pause_becomes_one_whose_ids_fit(
+    goes_on: bool,
+) -> None:
+    run = RunDriver()
+    run.start_task()
+    run.fail_task()
+    run.start_task()
+    run.pause()
+    if goes_on:
+        run.unpause()
+    run.lose_host()
+    task = run.state.workflow_task
+    assert task is not None
+    assert (task.attempt, task.scheduled_event_id) == (1, run.history[-1].event_id)
+    assert run.names(1) == ["WORKFLOW_TASK_SCHEDULED"]
+    if not goes_on:
+        run.unpause()
+    run.run_task()
+    started = run.last_event("WORKFLOW_TASK_STARTED").workflow_task_started_event_attributes
+    assert started.scheduled_event_id == task.scheduled_event_id
+
+
 def test_retry_backs_off_at_least_as_long_as_the_pause_takes() -> None:
     run = RunDriver()
     run.run_task(schedule_activity("a"))
