@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from google.protobuf import duration_pb2
 
@@ -374,11 +374,11 @@ class RunDriver:
         assert self.begun is not None
         return self.begun[1].events[0].workflow_execution_started_event_attributes
 
-    def continued(self) -> "RunDriver":
+    def continued(self) -> Self:
         """The run that goes on, at its start."""
         assert self.begun is not None
         key, record = self.begun
-        return RunDriver(self.limits, key=key, record=record)
+        return type(self)(self.limits, key=key, record=record)
 
     def _offer(self, owed: Sequence[Obligation]) -> None:
         for each in owed:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -49,7 +49,6 @@ from aetheris_server.history.state.snapshot import from_snapshot, to_snapshot
 from tests.support.resets import NEW_KEY, carried_over, fold, make_records, started_events
 from tests.support.run_strategies import CLOSINGS, COMMANDS, GOOD_COMMANDS
 from tests.support.runs import (
-    KEY,
     RunDriver,
     application_failure,
     cancel_activity,
@@ -59,13 +58,30 @@ from tests.support.runs import (
     seconds,
 )
 
-_LIMITS = RunLimits(
+LIMITS = RunLimits(
     history_max_events=400,
     max_pending_activities=5,
     max_pending_timers=4,
     max_signals=30,
     max_buffered_events=5,
+    max_pending_children=3,
+    max_pending_external_signals=2,
+    max_pending_external_cancels=2,
+    max_open_updates=3,
+    max_updates=8,
 )
+
+STARTS = st.fixed_dictionaries(
+    {
+        "workflow_run_timeout": st.sampled_from([0, 0, 0, 0, 1000]).map(seconds),
+        "workflow_execution_timeout": st.sampled_from([0, 0, 0, 1500]).map(seconds),
+        "start_delay": st.sampled_from([0, 0, 0, 5]).map(seconds),
+        "retry_policy": st.sampled_from(
+            [None, None, {"maximum_attempts": 1}, {"maximum_attempts": 3}]
+        ),
+    }
+)
+"""How a run may be started."""
 
 _CLOSE_EVENTS = {
     history_pb2.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED,
@@ -108,30 +124,19 @@ class RunMachine(RuleBasedStateMachine):
         }
     )
 
-    @initialize(
-        run_timeout=st.sampled_from([0, 0, 0, 0, 1000]),
-        execution_timeout=st.sampled_from([0, 0, 0, 1500]),
-        start_delay=st.sampled_from([0, 0, 0, 5]),
-        attempts=st.sampled_from([None, None, 1, 3]),
-    )
-    def start(
-        self,
-        run_timeout: float,
-        execution_timeout: float,
-        start_delay: float,
-        attempts: int | None,
-    ) -> None:
-        self.run = RunDriver(
-            _LIMITS,
-            workflow_run_timeout=seconds(run_timeout),
-            workflow_execution_timeout=seconds(execution_timeout),
-            start_delay=seconds(start_delay),
-            retry_policy=None if attempts is None else {"maximum_attempts": attempts},
-        )
+    @initialize(options=STARTS)
+    def start(self, options: dict[str, Any]) -> None:
+        self._follow(self._begin(options))
+
+    def _follow(self, run: RunDriver) -> None:
+        self.run = run
         # What hosts have that read the log: from its start, and from snapshots of other moments.
-        self.readers: list[RunState] = [self.run.fold()]
+        self.readers: list[RunState] = [run.fold()]
         # By start id, what the state was when a worker was given the workflow task.
         self.at_starts: dict[str, dict[str, object]] = {}
+
+    def _begin(self, options: dict[str, Any]) -> RunDriver:
+        return RunDriver(LIMITS, **options)
 
     def _is_open(self) -> bool:
         return self.run.state.is_open
@@ -257,15 +262,21 @@ class RunMachine(RuleBasedStateMachine):
 
     # The workers' activities.
 
-    @rule(index=st.integers(0, 5))
-    def start_activity(self, index: int) -> None:
-        ready = [
-            activity
+    def _ready_ids(self) -> list[str]:
+        return [
+            activity.scheduled.activity_id
             for activity in self.run.state.activities.values()
             if is_owed(self.run.state, activity, self.run.inflight, self.run.now)
         ]
-        if ready:
-            self.run.start_activity(ready[index % len(ready)].scheduled.activity_id)
+
+    def _has_started(self) -> bool:
+        return bool(self.run.inflight.activities)
+
+    @precondition(lambda self: bool(self._ready_ids()))
+    @rule(index=st.integers(0, 5))
+    def start_activity(self, index: int) -> None:
+        ready = self._ready_ids()
+        self.run.start_activity(ready[index % len(ready)])
 
     def _started_id(self, index: int) -> str | None:
         started = sorted(self.run.inflight.activities)
@@ -273,33 +284,39 @@ class RunMachine(RuleBasedStateMachine):
             return None
         return self.run.state.activities[started[index % len(started)]].scheduled.activity_id
 
+    @precondition(_has_started)
     @rule(index=st.integers(0, 5))
     def lose_activity(self, index: int) -> None:
         if (activity_id := self._started_id(index)) is not None:
             self.run.lose_activity(activity_id)
 
+    @precondition(_has_started)
     @rule(index=st.integers(0, 5))
     def complete_activity(self, index: int) -> None:
         if (activity_id := self._started_id(index)) is not None:
             self.run.complete_activity(activity_id)
 
+    @precondition(lambda self: bool(self.run.state.activities))
     @rule(index=st.integers(0, 5), chance=st.integers(0, 4))
     def complete_activity_that_a_lost_host_gave_out(self, index: int, chance: int) -> None:
         open_ids = self._activity_ids()
         if open_ids and chance == 0:
             self.run.complete_activity(open_ids[index % len(open_ids)])
 
+    @precondition(_has_started)
     @rule(index=st.integers(0, 5), non_retryable=st.booleans())
     def fail_activity(self, index: int, non_retryable: bool) -> None:
         if (activity_id := self._started_id(index)) is not None:
             failure = application_failure(non_retryable=non_retryable)
             self.run.fail_activity(activity_id, failure)
 
+    @precondition(_has_started)
     @rule(index=st.integers(0, 5), details=st.sampled_from([None, "half"]))
     def heartbeat(self, index: int, details: str | None) -> None:
         if (activity_id := self._started_id(index)) is not None:
             self.run.heartbeat(activity_id, details)
 
+    @precondition(_has_started)
     @rule(index=st.integers(0, 5))
     def cancel_activity(self, index: int) -> None:
         if (activity_id := self._started_id(index)) is None:
@@ -316,21 +333,25 @@ class RunMachine(RuleBasedStateMachine):
         open_ids = self._activity_ids()
         return open_ids[index % len(open_ids)] if open_ids else None
 
+    @precondition(lambda self: bool(self.run.state.activities))
     @rule(index=st.integers(0, 5))
     def pause_activity(self, index: int) -> None:
         if (activity_id := self._open_id(index)) is not None:
             self.run.pause_activity(activity_id)
 
+    @precondition(lambda self: bool(self.run.state.activities))
     @rule(index=st.integers(0, 5), delay=st.sampled_from([0, 5]), anew=st.booleans())
     def unpause_activity(self, index: int, delay: float, anew: bool) -> None:
         if (activity_id := self._open_id(index)) is not None:
             self.run.unpause_activity(activity_id, delay, reset_attempts=anew)
 
+    @precondition(lambda self: bool(self.run.state.activities))
     @rule(index=st.integers(0, 5), delay=st.sampled_from([0, 5]), keep=st.booleans())
     def reset_activity(self, index: int, delay: float, keep: bool) -> None:
         if (activity_id := self._open_id(index)) is not None:
             self.run.reset_activity(activity_id, delay, keep_paused=keep, reset_heartbeat=keep)
 
+    @precondition(lambda self: bool(self.run.state.activities))
     @rule(index=st.integers(0, 5), queue=st.sampled_from(["queue", "elsewhere"]))
     def move_activity(self, index: int, queue: str) -> None:
         if (activity_id := self._open_id(index)) is not None:
@@ -346,7 +367,7 @@ class RunMachine(RuleBasedStateMachine):
         if not self._is_open() and not known:
             with pytest.raises(WorkflowClosedError):
                 self.run.signal(request_id)
-        elif self.run.state.signal_count >= _LIMITS.max_signals and not known:
+        elif self.run.state.signal_count >= LIMITS.max_signals and not known:
             with pytest.raises(InvalidArgumentError):
                 self.run.signal(request_id)
         else:
@@ -448,7 +469,7 @@ class RunMachine(RuleBasedStateMachine):
     @rule()
     def read_from_snapshot(self) -> None:
         state = self.run.state
-        reader = from_snapshot(KEY, state.run_seq, state.hash, to_snapshot(state))
+        reader = from_snapshot(self.run.key, state.run_seq, state.hash, to_snapshot(state))
         self.readers = [self.readers[0], *self.readers[1:][-1:], reader]
 
     # What must hold after each step.
@@ -558,9 +579,10 @@ class RunMachine(RuleBasedStateMachine):
             assert require_attempt(state, scheduled_id, started.attempt).attempt == started.attempt
         if inflight.workflow_task is not None:
             task = state.workflow_task
-            assert task is not None
-            assert inflight.workflow_task.attempt == task.attempt
-            assert inflight.workflow_task.scheduled_event_id == task.scheduled_event_id
+            assert (task is None) == inflight.workflow_task.is_speculative
+            if task is not None:
+                assert inflight.workflow_task.attempt == task.attempt
+                assert inflight.workflow_task.scheduled_event_id == task.scheduled_event_id
         for activity in state.activities.values():
             assert (activity.started_time is None) == (
                 not activity.is_at_most_once

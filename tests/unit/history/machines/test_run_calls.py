@@ -17,7 +17,7 @@ from tests.support.runs import CHILD_ID, cancel_run, close_event, payloads, sign
 from tests.unit.history.test_run_machine import RunMachine
 
 _IDS = st.sampled_from(["a", "b", "c", "d"])
-_CALLS = st.lists(
+CALLS = st.lists(
     st.one_of(
         st.builds(
             lambda id_, policy, namespace: start_child(
@@ -58,7 +58,7 @@ class CallingMachine(RunMachine):
     step_clock = None  # pyright: ignore[reportAssignmentType]
 
     @precondition(lambda self: self._has_task() or self._worker_has_task())
-    @rule(commands=_CALLS, closes=st.integers(0, 9))
+    @rule(commands=CALLS, closes=st.integers(0, 9))
     def decide_calls(self, commands: list[command_pb2.Command], closes: int) -> None:
         if not self._worker_has_task():
             self.run.start_task()
