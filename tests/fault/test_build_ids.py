@@ -19,6 +19,8 @@ from tests.support.processes import running
 from tests.support.raw import Raw, complete_workflow, schedule_activity, types
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.long
+
 __all__ = ["crash_server"]
 
 _MOMENT = 0.4

@@ -31,6 +31,8 @@ from tests.support.raw import (
 )
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.long
+
 __all__ = ["crash_server"]
 
 _TERMINATED = workflow_pb2.WORKFLOW_EXECUTION_STATUS_TERMINATED

@@ -206,6 +206,7 @@ async def test_signal_with_start_with_server_killed_starts_and_signals_once(
     assert run.record_count == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("point", ["reset_workflow", "commit"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 async def test_reset_with_server_killed_closes_and_begins_once(
@@ -240,6 +241,7 @@ async def test_reset_with_server_killed_closes_and_begins_once(
     assert (audited[base.run_id].record_count, audited[new.run_id].record_count) == (4, 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("point", ["fork_workflow", "commit"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 async def test_fork_with_server_killed_begins_once(
@@ -316,6 +318,7 @@ _GOING_ON: dict[str, tuple[command_pb2.Command, str]] = {
 """How a run closes that another one continues, and the event by which."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", _GOING_ON)
 @pytest.mark.parametrize(
     "point,count",
@@ -362,6 +365,7 @@ _PAUSE_TIMES = {"commit": 4, "pause_workflow": 1, "unpause_workflow": 1}
 """Start, pause, unpause, completion: how often each call comes."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("point,count", _points(_PAUSE_TIMES))
 async def test_pause_and_its_end_with_server_killed_are_recorded_once_each(
     crash_server: CrashServer, point: str, count: int
@@ -391,6 +395,7 @@ async def test_pause_and_its_end_with_server_killed_are_recorded_once_each(
     assert audited.record_count == 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "point,count",
     [(f"commit.{moment}", count) for count in (3, 4) for moment in ("before", "after")]

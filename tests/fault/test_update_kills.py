@@ -19,6 +19,8 @@ from tests.support.raw import Raw, application_failure, start_timer, text_of, ty
 from tests.support.runs import accept_update, complete_update
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.long
+
 __all__ = ["crash_server"]
 
 _SHARDS = 8
