@@ -43,6 +43,9 @@ _WAITING = frozenset(
         "GetWorkflowHistory",
         "QueryWorkflow",
         "StartWorkflow",
+        "UpdateWorkflow",
+        "UpdateWithStartWorkflow",
+        "PollWorkflowUpdate",
     }
 )
 _OF_RUN = ("SignalWorkflow", "CancelWorkflow", "TerminateWorkflow")
