@@ -272,7 +272,7 @@ async def test_caller_that_is_no_host_of_the_cluster_reaches_nothing(other: Othe
             with pytest.raises(AioRpcError) as caught:
                 await call(b"\xff", metadata=metadata)
             assert caught.value.code() is StatusCode.PERMISSION_DENIED, method
-    assert len(methods) == 10
+    assert len(methods) == 11
     assert not other.history.calls
     assert not other.matching.polls
     assert not other.matching.added
