@@ -1,11 +1,11 @@
 """StartWorkflow: at most one open run per workflow id, at most one run per request id."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
 
 from aetheris.api.v1 import workflow_pb2, workflow_service_pb2
 from aetheris_server.errors import InvalidArgumentError, WorkflowAlreadyStartedError
 from aetheris_server.history.aggregates.transition import Transition
+from aetheris_server.history.runs.beginning import find_begun_by, start_time_after
 from aetheris_server.history.runs.run import LoadedRun
 from aetheris_server.history.runs.runs import Runs
 from aetheris_server.history.state.draft import Draft
@@ -13,9 +13,7 @@ from aetheris_server.history.state.machines.lifecycle.close import decide_termin
 from aetheris_server.history.state.machines.lifecycle.start import Parent, decide_started
 from aetheris_server.history.state.run import RunKey
 from aetheris_server.ids import new_run_id
-from aetheris_server.storage.executions import NewestRun, find_run_of_request
-
-_TICK = timedelta(microseconds=1)
+from aetheris_server.storage.executions import NewestRun
 
 AppendFirst = Callable[[Draft], None]
 """Appends what a new run's code is to find when it is first called."""
@@ -50,9 +48,9 @@ async def start_workflow(
     if newest is None:
         begun = _start(runs, namespace_id, request, None, append_first, parent, on_begun)
         return await _finish(begun)
-    if newest.start_request_id == request.request_id:
-        return await _answer(runs, namespace_id, request, newest.run_id, started=True)
-    earlier = await _find_earlier(runs, namespace_id, request)
+    earlier = await find_begun_by(
+        runs, namespace_id, request.workflow_id, request.request_id, newest
+    )
     if earlier is not None:
         return await _answer(runs, namespace_id, request, earlier, started=True)
     if newest != await runs.load_newest(namespace_id, request.workflow_id):
@@ -74,17 +72,6 @@ async def start_workflow(
             raise _already_started(request, newest)
         case unknown:
             raise _unknown_policy("workflow_id_conflict_policy", unknown)
-
-
-async def _find_earlier(
-    runs: Runs, namespace_id: str, request: workflow_service_pb2.StartWorkflowRequest
-) -> str | None:
-    """The run that this very request has started; others have been started after it since."""
-    shard = runs.find_shard(namespace_id, request.workflow_id)
-    await shard.wait_written()
-    return await find_run_of_request(
-        runs.db, shard.shard_id, namespace_id, request.workflow_id, request.request_id
-    )
 
 
 def _check_reuse(request: workflow_service_pb2.StartWorkflowRequest, newest: NewestRun) -> None:
@@ -124,17 +111,11 @@ def _start(
     on_begun: Callable[[LoadedRun], None],
 ) -> tuple[str, Transition]:
     key = RunKey(namespace_id, request.workflow_id, new_run_id())
-    record = decide_started(key, request, _start_time(runs, previous), append_first, parent)
+    record = decide_started(key, request, start_time_after(runs, previous), append_first, parent)
     run = runs.create(key, record, repeats_id=previous is not None)
     transition = runs.commit(run, record)
     on_begun(run)
     return key.run_id, transition
-
-
-def _start_time(runs: Runs, previous: NewestRun | None) -> datetime:
-    """Now, but later than the run before: the newest run is found by its start time."""
-    now = runs.clock.now()
-    return now if previous is None else max(now, previous.start_time + _TICK)
 
 
 async def _finish(
@@ -177,7 +158,7 @@ async def _replace(
     old = await runs.load(namespace_id, request.workflow_id, newest.run_id)
     if not old.state.is_open:
         return await start_workflow(runs, namespace_id, request, append_first, parent)
-    now = max(_start_time(runs, newest), runs.time_of(old))
+    now = max(start_time_after(runs, newest), runs.time_of(old))
     key = RunKey(namespace_id, request.workflow_id, new_run_id())
     terminated = decide_terminated(
         old.state,
